@@ -1,0 +1,66 @@
+# The front door. `make` alone says what there is; each target does its own set-up.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-unit lint fmt ci clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
+		/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/local.stamp ## Run three jobs on this machine: no account, no server, no docker needed
+	@$(BIN)/atemporal demo $(ARGS)
+
+up: $(VENV)/local.stamp ## Run the whole system on this machine until Ctrl-C; its state is kept
+	@$(BIN)/atemporal up $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go to pytest)
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python: seconds
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: $(VENV)/dev.stamp ## Check style, types and shell scripts
+	@$(BIN)/python -m tests.provision git shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files -z --cached --others --exclude-standard \
+		| xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME}' \
+		| xargs -r shellcheck
+
+fmt: $(VENV)/dev.stamp ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: ## Lint, then all tests: what the continuous integration runs
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than what it was made from, so the second time costs nothing.
+$(VENV)/local.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing atemporal into $(VENV), once: about a minute"
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing atemporal and its tests' tools into $(VENV), once: a minute or two"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/local.stamp
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "atemporal needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "$(PYTHON) has no venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

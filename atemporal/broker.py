@@ -1,0 +1,386 @@
+"""RabbitMQ: publishing that is sure, consuming in batches, dead letters with a reason.
+
+Promise: `publish` returns only when the broker has confirmed every message, and every message that
+must reach a queue did; `receive` hands out a batch that stays ours until it is acknowledged, so what
+a dying process held is delivered again; a message nobody can use goes to the dead letters with the
+reason and is never dropped.
+Mechanism: confirms are pipelined (a whole batch is sent before the first is awaited) and matched by
+delivery tag; after any failure the connection is dropped, because a late confirm of an old message
+would otherwise pass for the confirm of the next one. A `Link` belongs to one thread.
+Failure: what surely was not done leaves as `Unavailable`, what may have been done as `Unknown`; the
+next use connects again. Connecting is tried once a call, so that a stopping daemon is never held.
+
+With a `memory://` URL all of this works inside one process, without confirms and durability.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from kombu import Connection, Consumer, Exchange, Producer, Queue
+from kombu.exceptions import KombuError
+from kombu.message import Message
+
+from atemporal.errors import Unavailable, Unknown
+
+EXCHANGE = "atemporal"
+SUBMIT = "atemporal.submit"
+LAUNCH = "atemporal.launch"
+REAP = "atemporal.reap"
+DEAD = "atemporal.dead"
+REASON_HEADER = "x-atemporal-reason"
+
+_DELIVERY_LIMIT = 20
+_CONNECT_S = 5
+_HEARTBEAT_S = 30
+# A frozen broker keeps its sockets open; without these a declare would wait for it for ever.
+_SOCKET_S = 15
+_FAILURES = (AMQPError, KombuError, OSError)
+
+_exchange = Exchange(EXCHANGE, type="topic", durable=True)
+
+
+def _work_queue(name: str, *keys: str) -> list[Queue]:
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": _DELIVERY_LIMIT,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": DEAD,
+        # Dead-lettering is at least once only together with this overflow behaviour.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    return [
+        Queue(name, _exchange, routing_key=key, durable=True, queue_arguments=arguments)
+        for key in keys
+    ]
+
+
+TOPOLOGY: tuple[Queue, ...] = (
+    Queue(DEAD, Exchange(""), DEAD, durable=True, queue_arguments={"x-queue-type": "quorum"}),
+    *_work_queue(SUBMIT, "job.submit"),
+    *_work_queue(LAUNCH, "job.due"),
+    *_work_queue(REAP, "instance.running", "instance.exited", "job.cancel"),
+)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to publish. With `mandatory`, a message no queue takes is a failure.
+
+    `exchange` is the project's topic exchange, or "" to address a queue by its name.
+    """
+
+    routing_key: str
+    body: bytes
+    message_id: str
+    mandatory: bool = True
+    exchange: str = EXCHANGE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message received; its body is as it came."""
+
+    body: bytes
+    message_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    routing_key: str
+    handle: Message = field(repr=False)
+
+
+class Link:
+    """One connection for one thread: a publisher, and the consumer of at most one queue."""
+
+    def __init__(self, url: str, *, name: str, declare: bool = True) -> None:
+        """Remember where the broker is; nothing is connected yet.
+
+        `declare` makes exchange and queues on connecting; a user without the right to configure
+        leaves that to `atemporal broker declare`.
+        """
+        self._url = url
+        self._name = name
+        self._declare = declare
+        self._connection: Connection | None = None
+        self._confirms: _Confirms | None = None
+        self._producer: Producer | None = None
+        self._consumed: tuple[str, Consumer] | None = None
+        self._received: deque[Message] = deque()
+
+    def connect(self) -> None:
+        """Connect now, if not connected; otherwise the first use does.
+
+        Raises:
+            Unavailable: the broker does not answer, or refuses us.
+        """
+        self._connected()
+
+    def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0) -> None:
+        """Publish all and return when the broker has confirmed each of them.
+
+        Raises:
+            Unavailable: none has been published.
+            Unknown: some may have been; publishing all again is safe where readers drop duplicates.
+        """
+        if not messages:
+            return
+        self._connected()
+        try:
+            self._publish(messages, timeout_s)
+        except _FAILURES as error:
+            self.close()
+            raise Unknown(f"publishing to RabbitMQ was not confirmed: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(
+        self, queue: str, *, limit: int, linger_s: float = 0.005, timeout_s: float = 1.0
+    ) -> list[Delivery]:
+        """Wait up to `timeout_s` for a message, then up to `linger_s` for more, `limit` at most.
+
+        The batch is ours until `ack`; what is never acknowledged comes again to somebody.
+
+        Raises:
+            Unavailable: the broker is away; the batches received and not acknowledged come again.
+        """
+        with self._guarded() as connection:
+            self._consume(queue, limit)
+            until = monotonic() + (linger_s if self._received else timeout_s)
+            while len(self._received) < limit:
+                had = len(self._received)
+                try:
+                    connection.drain_events(timeout=max(until - monotonic(), 0.001))
+                except TimeoutError:
+                    break
+                if had == 0 and self._received:
+                    until = monotonic() + linger_s
+                elif monotonic() >= until:
+                    break
+            connection.heartbeat_check()
+            count = min(limit, len(self._received))
+            return [_delivery(self._received.popleft()) for _ in range(count)]
+
+    def ack(self, batch: Sequence[Delivery]) -> None:
+        """Give up a whole batch: its work is committed.
+
+        Raises:
+            Unavailable: the broker is away; the batch comes again.
+        """
+        if not batch:
+            return
+        with self._guarded():
+            if self._confirms is not None:
+                # Batches are settled whole and in order, so every smaller tag is settled too.
+                batch[-1].handle.ack(multiple=True)
+            else:
+                for delivery in batch:
+                    delivery.handle.ack()
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Publish a copy to the dead letters with the reason; the caller then acks the original.
+
+        Raises:
+            Unavailable, Unknown: as `publish`; the original is not acknowledged and comes again.
+        """
+        self.publish(
+            [
+                Outgoing(
+                    routing_key=DEAD,
+                    body=delivery.body,
+                    message_id=delivery.message_id or "",
+                    exchange="",
+                    headers={
+                        REASON_HEADER: reason[:1000],
+                        "x-atemporal-routing-key": delivery.routing_key,
+                    },
+                    correlation_id=delivery.correlation_id,
+                )
+            ]
+        )
+
+    def heartbeat(self) -> None:
+        """Keep the connection alive while the thread works long on something else.
+
+        Raises:
+            Unavailable: it is gone.
+        """
+        if self._connection is not None:
+            with self._guarded() as connection:
+                connection.heartbeat_check()
+
+    def close(self) -> None:
+        """Drop the connection; what was received and not acknowledged comes again."""
+        connection, self._connection = self._connection, None
+        self._confirms = self._producer = self._consumed = None
+        self._received.clear()
+        if connection is not None:
+            with contextlib.suppress(*_FAILURES):
+                connection.collect(socket_timeout=1)
+
+    def _connected(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        connection = Connection(
+            self._url,
+            connect_timeout=_CONNECT_S,
+            heartbeat=_HEARTBEAT_S,
+            transport_options=self._transport_options(),
+        )
+        try:
+            # One try: `ensure_connection` would sleep and repeat here, deaf to a stop.
+            connection.connect()
+            self._connection = connection
+            channel = connection.default_channel
+            if self._declare:
+                for queue in TOPOLOGY:
+                    queue(channel).declare()
+            if connection.transport.driver_type == "amqp":
+                channel.confirm_select()
+                self._confirms = _Confirms(channel)
+            self._producer = Producer(channel, auto_declare=False)
+        except _FAILURES as error:
+            self._connection = connection
+            self.close()
+            where = connection.as_uri()
+            raise Unavailable(f"RabbitMQ at {where} does not answer: {error}") from error
+        return connection
+
+    def _transport_options(self) -> dict[str, Any]:
+        if self._url.startswith("memory:"):
+            return {"polling_interval": 0.02}
+        return {
+            "client_properties": {"connection_name": self._name},
+            "read_timeout": _SOCKET_S,
+            "write_timeout": _SOCKET_S,
+        }
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[Connection]:
+        connection = self._connected()
+        try:
+            yield connection
+        except _FAILURES as error:
+            self.close()
+            raise Unavailable(f"RabbitMQ went away: {error}") from error
+
+    def _consume(self, queue: str, limit: int) -> None:
+        if self._consumed is not None:
+            if self._consumed[0] != queue:
+                raise ValueError(f"this link consumes {self._consumed[0]}, not {queue}")
+            return
+        # A channel of its own: publishing must not share the fate of a consumer's channel error.
+        channel = self._connected().channel()
+        consumer = Consumer(
+            channel,
+            queues=[Queue(queue, no_declare=True)],
+            on_message=self._received.append,
+            auto_declare=False,
+        )
+        consumer.qos(prefetch_count=2 * limit)
+        consumer.consume()
+        self._consumed = (queue, consumer)
+
+    def _publish(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
+        assert self._producer is not None
+        for message in messages:
+            self._producer.publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                mandatory=message.mandatory,
+                message_id=message.message_id,
+                correlation_id=message.correlation_id,
+                headers=dict(message.headers),
+                content_type="application/json",
+                content_encoding="utf-8",
+                delivery_mode=2,
+                retry=False,
+            )
+            if self._confirms is not None:
+                self._confirms.sent()
+        if self._confirms is not None and self._connection is not None:
+            self._confirms.wait(self._connection, timeout_s)
+
+
+class _Confirms:
+    """The bookkeeping of one confirm channel: which delivery tags are still open."""
+
+    def __init__(self, channel: Any) -> None:
+        self._last_tag = 0
+        self._open: set[int] = set()
+        self._refused: list[str] = []
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+
+    def sent(self) -> None:
+        self._last_tag += 1
+        self._open.add(self._last_tag)
+
+    def wait(self, connection: Connection, timeout_s: float) -> None:
+        deadline = monotonic() + timeout_s
+        while self._open:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"{len(self._open)} messages unconfirmed after {timeout_s} s")
+            connection.drain_events(timeout=remaining)
+        if self._refused:
+            raise KombuError("; ".join(self._refused[:3]))
+
+    def _settle(self, tag: int, multiple: bool) -> None:
+        if multiple:
+            self._open = {open_tag for open_tag in self._open if open_tag > tag}
+        else:
+            self._open.discard(tag)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple)
+
+    def _on_nack(self, tag: int, multiple: bool = False) -> None:
+        self._refused.append("the broker refused a message (its queue may be full)")
+        self._settle(tag, multiple)
+
+    def _on_return(
+        self, _error: object, exchange: str, routing_key: str, _message: object
+    ) -> None:
+        self._refused.append(
+            f"no queue takes {routing_key!r} from exchange {exchange!r}; "
+            "run `atemporal broker declare`"
+        )
+
+
+def declare(url: str) -> list[str]:
+    """Make the exchange and the queues; return the queues' names.
+
+    Raises:
+        Unavailable: the broker does not answer, or a queue exists with other arguments.
+    """
+    link = Link(url, name="atemporal declare")
+    try:
+        link.connect()
+    finally:
+        link.close()
+    return list(dict.fromkeys(queue.name for queue in TOPOLOGY))
+
+
+def _delivery(message: Message) -> Delivery:
+    body = message.body
+    properties = message.properties
+    return Delivery(
+        body=body.encode() if isinstance(body, str) else bytes(body),
+        message_id=properties.get("message_id") or None,
+        reply_to=properties.get("reply_to") or None,
+        correlation_id=properties.get("correlation_id") or None,
+        routing_key=message.delivery_info.get("routing_key", ""),
+        handle=message,
+    )

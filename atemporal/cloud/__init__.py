@@ -1,0 +1,40 @@
+"""EC2, as the rest of the project sees it: one instance for one attempt.
+
+Promise: no boto3 type and no botocore exception leaves this package. `ec2.Cloud` makes the calls,
+`instance.Instance` is what it returns, `faults` says of every failure whether the thing was surely
+not done, may be done later, or may have been done already.
+"""
+
+from atemporal.cloud.ec2 import Cloud
+from atemporal.cloud.faults import (
+    CloudError,
+    NoAnswer,
+    NoCapacity,
+    NoInstance,
+    OverQuota,
+    Rejected,
+    ServerFault,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.cloud.instance import Instance
+
+__all__ = [
+    "Cloud",
+    "CloudError",
+    "Instance",
+    "NoAnswer",
+    "NoCapacity",
+    "NoInstance",
+    "OverQuota",
+    "Rejected",
+    "ServerFault",
+    "Throttled",
+    "TokenMismatch",
+    "TokenSpent",
+    "Unauthorized",
+    "Unreachable",
+]

@@ -1,0 +1,326 @@
+"""The calls to EC2: launch, list, end, and read the console of instances.
+
+Promise: `run` is idempotent: its ClientToken follows from the attempt and the placement, and all it
+sends follows from its arguments and the image, so that repeating it after a crash or a lost answer
+gives the same instance. Every instance carries its attempt's tags from its first moment, ends when
+it powers itself off, and takes its volumes with it.
+
+Failure handling: whatever boto3 raises becomes a class of `faults`. RunInstances is sent once, with
+no retry by the SDK: that would repeat "no capacity" blindly and out of sight of the launcher's own
+rate limit. The calls that read or end are harmless to repeat, so the SDK does it a few times.
+
+One `Cloud` may be shared by threads: boto3's clients are safe for that, and the two caches here are
+only ever replaced by an answer as good.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from boto3.session import Session
+from botocore.config import Config
+
+from atemporal.cloud import instance as instances
+from atemporal.cloud.faults import (
+    FOREIGN,
+    NoAnswer,
+    NoInstance,
+    Rejected,
+    ServerFault,
+    Throttled,
+    Unauthorized,
+    classify,
+)
+from atemporal.cloud.instance import DEPLOYMENT_TAG, Instance, tags_of
+from atemporal.errors import AtemporalError, Refused
+from atemporal.model import AttemptRef, Launch
+from atemporal.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+
+FLATCAR_OWNER = "075585003325"
+FLATCAR_NAME = "Flatcar-stable-*-hvm"
+IMAGE_FRESH_S = 3600.0
+DEFAULT_ROOT_DEVICE = "/dev/xvda"
+
+PAGE = 1000
+FILTER_VALUES = 200
+TERMINATE_BATCH = 100
+
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 20
+_ATTEMPTS = 4
+_SERVER_FAULTS = 20  # enough to find two bad ids among a hundred
+
+
+class Cloud:
+    """One region of EC2 for one deployment. Close it, or use it in a `with`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        session = Session()
+        self._launching = _client(session, settings, attempts=1)
+        self._ec2 = _client(session, settings, attempts=_ATTEMPTS)
+        self._found_image: tuple[str, float] | None = None
+        self._root_devices: dict[str, str] = {}
+
+    def __enter__(self) -> Cloud:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._launching.close()
+        self._ec2.close()
+
+    def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+        """Launch the attempt's instance, or return the one that this very call launched before.
+
+        An instance that has ended since can come back as such: look at its `state`.
+
+        Raises:
+            TokenSpent: the token's instance has ended: the attempt is over.
+            TokenMismatch: the token is known with other parameters; `find` tells what it launched.
+            Refused: any other final refusal (`Rejected`): the same call will never succeed.
+            Retry: surely not launched by this call, for a passing cause (`NoCapacity`,
+                `OverQuota`, `Throttled`, `Unauthorized`, `Unreachable`).
+            Unknown: may have been launched; repeat the identical call until the answer is sure.
+        """
+        doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
+        request = self._request(ref, launch, user_data)
+        with _translated(doing):
+            answer = self._launching.run_instances(**request)
+        if not answer.get("Instances"):
+            raise NoAnswer(doing, "NoInstanceInAnswer")
+        return instances.read(answer["Instances"][0])
+
+    def all(self) -> list[Instance]:
+        """Every instance of the deployment, for about an hour also those that have ended."""
+        return self._list({}, "listing the deployment's instances")
+
+    def find(self, ref: AttemptRef) -> list[Instance]:
+        """The attempt's instances by their tags, the oldest first.
+
+        A launch of the last minutes may be missing, and one that ended some time ago too.
+        """
+        tags = tags_of(self._settings.deployment, ref)
+        del tags["Name"]  # an operator may rename an instance in the console
+        filters = {f"tag:{name}": [value] for name, value in tags.items()}
+        found = self._list(filters, f"looking for the instance of attempt {ref.id}")
+        return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
+
+    def describe(self, ids: Iterable[str]) -> dict[str, Instance]:
+        """The instances with these ids; those that EC2 does not know (yet, or any more) are absent."""
+        found: dict[str, Instance] = {}
+        for chunk in _chunks(ids, FILTER_VALUES):
+            # A filter, because naming an unknown id outright fails the call for all the others.
+            filters = {"instance-id": chunk}
+            doing = f"describing {_naming(chunk)}"
+            found.update((i.id, i) for i in self._list(filters, doing, deployment_only=False))
+        return found
+
+    def terminate(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
+        """End instances; ending one again does no harm. Returns the failures: none means all done.
+
+        A `NoInstance` proves nothing about a young instance: it may run all the same. A failure
+        that holds for every call alike (`Throttled`, `Unauthorized`, `NoAnswer`, or EC2 failing
+        again and again) is given to all the ids not yet ended.
+        """
+        failures: dict[str, AtemporalError] = {}
+        pending = deque(_chunks(ids, TERMINATE_BATCH))
+        faults_left = _SERVER_FAULTS
+        while pending:
+            batch = pending.popleft()
+            try:
+                with _translated(f"terminating {_naming(batch)}"):
+                    self._ec2.terminate_instances(InstanceIds=batch)
+            except AtemporalError as error:
+                faults_left -= isinstance(error, ServerFault)
+                if isinstance(error, (Throttled, Unauthorized, NoAnswer)) or not faults_left:
+                    for unended in (batch, *pending):
+                        failures.update(dict.fromkeys(unended, error))
+                    break
+                # EC2 ends none of a batch when one id is bad: halve it until that one is alone.
+                if len(batch) == 1:
+                    failures[batch[0]] = error
+                else:
+                    middle = len(batch) // 2
+                    pending.extend((batch[:middle], batch[middle:]))
+        return failures
+
+    def console(self, instance_id: str) -> str:
+        """The newest text of the instance's serial console; `""` when EC2 has none.
+
+        It can be read for about an hour after the instance's end. Bytes that are not UTF-8 come as
+        replacement characters.
+
+        Raises:
+            Retry: EC2 can not be asked now.
+            Refused: EC2 will not say, though it knows the instance.
+        """
+        try:
+            return self._console(instance_id, latest=True) or self._console(instance_id)
+        except NoInstance:
+            return ""
+        except Refused:  # older instance types keep no live copy, only the one made now and then
+            return self._console(instance_id)
+
+    def resolve_image(self) -> str:
+        """The AMI for new launches: the one in the settings, else the newest stable Flatcar.
+
+        The lookup is kept for an hour, so that a daemon that runs for months follows the releases.
+
+        Raises:
+            Rejected: this region has none, saying what to set.
+            Retry: EC2 can not be asked now.
+        """
+        if self._settings.image_id:
+            return self._settings.image_id
+        now = time.monotonic()
+        if self._found_image and now - self._found_image[1] < IMAGE_FRESH_S:
+            return self._found_image[0]
+        doing = f"looking up the newest stable Flatcar image in {self._settings.region}"
+        with _translated(doing, reading=True):
+            images = self._ec2.describe_images(
+                Owners=[FLATCAR_OWNER],
+                Filters=_filters(
+                    {"name": [FLATCAR_NAME], "architecture": ["x86_64"], "state": ["available"]}
+                ),
+            )["Images"]
+        if not images:
+            raise Rejected(
+                doing,
+                "NoImage",
+                f"account {FLATCAR_OWNER} offers none named {FLATCAR_NAME} for x86_64;"
+                " set ATEMPORAL_IMAGE_ID to the id of a Flatcar image that this region has",
+            )
+        newest = max(images, key=lambda image: image["CreationDate"])["ImageId"]
+        self._found_image = (newest, now)
+        return newest
+
+    def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
+        tags = [
+            {"Key": key, "Value": value}
+            for key, value in tags_of(self._settings.deployment, ref).items()
+        ]
+        # Without DeleteOnTermination a volume outlives its instance, and goes on costing.
+        disk: dict[str, Any] = {"DeleteOnTermination": True, "Encrypted": True}
+        if launch.disk_gb:
+            disk["VolumeSize"] = launch.disk_gb
+        request: dict[str, Any] = {
+            "ClientToken": f"{ref.id}.{launch.placement}",
+            "MinCount": 1,
+            "MaxCount": 1,
+            "ImageId": launch.image_id,
+            "InstanceType": launch.instance_type,
+            "UserData": user_data,
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            # One hop: a container behind docker's bridge gets none of the machine's credentials.
+            "MetadataOptions": {
+                "HttpEndpoint": "enabled",
+                "HttpTokens": "required",
+                "HttpPutResponseHopLimit": 1,
+            },
+            "BlockDeviceMappings": [
+                {"DeviceName": self._root_device(launch.image_id), "Ebs": disk}
+            ],
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
+            ],
+        }
+        if launch.subnet_id:
+            request["SubnetId"] = launch.subnet_id
+        if launch.security_group_ids:
+            request["SecurityGroupIds"] = list(launch.security_group_ids)
+        if launch.key_name:
+            request["KeyName"] = launch.key_name
+        if profile := launch.instance_profile:
+            request["IamInstanceProfile"] = {
+                "Arn" if profile.startswith("arn:") else "Name": profile
+            }
+        if launch.market == "spot":
+            request["InstanceMarketOptions"] = {
+                "MarketType": "spot",
+                "SpotOptions": {
+                    "SpotInstanceType": "one-time",
+                    "InstanceInterruptionBehavior": "terminate",
+                },
+            }
+        return request
+
+    def _root_device(self, image_id: str) -> str:
+        """The name under which the image boots: under another one a second disk would be made."""
+        if image_id not in self._root_devices:
+            try:
+                with _translated(f"looking at image {image_id}", reading=True):
+                    images = self._ec2.describe_images(ImageIds=[image_id])["Images"]
+            except Rejected:
+                # RunInstances says it better, or returns what it launched while there was an image.
+                return DEFAULT_ROOT_DEVICE
+            name = images[0].get("RootDeviceName") if images else None
+            self._root_devices[image_id] = name or DEFAULT_ROOT_DEVICE
+        return self._root_devices[image_id]
+
+    def _list(
+        self, filters: dict[str, list[str]], doing: str, *, deployment_only: bool = True
+    ) -> list[Instance]:
+        if deployment_only:
+            filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
+        pages = self._ec2.get_paginator("describe_instances").paginate(
+            Filters=_filters(filters), PaginationConfig={"PageSize": PAGE}
+        )
+        with _translated(doing, reading=True):
+            return [
+                instances.read(item)
+                for page in pages
+                for reservation in page.get("Reservations", ())
+                for item in reservation.get("Instances", ())
+            ]
+
+    def _console(self, instance_id: str, *, latest: bool = False) -> str:
+        options: dict[Literal["Latest"], bool] = {"Latest": True} if latest else {}
+        with _translated(f"reading the console of {instance_id}", reading=True):
+            answer = self._ec2.get_console_output(InstanceId=instance_id, **options)
+        return answer.get("Output", "")
+
+
+def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client:
+    return session.client(
+        "ec2",
+        region_name=settings.region,
+        endpoint_url=settings.ec2_endpoint_url,
+        config=Config(
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+        ),
+    )
+
+
+@contextmanager
+def _translated(doing: str, *, reading: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except FOREIGN as error:
+        raise classify(error, doing, reading=reading) from error
+
+
+def _filters(values: dict[str, list[str]]) -> list[FilterTypeDef]:
+    return [{"Name": name, "Values": list(allowed)} for name, allowed in values.items()]
+
+
+def _chunks(ids: Iterable[str], size: int) -> list[list[str]]:
+    unique = list(dict.fromkeys(ids))
+    return [unique[start : start + size] for start in range(0, len(unique), size)]
+
+
+def _naming(ids: list[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more instances"

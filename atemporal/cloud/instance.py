@@ -1,0 +1,85 @@
+"""An EC2 instance, as far as an attempt is concerned with it, and the tags that name its attempt.
+
+Promise: frozen, made of what EC2 said in one answer; empty text is `None`, an instant is aware UTC.
+The tags are put on at launch by the launching call itself, so that there is no moment at which an
+instance exists that does not say whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from atemporal.model import AttemptRef
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef
+
+DEPLOYMENT_TAG = "atemporal:deployment"
+JOB_TAG = "atemporal:job"
+ATTEMPT_TAG = "atemporal:attempt"
+
+
+def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
+    """The tags of an attempt's instance and of its volumes; they hold no secret."""
+    return {
+        "Name": f"Atemporal - Job {ref.job_id}",
+        DEPLOYMENT_TAG: deployment,
+        JOB_TAG: str(ref.job_id),
+        ATTEMPT_TAG: str(ref.number),
+    }
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance at the time of one answer.
+
+    `state` is EC2's word: pending, running, shutting-down, terminated, stopping, stopped.
+    `state_reason` is EC2's code for how it came to that, such as `Server.SpotInstanceTermination`
+    or `Client.InstanceInitiatedShutdown`.
+    """
+
+    id: str
+    state: str
+    state_reason: str | None = None
+    public_dns: str | None = None
+    public_ip: str | None = None
+    private_ip: str | None = None
+    launched_at: datetime | None = None
+    client_token: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def gone(self) -> bool:
+        """Whether EC2 says that it has ended; one that is shutting down has not yet."""
+        return self.state == "terminated"
+
+    @property
+    def ref(self) -> AttemptRef | None:
+        """The attempt its tags name; `None` when they name none.
+
+        EC2 takes the tags off some time after an instance's end, so an old one may have none.
+        """
+        try:
+            return AttemptRef(UUID(self.tags[JOB_TAG]), int(self.tags[ATTEMPT_TAG]))
+        except (KeyError, ValueError):
+            return None
+
+
+def read(item: InstanceTypeDef) -> Instance:
+    """Take an `Instance` out of an answer of RunInstances or DescribeInstances."""
+    launched_at = item.get("LaunchTime")
+    return Instance(
+        id=item["InstanceId"],
+        state=item["State"]["Name"],
+        state_reason=item.get("StateReason", {}).get("Code") or None,
+        public_dns=item.get("PublicDnsName") or None,
+        public_ip=item.get("PublicIpAddress") or None,
+        private_ip=item.get("PrivateIpAddress") or None,
+        launched_at=launched_at.astimezone(UTC) if launched_at else None,
+        client_token=item.get("ClientToken") or None,
+        tags={tag["Key"]: tag["Value"] for tag in item.get("Tags", ())},
+    )

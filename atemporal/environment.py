@@ -1,0 +1,81 @@
+"""The environment a job gets, and the payload format older clients send it in.
+
+Promise: a name that reaches a container is `[A-Za-z_][A-Za-z0-9_]*`, a value is any text without
+NUL, newlines included, and arrives byte for byte. A payload is base64 of lines `NAME=value`; it may
+come wrapped at 76 columns, and with its `+` turned into spaces by a client that posts it as a form
+without escaping (`curl -d payload=$payload`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED_PREFIX = "ATEMPORAL_"
+
+
+def check(env: Mapping[str, str]) -> None:
+    """Refuse names and values that can not be an environment.
+
+    Raises:
+        ValueError: naming the first offender; the value itself is never in the message.
+    """
+    for name, value in env.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a variable name; use letters, digits and _")
+        if name.startswith(RESERVED_PREFIX):
+            raise ValueError(f"{name} is reserved: names may not begin with {RESERVED_PREFIX}")
+        if "\0" in value:
+            raise ValueError(f"the value of {name} holds a NUL character")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the value of {name} is not valid Unicode text") from None
+
+
+def parse_lines(text: str) -> dict[str, str]:
+    """Read lines `NAME=value`; values are verbatim, blank lines and `#` lines are passed over.
+
+    Raises:
+        ValueError: a line without `=` or with a bad name, by its number.
+    """
+    env: dict[str, str] = {}
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = line.lstrip().partition("=")
+        if not equals:
+            raise ValueError(f"line {number} has no '='; write one NAME=value a line")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"line {number}: {name!r} is not a variable name")
+        env[name] = value
+    return env
+
+
+def decode_payload(payload: str) -> dict[str, str]:
+    """Read base64 of an env file.
+
+    Raises:
+        ValueError: not base64, not UTF-8, or a bad line.
+    """
+    compact = "".join(payload.replace(" ", "+").split())
+    try:
+        text = base64.b64decode(compact, validate=True).decode()
+    except binascii.Error:
+        raise ValueError("not base64 (of an env file, one NAME=value a line)") from None
+    except UnicodeDecodeError:
+        raise ValueError("decodes to bytes that are not UTF-8 text") from None
+    return parse_lines(text)
+
+
+def encode_payload(env: Mapping[str, str]) -> str:
+    """Write an environment as base64 of an env file; a value's newlines are kept as they are.
+
+    The format has no escape for newlines, so such a value reads back as more than one line: the
+    exact environment is the mapping, the payload is for clients that know only this format.
+    """
+    return base64.b64encode("".join(f"{n}={v}\n" for n, v in env.items()).encode()).decode()

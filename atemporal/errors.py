@@ -1,0 +1,50 @@
+"""What can go wrong, sorted by what the caller may do about it.
+
+Promise: every failure that crosses a module border is one of the classes below, so a daemon decides
+by class (drop, repeat, repeat *identically*) and never by reading another library's message.
+Adapters (store, broker, cloud) translate at their border; services never see foreign exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class AtemporalError(Exception):
+    """Root of all errors this project raises on purpose; the message is meant for its reader."""
+
+
+class Refused(AtemporalError):
+    """Surely not done, and asking again the same way will be refused again."""
+
+
+class Invalid(Refused):
+    """The input breaks a rule; `fields` says for each field what is wrong and what is allowed."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = dict(fields)
+        super().__init__("; ".join(f"{name}: {why}" for name, why in self.fields.items()))
+
+
+class NotFound(Refused):
+    """Nothing has that name or id."""
+
+
+class Conflict(Refused):
+    """The thing exists and contradicts the request, for example a transition its state forbids."""
+
+
+class Denied(Refused):
+    """The caller has not shown that it may do this."""
+
+
+class Retry(AtemporalError):
+    """Surely not done, for a passing cause: the same or another attempt may follow later."""
+
+
+class Unavailable(Retry):
+    """A database or broker that this process needs does not answer now."""
+
+
+class Unknown(AtemporalError):
+    """May have been done: only the identical request may be repeated until the answer is sure."""

@@ -1,0 +1,67 @@
+"""Image references: which names a job may run, and their one normal form.
+
+Promise: what `normalise` returns is a complete reference in the grammar of the OCI distribution
+project (`registry/path:tag@digest`), safe to hand to a container engine as one argument (it can not
+begin with `-` and holds no white space). Two spellings of one image have one normal form.
+Source of the grammar: github.com/distribution/reference, reference.go.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ALNUM = r"[a-z0-9]+"
+_COMPONENT = rf"{_ALNUM}(?:(?:[._]|__|-+){_ALNUM})*"
+_DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_IPV6 = r"\[[a-fA-F0-9:]+\]"
+_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|{_IPV6})(?::[0-9]+)?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
+    rf"(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
+)
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+_NAME_LIMIT = 255
+_DEFAULT_REGISTRY = "docker.io"
+
+
+def normalise(text: str) -> str:
+    """Return the full reference, for example `nginx` -> `docker.io/library/nginx:latest`.
+
+    Raises:
+        ValueError: the text is not an image reference; the message says what is allowed.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if match is None or _IDENTIFIER.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not an image reference; write [registry/]name[:tag][@digest], "
+            "in lower case, for example nginx:1.9 or ghcr.io/acme/report@sha256:..."
+        )
+    registry, path = _split(match["name"])
+    if len(registry) + 1 + len(path) > _NAME_LIMIT:
+        raise ValueError(f"the image name is longer than {_NAME_LIMIT} characters")
+    tag, digest = match["tag"], match["digest"]
+    if tag is None and digest is None:
+        tag = "latest"
+    return f"{registry}/{path}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
+
+
+def familiar(reference: str) -> str:
+    """Return the short form a person would type: `docker.io/library/nginx:1.9` -> `nginx:1.9`."""
+    short = reference.removeprefix(f"{_DEFAULT_REGISTRY}/")
+    return short.removeprefix("library/") if short.startswith("library/") else short
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Tell the registry from the path: the first part is one if it could be a host's name."""
+    first, slash, rest = name.partition("/")
+    is_host = bool(slash) and (
+        "." in first or ":" in first or first == "localhost" or first.lower() != first
+    )
+    registry, path = (first, rest) if is_host else (_DEFAULT_REGISTRY, name)
+    if registry == "index.docker.io":
+        registry = _DEFAULT_REGISTRY
+    if registry == _DEFAULT_REGISTRY and "/" not in path:
+        path = f"library/{path}"
+    return registry, path

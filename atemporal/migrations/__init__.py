@@ -1,0 +1,23 @@
+"""Bringing a database to the shape in `tables`, step by step and for ever repeatable.
+
+Promise: a released step is never edited; steps only expand what is there, so that the previous
+release runs on the new shape. Two processes that upgrade at once take turns.
+"""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Apply all steps up to `revision`; what is applied already is passed over."""
+    command.upgrade(config(url), revision)
+
+
+def config(url: str) -> Config:
+    """Alembic's configuration, without a file."""
+    settings = Config()
+    settings.set_main_option("script_location", "atemporal:migrations")
+    settings.attributes["url"] = url
+    return settings

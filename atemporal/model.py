@@ -1,0 +1,293 @@
+"""A job, its attempts, and what a machine reports: the nouns everything else is about.
+
+Promise: whatever is in a `JobSpec` has been checked, so nobody behind it checks again; a bad field
+is refused with its name, the reason and what is allowed, before anything happens. All types are
+frozen: a change of state happens in the database, and the next read shows it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from atemporal import environment, image
+from atemporal.errors import Invalid
+from atemporal.states import AttemptState, JobState, Outcome, Reason
+
+Market = Literal["on-demand", "spot", "spot-then-on-demand"]
+
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+_PORT = re.compile(r"(\d{1,5}):(\d{1,5})(?:/(?:tcp|udp))?")
+_INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
+
+DEFAULT_TIMEOUT_S = 86_400
+MAX_TIMEOUT_S = 365 * 86_400
+LOG_TAIL_LIMIT = 32 * 1024
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Machine(_Frozen):
+    """The instance a job wants; what is left out comes from the deployment's settings."""
+
+    instance_types: tuple[str, ...] = Field(default=(), max_length=20)
+    market: Market = "on-demand"
+    subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = ()
+    disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = None
+
+    @field_validator("instance_types")
+    @classmethod
+    def _types_look_right(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        for name in types:
+            if not _INSTANCE_TYPE.fullmatch(name):
+                raise ValueError(f"{name!r} is not an instance type; write for example t3.small")
+        return types
+
+
+class JobSpec(_Frozen):
+    """What a submitter asks for.
+
+    `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
+    `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
+    `infra_retries` how often the infrastructure may. `ports` are published as `host:container`.
+    """
+
+    image: Annotated[str, Field(max_length=512)]
+    command: Annotated[tuple[str, ...], Field(max_length=256)] | None = None
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    run_at: AwareDatetime | None = None
+    delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = None
+    lead_s: Annotated[int, Field(ge=0, le=3600)] | None = None
+    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
+    infra_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    backoff_s: Annotated[int, Field(ge=0, le=3600)] = 10
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    machine: Machine = Machine()
+    ports: Annotated[tuple[str, ...], Field(max_length=32)] = ("80:80",)
+    labels: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+
+    @field_validator("image")
+    @classmethod
+    def _image_is_a_reference(cls, text: str) -> str:
+        return image.normalise(text)
+
+    @field_validator("command")
+    @classmethod
+    def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if command is not None and any("\0" in word for word in command):
+            raise ValueError("an argument holds a NUL character")
+        return command or None
+
+    @field_validator("env")
+    @classmethod
+    def _env_is_an_environment(cls, env: dict[str, str]) -> dict[str, str]:
+        environment.check(env)
+        return dict(sorted(env.items()))
+
+    @field_validator("run_at")
+    @classmethod
+    def _run_at_is_utc(cls, run_at: datetime | None) -> datetime | None:
+        return run_at.astimezone(UTC) if run_at else None
+
+    @field_validator("ports")
+    @classmethod
+    def _ports_are_ports(cls, ports: tuple[str, ...]) -> tuple[str, ...]:
+        for port in ports:
+            match = _PORT.fullmatch(port)
+            if not match or not all(0 < int(number) < 65536 for number in match.groups()):
+                raise ValueError(f"{port!r} is not HOST:CONTAINER[/tcp|/udp], for example 80:8080")
+        return ports
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_short(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, value in labels.items():
+            if not _LABEL.fullmatch(name):
+                raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
+            if len(value) > 255 or "\0" in value:
+                raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
+        return dict(sorted(labels.items()))
+
+    @model_validator(mode="after")
+    def _one_time_only(self) -> JobSpec:
+        if self.run_at is not None and self.delay_s is not None:
+            raise ValueError("give run_at or delay_s, not both")
+        return self
+
+
+class AttemptRef(NamedTuple):
+    """Which attempt of which job: the fencing pair every guarded update carries."""
+
+    job_id: UUID
+    number: int
+
+    @property
+    def id(self) -> str:
+        """The attempt's name in tokens, tags, logs and on the machine."""
+        return f"{self.job_id}.{self.number}"
+
+
+class Launch(_Frozen):
+    """The intent: all that a RunInstances call is made of, committed before the call.
+
+    It is kept so that a repeated call is the identical call even when settings have changed since.
+    `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
+    """
+
+    placement: int = 0
+    image_id: str
+    instance_type: str
+    market: Literal["on-demand", "spot"] = "on-demand"
+    subnet_id: str | None = None
+    security_group_ids: tuple[str, ...] = ()
+    key_name: str | None = None
+    instance_profile: str | None = None
+    disk_gb: int | None = None
+    flavour: str = "flatcar"
+    callback_base: str
+    key_id: str
+    deadline_s: int
+
+
+class ExitRecord(BaseModel):
+    """What a machine says about the end of its container.
+
+    `phase` is where it ended: while pulling the image, creating the container, starting it, or in
+    the run itself. `exit_code` is the container's and is absent when none ever started.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    phase: Literal["pull", "create", "start", "run"] = "run"
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    oom_killed: bool = False
+    timed_out: bool = False
+    service_result: Annotated[str, Field(max_length=64)] | None = None
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    log_tail: Annotated[Base64Bytes, Field(max_length=2 * LOG_TAIL_LIMIT)] = b""
+    claim: Annotated[str, Field(max_length=64)] | None = None
+    instance_id: Annotated[str, Field(max_length=64)] | None = None
+
+    @property
+    def reason(self) -> Reason:
+        """Name the ending; where signs contradict each other the more specific one wins."""
+        if self.phase == "pull":
+            return Reason.PULL_FAILED
+        if self.phase == "create":
+            return Reason.CREATE_FAILED
+        if self.phase == "start":
+            return Reason.START_FAILED
+        if self.timed_out:
+            return Reason.TIMED_OUT
+        if self.oom_killed:
+            return Reason.OUT_OF_MEMORY
+        if self.exit_code is None:
+            return Reason.UNREPORTED
+        return Reason.COMPLETED if self.exit_code == 0 else Reason.EXIT_NONZERO
+
+
+class Attempt(_Frozen):
+    """One instance's life for one job, as the books have it."""
+
+    job_id: UUID
+    number: int
+    state: AttemptState
+    reason: Reason | None = None
+    launch: Launch
+    instance_id: str | None = None
+    public_dns: str | None = None
+    public_ip: str | None = None
+    claim: str | None = None
+    exit_code: int | None = None
+    oom_killed: bool | None = None
+    log_tail: bytes | None = Field(default=None, repr=False)
+    detail: str | None = None
+    created_at: datetime
+    launched_at: datetime | None = None
+    running_at: datetime | None = None
+    exited_at: datetime | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def ref(self) -> AttemptRef:
+        """The attempt's fencing pair."""
+        return AttemptRef(self.job_id, self.number)
+
+
+class Job(_Frozen):
+    """A job as the books have it; `attempt` is the number of the last attempt, 0 before the first.
+
+    `run_at` is when it was asked for, `due_at` when the next attempt is due.
+    """
+
+    id: UUID
+    spec: JobSpec
+    state: JobState
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    attempt: int = 0
+    run_at: datetime
+    due_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the last attempt, once it has one."""
+        return self.attempts[-1].exit_code if self.attempts else None
+
+
+class Event(_Frozen):
+    """One transition: history, outbox and audit at once."""
+
+    id: int
+    job_id: UUID
+    attempt: int
+    at: datetime
+    type: str
+    actor: str
+    detail: dict[str, Any]
+
+
+def parse_spec(fields: dict[str, Any]) -> JobSpec:
+    """Check a submitter's fields.
+
+    Raises:
+        Invalid: with the name of each bad field and why; values are never repeated for `env`.
+    """
+    try:
+        return JobSpec.model_validate(fields)
+    except ValidationError as error:
+        raise Invalid(describe(error)) from None
+
+
+def describe(error: ValidationError) -> dict[str, str]:
+    """Turn pydantic's errors into `{field: why}` for a reader who does not know pydantic."""
+    fields: dict[str, str] = {}
+    for item in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in item["loc"]) or "job"
+        why = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            why = "unknown field"
+        fields[name] = f"{fields[name]}; {why}" if name in fields else why
+    return fields

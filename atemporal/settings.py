@@ -1,0 +1,136 @@
+"""Every setting of every process, from `ATEMPORAL_*` environment variables.
+
+Promise: one list for daemons and CLI alike; a wrong value is refused at start with the variable's
+name; secrets are `SecretStr`, so that neither a log line nor a traceback shows them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from atemporal.errors import Invalid
+from atemporal.model import describe
+
+PREFIX = "ATEMPORAL_"
+
+
+def _words(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class Settings(BaseSettings):
+    """The effective settings of this process; `atemporal config` prints them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    deployment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "default"
+    database_url: SecretStr = SecretStr("postgresql://atemporal:atemporal@localhost/atemporal")
+    broker_url: SecretStr = SecretStr("amqp://guest:guest@localhost:5672//")
+    callback_url: str = Field(
+        default="http://127.0.0.1:8080",
+        description="where machines reach the API: the base of every callback",
+    )
+    callback_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="kid:secret pairs, comma separated; the first signs, all are accepted",
+    )
+    api_host: str = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    api_open: bool = Field(
+        default=False, description="serve without API tokens on any address, not only loopback"
+    )
+    health_host: str = "127.0.0.1"
+    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0, description="/healthz, /readyz, /metrics; 0: a port of the daemon's own choice"
+    )
+    log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = "auto"
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    region: str = "us-east-1"
+    ec2_endpoint_url: str | None = None
+    image_id: str | None = Field(
+        default=None, description="an AMI's id; absent: the newest stable Flatcar is looked up"
+    )
+    instance_type: str = "t3.small"
+    subnets: Words = ()
+    security_groups: Words = ()
+    key_name: str | None = None
+    instance_profile: str | None = None
+
+    poll_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    sweep_interval_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    stale_after_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0,
+        description="how long a sweep leaves work to the message before it does it itself",
+    )
+    launch_deadline_s: Annotated[int, Field(ge=10)] = 3600
+    boot_deadline_s: Annotated[int, Field(ge=10)] = 1800
+    cloud_grace_s: Annotated[float, Field(ge=0)] = Field(
+        default=300.0,
+        description="how old an instance or intent must be before its absence proves anything",
+    )
+    stop_within_s: Annotated[float, Field(gt=0, le=600)] = 25.0
+
+    @field_validator("callback_url")
+    @classmethod
+    def _url_has_a_scheme(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^\s'\"\\$`]{1,400}", url):
+            raise ValueError("write a base URL such as https://atemporal.example.com")
+        return url.rstrip("/")
+
+    @field_validator("callback_keys")
+    @classmethod
+    def _keys_are_pairs(cls, keys: SecretStr) -> SecretStr:
+        _parse_keys(keys.get_secret_value())
+        return keys
+
+    @property
+    def keys(self) -> dict[str, bytes]:
+        """The live callback keys by id, in order.
+
+        Raises:
+            Invalid: none is set; without one no machine could prove which attempt it is.
+        """
+        keys = _parse_keys(self.callback_keys.get_secret_value())
+        if not keys:
+            raise Invalid(
+                {f"{PREFIX}CALLBACK_KEYS": "not set; write one as k1:$(openssl rand -hex 32)"}
+            )
+        return keys
+
+    @property
+    def signing_key_id(self) -> str:
+        """The id of the key that new tokens are made with."""
+        return next(iter(self.keys))
+
+
+def _parse_keys(text: str) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        kid, colon, secret = pair.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9_-]{1,16}", kid) or len(secret) < 16:
+            raise ValueError("write kid:secret pairs, a secret has at least 16 characters")
+        keys[kid] = secret.encode()
+    return keys
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` win.
+
+    Raises:
+        Invalid: with each bad variable's name and why.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        fields = {f"{PREFIX}{name.upper()}": why for name, why in describe(error).items()}
+        raise Invalid(fields) from None

@@ -1,0 +1,191 @@
+"""The states of a job and of an attempt, the moves between them, and what each ending means.
+
+Promise: a move that is not in a table below does not happen; the database repeats the tables as
+CHECK constraints and guarded updates. `Reason` is the one place that says for every way an attempt
+can end whose fault it was, which outcome it gives and whether another attempt is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job stands. `finished` is final but for an operator's `retry`."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    WARMING = "warming"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class AttemptState(StrEnum):
+    """Where one attempt, that is one instance, stands. `closed`: EC2 confirmed that it is gone."""
+
+    LAUNCHING = "launching"
+    WARMING = "warming"
+    READY = "ready"
+    RUNNING = "running"
+    EXITED = "exited"
+    CLOSED = "closed"
+
+
+class Outcome(StrEnum):
+    """How a finished job ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Fault(StrEnum):
+    """Who made an attempt end, which decides the budget another attempt is taken from."""
+
+    NONE = "none"
+    PROGRAM = "program"
+    INFRASTRUCTURE = "infrastructure"
+    OPERATOR = "operator"
+
+
+class Reason(StrEnum):
+    """Why an attempt ended; `outcome` and `fault` follow from it."""
+
+    COMPLETED = "completed"
+    EXIT_NONZERO = "exit_nonzero"
+    OUT_OF_MEMORY = "out_of_memory"
+    START_FAILED = "start_failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    UNREPORTED = "unreported"
+    LAUNCH_REFUSED = "launch_refused"
+    LAUNCH_DEADLINE = "launch_deadline"
+    BOOT_DEADLINE = "boot_deadline"
+    PULL_FAILED = "pull_failed"
+    CREATE_FAILED = "create_failed"
+    INSTANCE_LOST = "instance_lost"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of a job whose last attempt ended so."""
+        return _MEANING[self][0]
+
+    @property
+    def fault(self) -> Fault:
+        """Whose fault the ending was."""
+        return _MEANING[self][1]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt could end better."""
+        return _MEANING[self][2]
+
+
+_MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
+    Reason.COMPLETED: (Outcome.SUCCEEDED, Fault.NONE, False),
+    Reason.EXIT_NONZERO: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.OUT_OF_MEMORY: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.START_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.TIMED_OUT: (Outcome.TIMED_OUT, Fault.PROGRAM, True),
+    Reason.CANCELLED: (Outcome.CANCELLED, Fault.OPERATOR, False),
+    Reason.UNREPORTED: (Outcome.LOST, Fault.PROGRAM, False),
+    Reason.LAUNCH_REFUSED: (Outcome.FAILED, Fault.INFRASTRUCTURE, False),
+    Reason.LAUNCH_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.BOOT_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.PULL_FAILED: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.CREATE_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.INSTANCE_LOST: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
+}
+
+J, A = JobState, AttemptState
+
+JOB_MOVES: dict[tuple[JobState, JobState], str] = {
+    (J.SCHEDULED, J.QUEUED): "due: the scheduler emits it",
+    (J.SCHEDULED, J.FINISHED): "cancelled before it was due",
+    (J.QUEUED, J.WARMING): "the launcher commits an attempt",
+    (J.QUEUED, J.FINISHED): "cancelled while it waited",
+    (J.WARMING, J.RUNNING): "the machine claims it",
+    (J.WARMING, J.SCHEDULED): "the attempt ended, another is due",
+    (J.WARMING, J.FINISHED): "the attempt ended",
+    (J.RUNNING, J.SCHEDULED): "the attempt ended, another is due",
+    (J.RUNNING, J.FINISHED): "the attempt ended",
+    (J.FINISHED, J.SCHEDULED): "an operator retries it",
+}
+
+ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
+    (A.LAUNCHING, A.WARMING): "EC2 gave an instance",
+    (A.LAUNCHING, A.RUNNING): "claimed before the launcher wrote the instance down",
+    (A.LAUNCHING, A.EXITED): "refused, late or cancelled",
+    (A.WARMING, A.READY): "image pulled, container created",
+    (A.WARMING, A.RUNNING): "claimed",
+    (A.WARMING, A.EXITED): "failed, late or cancelled",
+    (A.READY, A.RUNNING): "claimed",
+    (A.READY, A.EXITED): "failed, late or cancelled",
+    (A.RUNNING, A.EXITED): "ended, late or cancelled",
+    (A.EXITED, A.CLOSED): "EC2 confirms that the instance is gone",
+}
+
+LIVE_ATTEMPT = (A.LAUNCHING, A.WARMING, A.READY, A.RUNNING)
+CLAIMABLE_ATTEMPT = (A.LAUNCHING, A.WARMING, A.READY)
+
+
+def job_states_before(state: JobState) -> tuple[JobState, ...]:
+    """The states a job may come from into `state`: the guard of that update."""
+    return tuple(before for before, after in JOB_MOVES if after == state)
+
+
+def attempt_states_before(state: AttemptState) -> tuple[AttemptState, ...]:
+    """The states an attempt may come from into `state`: the guard of that update."""
+    return tuple(before for before, after in ATTEMPT_MOVES if after == state)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The job is over."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another attempt is due in `delay_s` seconds."""
+
+    delay_s: int
+
+
+def verdict(
+    reason: Reason,
+    *,
+    program_failures: int,
+    infra_failures: int,
+    max_attempts: int,
+    infra_retries: int,
+    backoff_s: int,
+) -> Finish | Again:
+    """Decide what follows an attempt that ended for `reason`.
+
+    The counts include this ending. A program may fail `max_attempts` times; the infrastructure has
+    a budget of its own, so that a machine that never booted costs the program no attempt. The
+    delay doubles with each failure of the same kind, from `backoff_s` up to an hour.
+    """
+    if not reason.retryable:
+        return Finish(reason.outcome)
+    if reason.fault is Fault.INFRASTRUCTURE:
+        failures, allowed = infra_failures, infra_retries + 1
+    else:
+        failures, allowed = program_failures, max_attempts
+    if failures >= allowed:
+        return Finish(reason.outcome)
+    return Again(min(backoff_s * 2 ** min(failures - 1, 20), 3600))
+
+
+def diagram() -> str:
+    """The two state machines as Mermaid text; the documentation's diagrams are this output."""
+    lines = ["stateDiagram-v2"]
+    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in JOB_MOVES.items()]
+    lines += ["", "stateDiagram-v2"]
+    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in ATTEMPT_MOVES.items()]
+    return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""Attempts: the intent before the launch, the claim before the run, the end and the proof of it.
+
+Promise: an attempt row is committed before EC2 is asked for its instance; of all machines that ever
+ask, one is granted the claim; an end is written once, and the job's fate (finished, or another
+attempt) with it; `closed` is written only on EC2's word that the instance is gone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, insert, select, text, update
+
+from atemporal.errors import Conflict
+from atemporal.model import LOG_TAIL_LIMIT, Attempt, AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.states import (
+    CLAIMABLE_ATTEMPT,
+    AttemptState,
+    Fault,
+    Finish,
+    JobState,
+    Reason,
+    verdict,
+)
+from atemporal.store.moves import finish_job, move_attempt, move_job, record, wake_scheduler
+from atemporal.tables import attempts, jobs
+
+_LEASE = text(
+    """
+    UPDATE attempts SET called_at = now() WHERE (job_id, number) IN (
+        SELECT job_id, number FROM attempts
+        WHERE state = 'launching' AND instance_id IS NULL
+          AND called_at < now() - make_interval(secs => :stale_s)
+        ORDER BY called_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    RETURNING job_id, number
+    """
+)
+
+
+def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
+    """Write the intent to launch; False when the job is not queued for this attempt any more."""
+    if not move_job(tx, ref, JobState.WARMING, actor=actor):
+        return False
+    tx.execute(
+        insert(attempts).values(
+            job_id=ref.job_id,
+            number=ref.number,
+            state=AttemptState.LAUNCHING,
+            launch=launch.model_dump(mode="json"),
+        )
+    )
+    record(
+        tx,
+        ref,
+        f"attempt.{AttemptState.LAUNCHING}",
+        actor=actor,
+        detail={"instance_type": launch.instance_type, "placement": launch.placement},
+    )
+    return True
+
+
+def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
+    """Take over intents whose call nobody has repeated for `stale_s` seconds."""
+    rows = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
+    return [AttemptRef(row.job_id, row.number) for row in rows]
+
+
+def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:
+    """Write down the instance EC2 gave; False when the attempt had moved on meanwhile.
+
+    The instance is written down all the same, in every state, so that it can be terminated: a
+    cancel may have come between the call and this.
+    """
+    values = {"instance_id": instance_id, "launched_at": func.now()}
+    detail = {"instance_id": instance_id}
+    if move_attempt(tx, ref, AttemptState.WARMING, actor=actor, values=values, detail=detail):
+        return True
+    noted = tx.execute(
+        update(attempts)
+        .where(
+            attempts.c.job_id == ref.job_id,
+            attempts.c.number == ref.number,
+            attempts.c.instance_id.is_(None),
+            attempts.c.state != AttemptState.CLOSED,
+        )
+        .values(**values)
+    )
+    if noted.rowcount:
+        record(tx, ref, "attempt.instance", actor=actor, detail=detail)
+    return False
+
+
+def claim(
+    tx: Connection, ref: AttemptRef, *, claim_id: str | None, instance_id: str | None, actor: str
+) -> bool:
+    """Grant the right to run to the first machine that asks; True unless it had it already.
+
+    A machine whose answer was lost asks again with the same `claim_id` and is granted again.
+
+    Raises:
+        Conflict: another machine has it, or the attempt can not be run any more.
+    """
+    attempt = _locked(tx, ref)
+    if attempt is None:
+        raise Conflict(f"attempt {ref.number} has not been begun")
+    known = attempt.instance_id
+    if known and instance_id and known != instance_id:
+        raise Conflict(f"this attempt belongs to instance {known}, not to {instance_id}")
+    if attempt.state is AttemptState.RUNNING and claim_id and attempt.claim == claim_id:
+        return False
+    if attempt.state not in CLAIMABLE_ATTEMPT:
+        raise Conflict(f"an attempt that is {attempt.state} can not start to run")
+    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now()}
+    if instance_id and not known:
+        values["instance_id"] = instance_id
+    moved = move_job(tx, ref, JobState.RUNNING, actor=actor) and move_attempt(
+        tx,
+        ref,
+        AttemptState.RUNNING,
+        actor=actor,
+        values=values,
+        detail={"instance_id": instance_id},
+    )
+    if not moved:
+        raise Conflict("the job has moved on: this attempt can not start to run")
+    return True
+
+
+def end(
+    tx: Connection,
+    ref: AttemptRef,
+    reason: Reason,
+    *,
+    actor: str,
+    exit_record: ExitRecord | None = None,
+    detail: str | None = None,
+) -> bool:
+    """Write an attempt's end and what follows for its job; False when it had ended before."""
+    if _locked(tx, ref) is None:
+        return False
+    values: dict[str, Any] = {"reason": reason, "exited_at": func.now(), "detail": detail}
+    if exit_record is not None:
+        values["exit_code"] = exit_record.exit_code
+        values["oom_killed"] = exit_record.oom_killed
+        values["log_tail"] = exit_record.log_tail[-LOG_TAIL_LIMIT:] or None
+    ended = move_attempt(
+        tx,
+        ref,
+        AttemptState.EXITED,
+        actor=actor,
+        values=values,
+        detail={"reason": reason, "exit_code": values.get("exit_code"), "detail": detail},
+    )
+    if ended:
+        _decide(tx, ref, reason, actor=actor)
+    return ended
+
+
+def close(tx: Connection, ref: AttemptRef, *, actor: str, detail: str | None = None) -> bool:
+    """Write that EC2 confirmed the instance gone; False when it is not an ended attempt."""
+    return move_attempt(
+        tx,
+        ref,
+        AttemptState.CLOSED,
+        actor=actor,
+        values={"closed_at": func.now()},
+        detail={"detail": detail},
+    )
+
+
+def set_address(tx: Connection, ref: AttemptRef, dns: str | None, ip: str | None) -> None:
+    """Write down where the instance can be reached."""
+    tx.execute(
+        update(attempts)
+        .where(attempts.c.job_id == ref.job_id, attempts.c.number == ref.number)
+        .values(public_dns=dns, public_ip=ip)
+    )
+
+
+def get(tx: Connection, ref: AttemptRef) -> Attempt | None:
+    """Return one attempt, if it was ever begun."""
+    row = tx.execute(_select_one(ref)).one_or_none()
+    return _attempt(row) if row else None
+
+
+def many(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, Attempt]:
+    """Return those of the given attempts that exist."""
+    wanted = set(refs)
+    by_job = of_jobs(tx, list({ref.job_id for ref in refs}))
+    return {one.ref: one for tries in by_job.values() for one in tries if one.ref in wanted}
+
+
+def of_jobs(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, list[Attempt]]:
+    """Return the attempts of many jobs, each list in the order of their numbers."""
+    found: dict[UUID, list[Attempt]] = defaultdict(list)
+    if job_ids:
+        query = select(attempts).where(attempts.c.job_id == func.any(list(job_ids)))
+        for row in tx.execute(query.order_by(attempts.c.job_id, attempts.c.number)):
+            found[row.job_id].append(_attempt(row))
+    return found
+
+
+def still_open(tx: Connection) -> list[Attempt]:
+    """Return every attempt whose instance is not yet known to be gone."""
+    query = select(attempts).where(attempts.c.state != AttemptState.CLOSED)
+    return [_attempt(row) for row in tx.execute(query.order_by(attempts.c.created_at))]
+
+
+def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
+    """Return attempts that are still launching, each with what its machine has to run."""
+    query = (
+        select(attempts, jobs.c.spec, jobs.c.key)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(
+            attempts.c.state == AttemptState.LAUNCHING,
+            attempts.c.job_id == func.any([ref.job_id for ref in refs]),
+        )
+    )
+    wanted = set(refs)
+    rows = [row for row in tx.execute(query) if AttemptRef(row.job_id, row.number) in wanted]
+    return [(_attempt(row), JobSpec.model_validate({**row.spec, "key": row.key})) for row in rows]
+
+
+def _decide(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> None:
+    """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
+    job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
+    spec = JobSpec.model_validate({**job.spec, "key": job.key})
+    ends = tx.scalars(
+        select(attempts.c.reason).where(
+            attempts.c.job_id == ref.job_id,
+            attempts.c.number > job.attempt_base,
+            attempts.c.reason.is_not(None),
+        )
+    )
+    faults = [Reason(end).fault for end in ends]
+    after = verdict(
+        reason,
+        program_failures=faults.count(Fault.PROGRAM),
+        infra_failures=faults.count(Fault.INFRASTRUCTURE),
+        max_attempts=spec.max_attempts,
+        infra_retries=spec.infra_retries,
+        backoff_s=spec.backoff_s,
+    )
+    if isinstance(after, Finish):
+        finish_job(tx, ref, reason, actor=actor)
+        return
+    move_job(
+        tx,
+        ref,
+        JobState.SCHEDULED,
+        actor=actor,
+        values={"due_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, after.delay_s)},
+        detail={"retry": reason, "in_s": after.delay_s},
+    )
+    if after.delay_s == 0:
+        wake_scheduler(tx)
+
+
+def _locked(tx: Connection, ref: AttemptRef) -> Attempt | None:
+    """Lock the job's row, then the attempt's: everyone takes them in this order."""
+    tx.execute(select(jobs.c.id).where(jobs.c.id == ref.job_id).with_for_update())
+    row = tx.execute(_select_one(ref).with_for_update()).one_or_none()
+    return _attempt(row) if row else None
+
+
+def _select_one(ref: AttemptRef) -> Any:
+    return select(attempts).where(attempts.c.job_id == ref.job_id, attempts.c.number == ref.number)
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt.model_validate({name: getattr(row, name) for name in Attempt.model_fields})

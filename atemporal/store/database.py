@@ -1,0 +1,158 @@
+"""Connections to Postgres.
+
+Promise: whatever psycopg2 or SQLAlchemy raise because the server is away, restarting or too slow
+leaves here as `Unavailable`; every wait has an end (connect, statement, lock, idle in transaction).
+After a server's restart the next transaction gets a fresh connection by itself.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from zlib import crc32
+
+import psycopg2
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ResourceClosedError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from atemporal.errors import Unavailable
+from atemporal.store.moves import DUE_CHANNEL
+
+_SERVER_LIMITS = (
+    "-c statement_timeout=30000 -c lock_timeout=10000 "
+    "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+)
+
+
+class Database:
+    """A pool of connections to one Postgres; safe to share between threads."""
+
+    def __init__(self, url: str, *, application: str = "atemporal", pool_size: int = 10) -> None:
+        """Take a libpq or SQLAlchemy URL; nothing is connected yet."""
+        target = make_url(url)
+        if target.drivername in ("postgres", "postgresql"):
+            target = target.set(drivername="postgresql+psycopg2")
+        self._engine = create_engine(
+            target,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            connect_args={
+                "connect_timeout": 5,
+                "options": _SERVER_LIMITS,
+                "application_name": application,
+                "keepalives_idle": 15,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Open a transaction; committed at the end of the block, rolled back on any error.
+
+        Raises:
+            Unavailable: the server could not be reached or went away; every write of this project
+                is guarded, so repeating the block is safe even when the commit's answer was lost.
+        """
+        with _translated(), self._engine.begin() as tx:
+            yield tx
+
+    @contextmanager
+    def only_one(self, name: str) -> Iterator[bool]:
+        """Yield whether this process is the only one inside the block named `name`.
+
+        The lock belongs to the connection, so it is free again when this process dies.
+        """
+        key = crc32(name.encode())
+        with _translated(), self._engine.connect() as session:
+            session = session.execution_options(isolation_level="AUTOCOMMIT")
+            held = bool(session.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
+            try:
+                yield held
+            finally:
+                if held and not session.closed:
+                    try:
+                        session.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+                    except DBAPIError:
+                        # The server drops the lock together with the broken session.
+                        session.invalidate()
+
+    def ping(self) -> None:
+        """Ask the server anything.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        with self.begin() as tx:
+            tx.execute(text("SELECT 1"))
+
+    def wakeups(self) -> Wakeups:
+        """Open a listener for jobs that became due sooner than a poll would find them."""
+        return Wakeups(self._engine.url.set(drivername="postgresql").render_as_string(False))
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self._engine.dispose()
+
+
+class Wakeups:
+    """One connection that LISTENs; used by one thread."""
+
+    def __init__(self, url: str) -> None:
+        """Connect and listen.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        try:
+            self._connection = psycopg2.connect(
+                url, connect_timeout=5, application_name="atemporal wakeups"
+            )
+            self._connection.autocommit = True
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {DUE_CHANNEL}")
+        except psycopg2.Error as error:
+            raise Unavailable(f"Postgres does not answer: {_first_line(error)}") from error
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until a wake-up or the timeout; tell whether it was a wake-up.
+
+        Raises:
+            Unavailable: the connection is gone; open a new listener.
+        """
+        try:
+            if not self._connection.notifies:
+                select.select([self._connection], [], [], max(0.0, timeout_s))
+                self._connection.poll()
+            woken = bool(self._connection.notifies)
+            self._connection.notifies.clear()
+        except (psycopg2.Error, OSError, ValueError) as error:
+            raise Unavailable(f"Postgres went away: {_first_line(error)}") from error
+        return woken
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError, ResourceClosedError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise Unavailable(f"Postgres does not answer: {_first_line(cause)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable(f"Postgres went away: {_first_line(error.orig)}") from error
+        raise
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

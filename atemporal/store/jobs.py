@@ -1,0 +1,344 @@
+"""Jobs: submitted once, claimed when due, cancelled in every phase, retried by an operator.
+
+Promise: `submit` is idempotent by key; `claim_due` hands each due job to one caller however many
+there are, and none before its time; after a cancel that returned nothing leads to a new attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, String, cast, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from atemporal.errors import Conflict, NotFound
+from atemporal.model import Attempt, AttemptRef, Job, JobSpec
+from atemporal.states import AttemptState, JobState, Outcome, Reason
+from atemporal.store import attempts as attempt_rows
+from atemporal.store.moves import finish_job, move_attempt, move_job, wake_scheduler
+from atemporal.tables import jobs
+from atemporal.userdata import check_fits
+
+# A scheduler looks at least this often, so only what is due sooner wants a wake-up of its own: a
+# pending NOTIFY serialises commits over the whole server, and most jobs can do without.
+WAKE_WITHIN_S = 1.0
+
+_SUBMIT = text(
+    """
+    WITH wanted AS (
+        SELECT id, key, spec, attempt_limit,
+               coalesce(asked, now() + make_interval(secs => delay_s)) AS run_at
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            id uuid, key text, spec jsonb, attempt_limit int, asked timestamptz,
+            delay_s double precision)
+    ), made AS (
+        INSERT INTO jobs (id, key, spec, state, attempt_limit, run_at, due_at)
+        SELECT id, key, spec, 'scheduled', attempt_limit, run_at, greatest(run_at, now())
+        FROM wanted
+        ON CONFLICT (key) DO NOTHING
+        RETURNING id, due_at
+    ), logged AS (
+        INSERT INTO events (job_id, attempt, type, actor)
+        SELECT id, 0, 'job.scheduled', :actor FROM made
+    )
+    SELECT id, due_at <= now() + make_interval(secs => :wake_within_s) AS soon FROM made
+    """
+)
+
+_CLAIM_DUE = text(
+    """
+    WITH due AS (
+        SELECT id FROM jobs
+        WHERE state = 'scheduled' AND due_at <= now()
+        ORDER BY due_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
+        FROM due WHERE jobs.id = due.id
+        RETURNING jobs.id, jobs.attempt, (jobs.spec ->> 'priority')::int AS priority
+    ), logged AS (
+        INSERT INTO events (job_id, attempt, type, actor)
+        SELECT id, attempt, 'job.queued', :actor FROM moved
+    )
+    SELECT id, attempt FROM moved ORDER BY priority DESC
+    """
+)
+
+_NEXT_DUE = text(
+    """
+    SELECT extract(epoch FROM due_at - clock_timestamp()) FROM jobs
+    WHERE state = 'scheduled' ORDER BY due_at LIMIT 1
+    """
+)
+
+_OVERLOOKED = text(
+    """
+    UPDATE jobs SET updated_at = now() WHERE id IN (
+        SELECT id FROM jobs
+        WHERE state = 'queued' AND updated_at < now() - make_interval(secs => :stale_s)
+        ORDER BY updated_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    RETURNING id, attempt
+    """
+)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What became of one specification; `differs` says how the job that has its key is another."""
+
+    job_id: UUID
+    created: bool
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a listing; `next` is the id to go on after, `total` counts all that match."""
+
+    jobs: list[Job]
+    total: int
+    next: UUID | None
+
+
+def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Submission]:
+    """Write new jobs; a key that is known gives the job that has it.
+
+    Returns one `Submission` for each specification, in order.
+
+    Raises:
+        Invalid: an environment and command too large for a machine's user-data.
+    """
+    for spec in specs:
+        check_fits(spec)
+    ids = [_new_id() for _ in specs]
+    rows = [
+        {
+            "id": str(job_id),
+            "key": spec.key,
+            "spec": _stored(spec),
+            "attempt_limit": spec.max_attempts + spec.infra_retries,
+            "asked": spec.run_at.isoformat() if spec.run_at else None,
+            "delay_s": spec.delay_s or 0,
+        }
+        for job_id, spec in zip(ids, specs, strict=True)
+    ]
+    made = tx.execute(
+        _SUBMIT, {"rows": json.dumps(rows), "actor": actor, "wake_within_s": WAKE_WITHIN_S}
+    ).all()
+    if any(row.soon for row in made):
+        wake_scheduler(tx)
+    created = {row.id for row in made}
+    keys = [spec.key for job_id, spec in zip(ids, specs, strict=True) if job_id not in created]
+    known = {
+        row.key: row
+        for row in tx.execute(
+            select(jobs.c.id, jobs.c.key, jobs.c.spec).where(jobs.c.key == func.any(keys))
+        )
+    }
+    return [
+        Submission(job_id, created=True)
+        if job_id in created
+        else Submission(
+            known[spec.key].id, created=False, differs=_differences(known[spec.key].spec, spec)
+        )
+        for job_id, spec in zip(ids, specs, strict=True)
+    ]
+
+
+def submit_one(tx: Connection, spec: JobSpec, *, actor: str) -> Submission:
+    """Write one new job, or give the one with the same key and the same specification.
+
+    Raises:
+        Conflict: the key belongs to a job with another specification; the message says what differs.
+        Invalid: an environment and command too large for a machine's user-data.
+    """
+    (submission,) = submit(tx, [spec], actor=actor)
+    if submission.differs:
+        raise Conflict(describe_difference(spec.key, submission))
+    return submission
+
+
+def describe_difference(key: str | None, submission: Submission) -> str:
+    """Say for a reader how a job differs from the one that has its key."""
+    differences = "; ".join(f"{name}: {how}" for name, how in submission.differs.items())
+    return f"the key {key!r} belongs to job {submission.job_id}, which differs in {differences}"
+
+
+def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
+    """Move up to `limit` due jobs to queued, highest priority first; each gets a new attempt number.
+
+    Rows locked by another scheduler are passed over. The caller commits after the broker confirmed.
+    """
+    return [
+        AttemptRef(row.id, row.attempt)
+        for row in tx.execute(_CLAIM_DUE, {"limit": limit, "actor": actor})
+    ]
+
+
+def next_due_in(tx: Connection) -> float | None:
+    """Seconds until the next job is due, by the database's clock; None when nothing is scheduled."""
+    seconds = tx.scalar(_NEXT_DUE)
+    return None if seconds is None else float(seconds)
+
+
+def overlooked(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
+    """Lease queued jobs that no message has brought to a launcher for `stale_s` seconds."""
+    rows = tx.execute(_OVERLOOKED, {"stale_s": stale_s, "limit": limit})
+    return [AttemptRef(row.id, row.attempt) for row in rows]
+
+
+def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
+    """Return a job with its attempts.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    query = select(jobs).where(jobs.c.id == job_id)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    return _job(row, attempt_rows.of_jobs(tx, [job_id]).get(job_id, ()))
+
+
+def resolve(tx: Connection, text_id: str) -> UUID:
+    """Find the one job whose id is, or ends with, the given text.
+
+    Raises:
+        NotFound: none or more than one does; the message says which.
+    """
+    tail = text_id.strip().lower()
+    if not tail or set(tail) - set("0123456789abcdef-"):
+        raise NotFound(f"{text_id!r} is not a job id or the end of one")
+    column = cast(jobs.c.id, String)
+    query = select(jobs.c.id).where(column.like(f"%{tail}")).limit(2)
+    found: Sequence[UUID] = tx.scalars(query).all()
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFound(f"more than one job's id ends with {tail!r}; give more characters")
+    raise NotFound(f"there is no job whose id is or ends with {tail!r}")
+
+
+def listing(
+    tx: Connection,
+    *,
+    states: Sequence[JobState] = (),
+    labels: Mapping[str, str] | None = None,
+    limit: int = 100,
+    after: UUID | None = None,
+) -> Page:
+    """Return jobs in the order of their submit, with their attempts, in three queries."""
+    wanted: list[ColumnElement[bool]] = []
+    if states:
+        wanted.append(jobs.c.state.in_(states))
+    if labels:
+        wanted.append(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
+    total = tx.scalar(select(func.count()).select_from(jobs).where(*wanted)) or 0
+    if after is not None:
+        wanted.append(jobs.c.id > after)
+    rows = tx.execute(select(jobs).where(*wanted).order_by(jobs.c.id).limit(limit + 1)).all()
+    page = rows[:limit]
+    tries = attempt_rows.of_jobs(tx, [row.id for row in page])
+    return Page(
+        jobs=[_job(row, tries.get(row.id, ())) for row in page],
+        total=total,
+        next=page[-1].id if len(rows) > limit else None,
+    )
+
+
+def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
+    """Finish a job as cancelled, in whatever phase it is; cancelling it again changes nothing.
+
+    Returns the attempt whose instance has to go, if there may be one.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it has finished otherwise.
+    """
+    job = get(tx, job_id, lock=True)
+    ref = AttemptRef(job_id, job.attempt)
+    if job.state is JobState.FINISHED:
+        if job.outcome is Outcome.CANCELLED:
+            return None
+        raise Conflict(f"job {job_id} has finished already ({job.outcome}): nothing to cancel")
+    ended = move_attempt(
+        tx,
+        ref,
+        AttemptState.EXITED,
+        actor=actor,
+        values={"reason": Reason.CANCELLED, "exited_at": func.now()},
+        detail={"reason": Reason.CANCELLED},
+    )
+    finish_job(tx, ref, Reason.CANCELLED, actor=actor)
+    return ref if ended else None
+
+
+def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
+    """Schedule a finished job again, now and with fresh budgets.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it has not finished.
+    """
+    job = get(tx, job_id, lock=True)
+    if job.state is not JobState.FINISHED:
+        raise Conflict(f"job {job_id} is {job.state}: only a finished job can be retried")
+    ref = AttemptRef(job_id, job.attempt)
+    move_job(
+        tx,
+        ref,
+        JobState.SCHEDULED,
+        actor=actor,
+        values={
+            "outcome": None,
+            "reason": None,
+            "finished_at": None,
+            "due_at": func.now(),
+            "attempt_base": job.attempt,
+        },
+        detail={"retry": "operator"},
+    )
+    wake_scheduler(tx)
+    return ref
+
+
+def _stored(spec: JobSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", exclude={"key"})
+
+
+def _differences(stored: Mapping[str, Any], spec: JobSpec) -> dict[str, str]:
+    """Compare field by field; the environment's values stay out of the text."""
+    asked = _stored(spec)
+    differences: dict[str, str] = {}
+    for name in sorted(asked.keys() | stored.keys()):
+        old, new = stored.get(name), asked.get(name)
+        if old == new:
+            continue
+        if name == "env":
+            changed = dict(old or {}).items() ^ dict(new or {}).items()
+            differences[name] = f"variables {', '.join(sorted({key for key, _ in changed}))}"
+        else:
+            differences[name] = f"{json.dumps(old)} there, {json.dumps(new)} here"
+    return differences
+
+
+def _job(row: Row[Any], tries: Sequence[Attempt]) -> Job:
+    fields = {name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)}
+    fields["spec"] = JobSpec.model_validate({**row.spec, "key": row.key})
+    return Job(**fields, attempts=tuple(tries))
+
+
+def _new_id() -> UUID:
+    """Make a UUIDv7 (RFC 9562): ids sort by the time of their making and keep index pages hot."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    number = (number & ~(0xF << 76)) | (0x7 << 76)
+    number = (number & ~(0x3 << 62)) | (0x2 << 62)
+    return UUID(int=number)

@@ -1,0 +1,121 @@
+"""The guarded updates: the only statements that change a state.
+
+Promise: a move names the job, the attempt and, from the tables in `states`, the states it may come
+from; it happens together with its row in `events`, or it does not happen and returns False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, text, update
+
+from atemporal.model import AttemptRef
+from atemporal.states import (
+    AttemptState,
+    JobState,
+    Outcome,
+    Reason,
+    attempt_states_before,
+    job_states_before,
+)
+from atemporal.tables import attempts, events, jobs
+
+DUE_CHANNEL = "atemporal_due"
+
+
+def move_job(
+    tx: Connection,
+    ref: AttemptRef,
+    to: JobState,
+    *,
+    actor: str,
+    values: Mapping[str, Any] | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> bool:
+    """Move a job whose current attempt is `ref.number` into `to`; False when that is stale."""
+    changes = {"state": to, "updated_at": func.now(), **(values or {})}
+    moved = tx.execute(
+        update(jobs)
+        .where(
+            jobs.c.id == ref.job_id,
+            jobs.c.attempt == ref.number,
+            jobs.c.state.in_(job_states_before(to)),
+        )
+        .values(**changes)
+    )
+    if moved.rowcount == 0:
+        return False
+    outcome = changes.get("outcome")
+    name = f"job.{to}.{Outcome(outcome)}" if outcome else f"job.{to}"
+    record(tx, ref, name, actor=actor, detail=detail)
+    return True
+
+
+def move_attempt(
+    tx: Connection,
+    ref: AttemptRef,
+    to: AttemptState,
+    *,
+    actor: str,
+    values: Mapping[str, Any] | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> bool:
+    """Move an attempt into `to`; False when that is stale."""
+    moved = tx.execute(
+        update(attempts)
+        .where(
+            attempts.c.job_id == ref.job_id,
+            attempts.c.number == ref.number,
+            attempts.c.state.in_(attempt_states_before(to)),
+        )
+        .values(state=to, **(values or {}))
+    )
+    if moved.rowcount == 0:
+        return False
+    record(tx, ref, f"attempt.{to}", actor=actor, detail=detail)
+    return True
+
+
+def finish_job(
+    tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str
+) -> bool:
+    """Finish a job with the outcome that `reason` means; False when it has moved on."""
+    return move_job(
+        tx,
+        ref,
+        JobState.FINISHED,
+        actor=actor,
+        values={
+            "outcome": reason.outcome,
+            "reason": reason,
+            "finished_at": func.now(),
+        },
+        detail={"reason": reason},
+    )
+
+
+def wake_scheduler(tx: Connection) -> None:
+    """Wake a sleeping scheduler when this transaction commits."""
+    tx.execute(text(f"NOTIFY {DUE_CHANNEL}"))
+
+
+def record(
+    tx: Connection,
+    ref: AttemptRef,
+    name: str,
+    *,
+    actor: str,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Append one row to the history."""
+    tx.execute(
+        insert(events).values(
+            job_id=ref.job_id,
+            attempt=ref.number,
+            type=name,
+            actor=actor,
+            detail={key: value for key, value in (detail or {}).items() if value is not None},
+        )
+    )

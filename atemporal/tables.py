@@ -1,0 +1,157 @@
+"""The tables, and the rules about money and safety that hold even against our own mistakes.
+
+Promise: whatever code runs, a job has at most one live attempt, an instance belongs to at most one
+attempt, a finished job says how it ended, and no job exceeds its budget of attempts: the database
+refuses. The migrations build exactly these tables (a test compares the two).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from atemporal.states import LIVE_ATTEMPT, AttemptState, JobState, Outcome, Reason
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _one_of(column: str, values: type[StrEnum]) -> str:
+    listed = ", ".join(f"'{value.value}'" for value in values)
+    return f"{column} IN ({listed})"
+
+
+def _instant(name: str, *, nullable: bool = True, now: bool = False) -> Column[object]:
+    default = func.now() if now else None
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("key", Text, unique=True),
+    Column("spec", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("attempt_base", Integer, nullable=False, server_default=text("0")),
+    Column("attempt_limit", Integer, nullable=False),
+    _instant("run_at", nullable=False),
+    _instant("due_at", nullable=False),
+    _instant("created_at", nullable=False, now=True),
+    _instant("updated_at", nullable=False, now=True),
+    _instant("finished_at"),
+    CheckConstraint(_one_of("state", JobState), "state"),
+    CheckConstraint(_one_of("outcome", Outcome), "outcome"),
+    CheckConstraint(_one_of("reason", Reason), "reason"),
+    CheckConstraint(
+        "(state = 'finished') = (outcome IS NOT NULL) AND "
+        "(state = 'finished') = (finished_at IS NOT NULL)",
+        "finished_says_how",
+    ),
+    CheckConstraint("attempt >= 0 AND attempt - attempt_base <= attempt_limit", "within_budget"),
+    CheckConstraint("state IN ('scheduled', 'finished') OR attempt > 0", "active_has_attempt"),
+    Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'scheduled'")),
+    Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_state", "state", "id"),
+    Index("ix_jobs_labels", text("(spec -> 'labels')"), postgresql_using="gin"),
+)
+
+_LIVE = ", ".join(f"'{state.value}'" for state in LIVE_ATTEMPT)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("launch", JSONB, nullable=False),
+    Column("instance_id", Text),
+    Column("public_dns", Text),
+    Column("public_ip", Text),
+    Column("claim", Text),
+    Column("exit_code", SmallInteger),
+    Column("oom_killed", Boolean),
+    Column("log_tail", LargeBinary),
+    Column("detail", Text),
+    _instant("created_at", nullable=False, now=True),
+    _instant("called_at", nullable=False, now=True),
+    _instant("launched_at"),
+    _instant("running_at"),
+    _instant("exited_at"),
+    _instant("closed_at"),
+    UniqueConstraint("instance_id"),
+    CheckConstraint("number > 0", "number"),
+    CheckConstraint(_one_of("state", AttemptState), "state"),
+    CheckConstraint(_one_of("reason", Reason), "reason"),
+    CheckConstraint(
+        f"(state IN ({_LIVE})) = (reason IS NULL) AND (state IN ({_LIVE})) = (exited_at IS NULL)",
+        "ended_says_why",
+    ),
+    CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", "closed_at"),
+    CheckConstraint("exit_code BETWEEN 0 AND 255", "exit_code"),
+    Index(
+        "uq_attempts_one_live_a_job",
+        "job_id",
+        unique=True,
+        postgresql_where=text(f"state IN ({_LIVE})"),
+    ),
+    Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _instant("at", nullable=False, now=True),
+    Column("type", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("relayed", Boolean, nullable=False, server_default=false()),
+    Index("ix_events_job_id", "job_id", "id"),
+    Index("ix_events_unrelayed", "id", postgresql_where=text("NOT relayed")),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _instant("created_at", nullable=False, now=True),
+    CheckConstraint("scopes <@ ARRAY['submit', 'read', 'cancel', 'admin']", "scopes"),
+)

@@ -1,0 +1,39 @@
+"""Callback tokens: how a machine proves that it speaks for one attempt.
+
+Promise: a token is `kid.HMAC-SHA256(key[kid], purpose|deployment|attempt)`: made again byte for byte
+from the same attempt (a repeated launch must send identical user-data), good for one attempt only,
+and compared in constant time. Two keys can live at once, so a key can be replaced without breaking
+machines that run: put the new one first, drop the old one when its machines are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+_PURPOSE = "callback"
+
+
+def mint(keys: Mapping[str, bytes], kid: str, deployment: str, attempt_id: str) -> str:
+    """Return the token of one attempt under the key named `kid`.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    subject = f"{_PURPOSE}|{deployment}|{attempt_id}".encode()
+    return f"{kid}.{hmac.new(keys[kid], subject, hashlib.sha256).hexdigest()}"
+
+
+def verify(keys: Mapping[str, bytes], token: str, deployment: str, attempt_id: str) -> bool:
+    """Tell whether the token is this attempt's under any live key."""
+    kid, dot, _ = token.partition(".")
+    if not dot or kid not in keys:
+        return False
+    expected = mint(keys, kid, deployment, attempt_id)
+    return hmac.compare_digest(expected.encode(), token.encode())
+
+
+def hash_secret(secret: str) -> str:
+    """Return what is stored of an API token: a random 256-bit secret needs no slow hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""What the twin knows, kept in files so that its own death loses nothing.
+
+Promise: what a call has answered is on disk, and a twin that starts on the same directory knows the
+same reservations, tokens, instances, states and tags. Layout:
+
+    reservations/<r-id>.json      one RunInstances call: token, parameters' digest, user-data, and its
+                                  instances as launched; renaming this file into place is the commit
+    instances/<i-id>/record.json  the instance since its first change; absent: as launched
+    instances/<i-id>/...          the machine's own files (see `host`)
+
+Files are replaced by rename, which survives the death of the process, not that of the host. A
+terminated instance is visible for an hour; a day later it is deleted, and with it the client token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+PENDING, RUNNING, SHUTTING_DOWN = "pending", "running", "shutting-down"
+TERMINATED, STOPPING, STOPPED = "terminated", "stopping", "stopped"
+STATE_CODES = {PENDING: 0, RUNNING: 16, SHUTTING_DOWN: 32, TERMINATED: 48, STOPPING: 64, STOPPED: 80}
+
+VISIBLE_AFTER_TERMINATION_S = 3600.0
+TOKEN_AFTER_TERMINATION_S = 25 * 3600.0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance; times are seconds since the epoch."""
+
+    id: str
+    reservation_id: str
+    index: int
+    launched_at: float
+    zone: str
+    private_ip: str
+    parameters: dict[str, Any]
+    shutdown_behaviour: str
+    tags: dict[str, str]
+    volume_id: str
+    volume_tags: dict[str, str]
+    state: str = PENDING
+    state_reason: tuple[str, str] | None = None
+    transition_reason: str = ""
+    terminated_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its end has begun, by whomever."""
+        return self.state in (SHUTTING_DOWN, TERMINATED)
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """One RunInstances call. `scope` is the zone of a zonal token, empty for a regional one."""
+
+    id: str
+    launched_at: float
+    token: str
+    scope: str
+    digest: str
+    user_data: str
+    instances: tuple[Instance, ...] = field(repr=False)
+
+
+class Books:
+    """All reservations and instances, in memory and on disk; every method is safe from any thread."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
+        self.lock = threading.RLock()
+        self._clock = clock
+        self._reservation_files = directory / "reservations"
+        self._instance_files = directory / "instances"
+        self._reservation_files.mkdir(parents=True, exist_ok=True)
+        self._instance_files.mkdir(parents=True, exist_ok=True)
+        self._reservations: dict[str, Reservation] = {}
+        self._instances: dict[str, Instance] = {}
+        self._by_token: dict[tuple[str, str], Reservation] = {}
+        for path in sorted(self._reservation_files.glob("*.json")):
+            self._remember(_reservation(json.loads(path.read_bytes())))
+
+    def instances(self) -> list[Instance]:
+        """All visible instances, oldest first."""
+        with self.lock:
+            return sorted(filter(self._visible, self._instances.values()), key=order)
+
+    def get(self, instance_id: str) -> Instance | None:
+        """The instance, unless it never was or is no longer visible."""
+        with self.lock:
+            instance = self._instances.get(instance_id)
+            return instance if instance and self._visible(instance) else None
+
+    def reservation(self, instance: Instance) -> Reservation:
+        """The call that launched an instance."""
+        with self.lock:
+            return self._reservations[instance.reservation_id]
+
+    def launched_with(self, scope: str, token: str) -> Reservation | None:
+        """The reservation that a client token made in this scope."""
+        with self.lock:
+            return self._by_token.get((scope, token))
+
+    def directory(self, instance_id: str) -> Path:
+        """Where the files of an instance's machine are."""
+        return self._instance_files / instance_id
+
+    def commit(self, reservation: Reservation) -> None:
+        """Write a new reservation down: from here on it has been launched."""
+        with self.lock:
+            self._forget()
+            replace_file(self._file(reservation), asdict(reservation))
+            self._remember(reservation)
+
+    def change(self, instance_id: str, *, unless: tuple[str, ...] = (), **changes: Any) -> Instance:
+        """Change an instance, unless it is in one of the given states; return it as it is then."""
+        with self.lock:
+            instance = self._instances[instance_id]
+            if instance.state in unless:
+                return instance
+            instance = replace(instance, **changes)
+            folder = self.directory(instance_id)
+            folder.mkdir(exist_ok=True)
+            replace_file(folder / "record.json", asdict(instance))
+            self._instances[instance_id] = instance
+            return instance
+
+    def _file(self, reservation: Reservation) -> Path:
+        return self._reservation_files / f"{reservation.id}.json"
+
+    def _remember(self, reservation: Reservation) -> None:
+        self._reservations[reservation.id] = reservation
+        self._by_token[reservation.scope, reservation.token] = reservation
+        for launched in reservation.instances:
+            record = self.directory(launched.id) / "record.json"
+            known = _instance(json.loads(record.read_bytes())) if record.exists() else launched
+            self._instances[known.id] = known
+
+    def _visible(self, instance: Instance) -> bool:
+        ended = instance.terminated_at
+        return ended is None or self._clock() - ended <= VISIBLE_AFTER_TERMINATION_S
+
+    def _forget(self) -> None:
+        oldest = self._clock() - TOKEN_AFTER_TERMINATION_S
+        for reservation in list(self._reservations.values()):
+            ids = [instance.id for instance in reservation.instances]
+            if all((self._instances[i].terminated_at or oldest) < oldest for i in ids):
+                self._file(reservation).unlink()
+                del self._reservations[reservation.id]
+                del self._by_token[reservation.scope, reservation.token]
+                for instance_id in ids:
+                    del self._instances[instance_id]
+                    shutil.rmtree(self.directory(instance_id))
+
+
+def order(instance: Instance) -> tuple[float, str]:
+    """The order in which instances are listed, and by which a page continues."""
+    return (instance.launched_at, instance.id)
+
+
+def replace_file(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one and nothing between."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.write_text(json.dumps(content))
+    draft.replace(path)
+
+
+def _instance(record: dict[str, Any]) -> Instance:
+    reason = record.pop("state_reason")
+    return Instance(**record, state_reason=tuple(reason) if reason else None)
+
+
+def _reservation(record: dict[str, Any]) -> Reservation:
+    launched = tuple(_instance(instance) for instance in record.pop("instances"))
+    return Reservation(**record, instances=launched)

@@ -1,0 +1,122 @@
+"""Processes of this host: who lives, who descends from whom, and how to end them all.
+
+Promise: a process is named by its id *and* its start time, so that an id that the host has given to
+another process since is never signalled. A machine's family is everything that descends from its
+first process or stands in its session, which a process leaves only by becoming a daemon; and daemons
+come back to the machine's process as children, where the host can do that (Linux).
+Reads /proc where there is one, else asks `ps`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that is not a zombie."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    started: str
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants' orphans, where the host can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start_time(pid: int) -> str | None:
+    """When the process started, in the host's own notation; None if there is no such process."""
+    if not _PROC.joinpath("self/stat").exists():
+        return next((process.started for process in _table() if process.pid == pid), None)
+    process = _from_proc(pid)
+    return process.started if process else None
+
+
+def group_members(groups: set[int]) -> list[int]:
+    """The processes in any of these process groups."""
+    return [process.pid for process in _table() if process.group in groups]
+
+
+def family(pid: int, started: str) -> list[int]:
+    """The process, its descendants and all of its session, except the caller.
+
+    The session is there still when its first process is gone: the host gives no new process an id
+    that names a session. If another process has the id by now, the session had ended: no family.
+    """
+    table = _table()
+    if any(process.pid == pid and process.started != started for process in table):
+        return []
+    members = {pid} | {process.pid for process in table if process.session == pid}
+    while True:
+        more = {p.pid for p in table if p.parent in members and p.pid not in members}
+        if not more:
+            break
+        members |= more
+    return [p.pid for p in table if p.pid in members and p.pid != os.getpid()]
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    """Signal those of the processes that still are."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def kill_family(pid: int, started: str) -> None:
+    """Kill a family to the last member, whatever it forks meanwhile."""
+    while members := family(pid, started):
+        send(members, signal.SIGKILL)
+
+
+def _table() -> list[Process]:
+    if not _PROC.joinpath("self/stat").exists():
+        return _from_ps()
+    pids = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    return [process for pid in pids if (process := _from_proc(pid))]
+
+
+def _from_proc(pid: int) -> Process | None:
+    try:
+        stat = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name, in brackets, may hold anything; the numbers stand behind its last bracket.
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        return None
+    return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[19])
+
+
+def _from_ps() -> list[Process]:
+    columns = ["ps", "-axo", "pid=,ppid=,pgid=,stat=,lstart="]
+    lines = subprocess.run(columns, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = []
+    for line in lines:
+        pid, parent, group, state, started = line.split(None, 4)
+        if not state.startswith("Z"):
+            session = _session(int(pid))
+            found.append(Process(int(pid), int(parent), int(group), session, started))
+    return found
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0

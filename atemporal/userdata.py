@@ -1,0 +1,81 @@
+"""A machine's user-data: an attempt's orders, rendered for the flavour of Linux it boots.
+
+Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
+RunInstances is the identical call; and what `check_fits` let through at submission is small enough
+for EC2 at launch, whatever callback address the deployment uses then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from uuid import UUID
+
+from atemporal.errors import Invalid
+from atemporal.model import AttemptRef, JobSpec, Launch
+from cloud_config import flatcar
+
+LIMIT: Final = 16_384
+"""How many bytes of user-data EC2 takes, before it is base64-encoded for the call."""
+
+FLAVOURS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"flatcar": flatcar.render}
+
+_LONGEST_BASE = "https://" + "x" * 400
+_LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
+_LONGEST_NUMBER = 10**9
+
+
+def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
+    """Return the user-data of the attempt's machine.
+
+    Raises:
+        Invalid: the launch's flavour is unknown, or the result is larger than `LIMIT`.
+    """
+    flavour = FLAVOURS.get(launch.flavour)
+    if flavour is None:
+        known = ", ".join(sorted(FLAVOURS))
+        raise Invalid({"flavour": f"{launch.flavour!r} is unknown; known are: {known}"})
+    callback = f"{launch.callback_base}/jobs/{ref.job_id}/callback"
+    return _bounded(flavour(_orders(ref, spec, callback, token, launch.deadline_s)))
+
+
+def check_fits(spec: JobSpec) -> None:
+    """Refuse a job whose environment and command are too large for any flavour's user-data.
+
+    Raises:
+        Invalid: naming `env`, and by how many bytes it is too large.
+    """
+    ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
+    callback = f"{_LONGEST_BASE}/jobs/{ref.job_id}/callback"
+    orders = _orders(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER)
+    for flavour in FLAVOURS.values():
+        _bounded(flavour(orders))
+
+
+def _orders(ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int) -> bytes:
+    records = [
+        f"attempt={ref.id}",
+        f"image={spec.image}",
+        f"callback={callback}",
+        f"token={token}",
+        f"timeout={spec.timeout_s}",
+        f"deadline={deadline_s}",
+        *(f"port={port}" for port in spec.ports),
+        *(f"arg={word}" for word in spec.command or ()),
+        *(f"env={name}={value}" for name, value in spec.env.items()),
+    ]
+    return "".join(f"{record}\0" for record in records).encode()
+
+
+def _bounded(user_data: bytes) -> bytes:
+    excess = len(user_data) - LIMIT
+    if excess > 0:
+        # Job data travels as base64: four bytes for three.
+        raise Invalid(
+            {
+                "env": f"environment and command are about {-(-excess * 3 // 4)} bytes too large "
+                f"for a machine's user-data ({LIMIT} bytes in all); shorten them, or let the "
+                "container fetch what is large"
+            }
+        )
+    return user_data

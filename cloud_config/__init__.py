@@ -1,0 +1,56 @@
+"""What a machine is told at its birth: constant templates, and one renderer a flavour of Linux.
+
+Promise: a machine runs its attempt's container at most once, says how that ended, and powers itself
+off, whatever else happens to it. Everything here is constant but for the orders, the one file that
+holds an attempt's data; it travels as base64, so nothing a job contains can break out of it.
+
+The orders (`/etc/atemporal/orders`, mode 0600) are NUL-terminated records `NAME=VALUE`: `attempt`,
+`image`, `callback`, `token`, `timeout`, `deadline`, then any number of `port`, `arg` (the command's
+words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
+
+Order on the machine:
+1. `atemporal-deadline.service`, started first, waits `deadline` seconds and powers off by force. It
+   needs neither docker nor network nor the clock. It is a service and not a timer because units are
+   constant and only the orders know the time; it counts from its own start, seconds after boot. An
+   orderly shutdown does not stop it, so it also ends a shutdown that hangs. Starting it stops the
+   OS's update services, which are masked too: an update would reboot the machine under the job.
+2. `atemporal-job.service` calls the worker (`/opt/atemporal/worker`): `pull` (with retries), `create`,
+   `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
+   at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit
+   record to the serial console, then by the callback for up to 10 minutes. Then systemd powers off,
+   however the unit ended.
+
+When something fails:
+- Orders missing or damaged, worker missing: systemd powers off at once.
+- Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist),
+  then reports `pull`; the engine's message stands in for the log.
+- Claim refused: the container is removed from no list and never started; nothing is reported.
+- A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
+  lost with the crash, the new boot's claim id is another one and is refused.
+- Stopped from outside (EC2 terminates, someone types `poweroff`): the container is stopped and its
+  end reported as far as time allows.
+- Nothing answers at all: the deadline.
+
+On the console the report is a line `atemporal-exit ATTEMPT {record}` and, for the last 32 KiB of the
+container's output, lines `atemporal-log ATTEMPT BASE64`, each decodable alone; other programs write
+there as well, between the lines.
+"""
+
+from importlib.resources import files
+
+
+def template(name: str) -> str:
+    """Return the text of one of this package's constant files."""
+    return (files(__name__) / name).read_text(encoding="utf-8")
+
+
+def _dense(script: str) -> str:
+    """Drop comments, blank lines and indentation: a machine's user-data is small."""
+    head, *lines = script.splitlines()
+    bare = (line.strip() for line in lines)
+    return "\n".join([head, *(line for line in bare if line and not line.startswith("#"))]) + "\n"
+
+
+WORKER = _dense(template("worker"))
+DEADLINE_UNIT = template("atemporal-deadline.service")
+JOB_UNIT = template("atemporal-job.service")

@@ -1,0 +1,58 @@
+"""Flatcar Container Linux: `#cloud-config`, as its coreos-cloudinit reads it.
+
+Promise: the same orders give the same bytes, and two renderings differ in the orders' base64 only.
+Units are written, masked and enabled first, then started one after the other in the order below, on
+every boot. They are enabled as well, so that a later boot powers off even if this file is not
+applied again. Update services are masked without `command: stop`, which can hang the whole file;
+the deadline's unit stops them.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import yaml
+
+from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as it is (`|`), for the eyes of whoever debugs a machine."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def render(orders: bytes) -> bytes:
+    """Return the user-data of a machine with these orders."""
+    config: dict[str, Any] = {
+        "write_files": [
+            {
+                "path": "/etc/atemporal/orders",
+                "permissions": "0600",
+                "encoding": "base64",
+                "content": base64.b64encode(orders).decode(),
+            },
+            {"path": "/opt/atemporal/worker", "permissions": "0755", "content": WORKER},
+        ],
+        "coreos": {
+            "units": [
+                {"name": "update-engine.service", "mask": True},
+                {"name": "locksmithd.service", "mask": True},
+                _unit("atemporal-deadline.service", DEADLINE_UNIT),
+                _unit("atemporal-job.service", JOB_UNIT),
+            ]
+        },
+    }
+    text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=2**31)
+    return b"#cloud-config\n" + text.encode()
+
+
+def _unit(name: str, content: str) -> dict[str, Any]:
+    return {"name": name, "enable": True, "command": "start", "content": content}

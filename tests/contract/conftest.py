@@ -1,0 +1,122 @@
+"""Two servers that speak EC2's protocol: moto's, which others wrote, and the project's own twin.
+
+What both must do alike is asked of both, so that the twin can not agree with nobody but us. The
+servers are shared by all tests: a test's things are told apart by its own deployment's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.ec2 import ec2_backends
+from moto.server import ThreadedMotoServer
+
+from atemporal.cloud import Cloud
+from atemporal.model import AttemptRef, Launch
+from atemporal.settings import Settings
+from atemporal.twin.server import Twin
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+REGION = "us-east-1"
+MOTO_ACCOUNT = "123456789012"
+FLATCAR_OWNER = "075585003325"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """moto's server, knowing the images that Flatcar's publisher has on EC2."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    backend = ec2_backends[MOTO_ACCOUNT][REGION]
+    for name, architecture, created in (
+        ("Flatcar-stable-4230.2.4-hvm", "x86_64", "2026-01-20T10:12:03.000Z"),
+        ("Flatcar-stable-4459.2.3-hvm", "x86_64", "2026-06-02T11:05:31.000Z"),
+        ("Flatcar-stable-4459.2.3-arm64-hvm", "arm64", "2026-06-02T11:06:31.000Z"),
+        ("Flatcar-beta-4593.1.0-hvm", "x86_64", "2026-07-14T08:59:12.000Z"),
+    ):
+        image = backend.register_image(name)
+        image.owner_id, image.architecture, image.creation_date = (
+            FLATCAR_OWNER,
+            architecture,
+            created,
+        )
+        image.root_device_name = "/dev/xvda"
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def twin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The twin; its machines run as processes of this host."""
+    directory: Path = tmp_path_factory.mktemp("twin")
+    twin = Twin(directory, engine="process")
+    twin.start()
+    yield twin.url
+    twin.stop()
+
+
+@pytest.fixture
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The server under test; `servers` chooses which."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def ec2(endpoint: str) -> Iterator[EC2Client]:
+    """boto3 as anyone would use it."""
+    client = boto3.session.Session().client("ec2", region_name=REGION, endpoint_url=endpoint)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cloud(endpoint: str) -> Iterator[Cloud]:
+    """The product's own view, of a deployment that no other test shares."""
+    settings = Settings(
+        region=REGION, ec2_endpoint_url=endpoint, deployment=f"t-{uuid4().hex[:20]}"
+    )
+    with Cloud(settings) as cloud:
+        yield cloud
+        cloud.terminate(instance.id for instance in cloud.all())
+
+
+@pytest.fixture
+def launch(cloud: Cloud) -> Launch:
+    """An ordinary intent."""
+    return Launch(
+        image_id=cloud.resolve_image(),
+        instance_type="t3.small",
+        callback_base="http://127.0.0.1:9",
+        key_id="k1",
+        deadline_s=600,
+    )
+
+
+@pytest.fixture
+def new_ref() -> Callable[[], AttemptRef]:
+    """Makes first attempts of new jobs."""
+    return lambda: AttemptRef(uuid4(), 1)

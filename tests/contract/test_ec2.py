@@ -1,0 +1,324 @@
+"""What the product relies on EC2 for, asked of moto and of the twin in the same words."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+
+from atemporal.cloud import Cloud, NoInstance
+from atemporal.cloud import ec2 as adapter
+from atemporal.model import AttemptRef, Launch
+from tests.contract.conftest import FLATCAR_OWNER
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+pytestmark = pytest.mark.parametrize("endpoint", ["moto", "twin"], indirect=True)
+
+NewRef = Callable[[], AttemptRef]
+NOTHING = b"#!/bin/true\n"
+NOBODY = "i-0123456789abcdef0"
+ENDED = {"shutting-down", "terminated"}
+
+
+def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return error.value.response["Error"]["Code"]
+
+
+def launch_many(ec2: EC2Client, count: int, launch: Launch, tag: str) -> list[str]:
+    answer = ec2.run_instances(
+        ImageId=launch.image_id,
+        InstanceType="t3.small",
+        MinCount=count,
+        MaxCount=count,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "batch", "Value": tag}]}],
+    )
+    return [instance["InstanceId"] for instance in answer["Instances"]]
+
+
+def test_the_instance_and_its_volume_carry_the_attempts_tags_from_the_launch(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ref = new_ref()
+    before = datetime.now(UTC)
+
+    instance = cloud.run(ref, launch, NOTHING)
+
+    assert instance.state in {"pending", "running"}
+    assert instance.ref == ref
+    assert instance.client_token == f"{ref.id}.0"
+    assert instance.launched_at is not None
+    assert abs(instance.launched_at - before) < timedelta(minutes=1)
+    assert instance.tags["Name"] == f"Atemporal - Job {ref.job_id}"
+    assert instance.tags["atemporal:job"] == str(ref.job_id)
+    assert instance.tags["atemporal:attempt"] == "1"
+    assert set(instance.tags) == {
+        "Name",
+        "atemporal:deployment",
+        "atemporal:job",
+        "atemporal:attempt",
+    }
+    volumes = ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [instance.id]}]
+    )["Volumes"]
+    assert len(volumes) == 1
+    assert {tag["Key"]: tag["Value"] for tag in volumes[0]["Tags"]} == instance.tags
+
+
+def test_the_launch_is_read_back_as_it_was_asked_for(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    answer = ec2.describe_instances(InstanceIds=[instance.id])
+    item = answer["Reservations"][0]["Instances"][0]
+    assert item["ImageId"] == launch.image_id
+    assert item["InstanceType"] == "t3.small"
+    assert item["MetadataOptions"]["HttpTokens"] == "required"
+    assert item["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+    assert item["MetadataOptions"]["HttpEndpoint"] == "enabled"
+    (disk,) = item["BlockDeviceMappings"]
+    assert disk["DeviceName"] == item["RootDeviceName"] == "/dev/xvda"
+    assert disk["Ebs"]["DeleteOnTermination"] is True
+    shutdown = ec2.describe_instance_attribute(
+        InstanceId=instance.id, Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert shutdown["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+
+
+def test_user_data_arrives_byte_for_byte(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    user_data = b"#!/bin/true\n" + "naïve ‘text’ $HOME %h\r\n".encode() + bytes(range(256))
+
+    instance = cloud.run(new_ref(), launch, user_data)
+
+    answer = ec2.describe_instance_attribute(InstanceId=instance.id, Attribute="userData")
+    assert base64.b64decode(answer["UserData"]["Value"]) == user_data
+
+
+def test_an_instance_is_found_by_its_attempt_and_by_nothing_else(
+    cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ref = new_ref()
+    later = AttemptRef(ref.job_id, 2)
+    first, second = cloud.run(ref, launch, NOTHING), cloud.run(later, launch, NOTHING)
+
+    assert [instance.id for instance in cloud.find(ref)] == [first.id]
+    assert [instance.id for instance in cloud.find(later)] == [second.id]
+    assert cloud.find(new_ref()) == []
+
+
+def test_a_deployment_sees_its_own_instances_only(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    mine = {cloud.run(new_ref(), launch, NOTHING).id for _ in range(2)}
+    other = launch_many(ec2, 1, launch, uuid4().hex)
+
+    assert {instance.id for instance in cloud.all()} == mine
+    ec2.terminate_instances(InstanceIds=other)
+
+
+def test_a_listing_of_many_pages_is_whole(
+    cloud: Cloud, launch: Launch, new_ref: NewRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "PAGE", 5)
+    ids = {cloud.run(new_ref(), launch, NOTHING).id for _ in range(7)}
+
+    listed = [instance.id for instance in cloud.all()]
+
+    assert len(listed) == 7
+    assert set(listed) == ids
+
+
+def test_pages_follow_one_another(ec2: EC2Client, launch: Launch) -> None:
+    tag = uuid4().hex
+    ids = launch_many(ec2, 7, launch, tag)
+    pages = ec2.get_paginator("describe_instances").paginate(
+        Filters=[{"Name": "tag:batch", "Values": [tag]}], PaginationConfig={"PageSize": 5}
+    )
+
+    sizes = [[i["InstanceId"] for r in p["Reservations"] for i in r["Instances"]] for p in pages]
+
+    assert sorted(sum(sizes, [])) == sorted(ids)
+    assert len(sizes) > 1
+    ec2.terminate_instances(InstanceIds=ids)
+
+
+def test_asking_for_ids_and_for_pages_at_once_is_refused(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    with pytest.raises(ClientError) as refused:
+        ec2.describe_instances(InstanceIds=[instance.id], MaxResults=5)
+
+    assert code_of(refused) == "InvalidParameterCombination"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tag:batch", "{tag}"), ("tag:batch", "{start}*"), ("instance-state-name", "running")],
+)
+def test_filters_narrow(ec2: EC2Client, launch: Launch, name: str, value: str) -> None:
+    tag = uuid4().hex
+    ids = launch_many(ec2, 2, launch, tag)
+    ec2.get_waiter("instance_running").wait(
+        InstanceIds=ids, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    chosen = value.format(tag=tag, start=tag[:8])
+
+    answer = ec2.describe_instances(
+        Filters=[
+            {"Name": "instance-id", "Values": [ids[0], NOBODY]},
+            {"Name": "tag-key", "Values": ["batch"]},
+            {"Name": name, "Values": [chosen]},
+        ]
+    )
+    found = [i["InstanceId"] for r in answer["Reservations"] for i in r["Instances"]]
+    assert found == [ids[0]]
+
+    none = ec2.describe_instances(
+        Filters=[
+            {"Name": "instance-id", "Values": [ids[0]]},
+            {"Name": name, "Values": ["nothing-like-it"]},
+        ]
+    )
+    assert none["Reservations"] == []
+    ec2.terminate_instances(InstanceIds=ids)
+
+
+def test_describing_by_id_leaves_out_who_is_unknown(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    found = cloud.describe([NOBODY, instance.id, instance.id])
+
+    assert list(found) == [instance.id]
+    assert found[instance.id].ref == instance.ref
+    assert cloud.describe([NOBODY]) == {}
+    with pytest.raises(ClientError) as unknown:
+        ec2.describe_instances(InstanceIds=[instance.id, NOBODY])
+    assert code_of(unknown) == "InvalidInstanceID.NotFound"
+
+
+def test_a_batch_with_an_unknown_id_ends_no_instance(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    with pytest.raises(ClientError) as unknown:
+        ec2.terminate_instances(InstanceIds=[instance.id, NOBODY])
+
+    assert code_of(unknown) == "InvalidInstanceID.NotFound"
+    assert cloud.describe([instance.id])[instance.id].state not in ENDED
+
+
+def test_an_unknown_id_is_reported_and_the_others_end(
+    cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ids = [cloud.run(new_ref(), launch, NOTHING).id for _ in range(3)]
+
+    failures = cloud.terminate([ids[0], NOBODY, *ids[1:]])
+
+    assert list(failures) == [NOBODY]
+    assert isinstance(failures[NOBODY], NoInstance)
+    assert {instance.state for instance in cloud.describe(ids).values()} <= ENDED
+
+
+def test_ending_an_instance_again_is_no_failure_and_it_stays_listed(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    assert cloud.terminate([instance.id]) == {}
+    assert cloud.terminate([instance.id]) == {}
+
+    ec2.get_waiter("instance_terminated").wait(
+        InstanceIds=[instance.id], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    (ended,) = cloud.all()
+    assert ended.gone
+    assert ended.id == instance.id
+    assert ended.state_reason == "Client.UserInitiatedShutdown"
+    assert cloud.terminate([instance.id]) == {}
+
+
+def test_a_dry_run_launches_nothing(ec2: EC2Client, launch: Launch) -> None:
+    tag = uuid4().hex
+
+    with pytest.raises(ClientError) as refused:
+        ec2.run_instances(
+            ImageId=launch.image_id,
+            InstanceType="t3.small",
+            MinCount=1,
+            MaxCount=1,
+            DryRun=True,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": "batch", "Value": tag}]}
+            ],
+        )
+
+    assert code_of(refused) == "DryRunOperation"
+    listed = ec2.describe_instances(Filters=[{"Name": "tag:batch", "Values": [tag]}])
+    assert listed["Reservations"] == []
+
+
+def test_the_newest_stable_image_of_its_owner_is_chosen(ec2: EC2Client, cloud: Cloud) -> None:
+    images = ec2.describe_images(Owners=[FLATCAR_OWNER])["Images"]
+    stable = [
+        image
+        for image in images
+        if fnmatch(image["Name"], "Flatcar-stable-*-hvm") and image["Architecture"] == "x86_64"
+    ]
+    newest = max(stable, key=lambda image: image["CreationDate"])
+    others = [image for image in images if image["CreationDate"] >= newest["CreationDate"]]
+    assert len(stable) > 1
+    assert len(others) > 1, "a newer image of another kind has to be there to be passed over"
+
+    assert cloud.resolve_image() == newest["ImageId"]
+    assert newest["RootDeviceName"] == "/dev/xvda"
+    named = ec2.describe_images(ImageIds=[newest["ImageId"]])["Images"]
+    assert [image["Name"] for image in named] == [newest["Name"]]
+
+
+def test_tags_can_be_added_later(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    ec2.create_tags(Resources=[instance.id], Tags=[{"Key": "Name", "Value": "mine now"}])
+
+    assert instance.ref is not None
+    (found,) = cloud.find(instance.ref)
+    assert found.tags == {**instance.tags, "Name": "mine now"}
+
+
+def test_a_spot_request_is_launched_as_spot(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch.model_copy(update={"market": "spot"}), NOTHING)
+
+    answer = ec2.describe_instances(InstanceIds=[instance.id])
+    assert answer["Reservations"][0]["Instances"][0]["InstanceLifecycle"] == "spot"
+    assert (
+        "InstanceLifecycle"
+        not in ec2.describe_instances(InstanceIds=[cloud.run(new_ref(), launch, NOTHING).id])[
+            "Reservations"
+        ][0]["Instances"][0]
+    )
+
+
+def test_the_console_of_nobody_is_empty_text(ec2: EC2Client, cloud: Cloud) -> None:
+    assert cloud.console(NOBODY) == ""
+    with pytest.raises(ClientError) as unknown:
+        ec2.get_console_output(InstanceId=NOBODY)
+    assert code_of(unknown) == "InvalidInstanceID.NotFound"

@@ -1,0 +1,124 @@
+"""What the tests need from the machine beside Python packages: found, or installed, or named.
+
+Promise: `python -m tests.provision` returns with success only when every tier of the tests can run: a
+need is met by what an environment variable names, else by what is installed, else by Debian's
+packages (as root), else, for the broker, by docker. Otherwise it says what is missing and what to do,
+and fails; nothing is skipped. It is quick when nothing is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers import postgres, rabbitmq
+
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_SAVED_POLICY = _POLICY.with_suffix(".d.before-atemporal")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing of the machine: how it is known to be there, and Debian's package for it."""
+
+    name: str
+    package: str
+    found: Callable[[], bool]
+    otherwise: str = ""
+
+
+def _program(name: str, package: str | None = None) -> Need:
+    """A program on the path, in the folders for administrators too."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return Need(name, package or name, lambda: shutil.which(name, path=path) is not None)
+
+
+def _postgres() -> bool:
+    return bool(os.environ.get(postgres.VARIABLE)) or postgres.find() is not None
+
+
+def _rabbitmq() -> bool:
+    return bool(os.environ.get(rabbitmq.VARIABLE)) or rabbitmq.find() is not None
+
+
+NEEDS = (
+    Need("postgres", "postgresql", _postgres, f"or set {postgres.VARIABLE}"),
+    Need("rabbitmq", "rabbitmq-server", _rabbitmq, f"or set {rabbitmq.VARIABLE}, or start docker"),
+    _program("git"),
+    _program("curl"),
+    _program("shellcheck"),
+    _program("systemd-analyze", "systemd"),
+    _program("iptables"),
+    _program("dockerd", "docker.io"),
+    _program("docker-registry"),
+    _program("debootstrap"),
+    _program("busybox", "busybox-static"),
+)
+
+
+def provision(needs: Sequence[Need]) -> list[Need]:
+    """Meet the needs as far as this machine allows; return those that are not met."""
+    missing = [need for need in needs if not need.found()]
+    if missing and os.getuid() == 0 and shutil.which("apt-get"):
+        _install(sorted({need.package for need in missing}))
+        missing = [need for need in missing if not need.found()]
+    if any(need.name == "rabbitmq" for need in missing) and rabbitmq.docker_works():
+        missing = [need for need in missing if need.name != "rabbitmq"]
+    return missing
+
+
+def _install(packages: Sequence[str]) -> None:
+    print(f"Installing for the tests: {' '.join(packages)}", flush=True)
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    # Another apt may be at work, as on a machine that has just booted: wait for it.
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
+    install = [*apt, "install", "--yes", "--no-install-recommends", *packages]
+    with _no_services_started():
+        for argv in ([*apt, "update"], install):
+            # What apt could not do shows in what is still missing, with what to do about it.
+            subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+
+
+@contextmanager
+def _no_services_started() -> Iterator[None]:
+    """Keep Debian's packages from starting their servers: the tests run their own."""
+    if _POLICY.exists():
+        _POLICY.rename(_SAVED_POLICY)
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
+        if _SAVED_POLICY.exists():
+            _SAVED_POLICY.rename(_POLICY)
+
+
+def main(names: Sequence[str]) -> int:
+    """Meet the needs of these names, or all; return the exit status."""
+    known = {need.name: need for need in NEEDS}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        print(f"unknown: {' '.join(unknown)}; known are {' '.join(known)}", file=sys.stderr)
+        return 2
+    missing = provision([known[name] for name in names] if names else NEEDS)
+    if not missing:
+        return 0
+    print("\nThe tests need more than this machine has:", file=sys.stderr)
+    for need in missing:
+        print(
+            f"  {need.name}: install it{need.otherwise and ', ' + need.otherwise}", file=sys.stderr
+        )
+    packages = " ".join(sorted({need.package for need in missing}))
+    print(f"On Debian and Ubuntu, as root: apt-get install {packages}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

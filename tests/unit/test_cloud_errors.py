@@ -1,0 +1,396 @@
+"""What each answer of EC2 means for the caller: surely not done, not now, or perhaps done."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import UUID
+
+import pytest
+from botocore import exceptions as botocore
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParserError
+
+from atemporal.cloud import (
+    Cloud,
+    CloudError,
+    NoAnswer,
+    NoCapacity,
+    NoInstance,
+    OverQuota,
+    Rejected,
+    ServerFault,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.cloud.faults import MESSAGE_LIMIT, classify
+from atemporal.errors import AtemporalError, NotFound, Refused, Retry, Unavailable, Unknown
+from atemporal.model import AttemptRef, Launch
+from atemporal.settings import Settings
+
+REF = AttemptRef(UUID("0190a000-0000-7000-8000-000000000001"), 1)
+LAUNCH = Launch(
+    image_id="ami-12345678",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:8080",
+    key_id="k1",
+    deadline_s=3600,
+)
+URL = "http://127.0.0.1:1"
+
+
+def answered(code: str, status: int, message: str = "said EC2") -> ClientError:
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": message},
+            "ResponseMetadata": {
+                "HTTPStatusCode": status,
+                "RequestId": "r",
+                "HTTPHeaders": {},
+                "RetryAttempts": 0,
+                "HostId": "",
+            },
+        },
+        "RunInstances",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "known"),
+    [
+        ("InsufficientInstanceCapacity", 500, NoCapacity, Retry),
+        ("InsufficientFreeAddressesInSubnet", 400, NoCapacity, Retry),
+        ("SpotMaxPriceTooLow", 400, NoCapacity, Retry),
+        ("Unsupported", 400, NoCapacity, Retry),
+        ("VcpuLimitExceeded", 400, OverQuota, Retry),
+        ("InstanceLimitExceeded", 400, OverQuota, Retry),
+        ("PendingVerification", 400, OverQuota, Retry),
+        ("RequestLimitExceeded", 503, Throttled, Retry),
+        ("Throttling", 400, Throttled, Retry),
+        ("UnauthorizedOperation", 403, Unauthorized, Retry),
+        ("AuthFailure", 401, Unauthorized, Retry),
+        ("ExpiredToken", 400, Unauthorized, Retry),
+        ("IdempotentInstanceTerminated", 400, TokenSpent, Refused),
+        ("IdempotentParameterMismatch", 400, TokenMismatch, Refused),
+        ("InvalidInstanceID.NotFound", 400, NoInstance, NotFound),
+        ("InvalidAMIID.NotFound", 400, Rejected, Refused),
+        ("InvalidUserData.Malformed", 400, Rejected, Refused),
+        ("InvalidParameterValue", 400, Rejected, Refused),
+        ("UnsupportedOperation", 400, Rejected, Refused),
+        ("InternalError", 500, ServerFault, Unknown),
+        ("Unavailable", 503, ServerFault, Unknown),
+        ("RequestTimeout", 400, ServerFault, Unknown),
+        ("NeverHeardOf", 400, Rejected, Refused),
+        ("NeverHeardOf", 403, Unauthorized, Retry),
+        ("NeverHeardOf", 429, Throttled, Retry),
+        ("NeverHeardOf", 408, ServerFault, Unknown),
+        ("NeverHeardOf", 500, ServerFault, Unknown),
+        ("502", 502, ServerFault, Unknown),
+    ],
+)
+def test_a_code_has_one_meaning(
+    code: str, status: int, kind: type[CloudError], known: type[AtemporalError]
+) -> None:
+    error = classify(answered(code, status), "launching x")
+
+    assert type(error) is kind
+    assert isinstance(error, known)
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (botocore.ConnectTimeoutError(endpoint_url=URL), NoAnswer),
+        (botocore.ReadTimeoutError(endpoint_url=URL), NoAnswer),
+        (botocore.ConnectionClosedError(endpoint_url=URL), NoAnswer),
+        (botocore.EndpointConnectionError(endpoint_url=URL), NoAnswer),
+        (botocore.SSLError(endpoint_url=URL, error=OSError("bad certificate")), NoAnswer),
+        (botocore.HTTPClientError(error="cut off"), NoAnswer),
+        (ResponseParserError("not XML"), NoAnswer),
+        (botocore.NoCredentialsError(), Unauthorized),
+        (botocore.PartialCredentialsError(provider="env", cred_var="x"), Unauthorized),
+        (botocore.CredentialRetrievalError(provider="sso", error_msg="x"), Unauthorized),
+        (botocore.ParamValidationError(report="bad"), Rejected),
+    ],
+)
+def test_without_an_answer_it_may_have_been_done_unless_nothing_was_sent(
+    error: Exception, kind: type[CloudError]
+) -> None:
+    known = classify(error, "launching x")
+
+    assert type(known) is kind
+    assert known.code == type(error).__name__
+
+
+def test_every_failure_is_exactly_one_of_refused_retry_unknown() -> None:
+    for kind in CloudError.__subclasses__():
+        roots = [root for root in (Refused, Retry, Unknown) if issubclass(kind, root)]
+        assert len(roots) == 1, kind
+
+
+def test_a_call_that_only_reads_is_never_perhaps_done() -> None:
+    for error in (answered("InternalError", 500), botocore.ReadTimeoutError(endpoint_url=URL)):
+        known = classify(error, "listing", reading=True)
+        assert isinstance(known, Unreachable)
+        assert isinstance(known, Unavailable)
+        assert not isinstance(known, Unknown)
+    assert type(classify(answered("Throttling", 400), "listing", reading=True)) is Throttled
+
+
+def test_the_message_says_what_was_tried_what_ec2_said_and_what_to_do() -> None:
+    error = classify(
+        answered("VcpuLimitExceeded", 400, "You have requested more vCPU"), "launching attempt x.1"
+    )
+
+    assert str(error) == (
+        "launching attempt x.1: VcpuLimitExceeded: You have requested more vCPU"
+        " (wait for instances to end, or have the account's limit raised)"
+    )
+    long = classify(answered("UnauthorizedOperation", 403, "e" * 5000), "launching x")
+    assert len(str(long)) < MESSAGE_LIMIT + 200
+
+
+# From here on a Cloud is asked, and what goes over the wire is answered here, without a network.
+
+Reply = tuple[int, str]
+Answer = Reply | Exception
+Form = dict[str, str]
+
+
+class Wire:
+    """Stands where botocore's HTTP connection is: keeps what was sent, answers as told."""
+
+    def __init__(self) -> None:
+        self.sent: list[Form] = []
+        self.answer: Callable[[Form], Answer] = lambda form: (200, "")
+        self.images = _images()
+
+    def count(self, action: str) -> int:
+        return sum(form["Action"] == action for form in self.sent)
+
+    def send(self, _: Any, request: AWSPreparedRequest) -> AWSResponse:
+        form = {name: values[0] for name, values in parse_qs(_text(request.body)).items()}
+        self.sent.append(form)
+        if form["Action"] == "DescribeImages":
+            return _response(*self.images)
+        answer = self.answer(form)
+        if isinstance(answer, Exception):
+            raise answer
+        return _response(*answer)
+
+
+class _Body:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self._data
+
+
+def _text(body: Any) -> str:
+    return body.decode() if isinstance(body, bytes) else str(body)
+
+
+def _response(status: int, xml: str) -> AWSResponse:
+    return AWSResponse(URL, status, {}, _Body(xml.encode()))  # type: ignore[arg-type]
+
+
+def failure(code: str, status: int) -> Reply:
+    return status, (
+        f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors>"
+        "<RequestID>r</RequestID></Response>"
+    )
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire()
+    monkeypatch.setattr(URLLib3Session, "send", lambda *args: wire.send(*args))
+    return wire
+
+
+@pytest.fixture
+def cloud(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with Cloud(Settings(ec2_endpoint_url=URL)) as cloud:
+        yield cloud
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (failure("InsufficientInstanceCapacity", 500), NoCapacity),
+        (failure("RequestLimitExceeded", 503), Throttled),
+        (failure("InternalError", 500), ServerFault),
+        ((200, "<html>a proxy's page"), NoAnswer),
+        ((200, "<RunInstancesResponse/>"), NoAnswer),
+        ((502, "<html>Bad Gateway"), ServerFault),
+        (botocore.ReadTimeoutError(endpoint_url=URL), NoAnswer),
+        (botocore.EndpointConnectionError(endpoint_url=URL), NoAnswer),
+    ],
+)
+def test_a_launch_is_sent_once_and_its_failure_is_named(
+    cloud: Cloud, wire: Wire, answer: Answer, kind: type[CloudError]
+) -> None:
+    wire.answer = lambda form: answer
+
+    with pytest.raises(kind, match=re.escape(REF.id)):
+        cloud.run(REF, LAUNCH, b"#!/bin/sh")
+
+    assert wire.count("RunInstances") == 1
+
+
+def test_a_repeated_launch_sends_the_same_bytes(cloud: Cloud, wire: Wire) -> None:
+    wire.answer = lambda form: failure("InternalError", 500)
+    for _ in range(2):
+        with pytest.raises(ServerFault):
+            cloud.run(REF, LAUNCH, b"#!/bin/sh")
+
+    first, second = (form for form in wire.sent if form["Action"] == "RunInstances")
+    assert first == second
+    assert first["ClientToken"] == f"{REF.id}.0"
+    assert len(first["ClientToken"]) <= 64
+
+
+def test_optional_parts_of_a_launch_are_sent_when_given(cloud: Cloud, wire: Wire) -> None:
+    wire.answer = lambda form: failure("InternalError", 500)
+    launch = LAUNCH.model_copy(
+        update={
+            "placement": 3,
+            "market": "spot",
+            "subnet_id": "subnet-1",
+            "security_group_ids": ("sg-1", "sg-2"),
+            "key_name": "operator",
+            "instance_profile": "arn:aws:iam::1:instance-profile/p",
+            "disk_gb": 40,
+        }
+    )
+    with pytest.raises(ServerFault):
+        cloud.run(REF, launch, b"#!/bin/sh")
+
+    form = wire.sent[-1]
+    assert form["ClientToken"] == f"{REF.id}.3"
+    assert form["InstanceMarketOptions.MarketType"] == "spot"
+    assert form["InstanceMarketOptions.SpotOptions.SpotInstanceType"] == "one-time"
+    assert form["InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior"] == "terminate"
+    assert form["SubnetId"] == "subnet-1"
+    assert [form["SecurityGroupId.1"], form["SecurityGroupId.2"]] == ["sg-1", "sg-2"]
+    assert form["KeyName"] == "operator"
+    assert form["IamInstanceProfile.Arn"] == "arn:aws:iam::1:instance-profile/p"
+    assert form["BlockDeviceMapping.1.Ebs.VolumeSize"] == "40"
+    assert form["BlockDeviceMapping.1.Ebs.DeleteOnTermination"] == "true"
+    assert form["BlockDeviceMapping.1.Ebs.Encrypted"] == "true"
+
+
+def _ids(form: Form) -> list[str]:
+    return [value for name, value in form.items() if name.startswith("InstanceId.")]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("InvalidInstanceID.NotFound", 400, NoInstance),
+        ("OperationNotPermitted", 400, Rejected),
+        ("InternalError", 500, ServerFault),
+    ],
+)
+def test_one_bad_id_saves_no_other_instance(
+    cloud: Cloud, wire: Wire, code: str, status: int, kind: type[CloudError]
+) -> None:
+    ids = [f"i-{number:04d}" for number in range(250)]
+    ended: set[str] = set()
+
+    def terminate(form: Form) -> Answer:
+        if "i-0123" in _ids(form):
+            return failure(code, status)
+        ended.update(_ids(form))
+        return 200, "<TerminateInstancesResponse/>"
+
+    wire.answer = terminate
+    failures = cloud.terminate(ids)
+
+    assert ended == set(ids) - {"i-0123"}
+    assert list(failures) == ["i-0123"]
+    assert type(failures["i-0123"]) is kind
+    assert max(len(_ids(form)) for form in wire.sent) == 100
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [("UnauthorizedOperation", 403, Unauthorized), ("InternalError", 500, ServerFault)],
+)
+def test_what_holds_for_every_call_is_not_asked_for_every_id(
+    cloud: Cloud, wire: Wire, code: str, status: int, kind: type[CloudError]
+) -> None:
+    wire.answer = lambda form: failure(code, status)
+    ids = [f"i-{number:04d}" for number in range(500)]
+
+    failures = cloud.terminate(ids)
+
+    assert set(failures) == set(ids)
+    assert {type(error) for error in failures.values()} == {kind}
+    assert len(wire.sent) < 100
+
+
+def test_ending_nothing_and_describing_nothing_ask_nothing(cloud: Cloud, wire: Wire) -> None:
+    assert cloud.terminate([]) == {}
+    assert cloud.describe([]) == {}
+    assert wire.sent == []
+
+
+def _images(*images: tuple[str, str]) -> Reply:
+    items = "".join(
+        f"<item><imageId>{image_id}</imageId><creationDate>{created}</creationDate></item>"
+        for image_id, created in images
+    )
+    return 200, f"<DescribeImagesResponse><imagesSet>{items}</imagesSet></DescribeImagesResponse>"
+
+
+def test_the_image_is_looked_up_once_for_many_launches(cloud: Cloud, wire: Wire) -> None:
+    wire.images = _images(("ami-old", "2026-01-01T00:00:00Z"), ("ami-new", "2026-02-01T00:00:00Z"))
+
+    assert [cloud.resolve_image() for _ in range(3)] == ["ami-new"] * 3
+
+    assert wire.count("DescribeImages") == 1
+    assert wire.sent[0]["Owner.1"] == "075585003325"
+
+
+def test_an_image_named_in_the_settings_is_not_looked_up(wire: Wire, cloud: Cloud) -> None:
+    with Cloud(Settings(ec2_endpoint_url=URL, image_id="ami-mine")) as pinned:
+        assert pinned.resolve_image() == "ami-mine"
+    assert wire.sent == []
+
+
+def test_a_region_without_the_image_says_what_to_set(cloud: Cloud) -> None:
+    with pytest.raises(Refused, match="set ATEMPORAL_IMAGE_ID"):
+        cloud.resolve_image()
+
+
+def test_an_older_instance_types_console_is_read_without_latest(cloud: Cloud, wire: Wire) -> None:
+    def console(form: Form) -> Answer:
+        if form.get("Latest") == "true":
+            return failure("UnsupportedOperation", 400)
+        text = base64.b64encode("atemporal-exit é".encode() + b"\xff").decode()
+        return 200, f"<GetConsoleOutputResponse><output>{text}</output></GetConsoleOutputResponse>"
+
+    wire.answer = console
+    assert cloud.console("i-1") == "atemporal-exit é\N{REPLACEMENT CHARACTER}"
+
+    wire.answer = lambda form: (200, "<GetConsoleOutputResponse/>")
+    assert cloud.console("i-1") == ""
+    wire.answer = lambda form: failure("InvalidInstanceID.NotFound", 400)
+    assert cloud.console("i-1") == ""
+    wire.answer = lambda form: failure("UnauthorizedOperation", 403)
+    with pytest.raises(Unauthorized):
+        cloud.console("i-1")
