@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     deployment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "default"
     database_url: SecretStr = SecretStr("postgresql://atemporal:atemporal@localhost/atemporal")
     broker_url: SecretStr = SecretStr("amqp://guest:guest@localhost:5672//")
+    broker_declare: bool = Field(
+        default=True,
+        description="make exchange and queues on connecting; off where daemons may not configure",
+    )
     callback_url: str = Field(
         default="http://127.0.0.1:8080",
         description="where machines reach the API: the base of every callback",

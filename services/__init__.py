@@ -1,0 +1,1 @@
+"""The processes: three daemons that talk over RabbitMQ, and the HTTP front."""

@@ -36,13 +36,13 @@ from atemporal.cloud.faults import (
     classify,
 )
 from atemporal.cloud.instance import DEPLOYMENT_TAG, Instance, tags_of
-from atemporal.errors import AtemporalError, Refused
+from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 FLATCAR_OWNER = "075585003325"
 FLATCAR_NAME = "Flatcar-stable-*-hvm"
@@ -60,15 +60,27 @@ _SERVER_FAULTS = 20  # enough to find two bad ids among a hundred
 
 
 class Cloud:
-    """One region of EC2 for one deployment. Close it, or use it in a `with`."""
+    """One region of EC2 for one deployment. Close it, or use it in a `with`.
+
+    Making one asks nothing of EC2.
+
+    Raises:
+        Invalid: the region or the endpoint's URL is malformed.
+        Unauthorized: the AWS profile that the environment names does not exist.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        session = Session()
-        self._launching = _client(session, settings, attempts=1)
-        self._ec2 = _client(session, settings, attempts=_ATTEMPTS)
+        try:
+            session = Session()
+            self._launching = _client(session, settings, attempts=1)
+            self._ec2 = _client(session, settings, attempts=_ATTEMPTS)
+        except ValueError as error:  # botocore's word for a malformed URL or region
+            raise Invalid({"region, ec2_endpoint_url": str(error)}) from error
+        except FOREIGN as error:
+            raise classify(error, "setting up the EC2 client") from error
         self._found_image: tuple[str, float] | None = None
-        self._root_devices: dict[str, str] = {}
+        self._images: dict[str, ImageTypeDef] = {}
 
     def __enter__(self) -> Cloud:
         return self
@@ -211,10 +223,6 @@ class Cloud:
             {"Key": key, "Value": value}
             for key, value in tags_of(self._settings.deployment, ref).items()
         ]
-        # Without DeleteOnTermination a volume outlives its instance, and goes on costing.
-        disk: dict[str, Any] = {"DeleteOnTermination": True, "Encrypted": True}
-        if launch.disk_gb:
-            disk["VolumeSize"] = launch.disk_gb
         request: dict[str, Any] = {
             "ClientToken": f"{ref.id}.{launch.placement}",
             "MinCount": 1,
@@ -229,9 +237,7 @@ class Cloud:
                 "HttpTokens": "required",
                 "HttpPutResponseHopLimit": 1,
             },
-            "BlockDeviceMappings": [
-                {"DeviceName": self._root_device(launch.image_id), "Ebs": disk}
-            ],
+            "BlockDeviceMappings": self._disks(launch),
             "TagSpecifications": [
                 {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
             ],
@@ -256,18 +262,41 @@ class Cloud:
             }
         return request
 
-    def _root_device(self, image_id: str) -> str:
-        """The name under which the image boots: under another one a second disk would be made."""
-        if image_id not in self._root_devices:
+    def _disks(self, launch: Launch) -> list[dict[str, Any]]:
+        """The image's own disks, each encrypted and gone with the instance.
+
+        The image is asked for their names: under another name than the image's root device, a disk
+        would be made besides the root one.
+        """
+        image = self._image(launch.image_id)
+        if image is None:  # RunInstances will say so, or return what it launched before
+            return []
+        root = image.get("RootDeviceName") or DEFAULT_ROOT_DEVICE
+        sizes: dict[str, int | None] = {root: None}
+        for mapping in image.get("BlockDeviceMappings", ()):
+            if "Ebs" in mapping and "DeviceName" in mapping:
+                sizes[mapping["DeviceName"]] = mapping["Ebs"].get("VolumeSize")
+        sizes[root] = launch.disk_gb or sizes[root]
+        return [
+            {
+                "DeviceName": device,
+                "Ebs": {"DeleteOnTermination": True, "Encrypted": True}
+                | ({"VolumeSize": size} if size else {}),
+            }
+            for device, size in sizes.items()
+        ]
+
+    def _image(self, image_id: str) -> ImageTypeDef | None:
+        if image_id not in self._images:
             try:
                 with _translated(f"looking at image {image_id}", reading=True):
-                    images = self._ec2.describe_images(ImageIds=[image_id])["Images"]
+                    found = self._ec2.describe_images(ImageIds=[image_id])["Images"]
             except Rejected:
-                # RunInstances says it better, or returns what it launched while there was an image.
-                return DEFAULT_ROOT_DEVICE
-            name = images[0].get("RootDeviceName") if images else None
-            self._root_devices[image_id] = name or DEFAULT_ROOT_DEVICE
-        return self._root_devices[image_id]
+                return None
+            if not found:
+                return None
+            self._images[image_id] = found[0]
+        return self._images[image_id]
 
     def _list(
         self, filters: dict[str, list[str]], doing: str, *, deployment_only: bool = True

@@ -210,6 +210,16 @@ def still_open(tx: Connection) -> list[Attempt]:
     return [_attempt(row) for row in tx.execute(query.order_by(attempts.c.created_at))]
 
 
+def timeouts(tx: Connection) -> dict[AttemptRef, int]:
+    """The run limits, in seconds, of the attempts that run."""
+    query = (
+        select(attempts.c.job_id, attempts.c.number, jobs.c.spec["timeout_s"].as_integer())
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(attempts.c.state == AttemptState.RUNNING)
+    )
+    return {AttemptRef(job_id, number): seconds for job_id, number, seconds in tx.execute(query)}
+
+
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
     """Return attempts that are still launching, each with what its machine has to run."""
     query = (

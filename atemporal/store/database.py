@@ -7,13 +7,14 @@ After a server's restart the next transaction gets a fresh connection by itself.
 
 from __future__ import annotations
 
-import select
+import select as os_select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from zlib import crc32
 
 import psycopg2
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ResourceClosedError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -100,6 +101,12 @@ class Database:
         self._engine.dispose()
 
 
+def server_time(tx: Connection) -> datetime:
+    """The time by which everything is decided: the database's."""
+    now: datetime = tx.execute(select(func.now())).scalar_one()
+    return now
+
+
 class Wakeups:
     """One connection that LISTENs; used by one thread."""
 
@@ -127,7 +134,7 @@ class Wakeups:
         """
         try:
             if not self._connection.notifies:
-                select.select([self._connection], [], [], max(0.0, timeout_s))
+                os_select.select([self._connection], [], [], max(0.0, timeout_s))
                 self._connection.poll()
             woken = bool(self._connection.notifies)
             self._connection.notifies.clear()

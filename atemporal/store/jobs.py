@@ -194,6 +194,26 @@ def overlooked(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef
     return [AttemptRef(row.id, row.attempt) for row in rows]
 
 
+def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, JobSpec]:
+    """Lock those of the given jobs that are queued for just this attempt, and return them.
+
+    A scheduler publishes before it commits, so a message can be faster than its commit: the lock
+    waits for the commit and then sees the row as it is.
+    """
+    wanted = {ref.job_id: ref for ref in refs}
+    rows = tx.execute(
+        select(jobs.c.id, jobs.c.key, jobs.c.spec, jobs.c.state, jobs.c.attempt)
+        .where(jobs.c.id == func.any(list(wanted)))
+        .order_by(jobs.c.id)
+        .with_for_update()
+    )
+    return {
+        wanted[row.id]: JobSpec.model_validate({**row.spec, "key": row.key})
+        for row in rows
+        if row.state == JobState.QUEUED and row.attempt == wanted[row.id].number
+    }
+
+
 def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     """Return a job with its attempts.
 

@@ -78,9 +78,7 @@ def move_attempt(
     return True
 
 
-def finish_job(
-    tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str
-) -> bool:
+def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> bool:
     """Finish a job with the outcome that `reason` means; False when it has moved on."""
     return move_job(
         tx,

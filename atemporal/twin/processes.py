@@ -46,9 +46,17 @@ def start_time(pid: int) -> str | None:
     return process.started if process else None
 
 
-def group_members(groups: set[int]) -> list[int]:
-    """The processes in any of these process groups."""
-    return [process.pid for process in _table() if process.group in groups]
+def tree(leaders: set[int]) -> list[int]:
+    """These processes, those in the groups they lead, and all descendants of both.
+
+    Only the caller's session counts: a leader that ended may have left its id to a stranger.
+    """
+    table = _table()
+    session = os.getsid(0)
+    return _descend(
+        table,
+        {p.pid for p in table if p.session == session and leaders & {p.pid, p.group}},
+    )
 
 
 def family(pid: int, started: str) -> list[int]:
@@ -60,13 +68,14 @@ def family(pid: int, started: str) -> list[int]:
     table = _table()
     if any(process.pid == pid and process.started != started for process in table):
         return []
-    members = {pid} | {process.pid for process in table if process.session == pid}
-    while True:
-        more = {p.pid for p in table if p.parent in members and p.pid not in members}
-        if not more:
-            break
-        members |= more
-    return [p.pid for p in table if p.pid in members and p.pid != os.getpid()]
+    members = {p.pid for p in table if p.pid == pid or p.session == pid}
+    return [member for member in _descend(table, members) if member != os.getpid()]
+
+
+def _descend(table: list[Process], members: set[int]) -> list[int]:
+    while more := {p.pid for p in table if p.parent in members} - members:
+        members = members | more
+    return sorted(members)
 
 
 def send(pids: list[int], number: signal.Signals) -> None:

@@ -1,0 +1,1 @@
+"""The launcher: turns a due job into an attempt, and the attempt into an instance."""

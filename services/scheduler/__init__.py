@@ -1,0 +1,1 @@
+"""The scheduler: turns time into events, and other systems' messages into jobs."""

@@ -7,13 +7,14 @@ servers are shared by all tests: a test's things are told apart by its own deplo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import boto3
 import pytest
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 from moto.server import ThreadedMotoServer
 
 from atemporal.cloud import Cloud
@@ -53,17 +54,15 @@ def moto_url() -> Iterator[str]:
     host, port = server.get_host_and_port()
     backend = ec2_backends[MOTO_ACCOUNT][REGION]
     for name, architecture, created in (
-        ("Flatcar-stable-4230.2.4-hvm", "x86_64", "2026-01-20T10:12:03.000Z"),
-        ("Flatcar-stable-4459.2.3-hvm", "x86_64", "2026-06-02T11:05:31.000Z"),
-        ("Flatcar-stable-4459.2.3-arm64-hvm", "arm64", "2026-06-02T11:06:31.000Z"),
-        ("Flatcar-beta-4593.1.0-hvm", "x86_64", "2026-07-14T08:59:12.000Z"),
+        ("Flatcar-stable-4230.2.4-hvm", "x86_64", datetime(2026, 1, 20, tzinfo=UTC)),
+        ("Flatcar-stable-4459.2.3-hvm", "x86_64", datetime(2026, 6, 2, tzinfo=UTC)),
+        ("Flatcar-stable-4459.2.3-arm64-hvm", "arm64", datetime(2026, 6, 3, tzinfo=UTC)),
+        ("Flatcar-beta-4593.1.0-hvm", "x86_64", datetime(2026, 7, 14, tzinfo=UTC)),
     ):
         image = backend.register_image(name)
-        image.owner_id, image.architecture, image.creation_date = (
-            FLATCAR_OWNER,
-            architecture,
-            created,
-        )
+        image.owner_id = FLATCAR_OWNER
+        image.architecture = architecture
+        image.creation_date = created
         image.root_device_name = "/dev/xvda"
     yield f"http://{host}:{port}"
     server.stop()
@@ -79,13 +78,13 @@ def twin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     twin.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def endpoint(request: pytest.FixtureRequest) -> str:
-    """The server under test; `servers` chooses which."""
+    """The server under test: each test module says which ones."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ec2(endpoint: str) -> Iterator[EC2Client]:
     """boto3 as anyone would use it."""
     client = boto3.session.Session().client("ec2", region_name=REGION, endpoint_url=endpoint)

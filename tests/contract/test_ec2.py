@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
+from itertools import chain
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from tests.contract.conftest import FLATCAR_OWNER
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-pytestmark = pytest.mark.parametrize("endpoint", ["moto", "twin"], indirect=True)
+pytestmark = pytest.mark.parametrize("endpoint", ["moto", "twin"], indirect=True, scope="session")
 
 NewRef = Callable[[], AttemptRef]
 NOTHING = b"#!/bin/true\n"
@@ -140,15 +141,15 @@ def test_a_listing_of_many_pages_is_whole(
 
 def test_pages_follow_one_another(ec2: EC2Client, launch: Launch) -> None:
     tag = uuid4().hex
-    ids = launch_many(ec2, 7, launch, tag)
+    ids = [launch_many(ec2, 1, launch, tag)[0] for _ in range(7)]
     pages = ec2.get_paginator("describe_instances").paginate(
         Filters=[{"Name": "tag:batch", "Values": [tag]}], PaginationConfig={"PageSize": 5}
     )
 
-    sizes = [[i["InstanceId"] for r in p["Reservations"] for i in r["Instances"]] for p in pages]
+    listed = [[i["InstanceId"] for r in p["Reservations"] for i in r["Instances"]] for p in pages]
 
-    assert sorted(sum(sizes, [])) == sorted(ids)
-    assert len(sizes) > 1
+    assert len(listed) > 1
+    assert sorted(chain(*listed)) == sorted(ids)
     ec2.terminate_instances(InstanceIds=ids)
 
 

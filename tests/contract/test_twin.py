@@ -11,7 +11,7 @@ import pytest
 from atemporal.cloud import Cloud, Instance, Rejected, TokenMismatch, TokenSpent
 from atemporal.model import AttemptRef, Launch
 
-pytestmark = pytest.mark.parametrize("endpoint", ["twin"], indirect=True)
+pytestmark = pytest.mark.parametrize("endpoint", ["twin"], indirect=True, scope="session")
 
 NewRef = Callable[[], AttemptRef]
 NOTHING = b"#!/bin/true\n"

@@ -32,7 +32,15 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.cloud.faults import MESSAGE_LIMIT, classify
-from atemporal.errors import AtemporalError, NotFound, Refused, Retry, Unavailable, Unknown
+from atemporal.errors import (
+    AtemporalError,
+    Invalid,
+    NotFound,
+    Refused,
+    Retry,
+    Unavailable,
+    Unknown,
+)
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
 
@@ -172,7 +180,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[Form] = []
         self.answer: Callable[[Form], Answer] = lambda form: (200, "")
-        self.images = _images()
+        self.images = images()
 
     def count(self, action: str) -> int:
         return sum(form["Action"] == action for form in self.sent)
@@ -202,6 +210,12 @@ def _text(body: Any) -> str:
 
 def _response(status: int, xml: str) -> AWSResponse:
     return AWSResponse(URL, status, {}, _Body(xml.encode()))  # type: ignore[arg-type]
+
+
+def images(*items: str) -> Reply:
+    """An answer of DescribeImages; an item is `<name>text</name>...`."""
+    inner = "".join(f"<item>{item}</item>" for item in items)
+    return 200, f"<DescribeImagesResponse><imagesSet>{inner}</imagesSet></DescribeImagesResponse>"
 
 
 def failure(code: str, status: int) -> Reply:
@@ -288,9 +302,40 @@ def test_optional_parts_of_a_launch_are_sent_when_given(cloud: Cloud, wire: Wire
     assert [form["SecurityGroupId.1"], form["SecurityGroupId.2"]] == ["sg-1", "sg-2"]
     assert form["KeyName"] == "operator"
     assert form["IamInstanceProfile.Arn"] == "arn:aws:iam::1:instance-profile/p"
-    assert form["BlockDeviceMapping.1.Ebs.VolumeSize"] == "40"
-    assert form["BlockDeviceMapping.1.Ebs.DeleteOnTermination"] == "true"
-    assert form["BlockDeviceMapping.1.Ebs.Encrypted"] == "true"
+
+
+def _disks(form: Form) -> list[Form]:
+    disks: dict[str, Form] = {}
+    for name, value in form.items():
+        if name.startswith("BlockDeviceMapping."):
+            _, number, key = name.split(".", 2)
+            disks.setdefault(number, {})[key] = value
+    return list(disks.values())
+
+
+@pytest.mark.parametrize(("disk_gb", "root_size"), [(None, "9"), (40, "40")])
+def test_every_disk_of_the_image_is_encrypted_and_goes_with_the_instance(
+    cloud: Cloud, wire: Wire, disk_gb: int | None, root_size: str
+) -> None:
+    wire.images = images(
+        "<imageId>ami-12345678</imageId><rootDeviceName>/dev/sda1</rootDeviceName>"
+        "<blockDeviceMapping>"
+        "<item><deviceName>/dev/sda1</deviceName><ebs><volumeSize>9</volumeSize></ebs></item>"
+        "<item><deviceName>/dev/sdb</deviceName><ebs><volumeSize>5</volumeSize></ebs></item>"
+        "<item><deviceName>/dev/sdc</deviceName><virtualName>ephemeral0</virtualName></item>"
+        "</blockDeviceMapping>"
+    )
+    wire.answer = lambda form: failure("InternalError", 500)
+    for _ in range(2):
+        with pytest.raises(ServerFault):
+            cloud.run(REF, LAUNCH.model_copy(update={"disk_gb": disk_gb}), b"")
+
+    safe = {"Ebs.DeleteOnTermination": "true", "Ebs.Encrypted": "true"}
+    assert _disks(wire.sent[-1]) == [
+        {"DeviceName": "/dev/sda1", "Ebs.VolumeSize": root_size, **safe},
+        {"DeviceName": "/dev/sdb", "Ebs.VolumeSize": "5", **safe},
+    ]
+    assert wire.count("DescribeImages") == 1
 
 
 def _ids(form: Form) -> list[str]:
@@ -349,16 +394,11 @@ def test_ending_nothing_and_describing_nothing_ask_nothing(cloud: Cloud, wire: W
     assert wire.sent == []
 
 
-def _images(*images: tuple[str, str]) -> Reply:
-    items = "".join(
-        f"<item><imageId>{image_id}</imageId><creationDate>{created}</creationDate></item>"
-        for image_id, created in images
-    )
-    return 200, f"<DescribeImagesResponse><imagesSet>{items}</imagesSet></DescribeImagesResponse>"
-
-
 def test_the_image_is_looked_up_once_for_many_launches(cloud: Cloud, wire: Wire) -> None:
-    wire.images = _images(("ami-old", "2026-01-01T00:00:00Z"), ("ami-new", "2026-02-01T00:00:00Z"))
+    wire.images = images(
+        "<imageId>ami-new</imageId><creationDate>2026-02-01T00:00:00.000Z</creationDate>",
+        "<imageId>ami-old</imageId><creationDate>2026-01-01T00:00:00.000Z</creationDate>",
+    )
 
     assert [cloud.resolve_image() for _ in range(3)] == ["ami-new"] * 3
 
@@ -394,3 +434,16 @@ def test_an_older_instance_types_console_is_read_without_latest(cloud: Cloud, wi
     wire.answer = lambda form: failure("UnauthorizedOperation", 403)
     with pytest.raises(Unauthorized):
         cloud.console("i-1")
+
+
+@pytest.mark.parametrize("wrong", [{"ec2_endpoint_url": "not a url"}, {"region": "us east"}])
+def test_a_malformed_setting_is_named_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match=re.escape(next(iter(wrong.values())))):
+        Cloud(Settings(**wrong))
+
+
+def test_a_missing_profile_is_a_matter_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody-has-this")
+
+    with pytest.raises(Unauthorized, match="nobody-has-this"):
+        Cloud(Settings())

@@ -1,0 +1,182 @@
+"""The life of a daemon: loops in threads, signals, health and metrics.
+
+Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds; a
+second signal exits at once. A loop whose database or broker is away, at start or later, keeps trying
+and works again by itself; one that fails for any other reason drops its connections, says so in the
+log and in a metric, and goes on: its work is in Postgres and nothing is lost by it.
+Mechanism: a loop's `turn` waits no longer than about a second before it returns, so a stop is seen
+soon; between turns a loop sleeps on the stop event. The main thread only waits for signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from types import FrameType
+from typing import Protocol
+
+from atemporal import __version__, telemetry
+from atemporal.errors import AtemporalError, Unavailable
+from atemporal.health import HealthServer
+from atemporal.settings import Settings, load
+from atemporal.store.database import Database
+from atemporal.telemetry import LAST_TURN, LOOP_ERRORS, TURNS, logger
+
+_BACKOFF_S = (0.1, 5.0)
+
+
+class Loop(Protocol):
+    """Work that is done again and again."""
+
+    name: str
+
+    def turn(self) -> float:
+        """Do what there is to do, waiting about a second at most; return seconds until the next."""
+
+    def reset(self) -> None:
+        """Drop connections and whatever else a failed turn may have left behind."""
+
+
+class Runner:
+    """One loop in its thread, and how it fares."""
+
+    def __init__(self, loop: Loop, stop: threading.Event) -> None:
+        """Prepare; `start` begins."""
+        self.loop = loop
+        self.last_turn_at = monotonic()
+        self.healthy = False
+        self._stop = stop
+        self._log = logger(loop.name)
+        self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to turn."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the last turn; tell whether it came."""
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        backoff = _BACKOFF_S[0]
+        while not self._stop.is_set():
+            pause = self._one_turn()
+            if pause is None:
+                pause, backoff = backoff, min(backoff * 2, _BACKOFF_S[1])
+            else:
+                backoff = _BACKOFF_S[0]
+            self._stop.wait(pause)
+        self.loop.reset()
+
+    def _one_turn(self) -> float | None:
+        try:
+            pause = self.loop.turn()
+        except Exception as error:  # noqa: BLE001 - a daemon outlives any one turn
+            kind = "unavailable" if isinstance(error, Unavailable) else "error"
+            LOOP_ERRORS.labels(self.loop.name, kind).inc()
+            if isinstance(error, AtemporalError):
+                self._log.warning("turn failed", error=str(error))
+            else:
+                self._log.exception("turn failed")
+            self.healthy = False
+            self.loop.reset()
+            pause = None
+        else:
+            self.healthy = True
+        self.last_turn_at = monotonic()
+        TURNS.labels(self.loop.name).inc()
+        LAST_TURN.labels(self.loop.name).set_to_current_time()
+        return pause
+
+
+class Daemon:
+    """A process of loops."""
+
+    def __init__(
+        self,
+        name: str,
+        loops: Sequence[Loop],
+        *,
+        stop_within_s: float = 25.0,
+        health_host: str = "127.0.0.1",
+        health_port: int = 0,
+        on_exit: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare; nothing runs yet."""
+        self.name = name
+        self.stop = threading.Event()
+        self.runners = [Runner(loop, self.stop) for loop in loops]
+        self._stop_within_s = stop_within_s
+        self._health_address = (health_host, health_port)
+        self._on_exit = on_exit
+        self._log = logger(name)
+
+    def run(self) -> int:
+        """Run until a signal; return the process's exit status: 0, or 1 if a turn had to be cut."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        with HealthServer(self.runners, *self._health_address) as health:
+            self._log.info("started", health=health.url)
+            self.start()
+            self.stop.wait()
+            cut = self.join()
+        if cut:
+            self._log.error("stopped before the work in hand ended", loops=cut)
+            return 1
+        if self._on_exit:
+            self._on_exit()
+        self._log.info("stopped")
+        return 0
+
+    def start(self) -> None:
+        """Start the loops and return."""
+        for runner in self.runners:
+            runner.start()
+
+    def join(self) -> list[str]:
+        """Wait for the loops' last turns; return the names of those that did not end in time."""
+        deadline = monotonic() + self._stop_within_s
+        return [
+            runner.loop.name for runner in self.runners if not runner.join(deadline - monotonic())
+        ]
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            os._exit(128 + number)
+        self.stop.set()
+
+
+def serve(name: str, about: str, build: Callable[[Settings, Database], Sequence[Loop]]) -> None:
+    """The whole main program of a daemon: settings, logging, loops, exit status."""
+    parser = argparse.ArgumentParser(
+        prog=f"atemporal-{name}",
+        description=about,
+        epilog="It is configured by ATEMPORAL_* environment variables; `atemporal config` lists "
+        "them with their effective values.",
+    )
+    parser.add_argument("--version", action="version", version=f"atemporal {__version__}")
+    parser.parse_args()
+    try:
+        settings = load()
+        telemetry.configure(name, log_format=settings.log_format, level=settings.log_level)
+        database = Database(
+            settings.database_url.get_secret_value(), application=f"atemporal {name}"
+        )
+        loops = build(settings, database)
+    except AtemporalError as error:
+        parser.exit(2, f"atemporal-{name} can not start: {error}\n")
+    daemon = Daemon(
+        name,
+        loops,
+        stop_within_s=settings.stop_within_s,
+        health_host=settings.health_host,
+        health_port=settings.health_port,
+        on_exit=database.dispose,
+    )
+    sys.exit(daemon.run())

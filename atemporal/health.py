@@ -1,0 +1,102 @@
+"""A daemon's own HTTP port: `/healthz`, `/readyz`, `/metrics`.
+
+Promise: `/healthz` answers 503 once a loop has not ended a turn for a minute, so that whoever watches
+restarts a stuck daemon; `/readyz` answers 503 while a loop's last turn failed, for example because
+the database or the broker is away.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
+from typing import Any, Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+STUCK_AFTER_S = 60.0
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Turning(Protocol):
+    """What is told of a loop."""
+
+    @property
+    def loop(self) -> _Named:
+        """The loop itself."""
+
+    @property
+    def last_turn_at(self) -> float:
+        """When its last turn ended, on the monotonic clock."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its last turn went well."""
+
+
+class HealthServer:
+    """The server, from `with` to the end of its block."""
+
+    def __init__(self, runners: Sequence[Turning], host: str, port: int) -> None:
+        """Bind the address; port 0 takes a free one."""
+        handler = type("Handler", (_Handler,), {"runners": runners})
+        self._server = ThreadingHTTPServer((host, port), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="health"
+        )
+        bound_host, bound_port = self._server.server_address[:2]
+        self.url = f"http://{bound_host!s}:{bound_port}"
+
+    def __enter__(self) -> HealthServer:
+        """Begin to answer."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    runners: Sequence[Turning] = ()
+
+    def do_GET(self) -> None:
+        if self.path == "/metrics":
+            self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+        elif self.path in ("/healthz", "/readyz"):
+            now = monotonic()
+            ages = {runner.loop.name: now - runner.last_turn_at for runner in self.runners}
+            well = {runner.loop.name: runner.healthy for runner in self.runners}
+            fine = (
+                all(age < STUCK_AFTER_S for age in ages.values())
+                if self.path == "/healthz"
+                else all(well.values())
+            )
+            loops = {
+                name: {"last_turn_age_s": round(age, 3), "last_turn_ok": well[name]}
+                for name, age in ages.items()
+            }
+            status = HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(status, json.dumps({"ok": fine, "loops": loops}).encode())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b'{"error": "try /healthz, /readyz, /metrics"}')
+
+    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep probes out of the log."""

@@ -1,0 +1,86 @@
+"""Logs and metrics: every log field's and every metric's name is decided here.
+
+Promise: a log line is one JSON object (or a readable line on a terminal) that carries job, attempt
+and instance where there is one; no environment, token or message body is ever logged. No id is a
+metric's label, so the number of series stays bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from atemporal.model import AttemptRef
+
+TURNS = Counter("atemporal_loop_turns", "Turns of a daemon's loop", ["loop"])
+LOOP_ERRORS = Counter("atemporal_loop_errors", "Turns that failed", ["loop", "kind"])
+LAST_TURN = Gauge(
+    "atemporal_loop_last_turn_timestamp_seconds", "When a loop last ended a turn", ["loop"]
+)
+DUE_EMITTED = Counter("atemporal_due_emitted", "Due jobs handed to the broker")
+OLDEST_DUE = Gauge("atemporal_oldest_due_seconds", "How late the oldest due job is")
+SUBMITS = Counter("atemporal_submits", "Job submissions", ["via", "result"])
+DEAD_LETTERS = Counter("atemporal_dead_letters", "Messages put into the dead letters", ["queue"])
+RELAYED = Counter("atemporal_events_relayed", "Lifecycle events confirmed by the broker")
+STALE = Counter(
+    "atemporal_stale", "Messages and callbacks about a state that has passed", ["what"]
+)
+LAUNCHES = Counter("atemporal_launches", "RunInstances calls", ["result"])
+LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances calls")
+CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])
+TERMINATIONS = Counter("atemporal_terminations", "Instances asked to end", ["cause", "result"])
+ENDED = Counter("atemporal_attempts_ended", "Attempts ended", ["reason"])
+OPEN_ATTEMPTS = Gauge("atemporal_open_attempts", "Attempts whose instance may exist", ["state"])
+UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
+
+
+def configure(service: str, *, log_format: str = "auto", level: str = "info") -> None:
+    """Set up logging of this process: structlog's own lines and the standard library's alike."""
+    readable = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # These write whole requests and messages at debug, and a line a call at info.
+    for noisy in ("boto3", "botocore", "urllib3", "amqp", "kombu", "alembic", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def logger(name: str) -> Any:
+    """Return a logger for one module or loop."""
+    return structlog.get_logger().bind(logger=name)
+
+
+def about(ref: AttemptRef, instance_id: str | None = None) -> dict[str, Any]:
+    """The fields every line about an attempt carries."""
+    fields: dict[str, Any] = {"job": str(ref.job_id), "attempt": ref.number}
+    if instance_id:
+        fields["instance"] = instance_id
+    return fields

@@ -1,0 +1,62 @@
+"""docker's command line, taken apart: the verb, its options, and what follows them.
+
+Promise: nothing behind the image's name is taken for an option, for those words are the job's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LONG = {
+    **{"-a": "--attach", "-d": "--detach", "-e": "--env", "-f": "--format", "-i": "--interactive"},
+    **{"-n": "--tail", "-p": "--publish", "-q": "--quiet", "-s": "--signal", "-t": "--time"},
+    "--timeout": "--time",
+}
+_WITHOUT_VALUE = {
+    *("--attach", "--detach", "--interactive", "--quiet", "--tty", "--rm", "--init", "--force"),
+    *("--privileged", "--read-only", "--publish-all", "--timestamps", "--follow", "--volumes"),
+    *("--no-healthcheck", "--oom-kill-disable", "--sig-proxy"),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """`docker VERB OPTIONS OPERANDS`; options by their long names, a flag's value is `true`."""
+
+    verb: str
+    options: tuple[tuple[str, str], ...]
+    operands: tuple[str, ...]
+
+    def all(self, name: str) -> list[str]:
+        """Every value that an option was given."""
+        return [value for option, value in self.options if option == name]
+
+    def last(self, name: str, default: str = "") -> str:
+        """The value that counts of an option given more than once."""
+        return (self.all(name) or [default])[-1]
+
+    def has(self, name: str) -> bool:
+        """Whether a flag was given."""
+        return self.last(name, "false") == "true"
+
+
+def parse(words: Sequence[str]) -> Line:
+    """Read the words behind `docker`. In `rm`, `-f` is --force; elsewhere it is --format."""
+    rest = list(words)
+    if rest[:1] == ["container"]:
+        rest.pop(0)
+    verb = rest.pop(0) if rest else "help"
+    if verb == "image" and rest:
+        verb = f"image {rest.pop(0)}"
+    options = []
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        name = "--force" if verb == "rm" and name == "-f" else _LONG.get(name, name)
+        if not equals:
+            value = "true" if name in _WITHOUT_VALUE else (rest.pop(0) if rest else "")
+        options.append((name, value))
+    return Line(verb, tuple(options), tuple(rest))

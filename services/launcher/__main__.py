@@ -1,0 +1,33 @@
+"""`atemporal-launcher`: wires the launcher's loops to Postgres, RabbitMQ and EC2."""
+
+from __future__ import annotations
+
+from atemporal.broker import Link
+from atemporal.cloud import Cloud
+from atemporal.daemon import Loop, serve
+from atemporal.settings import Settings
+from atemporal.store.database import Database
+from services.launcher.launcher import Launcher, LaunchLoop, SweepLoop
+
+
+def loops(settings: Settings, database: Database) -> list[Loop]:
+    """Build the launcher's loops."""
+    launcher = Launcher(settings, database, Cloud(settings))
+    link = Link(
+        settings.broker_url.get_secret_value(),
+        name="atemporal launcher",
+        declare=settings.broker_declare,
+    )
+    return [
+        LaunchLoop(launcher, link),
+        SweepLoop(launcher, interval_s=settings.sweep_interval_s),
+    ]
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    serve("launcher", __doc__, loops)
+
+
+if __name__ == "__main__":
+    main()

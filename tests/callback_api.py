@@ -1,0 +1,109 @@
+"""What a machine talks to, in small: the callbacks of one attempt and EC2's metadata service.
+
+Promise: every request is kept in order; the answers are the test's to choose, and it can look at the
+world while the machine waits for one.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+INSTANCE_ID = "i-0123456789abcdef0"
+_PASS = "metadata-session"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of the machine's worker."""
+
+    method: str
+    path: str
+    token: str
+    body: dict[str, Any]
+
+
+@dataclass
+class CallbackApi:
+    """A listening API. `answers` gives the statuses for each method in turn, the last one for ever;
+    `before_answer` is called with each request before it is answered."""
+
+    url: str
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    before_answer: Callable[[Call], None] | None = None
+    has_metadata: bool = True
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of all calls so far, in order."""
+        return [call.method for call in self.calls]
+
+    def body(self, method: str) -> dict[str, Any]:
+        """The body of the last call with this method."""
+        return next(call.body for call in reversed(self.calls) if call.method == method)
+
+    def take(self, call: Call) -> int:
+        """Keep the call and return the status to answer."""
+        self.calls.append(call)
+        if self.before_answer:
+            self.before_answer(call)
+        statuses = self.answers.setdefault(call.method, [204])
+        return statuses.pop(0) if len(statuses) > 1 else statuses[0]
+
+
+@contextmanager
+def serve() -> Iterator[CallbackApi]:
+    """Serve on a free port of the loopback address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.api = CallbackApi(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.api  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing: the calls are kept."""
+
+    def _callback(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        self._answer(api.take(Call(self.command, self.path, token, json.loads(body))))
+
+    do_PATCH = do_DELETE = _callback
+
+    def do_PUT(self) -> None:
+        """Give a session of the metadata service (IMDSv2)."""
+        self._metadata("/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds", _PASS)
+
+    def do_GET(self) -> None:
+        """Give the instance's id to who shows a session."""
+        header = "X-aws-ec2-metadata-token"
+        allowed = self.headers.get(header) == _PASS
+        self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
+
+    def _metadata(self, path: str, header: str, text: str) -> None:
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        if api.has_metadata and self.path == path and header in self.headers and text:
+            self._answer(200, text.encode())
+        else:
+            self._answer(404)
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

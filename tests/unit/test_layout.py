@@ -1,0 +1,234 @@
+"""Who may import whom, and what a module may be: the rules that keep each module readable alone.
+
+Pure modules do no I/O, read no clock, make no randomness. Adapters import pure modules and their own
+library only, and nobody else imports that library. Services import `atemporal` and `cloud_config`,
+never each other. Nothing imports a service, except `atemporal.local`, which runs all in one process.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("atemporal", "services", "cloud_config")
+LONGEST = 450
+VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+
+PURE = (
+    "atemporal.clock",
+    "atemporal.environment",
+    "atemporal.errors",
+    "atemporal.image",
+    "atemporal.messages",
+    "atemporal.model",
+    "atemporal.states",
+    "atemporal.tokens",
+    "atemporal.userdata",
+    "cloud_config",
+)
+# What a pure module may use: the rest of the standard library could do I/O. `importlib.resources` is
+# for constants that the package itself brings.
+PURE_LIBRARIES = (
+    *("__future__", "abc", "base64", "binascii", "collections", "copy", "dataclasses", "datetime"),
+    *("enum", "functools", "gzip", "hashlib", "hmac", "importlib.resources", "ipaddress"),
+    *("itertools", "json", "math", "operator", "posixpath", "re", "shlex", "string", "struct"),
+    *("textwrap", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib"),
+    *("annotated_types", "pydantic", "typing_extensions", "yaml"),
+)
+IMPURE_CALLS = re.compile(
+    r"(.*\.)?(uuid1|uuid4|uuid7|utcnow|today)|(.*\.)?(datetime|date)\.now"
+    r"|open|print|input|exec|eval|__import__"
+)
+
+# Adapter -> the libraries that are its own: imported there and nowhere else in the project.
+ADAPTERS = {
+    "atemporal.tables": ("sqlalchemy",),
+    "atemporal.store": ("sqlalchemy", "psycopg2"),
+    "atemporal.migrations": ("sqlalchemy", "alembic"),
+    "atemporal.broker": ("kombu", "amqp"),
+    "atemporal.cloud": ("boto3", "botocore", "mypy_boto3_ec2"),
+}
+# What an adapter may import of the project beside the pure modules and itself.
+BELOW = {
+    "atemporal.store": ("atemporal.settings", "atemporal.tables"),
+    "atemporal.migrations": ("atemporal.settings", "atemporal.tables"),
+    "atemporal.broker": ("atemporal.settings",),
+    "atemporal.cloud": ("atemporal.settings",),
+}
+OWNERS = {
+    library: tuple(adapter for adapter, own in ADAPTERS.items() if library in own)
+    for libraries in ADAPTERS.values()
+    for library in libraries
+}
+SQL = re.compile(
+    r"\s*(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|WITH\s+\w+\s+AS"
+    r"|(CREATE|ALTER|DROP)\s+(TABLE|INDEX|TYPE|DATABASE|UNIQUE))\s",
+    re.DOTALL,
+)
+SQL_OWNERS = ("atemporal.store", "atemporal.tables", "atemporal.migrations")
+ABOVE_SERVICES = ("atemporal.cli", "atemporal.local", "atemporal.twin")
+
+
+def within(name: str, *modules: str) -> bool:
+    """Whether the dotted name is one of the modules or inside one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def imports(module: str, is_package: bool, tree: ast.AST) -> Iterator[str]:
+    """The full names of all that the module imports, at its top or inside a function."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def violations(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """What the module's source breaks of the rules, one sentence each."""
+    tree = ast.parse(source)
+    found: list[str] = []
+    for name in imports(module, is_package, tree):
+        found += _about_import(module, name)
+    for node in ast.walk(tree):
+        found += _about_node(module, node)
+    if module.split(".")[-1] in VAGUE:
+        found.append(f"{module}: the name says nothing; name the noun")
+    if (length := len(source.splitlines())) > LONGEST:
+        found.append(f"{module} has {length} lines, more than {LONGEST}: split it by noun")
+    return found
+
+
+def _about_import(module: str, name: str) -> Iterator[str]:
+    top = name.split(".")[0]
+    ours = top in PACKAGES
+    adapter = next((known for known in ADAPTERS if within(module, known)), None)
+    if within(module, *PURE):
+        if not within(name, *(PURE if ours else PURE_LIBRARIES)):
+            yield f"{module} is pure and imports {name}"
+    elif adapter and ours:
+        if not within(name, *PURE, *BELOW.get(adapter, ()), adapter):
+            yield f"{module} is an adapter and imports {name}"
+    elif adapter and top not in (*ADAPTERS[adapter], "pydantic", *sys.stdlib_module_names):
+        yield f"{module} imports {name}, which is not its library"
+    if top in OWNERS and not within(module, *OWNERS[top]):
+        yield f"{module} imports {name}: only {', '.join(OWNERS[top])} may"
+    if within(module, "services"):
+        own = ".".join(module.split(".")[:2])
+        if within(name, "services") and not within(name, own):
+            yield f"{module} imports another service: {name}"
+        if within(name, *ABOVE_SERVICES):
+            yield f"{module} is a service and imports {name}"
+    elif within(name, "services") and module != "atemporal.local":
+        yield f"{module} imports a service: {name}; only atemporal.local may"
+
+
+def _about_node(module: str, node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call) and within(module, *PURE):
+        called = ast.unparse(node.func)
+        if IMPURE_CALLS.fullmatch(called):
+            yield f"{module} is pure and calls {called}"
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and SQL.match(node.value)
+        and not within(module, *SQL_OWNERS)
+    ):
+        yield f"{module}, line {node.lineno}: SQL; its place is {SQL_OWNERS[0]}"
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in _modules()])
+def test_module_keeps_the_rules(module: str, path: Path) -> None:
+    source = path.read_text()
+    assert violations(module, source, is_package=path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        # pure: no I/O, no clock, no randomness, nothing impure of the project
+        ("atemporal.model", "import os"),
+        ("atemporal.model", "def f():\n    from pathlib import Path"),
+        ("atemporal.clock", "import time"),
+        ("atemporal.tokens", "import secrets"),
+        ("atemporal.states", "from random import choice"),
+        ("atemporal.messages", "import httpx"),
+        ("atemporal.messages", "from atemporal import store"),
+        ("atemporal.messages", "from .settings import Settings"),
+        ("atemporal.clock", "from datetime import datetime\nx = datetime.now()"),
+        ("atemporal.clock", "import datetime as d\nx = d.datetime.utcnow()"),
+        ("atemporal.userdata", "import uuid\nx = uuid.uuid4()"),
+        ("atemporal.userdata", "from uuid import uuid4\nx = uuid4()"),
+        ("cloud_config.flatcar", "x = open('/etc/hostname')"),
+        ("cloud_config.flatcar", "import socket"),
+        # adapters: pure modules and their own library; that library nowhere else
+        ("atemporal.cloud", "import requests"),
+        ("atemporal.cloud", "import sqlalchemy"),
+        ("atemporal.cloud", "from atemporal.store import Store"),
+        ("atemporal.broker", "from atemporal import cloud"),
+        ("atemporal.store.jobs", "from ..broker import Broker"),
+        ("atemporal.store.jobs", "import services"),
+        ("atemporal.tables", "import psycopg2"),
+        ("atemporal.daemon", "import kombu"),
+        ("atemporal.twin.server", "from botocore.loaders import Loader"),
+        ("services.api.app", "from sqlalchemy import text"),
+        # services: never each other, nor what stands above them
+        ("services.api.app", "from services.reaper.sweep import Sweep"),
+        ("services.api", "from . import reaper\nfrom services import launcher"),
+        ("services.scheduler.loop", "from atemporal.twin import Twin"),
+        ("atemporal.cli.submit", "from services.api.app import create"),
+        ("atemporal.daemon", "import services.reaper"),
+        # SQL in its place, names that say something, modules that fit a head
+        ("services.reaper.sweep", "q = 'SELECT id FROM jobs'"),
+        (
+            "atemporal.daemon",
+            "q = '''\n  update jobs set state = 1 '''.upper()\nr = 'DELETE FROM x '",
+        ),
+        ("atemporal.utils", ""),
+        ("services.api.helpers", ""),
+        ("atemporal.daemon", "\n" * (LONGEST + 1)),
+    ],
+)
+def test_the_rules_bite(module: str, source: str) -> None:
+    assert violations(module, source) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("atemporal.model", "import re\nfrom pydantic import BaseModel\nfrom . import image"),
+        ("atemporal.userdata", "from cloud_config import flatcar\nfrom atemporal import errors"),
+        ("cloud_config.flatcar", "from importlib.resources import files\nx = files('y').open"),
+        (
+            "atemporal.store.jobs",
+            "import time\nfrom sqlalchemy import text\nq = 'SELECT 1 FROM x '",
+        ),
+        ("atemporal.store", "from atemporal.tables import jobs\nfrom .database import Store"),
+        ("atemporal.cloud", "import boto3\nfrom atemporal.settings import Settings"),
+        ("atemporal.local", "from services.api.app import create"),
+        ("atemporal.cli", "from atemporal import local, __version__"),
+        (
+            "services.api.app",
+            "from . import jobs\nfrom atemporal.store import Store\nimport fastapi",
+        ),
+        ("atemporal.cli.jobs", "help = 'select a job, delete from the list, update it'"),
+    ],
+)
+def test_the_rules_let_good_code_pass(module: str, source: str) -> None:
+    package = module in ("atemporal.store", "atemporal.cli")
+    assert violations(module, source, is_package=package) == []

@@ -1,0 +1,168 @@
+"""User-data: constant but for the orders, which come back out byte for byte; small enough; the same
+bytes for the same attempt."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atemporal import userdata
+from atemporal.errors import Invalid
+from atemporal.model import AttemptRef, JobSpec, Launch
+from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+
+GOLDEN = Path(__file__).with_name("userdata.golden.yaml")
+REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 2)
+TOKEN = "k1." + "0123456789abcdef" * 4
+LAUNCH = Launch(
+    image_id="ami-0123456789abcdef0",
+    instance_type="t3.small",
+    callback_base="https://atemporal.example.com",
+    key_id="k1",
+    deadline_s=90_000,
+)
+SPEC = JobSpec(
+    image="nginx:1.9",
+    command=("sh", "-c", "echo $NAME; exit 7"),
+    env={"NAME": "bond, james bond!", "LINES": "one\ntwo\n"},
+    timeout_s=3600,
+)
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
+ENV = st.dictionaries(st.from_regex(r"\A[B-Zb-z_][A-Za-z0-9_]{0,8}\Z"), TEXT, max_size=6)
+COMMAND = st.lists(TEXT, max_size=5).map(tuple)
+
+
+def render(spec: JobSpec, ref: AttemptRef = REF) -> bytes:
+    return userdata.render(ref, spec, LAUNCH, TOKEN)
+
+
+def parse(rendered: bytes) -> tuple[dict[str, Any], bytes]:
+    """The document with its orders taken out, and the orders."""
+    document = copy.deepcopy(yaml.safe_load(rendered))
+    orders = document["write_files"][0]
+    return document, base64.b64decode(orders.pop("content"), validate=True)
+
+
+def test_rendered_bytes_are_the_golden_ones() -> None:
+    # A change here is a change for every machine that starts: look at the difference, then renew the
+    # file with `python -m tests.unit.test_userdata`.
+    assert render(SPEC).decode() == GOLDEN.read_text()
+
+
+def test_the_first_line_is_what_the_machine_looks_for() -> None:
+    assert render(SPEC).split(b"\n")[0] == b"#cloud-config"
+
+
+def test_the_document_holds_files_then_units_in_the_order_of_their_start() -> None:
+    document, _ = parse(render(SPEC))
+    assert [file["path"] for file in document["write_files"]] == [
+        "/etc/atemporal/orders",
+        "/opt/atemporal/worker",
+    ]
+    assert [file["permissions"] for file in document["write_files"]] == ["0600", "0755"]
+    assert document["write_files"][1]["content"] == WORKER
+    start = {"enable": True, "command": "start"}
+    assert document["coreos"]["units"] == [
+        {"name": "update-engine.service", "mask": True},
+        {"name": "locksmithd.service", "mask": True},
+        {"name": "atemporal-deadline.service", **start, "content": DEADLINE_UNIT},
+        {"name": "atemporal-job.service", **start, "content": JOB_UNIT},
+    ]
+
+
+def test_the_constant_part_has_nothing_the_machine_would_replace() -> None:
+    # coreos-cloudinit replaces these words anywhere in the text.
+    text = render(SPEC).decode()
+    assert not [word for word in ("$private_ipv", "$public_ipv") if word in text]
+
+
+def test_keys_are_spelled_as_current_flatcar_reads_them() -> None:
+    def keys(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return set(value).union(*map(keys, value.values()))
+        return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+    # A hyphenated key is passed over in silence there.
+    assert not [key for key in keys(parse(render(SPEC))[0]) if "-" in key]
+
+
+@given(env=ENV, command=COMMAND)
+def test_any_job_changes_the_orders_only_and_they_read_back_exactly(
+    env: dict[str, str], command: tuple[str, ...]
+) -> None:
+    spec = JobSpec(image="nginx", env=env, command=command, ports=("8080:80/tcp", "53:53/udp"))
+    document, orders = parse(render(spec))
+    assert document == parse(render(SPEC))[0]
+    expected = [
+        f"attempt={REF.id}",
+        "image=docker.io/library/nginx:latest",
+        f"callback=https://atemporal.example.com/jobs/{REF.job_id}/callback",
+        f"token={TOKEN}",
+        "timeout=86400",
+        "deadline=90000",
+        "port=8080:80/tcp",
+        "port=53:53/udp",
+        *(f"arg={word}" for word in command),
+        *(f"env={name}={value}" for name, value in sorted(env.items())),
+    ]
+    assert orders.endswith(b"\0")
+    assert orders.decode().split("\0")[:-1] == expected
+
+
+@given(env=ENV)
+def test_the_same_attempt_gives_the_same_bytes(env: dict[str, str]) -> None:
+    backwards = dict(reversed(env.items()))
+    assert render(JobSpec(image="nginx", env=env)) == render(JobSpec(image="nginx", env=backwards))
+
+
+def test_another_attempt_gives_other_bytes() -> None:
+    assert render(SPEC) != render(SPEC, REF._replace(number=3))
+
+
+def test_an_unknown_flavour_is_refused_by_name() -> None:
+    launch = LAUNCH.model_copy(update={"flavour": "plan9"})
+    with pytest.raises(Invalid, match=r"plan9.*known are: flatcar"):
+        userdata.render(REF, SPEC, launch, TOKEN)
+
+
+def test_what_is_too_large_for_ec2_is_refused_with_the_number_of_bytes() -> None:
+    spec = JobSpec(image="nginx", env={"A": "x" * 20_000})
+    with pytest.raises(Invalid) as refused:
+        userdata.check_fits(spec)
+    assert list(refused.value.fields) == ["env"]
+    excess = int(refused.value.fields["env"].split("about ")[1].split()[0])
+    userdata.check_fits(JobSpec(image="nginx", env={"A": "x" * (20_000 - excess - 3)}))
+    with pytest.raises(Invalid, match="env"):
+        render(spec)
+
+
+def test_six_thousand_bytes_of_environment_always_fit() -> None:
+    userdata.check_fits(JobSpec(image="nginx", env={"A": "x" * 6000}))
+
+
+@given(size=st.integers(5_000, 8_000))
+def test_what_fits_at_submission_fits_at_launch_under_the_longest_settings(size: int) -> None:
+    spec = JobSpec(image="nginx", env={"A": "é" * (size // 2)})
+    try:
+        userdata.check_fits(spec)
+    except Invalid:
+        return
+    launch = LAUNCH.model_copy(
+        update={"callback_base": "https://" + "c" * 400, "deadline_s": 10**9}
+    )
+    token = "k" * 16 + "." + "f" * 64
+    ref = AttemptRef(REF.job_id, 10**9)
+    assert len(userdata.render(ref, spec, launch, token)) <= userdata.LIMIT
+
+
+if __name__ == "__main__":
+    GOLDEN.write_bytes(render(SPEC))

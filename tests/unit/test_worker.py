@@ -1,0 +1,494 @@
+"""The worker's promises: run at most once and only when granted, report how it ended, keep data exact.
+
+The worker is the one a machine gets, called as its unit calls it, below a folder instead of `/`. Its
+API is a real HTTP server; docker is a stand-in that writes down what it was asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cloud_config
+from atemporal import userdata
+from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+from tests import callback_api
+from tests.callback_api import INSTANCE_ID, CallbackApi
+
+SOURCE = Path(cloud_config.__file__).parent
+REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 1)
+NAME = f"atemporal-{REF.id}"
+TOKEN = "k1." + "0123456789abcdef" * 4
+
+# Stands in for the client of docker: a folder holds what it was asked and what to say.
+DOCKER = r"""#!/usr/bin/env bash
+cd "${0%/*}/docker.d"
+printf '%s\0' "$@" >>"$1.argv"; printf '\n' >>"$1.argv"
+echo "$1" >>order
+case $1 in
+  start) [[ -e start.fails ]] || { echo running >status; echo 2026-01-02T03:04:05.123456789Z >started; } ;;
+  wait) [[ -e lasts ]] && exec /bin/sleep 60; echo exited >status; echo 7 ;;
+  stop) echo exited >status; echo 137 >code ;;
+  inspect)
+    printf '%s %s %s "%s" "%s"\n' "$(<status)" "$(<code)" "$(<oom)" "$(<started)" "$(<started)" ;;
+  logs) cat output; echo "and this" >&2 ;;
+esac
+[[ ! -e $1.fails ]] || { cat "$1.fails" >&2; exit 125; }
+"""
+# Waiting costs nothing here; how long was asked for is written down.
+SLEEP = '#!/usr/bin/env bash\necho "$1" >>"${0%/*}/slept"\n'
+CURL = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >>"${0%/*}/curl.argv"\nexec -a curl "$REAL_CURL" "$@"\n'
+
+
+class Machine:
+    """A folder as a machine's root, with the worker and the orders in place."""
+
+    def __init__(self, root: Path, api: CallbackApi) -> None:
+        self.root, self.api = root, api
+        self.bin = root / "bin"
+        self.docker = self.bin / "docker.d"
+        for folder in (self.docker, root / "dev", root / "opt/atemporal", root / "etc/atemporal"):
+            folder.mkdir(parents=True)
+        curl = shutil.which("curl")
+        assert curl, "curl is not installed; the machine's worker needs it"
+        scripts = {"docker": DOCKER, "sleep": SLEEP, "curl": CURL}
+        for path, text in [
+            *((self.bin / name, text) for name, text in scripts.items()),
+            (root / "opt/atemporal/worker", WORKER),
+        ]:
+            path.write_text(text)
+            path.chmod(0o755)
+        self.environment = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "REAL_CURL": curl,
+            "ATEMPORAL_ROOT": str(root),
+            "ATEMPORAL_METADATA_URL": api.url,
+        }
+        self.say(status="created", code=7, oom="false", started="0001-01-01T00:00:00Z", output="")
+        self.order(JobSpec(image="nginx:1.9"))
+
+    def say(self, **answers: object) -> None:
+        """Set what docker answers; `<command>_fails` makes that command fail with this message."""
+        for name, answer in answers.items():
+            (self.docker / name.replace("_", ".")).write_text(f"{answer}\n")
+
+    def order(self, spec: JobSpec, deadline_s: int = 600) -> None:
+        """Write the orders of a job."""
+        launch = Launch(
+            image_id="ami-1",
+            instance_type="t3.small",
+            callback_base=self.api.url,
+            key_id="k1",
+            deadline_s=deadline_s,
+        )
+        rendered = userdata.render(REF, spec, launch, TOKEN).decode()
+        content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
+        assert content
+        self.orders.write_bytes(base64.b64decode(content[1]))
+
+    @property
+    def orders(self) -> Path:
+        return self.root / "etc/atemporal/orders"
+
+    def boot(self) -> None:
+        """Start with an empty `/run`, and run the unit as systemd would, to its end."""
+        shutil.rmtree(self.root / "run", ignore_errors=True)
+        lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(worker \w+)$", JOB_UNIT, re.MULTILINE)
+        assert [key for key, _ in lines] == [*["ExecStartPre"] * 3, "ExecStart", "ExecStopPost"]
+        result = "success"
+        for _, command in lines[:-1]:
+            if self.worker(command.split()[1]) != 0:
+                result = "exit-code"
+                break
+        assert self.worker(lines[-1][1].split()[1], SERVICE_RESULT=result) == 0
+
+    def worker(self, command: str, **environment: str) -> int:
+        """Run one sub-command; return its exit status."""
+        return subprocess.run(
+            [self.root / "opt/atemporal/worker", command],
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        ).returncode
+
+    @property
+    def steps(self) -> list[str]:
+        """What docker was asked, in order, without the questions that change nothing."""
+        path = self.docker / "order"
+        asked = path.read_text().split() if path.exists() else []
+        return [command for command in asked if command not in ("inspect", "logs")]
+
+    def argv(self, command: str) -> list[str]:
+        """The arguments of docker's only call with this command."""
+        words = (self.docker / f"{command}.argv").read_bytes().split(b"\0")
+        assert words.pop() == b"\n"
+        return [word.decode() for word in words]
+
+    @property
+    def console(self) -> list[str]:
+        path = self.root / "dev/console"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def record(self) -> ExitRecord:
+        """The exit record that the API was given."""
+        return ExitRecord.model_validate(self.api.body("DELETE"))
+
+
+@pytest.fixture
+def api() -> Iterator[CallbackApi]:
+    with callback_api.serve() as api:
+        yield api
+
+
+@pytest.fixture
+def machine(tmp_path: Path, api: CallbackApi) -> Machine:
+    return Machine(tmp_path, api)
+
+
+def test_a_job_is_pulled_created_claimed_run_and_reported(
+    machine: Machine, api: CallbackApi
+) -> None:
+    at_claim: list[list[str]] = []
+    api.before_answer = lambda call: at_claim.append(machine.steps)
+    machine.say(output="hello")
+    machine.boot()
+    assert at_claim[0] == ["pull", "create"]
+    assert machine.steps == ["pull", "create", "start", "wait"]
+    assert api.methods == ["PATCH", "DELETE"]
+    claim = api.body("PATCH")
+    assert str(UUID(claim["claim"])) == claim["claim"]
+    assert claim["instance_id"] == INSTANCE_ID
+    assert all(call.path == f"/jobs/{REF.job_id}/callback" for call in api.calls)
+    assert all(call.token == TOKEN for call in api.calls)
+    assert api.body("DELETE") == {
+        "phase": "run",
+        "exit_code": 7,
+        "oom_killed": False,
+        "timed_out": False,
+        "service_result": "exit-code",
+        "started_at": "2026-01-02T03:04:05.123456789Z",
+        "finished_at": "2026-01-02T03:04:05.123456789Z",
+        "claim": claim["claim"],
+        "instance_id": INSTANCE_ID,
+        "log_tail": base64.b64encode(b"hello\nand this\n").decode(),
+    }
+    assert machine.record.log_tail == b"hello\nand this\n"
+
+
+def test_the_console_holds_the_same_record_before_the_callback(
+    machine: Machine, api: CallbackApi
+) -> None:
+    output = "".join(f"line {number}\n" for number in range(10_000))
+    at_report: list[list[str]] = []
+    api.before_answer = lambda call: at_report.append(machine.console)
+    machine.say(output=output)
+    machine.boot()
+    record = api.body("DELETE")
+    tail = base64.b64decode(record.pop("log_tail"))
+    assert tail == f"{output}\nand this\n".encode()[-32_768:]
+    assert at_report[-1] == machine.console
+    prefix = f"atemporal-exit {REF.id} "
+    (line,) = [line for line in machine.console if line.startswith(prefix)]
+    assert json.loads(line.removeprefix(prefix)) == record
+    prefix = f"atemporal-log {REF.id} "
+    chunks = [line.removeprefix(prefix) for line in machine.console if line.startswith(prefix)]
+    assert b"".join(base64.b64decode(chunk, validate=True) for chunk in chunks) == tail
+    # EC2 keeps the last 64 KiB of a console.
+    assert sum(len(line) + 2 for line in machine.console) < 50_000
+    assert machine.console == ["", *machine.console[1:]]
+    assert len(machine.console) == 2 + len(chunks)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 422])
+def test_a_refused_claim_never_runs_and_reports_nothing(
+    machine: Machine, api: CallbackApi, status: int
+) -> None:
+    api.answers["PATCH"] = [status]
+    machine.boot()
+    assert machine.steps == ["pull", "create"]
+    assert api.methods == ["PATCH"]
+    assert machine.console == [f"atemporal: {REF.id} was not granted"]
+
+
+def test_a_claim_without_an_answer_is_repeated_with_the_same_id(
+    machine: Machine, api: CallbackApi
+) -> None:
+    api.answers["PATCH"] = [503, 429, 500, 408, 204]
+    machine.boot()
+    assert api.methods == [*["PATCH"] * 5, "DELETE"]
+    assert len({call.body["claim"] for call in api.calls}) == 1
+    assert machine.record.exit_code == 7
+    slept = (machine.bin / "slept").read_text().split()
+    assert [int(float(pause)) for pause in slept] == [1, 2, 4, 8]
+
+
+def test_a_claim_that_nothing_answers_waits_for_the_api(machine: Machine, tmp_path: Path) -> None:
+    # Nobody listens; the deadline is short. What was never granted is never run nor reported.
+    machine.environment["ATEMPORAL_METADATA_URL"] = "http://127.0.0.1:9"
+    machine.api.url = "http://127.0.0.1:9"
+    machine.order(JobSpec(image="nginx"), deadline_s=3)
+    machine.boot()
+    assert machine.steps == ["pull", "create"]
+    assert machine.api.calls == []
+
+
+def test_no_metadata_service_is_no_instance_id(machine: Machine, api: CallbackApi) -> None:
+    api.has_metadata = False
+    machine.boot()
+    assert api.body("PATCH")["instance_id"] is None
+    assert machine.record.instance_id is None
+    assert machine.record.exit_code == 7
+
+
+def test_a_lost_report_is_repeated_and_a_refused_one_is_not(
+    machine: Machine, api: CallbackApi
+) -> None:
+    api.answers["DELETE"] = [502, 503, 409]
+    machine.boot()
+    assert api.methods == ["PATCH", *["DELETE"] * 3]
+    assert machine.console[-1] == f"atemporal: {REF.id} could not report its end by the callback"
+
+
+def test_a_run_longer_than_the_timeout_is_stopped_and_says_so(machine: Machine) -> None:
+    machine.order(JobSpec(image="nginx", timeout_s=1))
+    machine.say(lasts="")
+    machine.boot()
+    assert machine.steps == ["pull", "create", "start", "wait", "stop"]
+    assert machine.argv("stop") == ["stop", "-t", "30", NAME]
+    assert machine.record.timed_out
+    assert machine.record.exit_code == 137
+
+
+def test_a_container_killed_for_memory_is_reported_so(machine: Machine) -> None:
+    machine.say(oom="true", code=137)
+    machine.boot()
+    assert machine.record.oom_killed
+    assert not machine.record.timed_out
+
+
+def test_an_absent_image_is_not_asked_for_again(machine: Machine, api: CallbackApi) -> None:
+    machine.say(pull_fails="manifest for nginx:nope not found: manifest unknown")
+    machine.boot()
+    assert machine.steps == ["pull"]
+    assert api.methods == ["DELETE"]
+    assert machine.record.phase == "pull"
+    assert machine.record.exit_code is None
+    assert b"manifest unknown" in machine.record.log_tail
+
+
+def test_a_registry_that_is_away_is_asked_again_then_reported(
+    machine: Machine, api: CallbackApi
+) -> None:
+    machine.say(pull_fails="dial tcp: i/o timeout")
+    machine.boot()
+    assert machine.steps == ["pull"] * 8
+    slept = (machine.bin / "slept").read_text().split()
+    assert sum(map(int, slept)) == 120
+    assert api.methods == ["DELETE"]
+    assert machine.record.phase == "pull"
+
+
+def test_a_container_that_can_not_be_created_is_reported(
+    machine: Machine, api: CallbackApi
+) -> None:
+    machine.say(create_fails="invalid reference format")
+    machine.boot()
+    assert machine.steps == ["pull", "create"]
+    assert api.methods == ["DELETE"]
+    assert machine.record.phase == "create"
+    assert machine.record.log_tail == b"invalid reference format\n"
+
+
+def test_a_container_that_can_not_start_is_reported_without_an_exit_code(
+    machine: Machine, api: CallbackApi
+) -> None:
+    machine.say(start_fails="exec: nope: executable file not found", code=127)
+    machine.boot()
+    assert api.methods == ["PATCH", "DELETE"]
+    assert machine.record.phase == "start"
+    assert machine.record.exit_code is None
+    assert machine.record.started_at is None
+    assert b"executable file not found" in machine.record.log_tail
+
+
+def test_a_client_that_fails_where_the_container_started_is_not_believed(machine: Machine) -> None:
+    machine.say(status="running", started="2026-01-02T03:04:05Z", start_fails="EOF")
+    machine.boot()
+    assert machine.record.phase == "run"
+    assert machine.record.exit_code == 7
+
+
+def test_a_daemon_that_is_gone_leaves_the_exit_code_open(machine: Machine) -> None:
+    machine.say(inspect_fails="Cannot connect to the Docker daemon")
+    machine.boot()
+    assert machine.record.phase == "start"
+    assert machine.record.exit_code is None
+
+
+def test_a_container_that_still_runs_at_the_report_is_stopped_first(machine: Machine) -> None:
+    for command in ("pull", "create", "claim"):
+        assert machine.worker(command) == 0
+    # The unit is stopped from outside, with the container running.
+    machine.say(status="running", started="2026-01-02T03:04:05Z")
+    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.steps[-1] == "stop"
+    assert machine.record.exit_code == 137
+    assert machine.record.service_result == "success"
+
+
+def test_a_second_boot_never_runs_again(machine: Machine, api: CallbackApi) -> None:
+    machine.boot()
+    steps, calls = machine.steps, list(api.calls)
+    machine.boot()
+    assert machine.steps == steps
+    assert api.calls == calls
+    assert "will not run again" in machine.console[-1]
+
+
+def test_a_boot_that_lost_the_mark_claims_with_another_id(
+    machine: Machine, api: CallbackApi
+) -> None:
+    machine.boot()
+    shutil.rmtree(machine.root / "var")
+    api.answers["PATCH"] = [409]
+    machine.boot()
+    first, second = (call.body["claim"] for call in api.calls if call.method == "PATCH")
+    assert first != second
+    assert machine.steps.count("start") == 1
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        None,
+        b"",
+        b"attempt=1\0",
+        b"surprise=1\0",
+        "cut short",
+        "not a number",
+    ],
+)
+def test_damaged_orders_end_everything_at_once(
+    machine: Machine, api: CallbackApi, orders: bytes | str | None
+) -> None:
+    whole = machine.orders.read_bytes()
+    if orders is None:
+        machine.orders.unlink()
+    elif orders == "cut short":
+        machine.orders.write_bytes(whole[:-1])
+    elif orders == "not a number":
+        machine.orders.write_bytes(whole.replace(b"deadline=600", b"deadline=x[$(reboot)]"))
+    else:
+        assert isinstance(orders, bytes)
+        machine.orders.write_bytes(orders)
+    # Both units power off as soon as their command fails.
+    for command in ("deadline", "pull", "create", "claim", "run", "report"):
+        assert machine.worker(command) != 0
+    assert machine.steps == []
+    assert api.calls == []
+
+
+def test_the_deadline_is_waited_for_in_one_sleep(machine: Machine) -> None:
+    machine.order(JobSpec(image="nginx"), deadline_s=12_345)
+    assert machine.worker("deadline") == 0
+    assert (machine.bin / "slept").read_text() == "12345\n"
+    assert machine.console == [f"atemporal: {REF.id} has reached its deadline"]
+
+
+def test_the_token_is_in_nobodys_arguments(machine: Machine) -> None:
+    machine.boot()
+    arguments = (machine.bin / "curl.argv").read_text()
+    assert "/callback" in arguments
+    assert TOKEN not in arguments
+    assert "Bearer" not in arguments
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+AWKWARD = ("", "-x", "--", "a\nb\n", "'\"`$HOME$(id)", "%n %%", "\\n\\", " ünï\t☃ ", "A=B")
+
+
+@settings(max_examples=20)
+@given(
+    env=st.dictionaries(st.sampled_from("BCDEF"), st.sampled_from(AWKWARD) | TEXT),
+    command=st.lists(st.sampled_from(AWKWARD) | TEXT, min_size=1, max_size=4).map(tuple),
+)
+def test_environment_and_command_arrive_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, env: dict[str, str], command: tuple[str, ...]
+) -> None:
+    # `create` talks to docker alone: this API is never reached.
+    machine = Machine(tmp_path_factory.mktemp("machine"), CallbackApi("http://127.0.0.1:9"))
+    (machine.root / "run/atemporal").mkdir(parents=True)
+    machine.order(JobSpec(image="nginx:1.9", env=env, command=command, ports=("80:8080",)))
+    assert machine.worker("create") == 0
+    argv = machine.argv("create")
+    image = argv.index("docker.io/library/nginx:1.9")
+    assert tuple(argv[image + 1 :]) == command
+    pairs = [f"{name}={value}" for name, value in sorted(env.items())]
+    options = ["-p", "80:8080", *(word for pair in pairs for word in ("-e", pair))]
+    assert argv[image - len(options) : image] == options
+    assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
+
+
+def test_the_worker_passes_shellcheck() -> None:
+    check = _tool("shellcheck", "shellcheck")
+    result = subprocess.run(
+        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / "worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_what_a_machine_gets_is_the_same_program_as_the_source() -> None:
+    def program(script: str) -> str:
+        # Bash prints a function's body in one normal form, whatever its layout was.
+        return subprocess.run(
+            ["bash", "-c", f"f() {{\n{script}\n}}\ndeclare -f f"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    source = (SOURCE / "worker").read_text()
+    assert program(source) == program(WORKER)
+    assert len(WORKER) < len(source)
+
+
+def test_the_units_pass_systemd_analyze(tmp_path: Path) -> None:
+    analyze = _tool("systemd-analyze", "systemd")
+    worker = tmp_path / "worker"
+    worker.write_text(WORKER)
+    worker.chmod(0o755)
+    units = {"atemporal-deadline.service": DEADLINE_UNIT, "atemporal-job.service": JOB_UNIT}
+    for name, text in units.items():
+        (tmp_path / name).write_text(text.replace("/opt/atemporal/worker", str(worker)))
+    result = subprocess.run(
+        [analyze, "verify", "--man=no", *(tmp_path / name for name in units)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # An unknown key is only a warning.
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def _tool(program: str, package: str) -> str:
+    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert path, f"{program} is not installed; on Debian: apt-get install {package}"
+    return path
