@@ -25,7 +25,14 @@ from typing import Any
 
 PENDING, RUNNING, SHUTTING_DOWN = "pending", "running", "shutting-down"
 TERMINATED, STOPPING, STOPPED = "terminated", "stopping", "stopped"
-STATE_CODES = {PENDING: 0, RUNNING: 16, SHUTTING_DOWN: 32, TERMINATED: 48, STOPPING: 64, STOPPED: 80}
+STATE_CODES = {
+    PENDING: 0,
+    RUNNING: 16,
+    SHUTTING_DOWN: 32,
+    TERMINATED: 48,
+    STOPPING: 64,
+    STOPPED: 80,
+}
 
 VISIBLE_AFTER_TERMINATION_S = 3600.0
 TOKEN_AFTER_TERMINATION_S = 25 * 3600.0
@@ -118,7 +125,9 @@ class Books:
             replace_file(self._file(reservation), asdict(reservation))
             self._remember(reservation)
 
-    def change(self, instance_id: str, *, unless: tuple[str, ...] = (), **changes: Any) -> Instance:
+    def change(
+        self, instance_id: str, *, unless: tuple[str, ...] = (), **changes: Any
+    ) -> Instance:
         """Change an instance, unless it is in one of the given states; return it as it is then."""
         with self.lock:
             instance = self._instances[instance_id]

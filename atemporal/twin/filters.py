@@ -64,6 +64,4 @@ def _pattern(value: str) -> re.Pattern[str]:
     """Translate EC2's wild cards; a backslash makes the next character an ordinary one."""
     parts = re.findall(r"\\.|.", value, re.DOTALL)
     wild = {"*": ".*", "?": "."}
-    return re.compile(
-        "".join(wild.get(part) or re.escape(part[-1]) for part in parts), re.DOTALL
-    )
+    return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts), re.DOTALL)

@@ -18,7 +18,9 @@ _RELEASES = (
 _ARCHITECTURES = (("x86_64", ""), ("arm64", "-arm64"))
 
 
-def _image(channel: str, version: str, created: str, architecture: str, mark: str) -> dict[str, Any]:
+def _image(
+    channel: str, version: str, created: str, architecture: str, mark: str
+) -> dict[str, Any]:
     name = f"Flatcar-{channel}-{version}{mark}-hvm"
     image_id = f"ami-{hashlib.sha256(name.encode()).hexdigest()[:17]}"
     return {

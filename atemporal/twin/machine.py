@@ -108,11 +108,15 @@ class Machine:
             Unbootable: it would lie outside, or is a program that calls the host's own by its path.
         """
         path = Path(os.path.normpath(f"{self.root}/{file.path}"))
-        if not path.is_relative_to(self.root) or not path.parent.resolve().is_relative_to(self.root):
+        if not path.is_relative_to(self.root) or not path.parent.resolve().is_relative_to(
+            self.root
+        ):
             raise Unbootable(f"write_files: {file.path} leads out of the machine's root")
         hazard = _HOSTS_OWN.search(file.content.decode(errors="replace"))
         if hazard and file.mode & 0o111:
-            raise Unbootable(f"{file.path} calls a program of the host by its path; leave it to PATH")
+            raise Unbootable(
+                f"{file.path} calls a program of the host by its path; leave it to PATH"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
         path.chmod(file.mode)
@@ -168,7 +172,9 @@ class Machine:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self._journal.mkdir(exist_ok=True)
         for link in ("bin", "sbin", "usr/sbin"):
-            (self.root / link).symlink_to(os.path.relpath(self.root / "usr/bin", (self.root / link).parent))
+            (self.root / link).symlink_to(
+                os.path.relpath(self.root / "usr/bin", (self.root / link).parent)
+            )
         os.mkfifo(self.root / "dev/console")
         os.mkfifo(self.root / "run/init")
         scripts = dict.fromkeys(_STAND_INS, _REFUSE)

@@ -87,6 +87,12 @@ def send(pids: list[int], number: signal.Signals) -> None:
             continue
 
 
+def send_to(pid: int, started: str, number: signal.Signals) -> None:
+    """Signal a process, unless it is gone and another one has its id."""
+    if start_time(pid) == started:
+        send([pid], number)
+
+
 def kill_family(pid: int, started: str) -> None:
     """Kill a family to the last member, whatever it forks meanwhile."""
     while members := family(pid, started):

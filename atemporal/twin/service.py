@@ -91,7 +91,9 @@ class Service:
 
     def _live(self) -> None:
         spec = self.spec
-        deadline = None if spec.start_timeout_s is None else time.monotonic() + spec.start_timeout_s
+        deadline = (
+            None if spec.start_timeout_s is None else time.monotonic() + spec.start_timeout_s
+        )
         started = self._prepare(deadline) and self._main(deadline)
         if started and not self._stopping.is_set():
             self._run_stop_commands()

@@ -318,7 +318,9 @@ def _choice(
     if not value:
         return default
     if value not in choices:
-        raise BadUnit(f"{key}={value} is not modelled; modelled are {', '.join(filter(None, choices))}")
+        raise BadUnit(
+            f"{key}={value} is not modelled; modelled are {', '.join(filter(None, choices))}"
+        )
     return choices[value]
 
 

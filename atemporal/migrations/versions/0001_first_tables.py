@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from alembic import op
 
@@ -12,4 +12,4 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables."""
-    op.execute(files(__package__).joinpath("0001_first_tables.sql").read_text())
+    op.execute(Path(__file__).with_suffix(".sql").read_text())

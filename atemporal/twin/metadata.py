@@ -1,0 +1,76 @@
+"""The instance metadata service, version 2: what a machine may ask about itself.
+
+Promise: no answer without a token, which is given to a PUT with a time to live, as with
+`HttpTokens=required`. Every machine has its own base URL, because all share one address.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import time
+from collections.abc import Mapping
+
+from atemporal.twin import description
+from atemporal.twin.books import Books, Instance
+
+_TTL = range(1, 21_601)
+
+
+class Metadata:
+    """The metadata services of all machines."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    def answer(
+        self, method: str, instance_id: str, path: str, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Answer one request with an HTTP status and a body; header names are in lower case."""
+        instance = self._books.get(instance_id)
+        if instance is None or instance.over:
+            return 404, b""
+        if path == "/latest/api/token":
+            return self._token(method, instance_id, headers)
+        if method != "GET":
+            return 405, b""
+        owner, expires = self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""), ("", 0.0))
+        if owner != instance_id or expires < time.monotonic():
+            return 401, b""
+        value = self._values(instance).get(path)
+        return (404, b"") if value is None else (200, value)
+
+    def _token(
+        self, method: str, instance_id: str, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        if method != "PUT":
+            return 405, b""
+        ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
+        if not re.fullmatch(r"[0-9]{1,5}", ttl) or int(ttl) not in _TTL:
+            return 400, b""
+        now = time.monotonic()
+        self._tokens = {t: held for t, held in self._tokens.items() if held[1] > now}
+        token = secrets.token_urlsafe(42)
+        self._tokens[token] = (instance_id, now + int(ttl))
+        return 200, token.encode()
+
+    def _values(self, instance: Instance) -> dict[str, bytes | None]:
+        asked = instance.parameters
+        values = {
+            "instance-id": instance.id,
+            "ami-id": asked["ImageId"],
+            "instance-type": asked["InstanceType"],
+            "local-ipv4": instance.private_ip,
+            "public-ipv4": description.public_ip(instance),
+            "public-hostname": description.public_dns(instance),
+            "placement/availability-zone": instance.zone,
+            "placement/region": instance.zone[:-1],
+        }
+        found = {
+            f"/latest/meta-data/{name}": value.encode() if value else None
+            for name, value in values.items()
+        }
+        user_data = base64.b64decode(self._books.reservation(instance).user_data)
+        return {**found, "/latest/user-data": user_data or None}

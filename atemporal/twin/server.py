@@ -1,0 +1,279 @@
+"""The twin as a server: EC2's API and the machines' metadata on one loopback port.
+
+Promise: `Twin(directory).start()` answers real SDKs (signatures are not verified) until `stop()`, and a twin
+that starts on the directory of one that was killed goes on where it was, on the same port if that
+is free, because running machines know their metadata service by it. One twin a directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.server
+import json
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from atemporal.errors import Conflict, Unavailable
+from atemporal.twin import wire
+from atemporal.twin.books import Books, replace_file
+from atemporal.twin.calls import Calls
+from atemporal.twin.engine import detect
+from atemporal.twin.host import Host, Pace
+from atemporal.twin.metadata import Metadata
+
+BODY_LIMIT = 4 << 20
+_METADATA = re.compile(r"/imds/(i-[0-9a-f]+)(/[^?]*)")
+_log = logging.getLogger(__name__)
+
+
+class Twin:
+    """A local EC2 endpoint with its machines.
+
+    `engine` is auto, docker, podman or process; `pace` says how long launches and ends take;
+    `clock` gives seconds since the epoch and decides when a terminated instance is forgotten.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        engine: str = "auto",
+        region: str = "us-east-1",
+        pace: Pace = Pace(),  # noqa: B008 - it is frozen
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory.resolve()
+        self._address = (host, port)
+        self._engine_choice = engine
+        self._region = region
+        self._pace = pace
+        self._clock = clock
+        self._running: _Running | None = None
+
+    @property
+    def url(self) -> str:
+        """The endpoint for `endpoint_url`, once started."""
+        return self._now.url
+
+    @property
+    def engine(self) -> str:
+        """The kind of engine that jobs run on: docker, podman or process."""
+        return self._now.host.engine.kind
+
+    @property
+    def _now(self) -> _Running:
+        if self._running is None:
+            raise Conflict("the twin is not running; start() it first")
+        return self._running
+
+    def start(self) -> Twin:
+        """Serve, and take back the machines of an earlier twin on this directory.
+
+        Raises:
+            Conflict: another twin serves this directory.
+            Invalid, Unavailable: no such engine, it does not answer, or the port is taken.
+        """
+        if self._running is None:
+            self._running = _Running(
+                self._directory,
+                self._address,
+                self._engine_choice,
+                self._region,
+                self._pace,
+                self._clock,
+            )
+        return self
+
+    def stop(self, *, power_off: bool = False) -> None:
+        """Stop serving. Machines live on, unless they are to be powered off: then all are gone."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop(power_off=power_off)
+
+    def __enter__(self) -> Twin:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(power_off=True)
+
+
+class _Running:
+    """All that a twin has while it serves."""
+
+    def __init__(
+        self,
+        directory: Path,
+        address: tuple[str, int],
+        engine: str,
+        region: str,
+        pace: Pace,
+        clock: Callable[[], float],
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        chosen = detect(engine)
+        self._lock = (directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise Conflict(
+                f"another twin serves {directory}; stop it, or use another directory"
+            ) from None
+        try:
+            self._server = _listen(address, directory / "endpoint.json")
+        except Unavailable:
+            self._lock.close()
+            raise
+        name, port = self._server.server_address[:2]
+        self.url = f"http://{name!s}:{port}"
+        books = Books(directory, clock)
+        self.host = Host(books, chosen, pace, clock, lambda one: f"{self.url}/imds/{one}")
+        self._server.calls = Calls(books, self.host, region, clock)
+        self._server.metadata = Metadata(books)
+        self.host.resume()
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, *, power_off: bool) -> None:
+        # Machines that end need their metadata service and the API no longer than to their end.
+        if power_off:
+            self.host.close(power_off=True)
+        self._server.shutdown()
+        self._thread.join()
+        self._server.close_all()
+        self.host.close(power_off=False)
+        self._lock.close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    calls: Calls
+    metadata: Metadata
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # The base class asks the resolver for the host's full name, which can take seconds.
+        self.allow_reuse_address = True
+        http.server.socketserver.TCPServer.server_bind(self)  # type: ignore[attr-defined]
+        self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def close_all(self) -> None:
+        """Close the listener and every connection that a client keeps open."""
+        self.server_close()
+        with self._open_lock:
+            for connection in self._open:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # its client was faster
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            _log.exception("a request failed")
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _Server
+
+    def do_POST(self) -> None:
+        """EC2's API."""
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdigit() or int(length) > BODY_LIMIT:
+            self.close_connection = True
+            self._reply(413, b"", "text/plain")
+            return
+        request_id = str(uuid.uuid4())
+        try:
+            parameters = wire.parse(self.rfile.read(int(length)).decode())
+            action = parameters.pop("Action", "")
+            parameters.pop("Version", None)
+            answer = self.server.calls.answer(action, parameters)
+            status, body = 200, wire.render(action, request_id, answer)
+        except wire.ApiError as error:
+            status, body = error.status, wire.render_error(error, request_id)
+        except Exception:
+            # A client must get an answer; the fault is the twin's, and its log has it all.
+            _log.exception("the twin failed at a request")
+            failure = wire.ApiError("InternalError", "An internal error has occurred", 500)
+            status, body = 500, wire.render_error(failure, request_id)
+        self._reply(status, body, "text/xml;charset=UTF-8")
+
+    def do_GET(self) -> None:
+        """The metadata service."""
+        self._ask_metadata("GET")
+
+    def do_PUT(self) -> None:
+        """The metadata service's tokens."""
+        self._ask_metadata("PUT")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged: their parameters hold user-data."""
+
+    def _ask_metadata(self, method: str) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        match = _METADATA.fullmatch(self.path)
+        if match is None:
+            self._reply(404, b"", "text/plain")
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        status, body = self.server.metadata.answer(method, match[1], match[2], headers)
+        self._reply(status, body, "text/plain")
+
+    def _reply(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _listen(address: tuple[str, int], remembered: Path) -> _Server:
+    """Listen; a port of our own choice is the one we had before, if it is free."""
+    host, port = address
+    before = json.loads(remembered.read_bytes()) if remembered.exists() else {}
+    candidates = [port] if port else [before.get("port", 0), 0]
+    for candidate in candidates:
+        try:
+            server = _Server((host, candidate))
+        except OSError as error:
+            failure = error
+            continue
+        replace_file(remembered, {"port": server.server_address[1]})
+        return server
+    raise Unavailable(f"can not listen on {host}:{port}: {failure}; choose another port")

@@ -1,0 +1,519 @@
+"""The store's promises on a real Postgres."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from atemporal.errors import Conflict, Invalid, NotFound
+from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
+from atemporal.states import (
+    ATTEMPT_MOVES,
+    JOB_MOVES,
+    AttemptState,
+    JobState,
+    Outcome,
+    Reason,
+)
+from atemporal.store import attempts, events, jobs
+from atemporal.store.database import Database
+from atemporal.store.moves import move_attempt, move_job
+from atemporal.tables import attempts as attempt_table
+from atemporal.tables import jobs as job_table
+
+LAUNCH = Launch(
+    image_id="ami-1",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:1",
+    key_id="k1",
+    deadline_s=3600,
+)
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Database) -> Iterator[None]:
+    yield
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events, api_tokens CASCADE"))
+
+
+def spec(**fields: Any) -> JobSpec:
+    return parse_spec({"image": "busybox", **fields})
+
+
+def submitted(tx: Connection, **fields: Any) -> UUID:
+    return jobs.submit_one(tx, spec(**fields), actor="test").job_id
+
+
+def queued(tx: Connection, **fields: Any) -> AttemptRef:
+    job_id = submitted(tx, **fields)
+    (ref,) = jobs.claim_due(tx, 10, actor="test")
+    assert ref == AttemptRef(job_id, 1)
+    return ref
+
+
+def warming(tx: Connection, **fields: Any) -> AttemptRef:
+    ref = queued(tx, **fields)
+    assert attempts.begin(tx, ref, LAUNCH, actor="test")
+    assert attempts.launched(tx, ref, f"i-{ref.job_id.hex[-17:]}", actor="test")
+    return ref
+
+
+def running(tx: Connection, **fields: Any) -> AttemptRef:
+    ref = warming(tx, **fields)
+    assert attempts.claim(tx, ref, claim_id="c1", instance_id=None, actor="test")
+    return ref
+
+
+def ended(tx: Connection, ref: AttemptRef, code: int) -> None:
+    record = ExitRecord(exit_code=code)
+    assert attempts.end(tx, ref, record.reason, actor="test", exit_record=record)
+
+
+class TestSubmit:
+    def test_writes_the_job_and_its_first_event(self, database: Database) -> None:
+        with database.begin() as tx:
+            job_id = submitted(tx, env={"A": "1\n2 $x %"}, command=["sh", "-c", "exit 7"])
+            job = jobs.get(tx, job_id)
+            history = events.of_job(tx, job_id)
+        assert job.spec.env == {"A": "1\n2 $x %"}
+        assert job.spec.command == ("sh", "-c", "exit 7")
+        assert (job.state, job.attempt) == (JobState.SCHEDULED, 0)
+        assert [event.type for event in history] == ["job.scheduled"]
+
+    def test_same_key_and_specification_give_the_same_job(self, database: Database) -> None:
+        with database.begin() as tx:
+            first = jobs.submit_one(tx, spec(key="k"), actor="a")
+            second = jobs.submit_one(tx, spec(key="k"), actor="a")
+        assert first.created
+        assert not second.created
+        assert first.job_id == second.job_id
+
+    def test_same_key_and_another_specification_is_refused_saying_what_differs(
+        self, database: Database
+    ) -> None:
+        with database.begin() as tx:
+            submitted(tx, key="k", env={"TOKEN": "old-secret"}, timeout_s=60)
+        with database.begin() as tx, pytest.raises(Conflict) as refusal:
+            submitted(tx, key="k", env={"TOKEN": "new-secret"}, timeout_s=61)
+        assert "timeout_s: 60 there, 61 here" in str(refusal.value)
+        assert "variables TOKEN" in str(refusal.value)
+        assert "secret" not in str(refusal.value)
+
+    def test_a_key_twice_in_one_batch_is_one_job(self, database: Database) -> None:
+        with database.begin() as tx:
+            done = jobs.submit(tx, [spec(key="k"), spec(), spec(key="k")], actor="a")
+        assert [one.created for one in done] == [True, True, False]
+        assert done[0].job_id == done[2].job_id
+
+    def test_two_submitters_of_one_key_at_once_make_one_job(self, database: Database) -> None:
+        made: list[bool] = []
+        gate = threading.Barrier(4)
+
+        def submitter() -> None:
+            gate.wait()
+            with database.begin() as tx:
+                made.append(jobs.submit_one(tx, spec(key="same"), actor="a").created)
+
+        threads = [threading.Thread(target=submitter) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(made) == [False, False, False, True]
+
+    def test_what_no_machine_could_hold_is_refused(self, database: Database) -> None:
+        with database.begin() as tx, pytest.raises(Invalid) as refusal:
+            submitted(tx, env={"BIG": "x" * 20_000})
+        assert "env" in refusal.value.fields
+
+    def test_time_past_or_absent_means_now_and_a_delay_counts_from_now(
+        self, database: Database
+    ) -> None:
+        past = datetime(2015, 4, 25, tzinfo=UTC)
+        with database.begin() as tx:
+            jobs.get(tx, submitted(tx, run_at=past))
+            later = jobs.get(tx, submitted(tx, delay_s=600))
+            assert len(jobs.claim_due(tx, 10, actor="t")) == 1
+        assert timedelta(seconds=599) < later.due_at - later.created_at < timedelta(seconds=601)
+
+
+class TestClaimDue:
+    def test_nothing_is_claimed_before_its_time(self, database: Database) -> None:
+        with database.begin() as tx:
+            submitted(tx, delay_s=60)
+            assert jobs.claim_due(tx, 10, actor="t") == []
+            wait = jobs.next_due_in(tx)
+        assert wait is not None
+        assert 58 < wait < 61
+
+    def test_each_job_goes_to_one_of_many_schedulers(self, database: Database) -> None:
+        with database.begin() as tx:
+            wanted = {one.job_id for one in jobs.submit(tx, [spec()] * 300, actor="a")}
+        claimed: list[UUID] = []
+
+        def scheduler() -> None:
+            while True:
+                with database.begin() as tx:
+                    batch = jobs.claim_due(tx, 7, actor="t")
+                claimed.extend(ref.job_id for ref in batch)
+                if not batch:
+                    return
+
+        threads = [threading.Thread(target=scheduler) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(claimed) == 300
+        assert set(claimed) == wanted
+
+    def test_a_rolled_back_claim_leaves_the_job_scheduled(self, database: Database) -> None:
+        with database.begin() as tx:
+            submitted(tx)
+        def claim_and_fail() -> None:
+            with database.begin() as tx:
+                assert jobs.claim_due(tx, 10, actor="t")
+                raise RuntimeError("the broker did not confirm")
+
+        with pytest.raises(RuntimeError):
+            claim_and_fail()
+        with database.begin() as tx:
+            assert len(jobs.claim_due(tx, 10, actor="t")) == 1
+
+    def test_higher_priority_first(self, database: Database) -> None:
+        with database.begin() as tx:
+            low, high = submitted(tx, priority=-1), submitted(tx, priority=5)
+            assert [ref.job_id for ref in jobs.claim_due(tx, 2, actor="t")] == [high, low]
+
+    def test_a_submit_due_now_wakes_a_sleeping_scheduler(self, database: Database) -> None:
+        wakeups = database.wakeups()
+        try:
+            with database.begin() as tx:
+                submitted(tx, delay_s=600)
+            assert not wakeups.wait(0.05)
+            with database.begin() as tx:
+                submitted(tx)
+            assert wakeups.wait(5)
+        finally:
+            wakeups.close()
+
+
+class TestAttempt:
+    def test_the_whole_way(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = running(tx)
+            ended(tx, ref, 0)
+            assert attempts.close(tx, ref, actor="test")
+            job = jobs.get(tx, ref.job_id)
+            history = [event.type for event in events.of_job(tx, ref.job_id)]
+        assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.SUCCEEDED)
+        assert job.exit_code == 0
+        assert history == [
+            "job.scheduled",
+            "job.queued",
+            "job.warming",
+            "attempt.launching",
+            "attempt.warming",
+            "job.running",
+            "attempt.running",
+            "attempt.exited",
+            "job.finished.succeeded",
+            "attempt.closed",
+        ]
+
+    def test_a_job_is_begun_once(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = queued(tx)
+            assert attempts.begin(tx, ref, LAUNCH, actor="a")
+            assert not attempts.begin(tx, ref, LAUNCH, actor="b")
+            assert jobs.lock_queued(tx, [ref]) == {}
+
+    def test_only_the_first_machine_is_granted_and_may_ask_again(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = warming(tx)
+            assert attempts.claim(tx, ref, claim_id="one", instance_id=None, actor="m")
+            assert not attempts.claim(tx, ref, claim_id="one", instance_id=None, actor="m")
+        for other in ("two", None):
+            with database.begin() as tx, pytest.raises(Conflict):
+                attempts.claim(tx, ref, claim_id=other, instance_id=None, actor="m")
+
+    def test_another_instance_than_the_one_written_down_is_refused(
+        self, database: Database
+    ) -> None:
+        with database.begin() as tx:
+            ref = warming(tx)
+        with database.begin() as tx, pytest.raises(Conflict, match="belongs to instance"):
+            attempts.claim(tx, ref, claim_id="one", instance_id="i-other", actor="m")
+
+    def test_a_claim_can_be_faster_than_the_launcher(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = queued(tx)
+            attempts.begin(tx, ref, LAUNCH, actor="a")
+            attempts.claim(tx, ref, claim_id="one", instance_id="i-1", actor="m")
+            assert not attempts.launched(tx, ref, "i-1", actor="a")
+            attempt = attempts.get(tx, ref)
+        assert attempt is not None
+        assert (attempt.state, attempt.instance_id) == (AttemptState.RUNNING, "i-1")
+
+    def test_an_end_is_written_once(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = running(tx)
+            ended(tx, ref, 3)
+            assert not attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="late")
+            job = jobs.get(tx, ref.job_id)
+        assert (job.outcome, job.reason, job.exit_code) == (
+            Outcome.FAILED,
+            Reason.EXIT_NONZERO,
+            3,
+        )
+
+    def test_a_failing_program_gets_its_attempts_and_no_more(self, database: Database) -> None:
+        with database.begin() as tx:
+            first = running(tx, max_attempts=2, backoff_s=0)
+            ended(tx, first, 1)
+            assert jobs.get(tx, first.job_id).state is JobState.SCHEDULED
+            (second,) = jobs.claim_due(tx, 10, actor="t")
+            assert second.number == 2
+            attempts.begin(tx, second, LAUNCH, actor="a")
+            assert attempts.claim(tx, second, claim_id="x", instance_id=None, actor="m")
+            ended(tx, second, 1)
+            assert jobs.get(tx, first.job_id).state is JobState.FINISHED
+
+    def test_the_infrastructure_has_a_budget_of_its_own(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = warming(tx, max_attempts=1, infra_retries=1, backoff_s=0)
+            attempts.end(tx, ref, Reason.BOOT_DEADLINE, actor="t")
+            (again,) = jobs.claim_due(tx, 10, actor="t")
+            attempts.begin(tx, again, LAUNCH, actor="a")
+            attempts.end(tx, again, Reason.INSTANCE_LOST, actor="t")
+            job = jobs.get(tx, ref.job_id)
+        assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.LOST)
+
+    def test_messages_about_an_older_attempt_change_nothing(self, database: Database) -> None:
+        with database.begin() as tx:
+            first = running(tx, max_attempts=2, backoff_s=0)
+            ended(tx, first, 1)
+            (second,) = jobs.claim_due(tx, 10, actor="t")
+            attempts.begin(tx, second, LAUNCH, actor="a")
+            assert not attempts.begin(tx, first, LAUNCH, actor="late")
+            assert not attempts.end(tx, first, Reason.COMPLETED, actor="late")
+            assert jobs.get(tx, first.job_id).state is JobState.WARMING
+
+    def test_leases_are_taken_by_one(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = queued(tx)
+            attempts.begin(tx, ref, LAUNCH, actor="a")
+            tx.execute(text("UPDATE attempts SET called_at = now() - interval '1 hour'"))
+            assert attempts.lease_unlaunched(tx, stale_s=30, limit=5) == [ref]
+            assert attempts.lease_unlaunched(tx, stale_s=30, limit=5) == []
+
+    def test_a_queued_job_that_nobody_took_is_found(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = queued(tx)
+            assert jobs.overlooked(tx, stale_s=30, limit=5) == []
+            tx.execute(text("UPDATE jobs SET updated_at = now() - interval '1 hour'"))
+            assert jobs.overlooked(tx, stale_s=30, limit=5) == [ref]
+            assert jobs.overlooked(tx, stale_s=30, limit=5) == []
+
+
+class TestCancel:
+    @pytest.mark.parametrize("phase", [submitted, queued, warming, running])
+    def test_in_every_phase_ends_the_job_and_every_way_on(
+        self, database: Database, phase: Any
+    ) -> None:
+        with database.begin() as tx:
+            made = phase(tx)
+            ref = made if isinstance(made, AttemptRef) else AttemptRef(made, 0)
+            left = jobs.cancel(tx, ref.job_id, actor="op")
+            job = jobs.get(tx, ref.job_id)
+            assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.CANCELLED)
+            assert left == (ref if phase in (warming, running) else None)
+            assert jobs.claim_due(tx, 10, actor="t") == []
+            assert not attempts.begin(tx, ref, LAUNCH, actor="late")
+            assert jobs.cancel(tx, ref.job_id, actor="op") is None
+        with database.begin() as tx, pytest.raises(Conflict):
+            attempts.claim(tx, ref, claim_id="x", instance_id=None, actor="m")
+
+    def test_between_the_launch_and_its_commit_the_instance_is_still_written_down(
+        self, database: Database
+    ) -> None:
+        with database.begin() as tx:
+            ref = queued(tx)
+            attempts.begin(tx, ref, LAUNCH, actor="a")
+            jobs.cancel(tx, ref.job_id, actor="op")
+            assert not attempts.launched(tx, ref, "i-9", actor="a")
+            attempt = attempts.get(tx, ref)
+        assert attempt is not None
+        assert (attempt.state, attempt.instance_id) == (AttemptState.EXITED, "i-9")
+
+    def test_what_finished_otherwise_can_not_be_cancelled(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = running(tx)
+            ended(tx, ref, 0)
+        with database.begin() as tx, pytest.raises(Conflict, match="finished already"):
+            jobs.cancel(tx, ref.job_id, actor="op")
+
+
+class TestRetry:
+    def test_gives_fresh_budgets(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = running(tx, max_attempts=1, infra_retries=0)
+            ended(tx, ref, 1)
+            jobs.retry(tx, ref.job_id, actor="op")
+            (again,) = jobs.claim_due(tx, 10, actor="t")
+        assert again == AttemptRef(ref.job_id, 2)
+
+    def test_only_what_has_finished(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = running(tx)
+        with database.begin() as tx, pytest.raises(Conflict, match="only a finished job"):
+            jobs.retry(tx, ref.job_id, actor="op")
+
+
+class TestListing:
+    def test_by_state_and_label_in_order_and_pages(self, database: Database) -> None:
+        with database.begin() as tx:
+            made = [submitted(tx, labels={"team": "a"}, delay_s=60) for _ in range(5)]
+            submitted(tx, labels={"team": "b"}, delay_s=60)
+            queued(tx, labels={"team": "a"})
+            page = jobs.listing(tx, states=[JobState.SCHEDULED], labels={"team": "a"}, limit=3)
+            rest = jobs.listing(
+                tx,
+                states=[JobState.SCHEDULED],
+                labels={"team": "a"},
+                limit=3,
+                after=page.next,
+            )
+        assert [job.id for job in page.jobs + rest.jobs] == made
+        assert (page.total, rest.next) == (5, None)
+
+    def test_an_id_is_found_by_its_unambiguous_tail(self, database: Database) -> None:
+        with database.begin() as tx:
+            job_id = submitted(tx)
+            assert jobs.resolve(tx, str(job_id)[-6:]) == job_id
+            for unknown in ("", "zz", "0" * 12, "%"):
+                with pytest.raises(NotFound):
+                    jobs.resolve(tx, unknown)
+
+
+class TestRules:
+    """The database refuses what the code must never do."""
+
+    def test_a_second_live_attempt(self, database: Database) -> None:
+        with database.begin() as tx:
+            ref = warming(tx)
+        with pytest.raises(IntegrityError, match="one_live"), database.begin() as tx:
+            tx.execute(
+                insert(attempt_table).values(
+                    job_id=ref.job_id, number=2, state="launching", launch={}
+                )
+            )
+
+    def test_one_instance_for_two_attempts(self, database: Database) -> None:
+        with database.begin() as tx:
+            first, second = warming(tx), warming(tx)
+        with pytest.raises(IntegrityError, match="instance_id"), database.begin() as tx:
+            tx.execute(
+                update(attempt_table)
+                .where(attempt_table.c.job_id == second.job_id)
+                .values(
+                    instance_id=select(attempt_table.c.instance_id)
+                    .where(attempt_table.c.job_id == first.job_id)
+                    .scalar_subquery()
+                )
+            )
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"state": "asleep"},
+            {"state": "finished"},
+            {"outcome": "succeeded"},
+            {"attempt": 99},
+            {"state": "running", "attempt": 0},
+        ],
+    )
+    def test_a_job_that_contradicts_itself(
+        self, database: Database, values: dict[str, Any]
+    ) -> None:
+        with database.begin() as tx:
+            submitted(tx)
+        with pytest.raises(IntegrityError), database.begin() as tx:
+            tx.execute(update(job_table).values(**values))
+
+
+def test_no_move_outside_the_tables_is_possible(database: Database) -> None:
+    with database.begin() as tx:
+        for before in JobState:
+            for after in JobState:
+                finished = {"outcome": "failed", "finished_at": datetime.now(UTC)}
+                job_id = submitted(tx)
+                tx.execute(
+                    update(job_table)
+                    .where(job_table.c.id == job_id)
+                    .values(
+                        state=before,
+                        attempt=1,
+                        **(finished if before is JobState.FINISHED else {}),
+                    )
+                )
+                values = (
+                    finished
+                    if after is JobState.FINISHED
+                    else {"outcome": None, "finished_at": None}
+                )
+                ref = AttemptRef(job_id, 1)
+                moved = move_job(tx, ref, after, actor="t", values=values)
+                assert moved == ((before, after) in JOB_MOVES), (before, after)
+
+
+def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
+    now = datetime.now(UTC)
+    over = {"reason": "completed", "exited_at": now}
+    closed = {**over, "closed_at": now}
+    values: dict[AttemptState, dict[str, Any]] = {
+        state: {"reason": None, "exited_at": None, "closed_at": None} for state in AttemptState
+    }
+    values[AttemptState.EXITED] = {**over, "closed_at": None}
+    values[AttemptState.CLOSED] = closed
+    with database.begin() as tx:
+        for before in AttemptState:
+            for after in AttemptState:
+                ref = AttemptRef(submitted(tx), 1)
+                tx.execute(
+                    insert(attempt_table).values(
+                        job_id=ref.job_id, number=1, state=before, launch={}, **values[before]
+                    )
+                )
+                moved = move_attempt(tx, ref, after, actor="t", values=values[after])
+                assert moved == ((before, after) in ATTEMPT_MOVES), (before, after)
+
+
+def test_one_process_at_a_time_sweeps(database: Database) -> None:
+    with database.only_one("sweep") as first, database.only_one("sweep") as second:
+        assert (first, second) == (True, False)
+    with database.only_one("sweep") as again:
+        assert again
+
+
+def test_events_wait_for_the_relay(database: Database) -> None:
+    with database.begin() as tx:
+        submitted(tx)
+        (event,) = events.unrelayed(tx, 10)
+        with database.begin() as other:
+            assert events.unrelayed(other, 10) == []
+        events.mark_relayed(tx, [event.id])
+        assert events.unrelayed(tx, 10) == []
+
+
+def test_an_unknown_job_is_not_found(database: Database) -> None:
+    with database.begin() as tx, pytest.raises(NotFound):
+        jobs.get(tx, uuid4())
