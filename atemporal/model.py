@@ -30,12 +30,17 @@ from atemporal.states import AttemptState, JobState, Outcome, Reason
 Market = Literal["on-demand", "spot", "spot-then-on-demand"]
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
-_PORT = re.compile(r"(\d{1,5}):(\d{1,5})(?:/(?:tcp|udp))?")
+_PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(?:tcp|udp))?")
 _INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
 LOG_TAIL_LIMIT = 32 * 1024
+
+
+def _storable(text: str) -> bool:
+    """Tell whether Postgres takes the text: neither NUL nor half of a surrogate pair is in it."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class _Frozen(BaseModel):
@@ -81,7 +86,7 @@ class JobSpec(_Frozen):
     machine: Machine = Machine()
     ports: Annotated[tuple[str, ...], Field(max_length=32)] = ("80:80",)
     labels: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
-    key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = None
 
     @field_validator("image")
     @classmethod
@@ -91,8 +96,8 @@ class JobSpec(_Frozen):
     @field_validator("command")
     @classmethod
     def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if command is not None and any("\0" in word for word in command):
-            raise ValueError("an argument holds a NUL character")
+        if command is not None and not all(map(_storable, command)):
+            raise ValueError("an argument holds a NUL character or is not valid Unicode text")
         return command or None
 
     @field_validator("env")
@@ -104,7 +109,10 @@ class JobSpec(_Frozen):
     @field_validator("run_at")
     @classmethod
     def _run_at_is_utc(cls, run_at: datetime | None) -> datetime | None:
-        return run_at.astimezone(UTC) if run_at else None
+        try:
+            return run_at.astimezone(UTC) if run_at else None
+        except OverflowError:
+            raise ValueError("in UTC it is not within the years 1 to 9999") from None
 
     @field_validator("ports")
     @classmethod
@@ -121,9 +129,16 @@ class JobSpec(_Frozen):
         for name, value in labels.items():
             if not _LABEL.fullmatch(name):
                 raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
-            if len(value) > 255 or "\0" in value:
+            if len(value) > 255 or not _storable(value):
                 raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
         return dict(sorted(labels.items()))
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_storable(cls, key: str | None) -> str | None:
+        if key is not None and not _storable(key):
+            raise ValueError("it holds a NUL character or is not valid Unicode text")
+        return key
 
     @model_validator(mode="after")
     def _one_time_only(self) -> JobSpec:

@@ -9,11 +9,11 @@ The orders (`/etc/atemporal/orders`, mode 0600) are NUL-terminated records `NAME
 words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
 
 Order on the machine:
-1. `atemporal-deadline.service`, started first, waits `deadline` seconds and powers off by force. It
-   needs neither docker nor network nor the clock. It is a service and not a timer because units are
-   constant and only the orders know the time; it counts from its own start, seconds after boot. An
-   orderly shutdown does not stop it, so it also ends a shutdown that hangs. Starting it stops the
-   OS's update services, which are masked too: an update would reboot the machine under the job.
+1. `atemporal-deadline.service`, started first, waits `deadline` seconds and lets systemd power off by
+   force. It needs neither docker nor network nor a right clock, and counts from its own start, which
+   follows the boot by seconds. It is a service and not a timer because units are constant and only
+   the orders know the time. An orderly shutdown does not stop it, so it ends one that hangs as well.
+   Its start stops the OS's update services, which are masked too: an update reboots the machine.
 2. `atemporal-job.service` calls the worker (`/opt/atemporal/worker`): `pull` (with retries), `create`,
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
    at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit
@@ -24,7 +24,7 @@ When something fails:
 - Orders missing or damaged, worker missing: systemd powers off at once.
 - Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist),
   then reports `pull`; the engine's message stands in for the log.
-- Claim refused: the container is removed from no list and never started; nothing is reported.
+- Claim refused: the container is never started, and there is nothing to report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
   lost with the crash, the new boot's claim id is another one and is refused.
 - Stopped from outside (EC2 terminates, someone types `poweroff`): the container is stopped and its

@@ -21,6 +21,7 @@ from tests.servers import postgres, rabbitmq
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _SAVED_POLICY = _POLICY.with_suffix(".d.before-atemporal")
+_NO_SERVICES = "#!/bin/sh\n# Here only while the tests of atemporal install packages.\nexit 101\n"
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,10 @@ def _install(packages: Sequence[str]) -> None:
 @contextmanager
 def _no_services_started() -> Iterator[None]:
     """Keep Debian's packages from starting their servers: the tests run their own."""
-    if _POLICY.exists():
+    # Ours is still there when an earlier run was killed; the machine's own is then the saved one.
+    if _POLICY.exists() and _POLICY.read_text() != _NO_SERVICES:
         _POLICY.rename(_SAVED_POLICY)
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.write_text(_NO_SERVICES)
     _POLICY.chmod(0o755)
     try:
         yield

@@ -119,7 +119,7 @@ class Cloud:
         return self._list({}, "listing the deployment's instances")
 
     def find(self, ref: AttemptRef) -> list[Instance]:
-        """The attempt's instances by their tags, the oldest first.
+        """The attempt's instances by their tags, the oldest first (to EC2's second).
 
         A launch of the last minutes may be missing, and one that ended some time ago too.
         """

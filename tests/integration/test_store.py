@@ -178,6 +178,7 @@ class TestClaimDue:
     def test_a_rolled_back_claim_leaves_the_job_scheduled(self, database: Database) -> None:
         with database.begin() as tx:
             submitted(tx)
+
         def claim_and_fail() -> None:
             with database.begin() as tx:
                 assert jobs.claim_due(tx, 10, actor="t")

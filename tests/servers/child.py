@@ -1,11 +1,13 @@
 """A server's process: in the foreground, below the tests, its output in a file.
 
 Promise: `wait_ready` returns when the server serves, or raises with the end of its output; a stopped
-child is always reaped, by force when it does not go by itself.
+child is always reaped, by force when it does not go by itself. Where the system can do it (Linux's
+`setpriv`), the child also ends when the tests are killed and nobody is left to stop it.
 """
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -27,11 +29,13 @@ class Child:
         """Start `argv` with its output appended to `log`, as `user` when one is given (needs root)."""
         self.name = Path(argv[0]).name
         self._log = log
+        setpriv = shutil.which("setpriv")
+        guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         with log.open("ab") as output:
             # A session of its own: an interrupt typed at the terminal is for pytest alone, which
             # then takes its servers down in order.
             self._process = subprocess.Popen(
-                argv,
+                [*guard, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

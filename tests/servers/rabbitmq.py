@@ -117,6 +117,14 @@ class RabbitMQ:
         self.stop()
         self.start()
 
+    def pause(self) -> None:
+        """Freeze it: its connections stay open and nothing answers."""
+        self._refuse()
+
+    def resume(self) -> None:
+        """Let a frozen broker go on."""
+        self._refuse()
+
     def close(self) -> None:
         """Leave nothing behind."""
         self._clean()
@@ -235,6 +243,16 @@ class NodeRabbitMQ(_OwnRabbitMQ):
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._child is not None, "it does not run"
+        os.killpg(self._child.pid, number)
+
     def close(self) -> None:
         self.kill()
         epmd, self._epmd = self._epmd, None
@@ -282,6 +300,12 @@ class DockerRabbitMQ(_OwnRabbitMQ):
     def kill(self) -> None:
         self._docker("kill", self._name)
         self._reap()
+
+    def pause(self) -> None:
+        self._docker("pause", self._name)
+
+    def resume(self) -> None:
+        self._docker("unpause", self._name)
 
     def close(self) -> None:
         self._docker("rm", "--force", "--volumes", self._name)

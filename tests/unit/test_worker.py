@@ -38,7 +38,8 @@ cd "${0%/*}/docker.d"
 printf '%s\0' "$@" >>"$1.argv"; printf '\n' >>"$1.argv"
 echo "$1" >>order
 case $1 in
-  start) [[ -e start.fails ]] || { echo running >status; echo 2026-01-02T03:04:05.123456789Z >started; } ;;
+  start)
+    [[ -e start.fails ]] || { echo running >status; echo 2026-01-02T03:04:05.123456789Z >started; } ;;
   wait) [[ -e lasts ]] && exec /bin/sleep 60; echo exited >status; echo 7 ;;
   stop) echo exited >status; echo 137 >code ;;
   inspect)
@@ -336,7 +337,7 @@ def test_a_client_that_fails_where_the_container_started_is_not_believed(machine
 def test_a_daemon_that_is_gone_leaves_the_exit_code_open(machine: Machine) -> None:
     machine.say(inspect_fails="Cannot connect to the Docker daemon")
     machine.boot()
-    assert machine.record.phase == "start"
+    assert machine.record.phase == "run"
     assert machine.record.exit_code is None
 
 

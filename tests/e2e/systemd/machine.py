@@ -1,0 +1,166 @@
+"""A machine: a container whose PID 1 is systemd, which applies a cloud-config at its first boot.
+
+Promise: user-data is applied as coreos-cloudinit does it: files, units written, masked and enabled, then
+the manager reloaded, then the units' commands one after the other, each awaited. The job's container
+is a sibling on the same docker. The metadata service is the test's, also at a second boot.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.e2e.systemd.engine import Engine
+
+UNITS = "etc/systemd/system"
+# What Flatcar has and Debian does not: docker is there already, updates would reboot the machine.
+STANDING_BY = "[Unit]\nDescription=%s\n[Service]\nType=%s\nExecStart=%s\nRemainAfterExit=yes\n"
+OF_FLATCAR = {
+    "docker.service": STANDING_BY % ("docker", "oneshot", "/bin/true"),
+    "update-engine.service": STANDING_BY % ("updates", "exec", "/bin/sleep infinity"),
+    "locksmithd.service": STANDING_BY % ("reboots", "exec", "/bin/sleep infinity"),
+}
+OF_DEBIAN = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine, by its container's name."""
+
+    engine: Engine
+    name: str
+
+    def boot(self) -> None:
+        """Power on; returns when the boot is over.
+
+        Raises:
+            RuntimeError: it is not over within a minute; with the end of the console.
+        """
+        self.engine.run("start", self.name)
+        self._until(lambda: self._system() in ("running", "degraded"), "has booted", 60)
+
+    def boot_again(self) -> None:
+        """Power on a machine that was off, and let it be."""
+        self.engine.run("start", self.name)
+
+    def apply(self, user_data: bytes) -> None:
+        """Do what the cloud-config says; returns when the last unit has started, or failed to.
+
+        Raises:
+            RuntimeError: it is no cloud-config, or a step before the units' commands failed.
+        """
+        head, _, text = user_data.decode().partition("\n")
+        if head != "#cloud-config":
+            raise RuntimeError(f"{head!r} is not the first line of a cloud-config")
+        config: dict[str, Any] = yaml.safe_load(text)
+        units: list[dict[str, Any]] = config["coreos"]["units"]
+        files = {
+            f["path"].lstrip("/"): (_content(f), int(f["permissions"], 8))
+            for f in config["write_files"]
+        }
+        files |= {
+            f"{UNITS}/{u['name']}": (u["content"].encode(), 0o644) for u in units if "content" in u
+        }
+        self._write(files)
+        self._systemctl("mask", *(unit["name"] for unit in units if unit.get("mask")))
+        self._systemctl("enable", *(unit["name"] for unit in units if unit.get("enable")))
+        self._systemctl("daemon-reload")
+        for unit in units:
+            if "command" in unit:
+                # A unit that fails to start is the machine's own affair, and can be its end.
+                self.engine.run(
+                    *("exec", self.name, "systemctl", unit["command"], unit["name"]), check=False
+                )
+
+    def state(self, unit: str) -> str:
+        """What systemd says of a unit: `active (enabled)`, `inactive (masked)` and the like."""
+        show = ("systemctl", "show", "--value", "-p", "ActiveState", "-p", "UnitFileState", unit)
+        active, file = self.engine.text("exec", self.name, *show).split()
+        return f"{active} ({file})"
+
+    @property
+    def console(self) -> list[str]:
+        """The lines of the console so far."""
+        return self.engine.run("logs", self.name).stdout.decode(errors="replace").splitlines()
+
+    def wait_off(self, within_s: float = 60) -> None:
+        """Return when the machine is powered off.
+
+        Raises:
+            RuntimeError: it still runs; with the end of its console.
+        """
+        question = ("inspect", "--format", "{{.State.Running}}", self.name)
+        self._until(lambda: self.engine.text(*question) == "false", "is off", within_s)
+
+    def _system(self) -> str:
+        asked = self.engine.run("exec", self.name, "systemctl", "is-system-running", check=False)
+        return asked.stdout.decode().strip()
+
+    def _systemctl(self, *arguments: str) -> None:
+        self.engine.run("exec", self.name, "systemctl", *arguments)
+
+    def _write(self, files: dict[str, tuple[bytes, int]]) -> None:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as archive:
+            for path, (data, mode) in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(data), mode
+                archive.addfile(entry, io.BytesIO(data))
+        self.engine.run("cp", "-", f"{self.name}:/", stdin=content.getvalue())
+
+    def _until(self, holds: Callable[[], bool], what: str, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while not holds():
+            if time.monotonic() > deadline:
+                end = "\n".join(self.console[-40:])
+                raise RuntimeError(
+                    f"not after {within_s} s: the machine {what}; its console:\n{end}"
+                )
+            time.sleep(0.1)
+
+
+@contextmanager
+def open_machine(engine: Engine, image: str, metadata_url: str) -> Iterator[Machine]:
+    """A machine that has booted for the first time; its container is removed afterwards."""
+    machine = Machine(engine, f"machine-{uuid.uuid4().hex[:12]}")
+    cgroups = "/sys/fs/cgroup"
+    engine.run(
+        *("create", "--tty", f"--name={machine.name}", f"--hostname={machine.name}"),
+        *("--network=host", "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN"),
+        *("--security-opt=seccomp=unconfined", "--cgroupns=host", "--tmpfs=/run"),
+        f"--volume={cgroups}:{cgroups}",
+        f"--volume={engine.socket}:/var/lib/docker.sock",
+        f"--volume={engine.program}:/usr/bin/docker:ro",
+        *(image, "/sbin/init"),
+    )
+    try:
+        environment = (
+            f"ATEMPORAL_METADATA_URL={metadata_url} DOCKER_HOST=unix:///var/lib/docker.sock"
+        )
+        files = {f"usr/lib/systemd/system/{name}": text for name, text in OF_FLATCAR.items()}
+        files["etc/systemd/system.conf.d/test.conf"] = (
+            f"[Manager]\nDefaultEnvironment={environment}\n"
+        )
+        files |= {
+            f"usr/lib/systemd/system/{name}": "[Timer]\nOnBootSec=1y\n" for name in OF_DEBIAN
+        }
+        machine._write({path: (text.encode(), 0o644) for path, text in files.items()})
+        machine.boot()
+        machine._systemctl("start", *OF_FLATCAR)
+        yield machine
+    finally:
+        engine.run("rm", "--force", "--volumes", machine.name)
+
+
+def _content(file: dict[str, Any]) -> bytes:
+    text: str = file["content"]
+    return base64.b64decode(text) if file.get("encoding") == "base64" else text.encode()

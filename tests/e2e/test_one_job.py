@@ -1,0 +1,87 @@
+"""One job from submit to closed, through real processes, on the twin and on moto's server."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from atemporal.states import JobState, Outcome
+from tests.e2e.system import SERVICES, System, TwinProcess, ec2, instances
+
+
+def test_on_the_twin(system: System, twin: TwinProcess) -> None:
+    before = len(instances(twin.url))
+    value = "one\ntwo 'three' \"$four\" %five\\ é"
+    job_id = system.submit("sh", "-c", 'printf "<%s>" "$VALUE"; exit 7', env={"VALUE": value})
+    job = system.wait_closed(job_id)
+    assert (job.outcome, job.exit_code) == (Outcome.FAILED, 7)
+    (attempt,) = job.attempts
+    assert attempt.log_tail is not None
+    assert f"<{value}>" in attempt.log_tail.decode()
+    mine = instances(twin.url)[before:]
+    assert [one["InstanceId"] for one in mine] == [attempt.instance_id]
+    assert mine[0]["State"]["Name"] == "terminated"
+    assert attempt.public_ip
+
+
+def test_ahead_of_time_nothing_happens(system: System, twin: TwinProcess) -> None:
+    before = len(instances(twin.url))
+    job_id = system.submit("true", delay_s=4)
+    finished = system.wait_closed(job_id)
+    (attempt,) = finished.attempts
+    assert attempt.created_at >= finished.due_at
+    assert len(instances(twin.url)) == before + 1
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_on_moto(tmp_path: Path, database_url: str, broker_url: str, moto: str) -> None:
+    """moto's instances do not boot: the test reads the user-data from EC2 and acts the machine."""
+    system = System(tmp_path, database_url=database_url, broker_url=broker_url, ec2_url=moto)
+    try:
+        system.start(*SERVICES)
+        job_id = system.submit("true")
+        system.wait(
+            "an instance is written down",
+            lambda: any(one.instance_id for one in system.job(job_id).attempts),
+        )
+        (instance,) = instances(moto)
+        orders = _orders(moto, instance["InstanceId"])
+        bearer = {"Authorization": f"Bearer {orders['token']}"}
+        claim = {"claim": "c-1", "instance_id": instance["InstanceId"]}
+        answer = httpx.patch(orders["callback"], json=claim, headers=bearer)
+        assert answer.status_code == 204
+        assert system.job(job_id).state is JobState.RUNNING
+        record = {"exit_code": 0, "log_tail": base64.b64encode(b"done").decode()}
+        answer = httpx.request("DELETE", orders["callback"], json=record, headers=bearer)
+        assert answer.status_code == 204
+        job = system.wait_closed(job_id)
+        assert job.outcome is Outcome.SUCCEEDED
+        assert [one["State"]["Name"] for one in instances(moto)] == ["terminated"]
+        tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+        assert tags["Name"] == f"Atemporal - Job {job_id}"
+    finally:
+        system.close()
+
+
+def _orders(url: str, instance_id: str) -> dict[str, str]:
+    answer = ec2(url).describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+    config = yaml.safe_load(base64.b64decode(answer["UserData"]["Value"]))
+    (content,) = [
+        one["content"] for one in config["write_files"] if one["path"] == "/etc/atemporal/orders"
+    ]
+    records = base64.b64decode(content).decode().split("\0")
+    return dict(record.split("=", 1) for record in records if record)

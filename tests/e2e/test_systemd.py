@@ -1,0 +1,194 @@
+"""The rendered user-data on a real systemd with a real docker: what a machine on EC2 does, to the end.
+
+A machine is a container with systemd as PID 1; its job runs beside it on the same docker, from an image
+pulled out of a real registry; the API is the test's.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from atemporal import userdata
+from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from tests import callback_api
+from tests.callback_api import INSTANCE_ID, CallbackApi
+from tests.e2e.systemd.engine import Engine, open_engine, open_registry
+from tests.e2e.systemd.images import machine_image, push_job_image
+from tests.e2e.systemd.machine import Machine, open_machine
+
+# Building the machine's image takes a minute or two, once.
+pytestmark = pytest.mark.timeout(900)
+
+TOKEN = "k1." + "0123456789abcdef" * 4
+AWKWARD = "first 'line'\n\"second\" $HOME `id` 100% \\n\n\nünï ☃ -- \n"
+PRINT_AND_FAIL = (
+    "/bin/sh",
+    "-c",
+    'printf "%s|" "$AWKWARD" "$EMPTY" "$@"; exit 7',
+    "sh",
+    "-x",
+    "$A\n",
+)
+
+
+@dataclass
+class Site:
+    """Where machines are: the docker, the machine's image and the job's."""
+
+    engine: Engine
+    machine_image: str
+    job_image: str
+
+
+@dataclass
+class Case:
+    """One attempt: its job, its machine and its API."""
+
+    site: Site
+    api: CallbackApi
+    machine: Machine
+    ref: AttemptRef = field(default_factory=lambda: AttemptRef(uuid4(), 1))
+
+    def user_data(self, *, deadline_s: int = 300) -> bytes:
+        """The attempt's user-data as the launcher renders it."""
+        spec = JobSpec(
+            image=self.site.job_image,
+            command=PRINT_AND_FAIL,
+            env={"AWKWARD": AWKWARD, "EMPTY": ""},
+            timeout_s=60,
+            ports=(),
+        )
+        launch = Launch(
+            image_id="ami-1",
+            instance_type="t3.small",
+            callback_base=self.api.url,
+            key_id="k1",
+            deadline_s=deadline_s,
+        )
+        return userdata.render(self.ref, spec, launch, TOKEN)
+
+    @property
+    def container(self) -> str | None:
+        """Docker's word for the job's container: its status and times; None when there is none."""
+        shown = self.site.engine.run(
+            *("inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}"),
+            f"atemporal-{self.ref.id}",
+            check=False,
+        )
+        return shown.stdout.decode().strip() or None
+
+    @property
+    def report(self) -> list[str]:
+        """The lines about this attempt on the machine's console."""
+        words = (f"atemporal-exit {self.ref.id} ", f"atemporal-log {self.ref.id} ")
+        return [line for line in self.machine.console if line.startswith(words)]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with open_engine() as engine, open_registry() as registry:
+        yield Site(engine, machine_image(engine), push_job_image(engine, registry))
+
+
+@pytest.fixture
+def case(site: Site) -> Iterator[Case]:
+    with (
+        callback_api.serve() as api,
+        open_machine(site.engine, site.machine_image, api.url) as machine,
+    ):
+        case = Case(site, api, machine)
+        yield case
+        site.engine.run("rm", "--force", f"atemporal-{case.ref.id}", check=False)
+
+
+def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> None:
+    machine, at_call = case.machine, dict[str, tuple[str | None, list[str], list[str]]]()
+    units = ("update-engine", "locksmithd", "atemporal-deadline", "atemporal-job")
+    case.api.before_answer = lambda call: at_call.update(
+        {
+            call.method: (
+                case.container,
+                [machine.state(f"{unit}.service") for unit in units],
+                case.report,
+            )
+        }
+    )
+    assert machine.state("update-engine.service") == "active (static)"
+    machine.apply(case.user_data())
+    machine.wait_off()
+
+    assert case.api.methods == ["PATCH", "DELETE"]
+    container, states, _ = at_call["PATCH"]
+    assert container == "created 0001-01-01T00:00:00Z", "started before it was granted"
+    assert states == [
+        *("inactive (masked)", "inactive (masked)"),
+        *("active (enabled)", "activating (enabled)"),
+    ]
+
+    assert {call.path for call in case.api.calls} == {f"/jobs/{case.ref.job_id}/callback"}
+    assert {call.token for call in case.api.calls} == {TOKEN}
+    body = case.api.body("DELETE")
+    record = ExitRecord.model_validate(body)
+    assert (record.phase, record.exit_code) == ("run", 7)
+    assert not record.timed_out
+    assert not record.oom_killed
+    assert record.service_result == "exit-code"
+    assert record.instance_id == INSTANCE_ID
+    assert record.claim == case.api.body("PATCH")["claim"]
+    assert record.started_at
+    assert record.finished_at
+    # Docker notes the start after the fact: a short run can seem to end a fraction before it.
+    assert timedelta(seconds=-1) < record.finished_at - record.started_at < timedelta(seconds=30)
+    assert record.log_tail.decode() == f"{AWKWARD}||-x|$A\n|"
+
+    _, _, report = at_call["DELETE"]
+    assert report == case.report, "the console holds the report before the callback does"
+    exit_line, *log_lines = (line.split(" ", 2)[2] for line in report)
+    assert json.loads(exit_line) == {k: v for k, v in body.items() if k != "log_tail"}
+    assert b"".join(map(base64.b64decode, log_lines)) == record.log_tail
+    assert AWKWARD.split("\n")[0] not in "\n".join(machine.console)
+
+
+def test_a_second_boot_powers_off_without_running_again(case: Case) -> None:
+    case.machine.apply(case.user_data())
+    case.machine.wait_off()
+    before, calls = case.container, case.api.methods
+    case.machine.boot_again()
+    case.machine.wait_off()
+    assert "it will not run again" in "\n".join(case.machine.console)
+    assert (case.container, case.api.methods) == (before, calls)
+
+
+def test_a_refused_machine_powers_off_without_running(case: Case) -> None:
+    case.api.answers["PATCH"] = [409]
+    case.machine.apply(case.user_data())
+    case.machine.wait_off()
+    assert case.container == "created 0001-01-01T00:00:00Z"
+    assert case.api.methods == ["PATCH"]
+    assert case.report == []
+
+
+def test_the_deadline_ends_a_machine_that_nobody_answers(case: Case) -> None:
+    case.api.answers["PATCH"] = [503]
+    case.machine.apply(case.user_data(deadline_s=6))
+    case.machine.wait_off()
+    assert set(case.api.methods) == {"PATCH"}
+    assert case.container == "created 0001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("path", ["/etc/atemporal/orders", "/opt/atemporal/worker"])
+def test_a_machine_without_its_orders_or_its_worker_powers_off(case: Case, path: str) -> None:
+    config = yaml.safe_load(case.user_data())
+    config["write_files"] = [file for file in config["write_files"] if file["path"] != path]
+    case.machine.apply(b"#cloud-config\n" + yaml.safe_dump(config).encode())
+    case.machine.wait_off()
+    assert case.container is None
+    assert case.api.calls == []

@@ -1,0 +1,155 @@
+"""The broker link's promises on a real RabbitMQ, and within one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pika
+import pytest
+
+from atemporal import broker
+from atemporal.broker import DEAD, LAUNCH, REASON_HEADER, SUBMIT, Link, Outgoing
+from atemporal.errors import AtemporalError, Unavailable, Unknown
+from tests.servers.rabbitmq import RabbitMQ
+
+
+@pytest.fixture(params=["rabbitmq", "memory"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Both transports: what holds on RabbitMQ has to hold in one process as well."""
+    if request.param == "memory":
+        return "memory://"
+    return str(request.getfixturevalue("broker_url"))
+
+
+@pytest.fixture
+def link(url: str) -> Iterator[Link]:
+    link = Link(url, name="test")
+    yield link
+    link.close()
+
+
+def due(number: int) -> Outgoing:
+    return Outgoing("job.due", json.dumps({"n": number}).encode(), message_id=f"m{number}")
+
+
+def test_a_batch_arrives_whole_and_in_order(link: Link) -> None:
+    link.publish([due(n) for n in range(500)])
+    received: list[int] = []
+    while len(received) < 500:
+        batch = link.receive(LAUNCH, limit=64, timeout_s=5)
+        assert batch
+        received += [json.loads(one.body)["n"] for one in batch]
+        link.ack(batch)
+    assert received == list(range(500))
+    assert link.receive(LAUNCH, limit=64, timeout_s=0.05) == []
+
+
+def test_what_a_dead_process_held_comes_again(broker_url: str) -> None:
+    first, second = Link(broker_url, name="first"), Link(broker_url, name="second")
+    first.publish([due(1)])
+    assert len(first.receive(LAUNCH, limit=1, timeout_s=5)) == 1
+    first.close()
+    (again,) = second.receive(LAUNCH, limit=1, timeout_s=5)
+    assert again.message_id == "m1"
+    second.ack([again])
+    second.close()
+
+
+def test_a_message_no_queue_takes_is_a_failure_unless_nobody_has_to(broker_url: str) -> None:
+    link = Link(broker_url, name="test")
+    with pytest.raises(Unknown, match="no queue takes 'no\\.such\\.key'"):
+        link.publish([Outgoing("no.such.key", b"{}", message_id="1")])
+    link.publish([Outgoing("no.such.key", b"{}", message_id="1", mandatory=False)])
+    link.close()
+
+
+def test_a_buried_message_keeps_its_body_and_says_why(link: Link, url: str) -> None:
+    link.publish([Outgoing("job.submit", b"\xff not json", message_id="bad")])
+    batch = link.receive(SUBMIT, limit=5, timeout_s=5)
+    link.bury(batch[0], "body: is not JSON")
+    link.ack(batch)
+    reader = Link(url, name="reader")
+    (dead,) = reader.receive(DEAD, limit=5, timeout_s=5)
+    assert dead.body == b"\xff not json"
+    assert dead.handle.headers[REASON_HEADER] == "body: is not JSON"
+    reader.ack([dead])
+    reader.close()
+
+
+def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: str) -> None:
+    publisher = Link(broker_url, name="publisher")
+    publisher.publish([due(13)])
+    deliveries = 0
+    for _ in range(60):
+        victim = Link(broker_url, name="victim")
+        deliveries += len(victim.receive(LAUNCH, limit=1, timeout_s=0.5))
+        victim.close()
+        if publisher.receive(DEAD, limit=1, timeout_s=0.05):
+            break
+    else:
+        raise AssertionError(f"still not dead after {deliveries} deliveries")
+    assert 1 < deliveries < 40
+    publisher.close()
+
+
+def test_queues_are_quorum_queues_with_dead_letters(broker_url: str) -> None:
+    assert set(broker.declare(broker_url)) >= {SUBMIT, LAUNCH, broker.REAP, DEAD}
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    try:
+        # Declaring again with other arguments is refused: this is how a plain client can tell.
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        connection.channel().queue_declare(SUBMIT, durable=True, arguments=arguments)
+    finally:
+        connection.close()
+
+
+def test_without_a_broker_the_first_use_says_so_soon() -> None:
+    link = Link("amqp://guest:hush@127.0.0.1:1//", name="test")
+    with pytest.raises(Unavailable) as failure:
+        link.publish([due(1)])
+    assert "hush" not in str(failure.value)
+
+
+def test_a_link_works_again_after_the_broker_restarted(
+    rabbitmq_server: RabbitMQ, broker_url: str
+) -> None:
+    link = Link(broker_url, name="test")
+    link.publish([due(1)])
+    rabbitmq_server.restart()
+    with pytest.raises(AtemporalError):
+        link.publish([due(2)])
+    link.publish([due(3)])
+    received = link.receive(LAUNCH, limit=10, linger_s=0.5, timeout_s=10)
+    assert {one.message_id for one in received} >= {"m1", "m3"}
+    link.ack(received)
+    link.close()
+
+
+def test_a_frozen_broker_holds_a_publish_only_until_its_deadline(
+    rabbitmq_server: RabbitMQ, broker_url: str
+) -> None:
+    link = Link(broker_url, name="test")
+    link.connect()
+    rabbitmq_server.pause()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            publish = pool.submit(link.publish, [due(1)], timeout_s=1)
+            with pytest.raises(Unknown, match="not confirmed"):
+                publish.result(timeout=20)
+    finally:
+        rabbitmq_server.resume()
+    # A late confirm of the first must not pass for the second's: the link has a new connection.
+    link.publish([due(2)])
+    received = link.receive(LAUNCH, limit=10, linger_s=0.5, timeout_s=10)
+    assert "m2" in {one.message_id for one in received}
+    link.ack(received)
+    link.close()

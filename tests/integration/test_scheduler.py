@@ -1,0 +1,244 @@
+"""The scheduler's turns, on real Postgres and RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pika
+import pytest
+from sqlalchemy import text
+
+from atemporal.broker import DEAD, EXCHANGE, LAUNCH, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.errors import AtemporalError
+from atemporal.messages import decode_wake
+from atemporal.model import AttemptRef, parse_spec
+from atemporal.states import JobState
+from atemporal.store import jobs
+from atemporal.store.database import Database
+from services.scheduler.scheduler import CLAIM_BATCH, DueLoop, RelayLoop, SubmitLoop
+
+
+@pytest.fixture
+def link(broker_url: str, database: Database) -> Iterator[Link]:
+    """A link for looking at queues; queues and tables are emptied after the test."""
+    link = Link(broker_url, name="test")
+    link.connect()
+    yield link
+    link.close()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    for queue in ("atemporal.submit", LAUNCH, "atemporal.reap", DEAD):
+        connection.channel().queue_purge(queue)
+    connection.close()
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
+
+
+@pytest.fixture
+def due(broker_url: str, database: Database) -> Iterator[DueLoop]:
+    loop = DueLoop(database, Link(broker_url, name="due"), poll_interval_s=0.05)
+    yield loop
+    loop.reset()
+
+
+@pytest.fixture
+def submits(broker_url: str, database: Database) -> Iterator[SubmitLoop]:
+    loop = SubmitLoop(database, Link(broker_url, name="submit"))
+    yield loop
+    loop.reset()
+
+
+def submitted(database: Database, count: int = 1, **fields: Any) -> list[UUID]:
+    specs = [parse_spec({"image": "busybox", **fields})] * count
+    with database.begin() as tx:
+        return [one.job_id for one in jobs.submit(tx, specs, actor="test")]
+
+
+def state(database: Database, job_id: UUID) -> JobState:
+    with database.begin() as tx:
+        return jobs.get(tx, job_id).state
+
+
+def drain(link: Link, queue: str, *, more_s: float = 0.3) -> list[Delivery]:
+    received: list[Delivery] = []
+    while batch := link.receive(queue, limit=1000, timeout_s=2 if not received else more_s):
+        link.ack(batch)
+        received += batch
+    return received
+
+
+def test_a_due_job_is_emitted_once(database: Database, due: DueLoop, link: Link) -> None:
+    (job_id,) = submitted(database)
+    due.turn()
+    due.turn()
+    (message,) = drain(link, LAUNCH)
+    assert decode_wake(message.body).ref == AttemptRef(job_id, 1)
+    assert state(database, job_id) is JobState.QUEUED
+
+
+def test_a_future_job_is_not(database: Database, due: DueLoop, link: Link) -> None:
+    (job_id,) = submitted(database, delay_s=60)
+    due.turn()
+    assert link.receive(LAUNCH, limit=1, timeout_s=0.2) == []
+    assert state(database, job_id) is JobState.SCHEDULED
+
+
+def test_more_than_a_batch_goes_out_without_a_pause(
+    database: Database, due: DueLoop, link: Link
+) -> None:
+    wanted = set(submitted(database, CLAIM_BATCH + 20))
+    due.turn()
+    due.turn()
+    sent = [decode_wake(one.body).job_id for one in drain(link, LAUNCH)]
+    assert len(sent) == CLAIM_BATCH + 20
+    assert set(sent) == wanted
+
+
+def test_what_the_broker_did_not_confirm_stays_scheduled(
+    database: Database, broker_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = submitted(database)
+    own = Link(broker_url, name="due")
+    loop = DueLoop(database, own, poll_interval_s=0.05)
+    publish = own.publish
+
+    def sent_but_unsure(messages: list[Outgoing]) -> None:
+        publish(messages)
+        raise AtemporalError("no confirm")
+
+    monkeypatch.setattr(own, "publish", sent_but_unsure)
+    with pytest.raises(AtemporalError, match="no confirm"):
+        loop.turn()
+    assert state(database, job_id) is JobState.SCHEDULED
+    monkeypatch.undo()
+    loop.turn()
+    loop.reset()
+    # The message went out twice, and names the same attempt both times.
+    refs = {decode_wake(one.body).ref for one in drain(link, LAUNCH)}
+    assert refs == {AttemptRef(job_id, 1)}
+    assert state(database, job_id) is JobState.QUEUED
+
+
+class Publisher:
+    """Another system: plain pika and JSON, nothing of ours."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._channel = self._connection.channel()
+        self._replies = self._channel.queue_declare("", exclusive=True).method.queue
+
+    def send(self, body: Any, message_id: str | None = None) -> None:
+        properties = pika.BasicProperties(
+            message_id=message_id, reply_to=self._replies, correlation_id="c-1", delivery_mode=2
+        )
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self._channel.basic_publish(EXCHANGE, "job.submit", raw, properties)
+
+    def reply(self) -> dict[str, Any]:
+        for _, properties, body in self._channel.consume(
+            self._replies, auto_ack=True, inactivity_timeout=10
+        ):
+            assert properties is not None, "no reply within 10 s"
+            assert properties.correlation_id == "c-1"
+            answer: dict[str, Any] = json.loads(body)
+            return answer
+        raise AssertionError("the channel closed")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def publisher(broker_url: str, link: Link) -> Iterator[Publisher]:
+    publisher = Publisher(broker_url)
+    yield publisher
+    publisher.close()
+
+
+def test_a_message_becomes_a_job_and_is_answered(
+    database: Database, submits: SubmitLoop, publisher: Publisher
+) -> None:
+    publisher.send(
+        {"type": "job.submit", "v": 1, "job": {"image": "nginx:1.9", "env": {"A": "1"}}}
+    )
+    submits.turn()
+    answer = publisher.reply()
+    assert answer["status"] == "accepted"
+    with database.begin() as tx:
+        assert jobs.get(tx, UUID(answer["id"])).spec.env == {"A": "1"}
+
+
+def test_a_message_that_comes_again_is_one_job(submits: SubmitLoop, publisher: Publisher) -> None:
+    for _ in range(2):
+        publisher.send({"image": "nginx"}, message_id="order-17")
+        submits.turn()
+    first, second = publisher.reply(), publisher.reply()
+    assert (first["status"], second["status"]) == ("accepted", "duplicate")
+    assert first["id"] == second["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"\xff", "body"),
+        ({"type": "job.submit", "job": {"image": "No Image"}}, "image"),
+        ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 20_000}}}, "env"),
+        ({"type": "job.submit", "job": {"image": "a", "labels": {"a": "\0"}}}, "labels"),
+        ({"type": "job.other"}, "type"),
+    ],
+)
+def test_a_bad_message_is_answered_and_buried_and_blocks_nobody(
+    submits: SubmitLoop, publisher: Publisher, link: Link, body: Any, field: str
+) -> None:
+    publisher.send(body)
+    publisher.send({"image": "nginx"})
+    answers = []
+    while len(answers) < 2:
+        submits.turn()
+        answers.append(publisher.reply())
+    rejected = next(one for one in answers if one["status"] == "rejected")
+    assert field in rejected["errors"]
+    assert any(one["status"] == "accepted" for one in answers)
+    (dead,) = drain(link, DEAD)
+    assert field in dead.handle.headers[REASON_HEADER]
+
+
+def test_the_same_key_for_another_job_is_rejected_saying_what_differs(
+    submits: SubmitLoop, publisher: Publisher, link: Link
+) -> None:
+    for image in ("nginx:1", "nginx:2"):
+        publisher.send({"image": image, "key": "k-1"})
+        submits.turn()
+    assert publisher.reply()["status"] == "accepted"
+    second = publisher.reply()
+    assert second["status"] == "rejected"
+    assert "nginx:2" in second["errors"]["key"]
+    assert len(drain(link, DEAD)) == 1
+
+
+def test_listeners_hear_of_every_transition(
+    database: Database, broker_url: str, link: Link
+) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, EXCHANGE, "job.#")
+    (job_id,) = submitted(database, env={"SECRET": "hush"})
+    with database.begin() as tx:
+        jobs.cancel(tx, job_id, actor="test")
+    relay = RelayLoop(database, Link(broker_url, name="relay"), interval_s=0.1)
+    relay.turn()
+    relay.turn()
+    relay.reset()
+    heard = []
+    for method, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.5):
+        if method is None:
+            break
+        heard.append((method.routing_key, json.loads(body)))
+    connection.close()
+    assert [key for key, _ in heard] == ["job.scheduled", "job.finished.cancelled"]
+    assert all(body["type"] == key for key, body in heard)
+    assert {body["job_id"] for _, body in heard} == {str(job_id)}
+    assert "hush" not in json.dumps([body for _, body in heard])

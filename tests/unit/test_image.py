@@ -1,0 +1,64 @@
+"""Which image names a job may run."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atemporal import image
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal"),
+    [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("nginx:1.9", "docker.io/library/nginx:1.9"),
+        ("andrerocker/dummy-exec", "docker.io/andrerocker/dummy-exec:latest"),
+        ("index.docker.io/nginx", "docker.io/library/nginx:latest"),
+        ("localhost/a", "localhost/a:latest"),
+        ("localhost:5000/a:b", "localhost:5000/a:b"),
+        ("ghcr.io/acme/re_port:V1", "ghcr.io/acme/re_port:V1"),
+        ("a@sha256:" + "0" * 64, "docker.io/library/a@sha256:" + "0" * 64),
+        ("a:1@sha256:" + "0" * 64, "docker.io/library/a:1@sha256:" + "0" * 64),
+        ("[::1]:5000/a", "[::1]:5000/a:latest"),
+    ],
+)
+def test_two_spellings_of_an_image_have_one_normal_form(typed: str, normal: str) -> None:
+    assert image.normalise(typed) == normal
+    assert image.normalise(normal) == normal
+    assert image.normalise(image.familiar(normal)) == normal
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "-v",
+        "nginx\n",
+        "andrerocker; sh -c ' echo RAHHH!'",
+        "Nginx",
+        "a b",
+        "a//b",
+        "a:",
+        "a@sha256:123",
+        "é",
+        "f" * 64,
+        "a/" * 200 + "a",
+        "a:" + "t" * 129,
+    ],
+)
+def test_anything_else_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError, match="image"):
+        image.normalise(bad)
+
+
+@given(st.text(max_size=40))
+def test_what_is_accepted_is_safe_as_one_argument(text: str) -> None:
+    try:
+        normal = image.normalise(text)
+    except ValueError:
+        return
+    assert normal.isascii()
+    assert not normal.startswith("-")
+    assert not set(normal) & set(" \t\n'\"$`\\;|&<>")

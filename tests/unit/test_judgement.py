@@ -1,0 +1,155 @@
+"""What a sweep concludes, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from atemporal.cloud import Instance
+from atemporal.model import Attempt, AttemptRef, Launch
+from atemporal.states import AttemptState, Reason
+from services.reaper.judgement import RUN_GRACE_S, Findings, Limits, judge
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LIMITS = Limits(launch_s=3600, boot_s=1800, grace_s=300)
+REF = AttemptRef(UUID("01900000-0000-7000-8000-000000000001"), 1)
+LAUNCH = Launch(
+    image_id="ami-1", instance_type="t3.small", callback_base="http://x", key_id="k", deadline_s=9
+)
+A = AttemptState
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def instance(name: str = "i-1", state: str = "running", age: float = 60, **more: Any) -> Instance:
+    tags = {"atemporal:job": str(REF.job_id), "atemporal:attempt": str(REF.number)}
+    return Instance(id=name, state=state, launched_at=ago(age), **{"tags": tags, **more})
+
+
+def attempt(state: AttemptState, instance_id: str | None = "i-1", age: float = 60) -> Attempt:
+    return Attempt(
+        job_id=REF.job_id,
+        number=1,
+        state=state,
+        launch=LAUNCH,
+        instance_id=instance_id,
+        created_at=ago(age),
+        launched_at=ago(age) if instance_id else None,
+        running_at=ago(age) if state is A.RUNNING else None,
+        exited_at=ago(age) if state in (A.EXITED, A.CLOSED) else None,
+    )
+
+
+def judged(
+    instances: Iterable[Instance],
+    *attempts: Attempt,
+    timeouts: Mapping[AttemptRef, int] | None = None,
+    unknown_before: set[str] | None = None,
+) -> Findings:
+    return judge(
+        instances,
+        {one.ref: one for one in attempts},
+        timeouts=timeouts or {},
+        now=NOW,
+        limits=LIMITS,
+        unknown_before=unknown_before or set(),
+    )
+
+
+@pytest.mark.parametrize("state", [A.WARMING, A.READY, A.RUNNING])
+def test_what_is_well_is_left_alone(state: AttemptState) -> None:
+    found = judged([instance()], attempt(state), timeouts={REF: 3600})
+    assert found == Findings()
+
+
+@pytest.mark.parametrize("state", [A.EXITED, A.CLOSED])
+def test_the_instance_of_an_ended_attempt_is_ended(state: AttemptState) -> None:
+    assert list(judged([instance()], attempt(state)).terminate) == ["i-1"]
+
+
+def test_an_instance_that_ec2_shows_gone_closes_its_ended_attempt() -> None:
+    found = judged([instance(state="terminated")], attempt(A.EXITED))
+    assert list(found.close) == [REF]
+    assert found.terminate == {}
+
+
+def test_one_that_is_shutting_down_is_not_gone() -> None:
+    assert judged([instance(state="shutting-down")], attempt(A.EXITED)).close == {}
+
+
+@pytest.mark.parametrize("state", [A.WARMING, A.RUNNING])
+def test_a_live_attempt_whose_instance_is_gone_is_lost(state: AttemptState) -> None:
+    found = judged(
+        [instance(state="terminated", state_reason="Server.SpotInstanceTermination")],
+        attempt(state),
+    )
+    assert found.lost == {REF: "Server.SpotInstanceTermination"}
+
+
+def test_absence_of_a_young_instance_proves_nothing() -> None:
+    for state in (A.WARMING, A.RUNNING, A.EXITED):
+        assert judged([], attempt(state, age=299)) == Findings()
+
+
+def test_absence_of_an_old_instance_does() -> None:
+    assert list(judged([], attempt(A.RUNNING, age=301)).lost) == [REF]
+    assert list(judged([], attempt(A.EXITED, age=301)).close) == [REF]
+
+
+def test_an_intent_that_never_became_an_instance_is_closed_late() -> None:
+    assert judged([], attempt(A.EXITED, None, age=299)).close == {}
+    assert list(judged([], attempt(A.EXITED, None, age=301)).close) == [REF]
+
+
+def test_an_instance_whose_id_was_never_written_down_is_adopted() -> None:
+    found = judged([instance()], attempt(A.LAUNCHING, None))
+    assert found.adopt == {REF: instance()}
+    assert found.terminate == {}
+
+
+def test_one_that_ended_before_it_was_written_down_is_adopted_first() -> None:
+    found = judged([instance(state="terminated")], attempt(A.LAUNCHING, None))
+    assert list(found.adopt) == [REF]
+    assert found.lost == {}
+
+
+def test_a_second_instance_of_an_attempt_is_ended_and_the_first_is_not() -> None:
+    found = judged([instance("i-1"), instance("i-2")], attempt(A.RUNNING))
+    assert list(found.terminate) == ["i-2"]
+
+
+def test_an_unknown_instance_is_marked_then_ended_and_a_young_one_is_spared() -> None:
+    old, young = instance("i-old", age=301), instance("i-young", age=299)
+    first = judged([old, young])
+    assert (first.unknown, first.terminate) == ({"i-old"}, {})
+    second = judged([old, young], unknown_before=first.unknown)
+    assert list(second.terminate) == ["i-old"]
+
+
+def test_an_instance_without_an_attempts_tags_counts_as_unknown() -> None:
+    assert judged([instance(age=999, tags={"Name": "x"})]).unknown == {"i-1"}
+
+
+def test_a_machine_that_never_called_is_ended_at_the_boot_deadline() -> None:
+    assert judged([instance()], attempt(A.WARMING, age=1799)).overdue == {}
+    found = judged([instance()], attempt(A.WARMING, age=1801))
+    assert found.overdue == {REF: Reason.BOOT_DEADLINE}
+
+
+def test_a_launch_that_never_succeeds_is_given_up() -> None:
+    assert judged([], attempt(A.LAUNCHING, None, age=3599)).overdue == {}
+    found = judged([], attempt(A.LAUNCHING, None, age=3601))
+    assert found.overdue == {REF: Reason.LAUNCH_DEADLINE}
+
+
+def test_a_run_is_ended_after_its_timeout_and_a_grace() -> None:
+    within = attempt(A.RUNNING, age=100 + RUN_GRACE_S - 1)
+    assert judged([instance()], within, timeouts={REF: 100}).overdue == {}
+    over = attempt(A.RUNNING, age=100 + RUN_GRACE_S + 1)
+    assert judged([instance()], over, timeouts={REF: 100}).overdue == {REF: Reason.TIMED_OUT}

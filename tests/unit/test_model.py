@@ -1,0 +1,83 @@
+"""Specifications are checked once, with words for the reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atemporal.errors import Invalid
+from atemporal.model import ExitRecord, parse_spec
+from atemporal.states import Reason
+
+
+def test_a_specification_is_normalised() -> None:
+    spec = parse_spec(
+        {"image": "nginx", "env": {"B": "2", "A": "1"}, "run_at": "2030-01-01T01:00:00+01:00"}
+    )
+    assert spec.image == "docker.io/library/nginx:latest"
+    assert list(spec.env) == ["A", "B"]
+    assert spec.run_at is not None
+    assert spec.run_at.isoformat() == "2030-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image", "no image"),
+        ("image", None),
+        ("command", ["a\0b"]),
+        ("command", "sh -c x"),
+        ("env", {"A B": "1"}),
+        ("env", {"A": 1}),
+        ("run_at", "2030-01-01T00:00:00"),
+        ("delay_s", -1),
+        ("timeout_s", 0),
+        ("max_attempts", 0),
+        ("ports", ["80"]),
+        ("ports", ["80:99999"]),
+        ("labels", {"a b": "x"}),
+        ("labels", {"a": "x\0"}),
+        ("key", ""),
+        ("key", "a\0"),
+        ("machine", {"instance_types": ["big one"]}),
+        ("machine", {"disk_gb": 1}),
+        ("colour", "red"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_spec({"image": "nginx", field: value})
+    assert any(name.split(".")[0] == field for name in refusal.value.fields), refusal.value.fields
+
+
+def test_a_refused_environment_is_not_repeated() -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_spec({"image": "nginx", "env": {"A": "hush\0"}})
+    assert "hush" not in str(refusal.value)
+
+
+def test_a_specification_does_not_print_its_environment() -> None:
+    assert "hush" not in repr(parse_spec({"image": "nginx", "env": {"A": "hush"}}))
+
+
+def test_one_time_only() -> None:
+    with pytest.raises(Invalid, match="not both"):
+        parse_spec({"image": "nginx", "delay_s": 1, "run_at": "2030-01-01T00:00:00Z"})
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"exit_code": 0}, Reason.COMPLETED),
+        ({"exit_code": 7}, Reason.EXIT_NONZERO),
+        ({"exit_code": 137, "oom_killed": True}, Reason.OUT_OF_MEMORY),
+        ({"exit_code": 137, "timed_out": True}, Reason.TIMED_OUT),
+        ({"phase": "pull"}, Reason.PULL_FAILED),
+        ({"phase": "create"}, Reason.CREATE_FAILED),
+        ({"phase": "start", "exit_code": 127}, Reason.START_FAILED),
+        ({}, Reason.UNREPORTED),
+    ],
+)
+def test_an_exit_record_names_its_reason(record: dict[str, Any], reason: Reason) -> None:
+    assert ExitRecord.model_validate(record).reason is reason
