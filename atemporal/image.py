@@ -49,8 +49,10 @@ def normalise(text: str) -> str:
 
 def familiar(reference: str) -> str:
     """Return the short form a person would type: `docker.io/library/nginx:1.9` -> `nginx:1.9`."""
-    short = reference.removeprefix(f"{_DEFAULT_REGISTRY}/")
-    return short.removeprefix("library/") if short.startswith("library/") else short
+    path = reference.removeprefix(f"{_DEFAULT_REGISTRY}/")
+    # Not every reference can be shortened: `docker.io/quay.io/x` without its registry is another.
+    shorter = (path.removeprefix("library/"), path)
+    return next((short for short in shorter if normalise(short) == reference), reference)
 
 
 def _split(name: str) -> tuple[str, str]:

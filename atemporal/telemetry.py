@@ -41,8 +41,12 @@ UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no atte
 def configure(service: str, *, log_format: str = "auto", level: str = "info") -> None:
     """Set up logging of this process: structlog's own lines and the standard library's alike."""
     readable = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+
+    def named(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+        return {**line, "service": service}
+
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        named,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -69,8 +73,6 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(service=service)
 
 
 def logger(name: str) -> Any:

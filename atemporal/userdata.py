@@ -2,7 +2,9 @@
 
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
-for EC2 at launch, whatever callback address the deployment uses then.
+for EC2 at launch, whatever callback address the deployment uses then. The constant part takes less
+than half of `LIMIT` and base64 a third on top of the rest: 6,000 bytes of environment and command
+always fit.
 """
 
 from __future__ import annotations

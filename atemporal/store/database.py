@@ -15,11 +15,18 @@ from zlib import crc32
 
 import psycopg2
 from sqlalchemy import Connection, create_engine, func, select, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ResourceClosedError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ResourceClosedError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atemporal.errors import Unavailable
+from atemporal.errors import Invalid, Unavailable
+from atemporal.settings import PREFIX
 from atemporal.store.moves import DUE_CHANNEL
 
 _SERVER_LIMITS = (
@@ -27,17 +34,21 @@ _SERVER_LIMITS = (
     "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
 )
 
+_DRIVER = "postgresql+psycopg2"
+_NOT_OF_THIS_RELEASE = ("42P01", "42703")  # undefined table, undefined column
+
 
 class Database:
     """A pool of connections to one Postgres; safe to share between threads."""
 
     def __init__(self, url: str, *, application: str = "atemporal", pool_size: int = 10) -> None:
-        """Take a libpq or SQLAlchemy URL; nothing is connected yet."""
-        target = make_url(url)
-        if target.drivername in ("postgres", "postgresql"):
-            target = target.set(drivername="postgresql+psycopg2")
+        """Take a libpq or SQLAlchemy URL; nothing is connected yet.
+
+        Raises:
+            Invalid: the URL can not be read.
+        """
         self._engine = create_engine(
-            target,
+            _read_url(url),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
@@ -147,6 +158,18 @@ class Wakeups:
         self._connection.close()
 
 
+def _read_url(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or url.drivername not in ("postgres", "postgresql", _DRIVER):
+        # The text may hold a password, so it is not repeated.
+        why = "is not a URL like postgresql://user:password@host:5432/name"
+        raise Invalid({f"{PREFIX}DATABASE_URL": why})
+    return url.set(drivername=_DRIVER)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -157,6 +180,9 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(f"Postgres went away: {_first_line(error.orig)}") from error
+        if getattr(error.orig, "pgcode", None) in _NOT_OF_THIS_RELEASE:
+            what = _first_line(error.orig)
+            raise Unavailable(f"{what}: run `atemporal db upgrade` on this database") from error
         raise
 
 

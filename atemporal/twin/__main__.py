@@ -1,6 +1,7 @@
 """`python -m atemporal.twin --dir D`: the twin as a process; prints its URL, ends on SIGTERM.
 
-Its machines live on when it ends, as instances do when an API is away; `--power-off` ends them too.
+Its machines live on when it ends, as instances do when an API is away; `--power-off` ends them
+too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the twin knows, kept in files so that its own death loses nothing.
 
-Promise: what a call has answered is on disk, and a twin that starts on the same directory knows the
-same reservations, tokens, instances, states and tags. Layout:
+Promise: what a call has answered is on disk, and a twin that starts on the same directory knows
+the same reservations, tokens, instances, states and tags. Layout:
 
     reservations/<r-id>.json      one RunInstances call: token, parameters' digest, user-data, and its
                                   instances as launched; renaming this file into place is the commit
@@ -9,7 +9,8 @@ same reservations, tokens, instances, states and tags. Layout:
     instances/<i-id>/...          the machine's own files (see `host`)
 
 Files are replaced by rename, which survives the death of the process, not that of the host. A
-terminated instance is visible for an hour; a day later it is deleted, and with it the client token.
+terminated instance is visible for an hour; a day later it is deleted, and with it the client
+token.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ STATE_CODES = {
 
 VISIBLE_AFTER_TERMINATION_S = 3600.0
 TOKEN_AFTER_TERMINATION_S = 25 * 3600.0
+FORGET_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance; times are seconds since the epoch."""
+    """One instance; times are seconds since the epoch, `parameters` the call's without user-data."""
 
     id: str
     reservation_id: str
@@ -90,6 +92,7 @@ class Books:
         self._reservations: dict[str, Reservation] = {}
         self._instances: dict[str, Instance] = {}
         self._by_token: dict[tuple[str, str], Reservation] = {}
+        self._forget_again_at = clock() + FORGET_EVERY_S
         for path in sorted(self._reservation_files.glob("*.json")):
             self._remember(_reservation(json.loads(path.read_bytes())))
 
@@ -156,6 +159,9 @@ class Books:
         return ended is None or self._clock() - ended <= VISIBLE_AFTER_TERMINATION_S
 
     def _forget(self) -> None:
+        if self._clock() < self._forget_again_at:
+            return
+        self._forget_again_at = self._clock() + FORGET_EVERY_S
         oldest = self._clock() - TOKEN_AFTER_TERMINATION_S
         for reservation in list(self._reservations.values()):
             ids = [instance.id for instance in reservation.instances]
@@ -165,7 +171,7 @@ class Books:
                 del self._by_token[reservation.scope, reservation.token]
                 for instance_id in ids:
                     del self._instances[instance_id]
-                    shutil.rmtree(self.directory(instance_id))
+                    shutil.rmtree(self.directory(instance_id), ignore_errors=True)
 
 
 def order(instance: Instance) -> tuple[float, str]:

@@ -1,8 +1,8 @@
 """The calls of EC2's API that the twin answers: nested parameters in, nested answer out.
 
-Promise: `Calls.answer` is the one way in, for every request; so that is where whatever holds for all calls
-stands (DryRun, unknown actions), and where delays, throttles and failures can be put in front of
-them. A call that the twin does not have is `InvalidAction`, never a guess.
+Promise: `Calls.answer` is the one way in, for every request; so that is where whatever holds for
+all calls stands (DryRun, unknown actions), and where delays, throttles and failures can be put in
+front of them. A call that the twin does not have is `InvalidAction`, never a guess.
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ class Calls:
             for _, _, all_tags in changes:
                 check_tag_count(all_tags)
             for one, name, all_tags in changes:
-                self._books.change(one.id, **{name: all_tags})
+                changes_of: dict[str, Any] = {name: all_tags}
+                self._books.change(one.id, **changes_of)
         return {"return": True}
 
     def _describe_images(self, parameters: dict[str, Any]) -> dict[str, Any]:

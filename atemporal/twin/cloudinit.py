@@ -1,10 +1,10 @@
 """`#cloud-config` as Flatcar's coreos-cloudinit reads it: text in, files and units out.
 
-Promise: pure; what that program does with the keys `write_files` and `coreos.units` is done here the
-same way, and every other key is named in `ignored`, so that a machine can say what it did not do.
-Source: github.com/flatcar/coreos-cloudinit (config/config.go, config/file.go, config/unit.go): the
-first line decides, keys are spelled with underscores, a hyphenated key is passed over in silence
-there, and named here.
+Promise: pure; what that program does with the keys `write_files` and `coreos.units` is done here
+the same way, and every other key is named in `ignored`, so that a machine can say what it did not
+do. Source: github.com/flatcar/coreos-cloudinit (config/config.go, config/file.go, config/unit.go):
+the first line decides, keys are spelled with underscores, a hyphenated key is passed over in
+silence there, and named here.
 """
 
 from __future__ import annotations

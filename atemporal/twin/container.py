@@ -1,14 +1,16 @@
-"""`docker` on a machine when the host has no container engine: the command as a process of the host.
+"""`docker` on a machine when the host has no container engine: the command as a process of the
+host.
 
-Promise: what a job asks of its container it gets, but for the image, which is not run, and this is said
-on the machine's console and on the standard error of `docker start`, never in the job's own log. The
-job's command runs with exactly the environment given to `docker create` (and PATH) in an empty directory;
-its output is kept for `docker logs`, its end for `docker inspect` and `docker wait`. A container
-without a command can not be created: only the image would know what to run.
+Promise: what a job asks of its container it gets, but for the image, which is not run, and this is
+said on the machine's console and on the standard error of `docker start`, never in the job's own
+log. The job's command runs with exactly the environment given to `docker create` (and PATH) in an
+empty directory; its output is kept for `docker logs`, its end for `docker inspect` and `docker
+wait`. A container without a command can not be created: only the image would know what to run.
 
-A container is a directory under ROOT/var/lib/docker: `config.json`, `state.json`, `log`, `scratch/`
-and `lock`, which the container's monitor holds as long as it runs; so waiting for a container is
-waiting for that lock, and a monitor that was killed is not mistaken for a running one.
+A container is a directory under ROOT/var/lib/docker: `config.json`, `state.json`, `log`,
+`scratch/` and `lock`, which the container's monitor holds as long as it runs; so waiting for a
+container is waiting for that lock, and a monitor that was killed is not mistaken for a running
+one.
 """
 
 from __future__ import annotations
@@ -32,8 +34,14 @@ from atemporal.twin import dockerline, processes
 
 NEVER = "0001-01-01T00:00:00Z"
 _CREATED = {
-    **{"Status": "created", "Running": False, "ExitCode": 0, "OOMKilled": False, "Error": ""},
-    **{"Pid": 0, "StartedAt": NEVER, "FinishedAt": NEVER},
+    "Status": "created",
+    "Running": False,
+    "ExitCode": 0,
+    "OOMKilled": False,
+    "Error": "",
+    "Pid": 0,
+    "StartedAt": NEVER,
+    "FinishedAt": NEVER,
 }
 _FRAME = struct.Struct(">BI")
 _LOG_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}

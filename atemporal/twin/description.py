@@ -1,7 +1,7 @@
 """How instances look on the wire, and which filters DescribeInstances has.
 
-Promise: pure; an instance's facts go into EC2's names here only. A machine of the twin is reached on
-the loopback address, so that is its public address while it is pending or running; like EC2, an
+Promise: pure; an instance's facts go into EC2's names here only. A machine of the twin is reached
+on the loopback address, so that is its public address while it is pending or running; like EC2, an
 instance that is over has none.
 """
 

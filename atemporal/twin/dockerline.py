@@ -9,11 +9,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LONG = {
-    **{"-a": "--attach", "-d": "--detach", "-e": "--env", "-f": "--format", "-i": "--interactive"},
-    **{"-n": "--tail", "-p": "--publish", "-q": "--quiet", "-s": "--signal", "-t": "--time"},
+    "-a": "--attach",
+    "-d": "--detach",
+    "-e": "--env",
+    "-f": "--format",
+    "-i": "--interactive",
+    "-n": "--tail",
+    "-p": "--publish",
+    "-q": "--quiet",
+    "-s": "--signal",
+    "-t": "--time",
     "--timeout": "--time",
 }
+_ELSEWHERE = {
+    ("rm", "-f"): "--force",
+    ("logs", "-f"): "--follow",
+    ("ps", "-a"): "--all",
+    ("inspect", "-s"): "--size",
+    ("create", "-t"): "--tty",
+    ("run", "-t"): "--tty",
+}
 _WITHOUT_VALUE = {
+    *("--all", "--size", "--no-trunc"),
     *("--attach", "--detach", "--interactive", "--quiet", "--tty", "--rm", "--init", "--force"),
     *("--privileged", "--read-only", "--publish-all", "--timestamps", "--follow", "--volumes"),
     *("--no-healthcheck", "--oom-kill-disable", "--sig-proxy"),
@@ -42,7 +59,7 @@ class Line:
 
 
 def parse(words: Sequence[str]) -> Line:
-    """Read the words behind `docker`. In `rm`, `-f` is --force; elsewhere it is --format."""
+    """Read the words behind `docker`; what a one-letter option means depends on the verb."""
     rest = list(words)
     if rest[:1] == ["container"]:
         rest.pop(0)
@@ -55,7 +72,7 @@ def parse(words: Sequence[str]) -> Line:
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        name = "--force" if verb == "rm" and name == "-f" else _LONG.get(name, name)
+        name = _ELSEWHERE.get((verb, name)) or _LONG.get(name, name)
         if not equals:
             value = "true" if name in _WITHOUT_VALUE else (rest.pop(0) if rest else "")
         options.append((name, value))

@@ -1,8 +1,8 @@
 """Which container engine the machines of a twin use, and the `docker` that they find.
 
-Promise: `auto` takes docker, then podman, if it answers `info`; with neither, a job's command runs as a
-process of the host, and the machine says so. What an engine holds of a machine is found by its label
-and removed when the machine has ended.
+Promise: `auto` takes docker, then podman, if it answers `info`; with neither, a job's command runs
+as a process of the host, and the machine says so. What an engine holds of a machine is found by
+its label and removed when the machine has ended.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ def select(
     """
     chosen = list(things)
     for entry in listed(parameters.get("Filter"), "Filter"):
-        name = entry.get("Name", "") if isinstance(entry, dict) else ""
+        if not isinstance(entry, dict):
+            raise ApiError("InvalidParameterValue", "A filter has a Name and Values")
+        name = entry.get("Name", "")
         patterns = [_pattern(value) for value in listed(entry.get("Value"), "Filter.N.Value")]
         if not patterns:
             raise ApiError("InvalidParameterValue", f"The filter '{name}' has no values")

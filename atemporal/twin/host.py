@@ -1,13 +1,13 @@
 """The host of the machines: one thread an instance, from its launch to its end.
 
-Promise: a machine is a process of its own in a session of its own, so the death of the twin is nothing to
-it; a twin that starts again finds it by its lock and takes it back. When an instance is `terminated`,
-no process and no container of it is left, and its disk (`root/`) is deleted.
+Promise: a machine is a process of its own in a session of its own, so the death of the twin is
+nothing to it; a twin that starts again finds it by its lock and takes it back. When an instance is
+`terminated`, no process and no container of it is left, and its disk (`root/`) is deleted.
 
-Mechanism: the twin takes the lock of `instances/<id>/lock` and hands it down to the machine's process, so
-the lock is held exactly as long as that process lives, whoever started it; waiting for its end is
-waiting for the lock. To be signalled a process must have the id *and* the start time that
-`machine.json` says. A machine that ends without `ended.json` crashed: Server.InternalError.
+Mechanism: the twin takes the lock of `instances/<id>/lock` and hands it down to the machine's
+process, so the lock is held exactly as long as that process lives, whoever started it; waiting for
+its end is waiting for the lock. To be signalled a process must have the id *and* the start time
+that `machine.json` says. A machine that ends without `ended.json` crashed: Server.InternalError.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The machine images that the twin lists: Flatcar as its publisher does, so that a look-up by owner,
-name and date finds the newest stable one among others. No image is ever executed.
+"""The machine images that the twin lists: Flatcar as its publisher does, so that a look-up by
+owner, name and date finds the newest stable one among others. No image is ever executed.
 """
 
 from __future__ import annotations

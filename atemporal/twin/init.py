@@ -1,8 +1,9 @@
 """The first process of a machine, as far as the user-data can tell: units, timers, power-off.
 
 Promise: units are started one after the other in the order of the cloud-config, each waited for as
-systemd's start job is; a masked unit, a failed condition and a unit that can not be loaded are said
-on the console. A power-off stops every running unit, newest first, and is final: nothing starts after.
+systemd's start job is; a masked unit, a failed condition and a unit that can not be loaded are
+said on the console. A power-off stops every running unit, newest first, and is final: nothing
+starts after.
 """
 
 from __future__ import annotations

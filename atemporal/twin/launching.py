@@ -1,9 +1,10 @@
 """RunInstances: the parameters, the client token, and the instances that come of them.
 
-Promise: what is a client token's scope, when a repeated call is the same call, and what EC2 refuses is
-decided here and nowhere else. Sources: the EC2 developer guide's page on idempotency (a token is zonal when
-the request names a subnet or a zone, else regional; same token with other parameters is a
-mismatch; the token of a terminated instance is an error), the API reference of RunInstances.
+Promise: what is a client token's scope, when a repeated call is the same call, and what EC2
+refuses is decided here and nowhere else. Sources: the EC2 developer guide's page on idempotency (a
+token is zonal when the request names a subnet or a zone, else regional; same token with other
+parameters is a mismatch; the token of a terminated instance is an error), the API reference of
+RunInstances.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def run_instances(
             return _repeated(earlier, digest, books), False
         reservation_id = new_id("r")
         now = clock()
+        asked = {name: value for name, value in same.items() if name != "UserData"}
         instances = tuple(
             Instance(
                 id=new_id("i"),
@@ -77,7 +79,7 @@ def run_instances(
                 launched_at=now,
                 zone=zone,
                 private_ip=_private_ip(reservation_id, index),
-                parameters=same,
+                parameters=asked,
                 shutdown_behaviour=behaviour,
                 tags=tags.get("instance", {}),
                 volume_id=new_id("vol"),

@@ -1,10 +1,11 @@
-"""One machine of the twin: a process that boots on a user-data, runs it, and ends when powered off.
+"""One machine of the twin: a process that boots on a user-data, runs it, and ends when powered
+off.
 
 Promise: `python -m atemporal.twin.machine DIR` executes DIR/user-data under the root DIR/root and
-nowhere else: files of the cloud-config are written there, units run with that directory before every
-path that exists in it, and with its `usr/bin` first in PATH, where `docker`, `systemctl` and all that
-could power off the host have stand-ins. What the machine says on its console is in DIR/console, what
-its units print in DIR/journal/. SIGTERM is the power button.
+nowhere else: files of the cloud-config are written there, units run with that directory before
+every path that exists in it, and with its `usr/bin` first in PATH, where `docker`, `systemctl` and
+all that could power off the host have stand-ins. What the machine says on its console is in
+DIR/console, what its units print in DIR/journal/. SIGTERM is the power button.
 
 DIR holds `boot.json` (see `host`), and gets `machine.json` (this process, once it runs) and
 `ended.json` (once it has powered off by itself or by the button); without the latter it crashed.

@@ -1,9 +1,9 @@
 """`docker` on a machine when the host has a container engine: the real one, told machines apart.
 
 Promise: the words are handed to the host's engine, changed in three ways, because machines of the
-twin share one host: container names get the instance's id before them and a label with it (by which
-everything of a machine is found and removed); `--publish H:C` becomes a free port of the loopback
-address; and an image that the host has is not pulled again.
+twin share one host: container names get the instance's id before them and a label with it (by
+which everything of a machine is found and removed); `--publish H:C` becomes a free port of the
+loopback address; and an image that the host has is not pulled again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Processes of this host: who lives, who descends from whom, and how to end them all.
 
-Promise: a process is named by its id *and* its start time, so that an id that the host has given to
-another process since is never signalled. A machine's family is everything that descends from its
-first process or stands in its session, which a process leaves only by becoming a daemon; and daemons
-come back to the machine's process as children, where the host can do that (Linux).
-Reads /proc where there is one, else asks `ps`.
+Promise: a process is named by its id *and* its start time, so that an id that the host has given
+to another process since is never signalled. A machine's family is everything that descends from
+its first process or stands in its session, which a process leaves only by becoming a daemon; and
+daemons come back to the machine's process as children, where the host can do that (Linux). Reads
+/proc where there is one, else asks `ps`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +95,19 @@ def send_to(pid: int, started: str, number: signal.Signals) -> None:
 
 
 def kill_family(pid: int, started: str) -> None:
-    """Kill a family to the last member, whatever it forks meanwhile."""
-    while members := family(pid, started):
-        send(members, signal.SIGKILL)
+    """Kill a family to the last member and see it gone.
+
+    All are halted before the first is killed: a member that dies gives its children to the host's
+    first process, where nobody could tell any more whose they were.
+    """
+    halted: set[int] = set()
+    while members := set(family(pid, started)):
+        if members <= halted:
+            send(sorted(members), signal.SIGKILL)
+            time.sleep(0.002)
+        else:
+            send(sorted(members - halted), signal.SIGSTOP)
+            halted |= members
 
 
 def _table() -> list[Process]:

@@ -1,8 +1,9 @@
 """The twin as a server: EC2's API and the machines' metadata on one loopback port.
 
-Promise: `Twin(directory).start()` answers real SDKs (signatures are not verified) until `stop()`, and a twin
-that starts on the directory of one that was killed goes on where it was, on the same port if that
-is free, because running machines know their metadata service by it. One twin a directory.
+Promise: `Twin(directory).start()` answers real SDKs (signatures are not verified) until `stop()`,
+and a twin that starts on the directory of one that was killed goes on where it was, on the same
+port if that is free, because running machines know their metadata service by it. One twin a
+directory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import re
 import socket
+import socketserver
 import sys
 import threading
 import time
@@ -125,7 +127,8 @@ class _Running:
         pace: Pace,
         clock: Callable[[], float],
     ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        # User-data hold secrets.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         chosen = detect(engine)
         self._lock = (directory / "lock").open("w")
         try:
@@ -177,7 +180,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def server_bind(self) -> None:
         # The base class asks the resolver for the host's full name, which can take seconds.
         self.allow_reuse_address = True
-        http.server.socketserver.TCPServer.server_bind(self)  # type: ignore[attr-defined]
+        socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -220,15 +223,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         request_id = str(uuid.uuid4())
         try:
-            parameters = wire.parse(self.rfile.read(int(length)).decode())
+            parameters = wire.parse(self.rfile.read(int(length)).decode(errors="replace"))
             action = parameters.pop("Action", "")
             parameters.pop("Version", None)
             answer = self.server.calls.answer(action, parameters)
             status, body = 200, wire.render(action, request_id, answer)
         except wire.ApiError as error:
             status, body = error.status, wire.render_error(error, request_id)
-        except Exception:
-            # A client must get an answer; the fault is the twin's, and its log has it all.
+        except Exception:  # noqa: BLE001 - a client must get an answer; the log has it all
             _log.exception("the twin failed at a request")
             failure = wire.ApiError("InternalError", "An internal error has occurred", 500)
             status, body = 500, wire.render_error(failure, request_id)
@@ -242,7 +244,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """The metadata service's tokens."""
         self._ask_metadata("PUT")
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Requests are not logged: their parameters hold user-data."""
 
     def _ask_metadata(self, method: str) -> None:

@@ -1,9 +1,9 @@
 """One service as systemd runs it: commands in order, timeouts, results, and what runs at the end.
 
-Promise: ExecStartPre lines one by one, then the main process, then (if it had started) ExecStop, and
-ExecStopPost always, with SERVICE_RESULT, EXIT_CODE and EXIT_STATUS as systemd.exec(5) describes them.
-Each command leads a process group of its own; a stop or a timeout sends TERM to everything the
-command started and KILL after TimeoutStopSec.
+Promise: ExecStartPre lines one by one, then the main process, then (if it had started) ExecStop,
+and ExecStopPost always, with SERVICE_RESULT, EXIT_CODE and EXIT_STATUS as systemd.exec(5)
+describes them. Each command leads a process group of its own; a stop or a timeout sends TERM to
+everything the command started and KILL after TimeoutStopSec.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """systemd unit files: text in, a typed unit out; pure.
 
-Promise: what the twin runs of a unit is in `Service` or `Timer`; a directive that is not modelled and
-could change what happens is named in `notes`, a value that is not modelled is a `BadUnit`, and only
-what can make no difference here (descriptions, ordering, scheduling weights) is passed over.
+Promise: what the twin runs of a unit is in `Service` or `Timer`; a directive that is not modelled
+and could change what happens is named in `notes`, a value that is not modelled is a `BadUnit`, and
+only what can make no difference here (descriptions, ordering, scheduling weights) is passed over.
 Source: systemd.syntax(7), systemd.unit(5), systemd.service(5), systemd.timer(5), systemd.time(7).
 """
 

@@ -1,9 +1,9 @@
 """EC2's query protocol: form parameters in, XML out.
 
 Promise: `parse` and `render` know nothing of any call. Flattened names (`Filter.1.Value.2`) become
-nested dicts and lists, nested dicts and lists become XML (a list's elements are `<item>`), so that a
-call is a function from one to the other. A failure is an `ApiError`, whose code, text and HTTP status
-reach the client in EC2's error document.
+nested dicts and lists, nested dicts and lists become XML (a list's elements are `<item>`), so that
+a call is a function from one to the other. A failure is an `ApiError`, whose code, text and HTTP
+status reach the client in EC2's error document.
 """
 
 from __future__ import annotations

@@ -36,8 +36,14 @@ def client(url: str) -> EC2Client:
     )
 
 
-def cloud_config(*units: tuple[str, str], files: dict[str, str] | None = None) -> str:
+def cloud_config(
+    *units: tuple[str, str],
+    files: dict[str, str] | None = None,
+    idle: dict[str, str] | None = None,
+) -> str:
+    """A user-data that starts units in order; `idle` ones are there and not started."""
     entries = [{"name": name, "content": text, "command": "start"} for name, text in units]
+    entries += [{"name": name, "content": text} for name, text in (idle or {}).items()]
     written = [
         {"path": path, "content": text, "permissions": "0755"}
         for path, text in (files or {}).items()
@@ -78,6 +84,10 @@ def ended(ec2: EC2Client, instance_id: str, state: str = "terminated") -> Any:
         return instance if instance["State"]["Name"] == state else None
 
     return until(there)
+
+
+def booted(ec2: EC2Client, instance_id: str) -> None:
+    until(lambda: "all commands are carried out" in console(ec2, instance_id))
 
 
 def console(ec2: EC2Client, instance_id: str) -> str:
@@ -164,13 +174,9 @@ def test_the_metadata_service_knows_the_instance_and_wants_a_token(ec2: EC2Clien
 
 
 def test_a_timer_starts_its_service(ec2: EC2Client) -> None:
-    instance_id = launch(
-        ec2,
-        cloud_config(
-            ("off.service", "[Service]\nType=oneshot\nExecStart=/usr/bin/systemctl poweroff\n"),
-            ("off.timer", "[Timer]\nOnBootSec=200ms\n"),
-        ).replace("command: start\n    content: '[Service]", "content: '[Service]"),
-    )
+    timer = ("off.timer", "[Timer]\nOnBootSec=200ms\n")
+    service = "[Service]\nType=oneshot\nExecStart=/usr/bin/systemctl poweroff\n"
+    instance_id = launch(ec2, cloud_config(timer, idle={"off.service": service}))
 
     ended(ec2, instance_id)
 
@@ -335,7 +341,7 @@ def test_a_twin_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         for token in ("stays", "leaves", "terminated")
     )
     for instance_id in (stays, leaves, terminated):
-        until(lambda one=instance_id: "carried out" in console(first.ec2, one))
+        booted(first.ec2, instance_id)
     first.ec2.create_tags(Resources=[stays], Tags=[{"Key": "more", "Value": "later"}])
     first.ec2.terminate_instances(InstanceIds=[terminated])
     ended(first.ec2, terminated)

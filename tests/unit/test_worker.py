@@ -226,6 +226,17 @@ def test_a_refused_claim_never_runs_and_reports_nothing(
     assert machine.console == [f"atemporal: {REF.id} was not granted"]
 
 
+def test_a_machine_stopped_while_it_asks_reports_nothing(
+    machine: Machine, api: CallbackApi
+) -> None:
+    stopped: list[int] = []
+    api.before_answer = lambda call: stopped.append(machine.worker("report"))
+    api.answers["PATCH"] = [409]
+    machine.boot()
+    assert stopped == [0]
+    assert api.methods == ["PATCH"]
+
+
 def test_a_claim_without_an_answer_is_repeated_with_the_same_id(
     machine: Machine, api: CallbackApi
 ) -> None:

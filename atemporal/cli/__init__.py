@@ -1,0 +1,134 @@
+"""`atemporal`: the command line.
+
+Promise: it needs only the settings that the daemons have, speaks to Postgres itself, to EC2 for
+`instances` alone and to RabbitMQ for `broker declare` alone. Whatever goes wrong is told in a
+sentence on standard error, with an exit code that says what kind of thing it was.
+Mechanism: the table below is all that `--help` and completion need; a command's module is imported
+when the command is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from atemporal import __version__
+from atemporal.cli.output import clean
+from atemporal.cli.session import Session, output_option
+from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry, Unknown
+
+COMMANDS = {
+    "submit": ("jobs", "Submit a job: an image, an environment, a time."),
+    "list": ("jobs", "List jobs in the order of their submit."),
+    "show": ("jobs", "Show a job: what it is, its attempts, its history."),
+    "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
+    "logs": ("endings", "Print the end of a job's output."),
+    "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
+    "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
+    "instances": ("machines", "List the instances that EC2 has, and whose they are."),
+    "user-data": ("machines", "Print what an attempt's machine is told at its birth."),
+    "token": ("admin", "API tokens: make, list, revoke."),
+    "db": ("admin", "The database: bring it to this release."),
+    "broker": ("admin", "RabbitMQ: make the exchange and the queues."),
+    "config": ("admin", "Show the effective settings and where each comes from."),
+    "completion": ("admin", "Print the completion script of a shell."),
+    "up": ("local", "Run everything on this machine until Ctrl-C."),
+    "demo": ("local", "Run three jobs on this machine and show what happens."),
+}
+
+EXIT_CODES = """\b
+Exit codes:
+    0  done
+    1  refused, or it failed
+    2  wrong usage, or bad input
+    3  Postgres, RabbitMQ or EC2 does not answer now
+    4  no such job, attempt, token
+    5  conflict: what is there contradicts the request
+  130  interrupted
+`atemporal wait` has codes of its own, see its --help."""
+
+
+class Front(click.Group):
+    """The commands by the table, imported when called; errors by their class."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.COMMANDS[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing any."""
+        names = [
+            CompletionItem(name, help=about)
+            for name, (_, about) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn the project's errors into exit codes."""
+        session = ctx.ensure_object(Session)
+        try:
+            return super().invoke(ctx)
+        except AtemporalError as error:
+            tell(error, as_json=session.as_json)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+        finally:
+            session.close()
+
+
+def exit_code(error: AtemporalError) -> int:
+    """The exit code that says what kind of error it was."""
+    if isinstance(error, Invalid):
+        return 2
+    if isinstance(error, NotFound):
+        return 4
+    if isinstance(error, Conflict):
+        return 5
+    return 3 if isinstance(error, Retry | Unknown) else 1
+
+
+def tell(error: AtemporalError, *, as_json: bool) -> None:
+    """Print an error: one sentence, or one line for each bad field."""
+    fields = error.fields if isinstance(error, Invalid) else {}
+    if as_json:
+        record = {"error": str(error), **({"fields": fields} if fields else {})}
+        click.echo(json.dumps(record), err=True)
+    elif len(fields) > 1:
+        click.echo("atemporal: bad input", err=True)
+        for name, why in fields.items():
+            click.echo(f"  {name}: {clean(why)}", err=True)
+    else:
+        click.echo(f"atemporal: {clean(str(error))}", err=True)
+
+
+@click.command(
+    cls=Front, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES
+)
+@click.version_option(__version__, prog_name="atemporal")
+@output_option
+def main() -> None:
+    """Run a container at a given time, each on a brand-new EC2 instance of its own.
+
+    Settings are ATEMPORAL_* environment variables, the same that the daemons read; `atemporal
+    config` lists them. A job is named by its id or by an unambiguous end of it.
+    """

@@ -1,0 +1,172 @@
+"""Commands of an operator: token, db, broker, config, completion.
+
+Promise: each does one thing that may be repeated; a token's secret is shown once, when it is made,
+and other secrets never.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from atemporal.cli import output
+from atemporal.cli.output import instant, note
+from atemporal.cli.records import masked_setting, masked_url
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.settings import PREFIX, Settings
+from atemporal.store import api_tokens
+
+
+@click.group
+def token() -> None:
+    """API tokens: make, list, revoke.
+
+    Whoever calls the HTTP API from beyond loopback shows one: `Authorization: Bearer TOKEN`.
+    """
+
+
+@token.command
+@click.argument("name")
+@click.option("--scope", multiple=True, required=True, type=click.Choice(api_tokens.SCOPES))
+@output_option
+@pass_session
+def create(session: Session, name: str, scope: tuple[str, ...]) -> None:
+    """Make a token and print it; it can not be shown again."""
+    with session.begin() as tx:
+        secret = api_tokens.create(tx, name, scope)
+    if session.as_json:
+        output.show_json({"name": name, "scopes": list(scope), "token": secret})
+    else:
+        click.echo(secret)
+        note("keep it: only its hash is stored")
+
+
+@token.command("list")
+@output_option
+@pass_session
+def list_tokens(session: Session) -> None:
+    """List the tokens, without their secrets."""
+    with session.begin() as tx:
+        known = api_tokens.listing(tx)
+    if session.as_json:
+        output.show_json(
+            [
+                {"name": one.name, "scopes": one.scopes, "created_at": instant(one.created_at)}
+                for one in known
+            ]
+        )
+        return
+    rows = [(one.name, ",".join(one.scopes), instant(one.created_at)) for one in known]
+    output.table(("name", "scopes", "created"), rows)
+
+
+@token.command
+@click.argument("name")
+@output_option
+@pass_session
+def revoke(session: Session, name: str) -> None:
+    """Make a token worthless at once."""
+    with session.begin() as tx:
+        api_tokens.revoke(tx, name)
+    _done(session, {"revoked": name}, f"{name} revoked")
+
+
+@click.group
+def db() -> None:
+    """The database: bring it to this release."""
+
+
+@db.command
+@output_option
+@pass_session
+def upgrade(session: Session) -> None:
+    """Make the tables, or bring them to this release; what is there already is passed over."""
+    from atemporal.migrations import upgrade as apply
+
+    with session.begin():
+        pass  # says in a sentence when Postgres is away
+    url = session.settings.database_url.get_secret_value()
+    apply(url)
+    _done(session, {"upgraded": masked_url(url)}, f"{masked_url(url)} is at this release")
+
+
+@click.group
+def broker() -> None:
+    """RabbitMQ: make the exchange and the queues."""
+
+
+@broker.command
+@output_option
+@pass_session
+def declare(session: Session) -> None:
+    """Make the exchange and the queues, with a user that may configure."""
+    from atemporal.broker import declare as make
+
+    queues = make(session.settings.broker_url.get_secret_value())
+    _done(session, {"queues": queues}, "\n".join(queues))
+
+
+@click.command
+@output_option
+@pass_session
+def config(session: Session) -> None:
+    """Show the effective settings and where each comes from; secrets are masked."""
+    settings = session.settings
+    rows = [
+        {
+            "name": f"{PREFIX}{name.upper()}",
+            "value": masked_setting(getattr(settings, name)),
+            "source": "environment" if name in settings.model_fields_set else "default",
+            "description": field.description,
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+    if session.as_json:
+        output.show_json(rows)
+        return
+    output.table(("name", "value", "source", "description"), [_row(row) for row in rows])
+
+
+@click.command
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+        bash, zsh   eval "$(atemporal completion bash)"
+        fish        atemporal completion fish | source
+    """
+    from atemporal.cli import main
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(main, {}, "atemporal", "_ATEMPORAL_COMPLETE").source())
+
+
+def _done(session: Session, record: dict[str, Any], sentence: str) -> None:
+    if session.as_json:
+        output.show_json(record)
+    else:
+        click.echo(sentence)
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    value = row["value"]
+    if value is None:
+        text = ""
+    elif isinstance(value, list):
+        text = ",".join(value)
+    else:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+    return (row["name"], text, row["source"], row["description"] or "")
+
+
+COMMANDS = {
+    "token": token,
+    "db": db,
+    "broker": broker,
+    "config": config,
+    "completion": completion,
+}

@@ -1,0 +1,109 @@
+"""The kinds of values that commands take: durations, instants, NAME=VALUE, an end of a job's id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
+from uuid import UUID
+
+import click
+
+from atemporal import environment
+from atemporal.clock import parse_duration, parse_utc
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from atemporal.model import Attempt, Job
+
+
+def duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """An option's callback: seconds, or like 30s, 10m, 1h30m, 2d, as whole seconds."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def instant(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> datetime | None:
+    """An option's callback: an ISO 8601 time, in UTC unless it says another offset."""
+    try:
+        return None if text is None else parse_utc(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def pairs(words: Iterable[str], option: str) -> dict[str, str]:
+    """Read words NAME=VALUE.
+
+    Raises:
+        BadParameter: a word has no `=`.
+    """
+    read: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word!r} has no '='; write NAME=VALUE", param_hint=option)
+        read[name] = value
+    return read
+
+
+def read_environment(files: Iterable[TextIO], words: Iterable[str]) -> dict[str, str]:
+    """Read env files, then words: NAME=VALUE, or NAME alone to take the caller's own value.
+
+    Raises:
+        BadParameter: a bad line of a file, or a name that the caller's environment has not.
+    """
+    env: dict[str, str] = {}
+    for file in files:
+        try:
+            env |= environment.parse_lines(file.read())
+        except UnicodeDecodeError:
+            raise click.BadParameter(
+                f"{file.name} is not UTF-8 text", param_hint="--env-file"
+            ) from None
+        except ValueError as error:
+            raise click.BadParameter(f"{file.name}: {error}", param_hint="--env-file") from None
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and name not in os.environ:
+            raise click.BadParameter(
+                f"{name} is not in your environment; write {name}=VALUE, or export it",
+                param_hint="-e",
+            )
+        env[name] = value if equals else os.environ[name]
+    return env
+
+
+def resolve(tx: Connection, words: Iterable[str]) -> list[UUID]:
+    """Find the jobs that the words name, each once, in their order.
+
+    Raises:
+        NotFound: one names none, or more than one.
+    """
+    from atemporal.store import jobs
+
+    return list(dict.fromkeys(jobs.resolve(tx, word) for word in words))
+
+
+def attempt_of(job: Job, number: int | None) -> Attempt:
+    """The attempt with that number, or the last one.
+
+    Raises:
+        NotFound: there is none; the message says why.
+    """
+    from atemporal.errors import NotFound
+
+    if not job.attempts:
+        raise NotFound(f"job {job.id} is {job.state}: no attempt has been begun yet")
+    if number is None:
+        return job.attempts[-1]
+    for attempt in job.attempts:
+        if attempt.number == number:
+            return attempt
+    known = ", ".join(str(attempt.number) for attempt in job.attempts)
+    raise NotFound(f"job {job.id} has no attempt {number}; there is {known}")

@@ -1,0 +1,144 @@
+"""Commands about the end of jobs: wait, logs.
+
+Promise: `wait` exits as the job did, so that a shell script can treat a job on a machine of its own
+like a program of its own; once the jobs were found it outlives an outage of Postgres. `logs` says
+why there is nothing when there is nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+import click
+
+from atemporal.cli import output, records
+from atemporal.cli.arguments import attempt_of, duration, resolve
+from atemporal.cli.jobs import ending
+from atemporal.cli.output import note
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.errors import Unavailable
+from atemporal.model import Attempt, Job
+from atemporal.states import AttemptState, JobState, Outcome
+from atemporal.store import jobs
+
+TIMED_OUT = 124
+NO_EXIT_CODE = 125
+# Nothing announces the end of one job to one reader, so it is looked for: soon at first, because many
+# jobs are short, and calmly later.
+_LOOK_EVERY_S = (0.2, 2.0)
+
+
+@click.command
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--timeout", callback=duration, metavar="DURATION", help="How long to wait; else for ever."
+)
+@output_option
+@pass_session
+def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
+    """Wait until all the jobs have finished, and exit as they did.
+
+    \b
+    Exit codes: the job's own (of several jobs: the first, in the order given, that is not 0), or
+        124  the job ran into its time limit, or --timeout passed
+        125  it has no exit code: cancelled, lost, or its machine failed
+    and those of every command while looking for the jobs.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    with session.begin() as tx:
+        waiting = resolve(tx, ids)
+    ended: dict[UUID, Job] = {}
+    pause, away = _LOOK_EVERY_S[0], False
+    while True:
+        try:
+            fresh = _finished(session, [one for one in waiting if one not in ended])
+            away = False
+        except Unavailable as error:
+            if not away:
+                note(f"{error}; waiting for it to come back")
+            fresh, away = [], True
+        for job in fresh:
+            ended[job.id] = job
+            if not session.as_json:
+                click.echo(_sentence(job))
+        left = None if until is None else until - time.monotonic()
+        if len(ended) == len(waiting) or (left is not None and left <= 0):
+            break
+        time.sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 1.3, _LOOK_EVERY_S[1])
+    codes = [exit_code(ended[one]) if one in ended else TIMED_OUT for one in waiting]
+    if session.as_json:
+        output.show_json([records.of_job(ended[one]) for one in waiting if one in ended])
+    if len(ended) < len(waiting):
+        note(f"{len(waiting) - len(ended)} of {len(waiting)} jobs have not finished in time")
+    click.get_current_context().exit(next((code for code in codes if code), 0))
+
+
+@click.command
+@click.argument("job_id", metavar="ID")
+@click.option("--attempt", type=int, help="Which attempt, if not the last.")
+@output_option
+@pass_session
+def logs(session: Session, job_id: str, attempt: int | None) -> None:
+    """Print the end of a job's output: the last 32 KiB of an attempt that has ended.
+
+    Exits with 1 when there is none yet.
+    """
+    with session.begin() as tx:
+        job = jobs.get(tx, jobs.resolve(tx, job_id))
+    tried = attempt_of(job, attempt)
+    why = _why_nothing(job, tried)
+    if session.as_json:
+        text = records.log_text(tried)
+        answer = {"id": str(job.id), "attempt": tried.number, "log_tail": text, "why": why}
+        output.show_json(answer)
+    elif tried.log_tail:
+        click.echo(tried.log_tail, nl=False)
+    if why:
+        note(why)
+        click.get_current_context().exit(0 if _over(tried) else 1)
+
+
+def exit_code(job: Job) -> int:
+    """What `wait` exits with for a finished job."""
+    if job.outcome is Outcome.SUCCEEDED:
+        return 0
+    if job.outcome is Outcome.TIMED_OUT:
+        return TIMED_OUT
+    if job.outcome is Outcome.FAILED and job.exit_code is not None:
+        # Out of memory can be the end of a program that still exits with 0.
+        return job.exit_code or 1
+    return NO_EXIT_CODE
+
+
+def _finished(session: Session, ids: list[UUID]) -> list[Job]:
+    with session.begin() as tx:
+        found = [jobs.get(tx, job_id) for job_id in ids]
+    return [job for job in found if job.state is JobState.FINISHED]
+
+
+def _sentence(job: Job) -> str:
+    with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+    return f"{job.id} {ending(job)} ({job.reason}){with_code}"
+
+
+def _over(attempt: Attempt) -> bool:
+    return attempt.state in (AttemptState.EXITED, AttemptState.CLOSED)
+
+
+def _why_nothing(job: Job, attempt: Attempt) -> str | None:
+    if attempt.log_tail:
+        return None
+    if not _over(attempt):
+        return (
+            f"attempt {attempt.number} is {attempt.state}: the end of its output is kept when "
+            f"it ends; `atemporal wait {job.id}` waits for that"
+        )
+    if attempt.exit_code is not None:
+        return f"attempt {attempt.number} printed nothing"
+    because = f": {attempt.detail}" if attempt.detail else ""
+    return f"attempt {attempt.number} left no output ({attempt.reason}{because})"
+
+
+COMMANDS = {"wait": wait, "logs": logs}

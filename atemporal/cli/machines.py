@@ -1,0 +1,158 @@
+"""Commands about machines: instances, user-data.
+
+Promise: `instances` puts what EC2 shows beside what the books say, so that an instance nobody
+accounts for, and one that is missing, stand out; it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from atemporal import tokens, userdata
+from atemporal.cli import output, records
+from atemporal.cli.arguments import attempt_of
+from atemporal.cli.output import distance, instant, note
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.cloud import Cloud, Instance
+from atemporal.errors import Refused
+from atemporal.model import Attempt, AttemptRef
+from atemporal.store import attempts, jobs
+from atemporal.store.database import server_time
+
+
+@click.command
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also those that have ended, which EC2 shows for about an hour.",
+)
+@output_option
+@pass_session
+def instances(session: Session, everything: bool) -> None:
+    """List the instances that EC2 has, and whose they are.
+
+    \b
+    The column BOOKS is the state of the attempt that an instance belongs to, or
+        unknown  no attempt accounts for it
+        other    its attempt belongs to another instance
+    The state `absent` marks an attempt's instance that EC2 does not list.
+    """
+    # The cloud first: what is in its answer was in the books before.
+    with Cloud(session.settings) as cloud:
+        listed = cloud.all()
+    with session.begin() as tx:
+        books = {one.ref: one for one in attempts.still_open(tx)}
+        named = [one.ref for one in listed if one.ref and one.ref not in books]
+        books.update(attempts.many(tx, named))
+        now = server_time(tx)
+    present = {one.id for one in listed}
+    rows = [_seen(one, books) for one in listed if everything or not one.gone]
+    rows += [
+        _absent(one)
+        for one in books.values()
+        if one.instance_id and one.instance_id not in present and one.closed_at is None
+    ]
+    if session.as_json:
+        output.show_json(rows)
+        return
+    person = output.for_terminal()
+    output.table(
+        ("instance", "state", "books", "job", "attempt", "type", "address", "launched"),
+        [_line(row, now, person) for row in rows],
+    )
+
+
+@click.command("user-data")
+@click.argument("job_id", metavar="ID")
+@click.option("--attempt", type=int, help="Which attempt, if not the last.")
+@click.option("--reveal", is_flag=True, help="The very bytes, with the token and the environment.")
+@output_option
+@pass_session
+def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) -> None:
+    """Print what an attempt's machine is told at its birth.
+
+    The callback token and the environment's values are masked, inside the base64 too, unless
+    --reveal is given, which needs the callback keys of the daemons.
+    """
+    with session.begin() as tx:
+        job = jobs.get(tx, jobs.resolve(tx, job_id))
+    tried = attempt_of(job, attempt)
+    spec = job.spec
+    if reveal:
+        token = _token(session, tried)
+    else:
+        token = records.MASK
+        spec = spec.model_copy(update={"env": records.masked_env(spec.env, reveal=False)})
+    rendered = userdata.render(tried.ref, spec, tried.launch, token)
+    if session.as_json:
+        answer = {"id": str(job.id), "attempt": tried.number, "masked": not reveal}
+        output.show_json({**answer, "user_data": rendered.decode()})
+        return
+    if not reveal:
+        note("the token and the environment's values are masked; --reveal shows the very bytes")
+    click.echo(rendered, nl=False)
+
+
+def _token(session: Session, attempt: Attempt) -> str:
+    settings = session.settings
+    try:
+        return tokens.mint(
+            settings.keys, attempt.launch.key_id, settings.deployment, attempt.ref.id
+        )
+    except KeyError:
+        raise Refused(
+            f"the callback key {attempt.launch.key_id!r} that this attempt was launched with is not "
+            "among ATEMPORAL_CALLBACK_KEYS"
+        ) from None
+
+
+def _seen(instance: Instance, books: Mapping[AttemptRef, Attempt]) -> dict[str, Any]:
+    attempt = books.get(instance.ref) if instance.ref else None
+    if attempt is None:
+        standing = "unknown"
+    elif attempt.instance_id not in (None, instance.id):
+        standing = "other"
+    else:
+        standing = str(attempt.state)
+    return {
+        "instance": instance.id,
+        "state": instance.state,
+        "state_reason": instance.state_reason,
+        "books": standing,
+        "job": str(instance.ref.job_id) if instance.ref else None,
+        "attempt": instance.ref.number if instance.ref else None,
+        "type": attempt.launch.instance_type if attempt else None,
+        "address": instance.public_dns or instance.public_ip or instance.private_ip,
+        "launched_at": instant(instance.launched_at) or None,
+    }
+
+
+def _absent(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "instance": attempt.instance_id,
+        "state": "absent",
+        "state_reason": None,
+        "books": str(attempt.state),
+        "job": str(attempt.job_id),
+        "attempt": attempt.number,
+        "type": attempt.launch.instance_type,
+        "address": None,
+        "launched_at": instant(attempt.launched_at) or None,
+    }
+
+
+def _line(row: Mapping[str, Any], now: datetime, person: bool) -> tuple[str, ...]:
+    launched, job = row["launched_at"] or "", row["job"] or ""
+    if person:
+        launched = distance(datetime.fromisoformat(launched), now) if launched else ""
+        job = job[-12:]
+    middle = (str(row[name] or "") for name in ("attempt", "type", "address"))
+    return (row["instance"], row["state"], row["books"], job, *middle, launched)
+
+
+COMMANDS = {"instances": instances, "user-data": user_data}

@@ -1,0 +1,111 @@
+"""How answers look: tables for a terminal, aligned columns for a pipe, JSON for a program.
+
+Promise: what other people have put into a job (labels, commands, details) can not steer the
+terminal: control characters are shown, not sent.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from atemporal.clock import format_utc
+
+_SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """Tell the reader something that is not the answer: on standard error."""
+    click.echo(f"atemporal: {clean(text)}", err=True)
+
+
+def for_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout.isatty()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under their columns' names; no rows, no names."""
+    if not rows:
+        return
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if for_terminal():
+        _rich_table(columns, cells)
+        return
+    for line in aligned([[name.upper() for name in columns], *cells]):
+        click.echo(line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay cells out in columns, two spaces apart; an empty cell is a dash."""
+    filled = [[cell or "-" for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*filled, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in filled
+    ]
+
+
+def clean(text: str) -> str:
+    """Show control characters as escapes, so that the text stays one harmless line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def instant(at: datetime | None) -> str:
+    """Write an instant, or nothing."""
+    return format_utc(at) if at else ""
+
+
+def distance(at: datetime | None, now: datetime) -> str:
+    """Write how far away an instant is: `in 5m`, `2h03m ago`."""
+    if at is None:
+        return ""
+    seconds = (at - now).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Write a duration in its two largest units: `48s`, `5m07s`, `3d04h`."""
+    whole = int(seconds)
+    for (unit, size), (smaller, part) in zip(_SPANS, [*_SPANS[1:], ("s", 1)], strict=True):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size}{unit}{rest:02d}{smaller}"
+    return f"{whole}s"
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        grid.add_column(name, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
+    Console().print(grid)
+
+
+_STYLES = {
+    "running": "cyan",
+    "warming": "yellow",
+    "queued": "yellow",
+    "succeeded": "green",
+    "failed": "red",
+    "timed_out": "red",
+    "lost": "red",
+    "unknown": "red",
+    "absent": "red",
+}

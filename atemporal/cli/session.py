@@ -1,0 +1,91 @@
+"""One call of the CLI: its settings, its database, and how it answers.
+
+Promise: nothing is read or connected before a command needs it, so `--help` and a mistyped option
+never fail for a wrong setting; what was opened is closed when the command ends.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from atemporal.settings import Settings
+    from atemporal.store.database import Database
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Session:
+    """What the commands of one call share; `as_json` is whether the answer is for a program."""
+
+    def __init__(self) -> None:
+        self.as_json = False
+        self._database: Database | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, the same that the daemons read.
+
+        Raises:
+            Invalid: a variable's value is wrong.
+        """
+        from atemporal.settings import load
+
+        return load()
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Open a transaction.
+
+        Raises:
+            Unavailable: Postgres does not answer.
+        """
+        if self._database is None:
+            from atemporal.store.database import Database
+
+            url = self.settings.database_url.get_secret_value()
+            self._database = Database(url, application="atemporal cli", pool_size=1)
+        with self._database.begin() as tx:
+            yield tx
+
+    @property
+    def actor(self) -> str:
+        """Who is written into the history."""
+        try:
+            return f"cli:{getpass.getuser()}"
+        except (KeyError, OSError):  # no name for this user id, as in a container
+            return f"cli:{os.getuid()}"
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._database is not None:
+            self._database.dispose()
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def output_option(command: F) -> F:
+    """Add `-o`; it may stand before or behind the command's name."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        expose_value=False,
+        callback=_choose_output,
+        help="Answer for people (a table on a terminal) or as JSON.",
+    )(command)
+
+
+def _choose_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).as_json = value == "json"

@@ -1,0 +1,134 @@
+"""What a client is told when something is wrong: `{"error": ...}`, and `fields` for bad input.
+
+Promise: every failure has a status and a sentence for its reader; no traceback, no address and no
+setting of ours is in it. What went wrong behind the API is in the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from atemporal.errors import (
+    AtemporalError,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from atemporal.telemetry import logger
+
+_log = logger("api")
+
+
+class TooLarge(Refused):
+    """The body has more bytes than are read."""
+
+
+class Forbidden(Denied):
+    """We know who calls, and it may not do this."""
+
+
+class InvalidTransition(Conflict):
+    """A machine asked for a move that its attempt's state does not allow."""
+
+
+class Problem(BaseModel):
+    """Why a call was refused."""
+
+    error: str = Field(examples=["image: Field required"])
+    fields: dict[str, str] | None = Field(default=None, description="each bad field, and why")
+    differs: dict[str, str] | None = Field(
+        default=None, description="how the job that has this key is another one"
+    )
+
+
+# The first class that fits decides.
+_STATUS: tuple[tuple[type[AtemporalError], HTTPStatus], ...] = (
+    (Invalid, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (InvalidTransition, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Conflict, HTTPStatus.CONFLICT),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (Denied, HTTPStatus.UNAUTHORIZED),
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+_DESCRIPTIONS = {
+    HTTPStatus.UNAUTHORIZED: "no token, or a wrong one",
+    HTTPStatus.FORBIDDEN: "the token does not allow this",
+    HTTPStatus.NOT_FOUND: "there is no such job",
+    HTTPStatus.CONFLICT: "the job's state or specification contradicts the call",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is too large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "bad input, or a transition that the state does not allow",
+    HTTPStatus.SERVICE_UNAVAILABLE: "the database does not answer; try again",
+}
+
+
+def possible(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The failures of a call, for its documentation."""
+    always = HTTPStatus.SERVICE_UNAVAILABLE
+    return {
+        status.value: {"model": Problem, "description": _DESCRIPTIONS[status]}
+        for status in (*statuses, always)
+    }
+
+
+def problem(
+    status: HTTPStatus,
+    error: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **more: Mapping[str, str],
+) -> Response:
+    """Build the answer. What a client sent may be in it, in ASCII: not all text is valid UTF-8."""
+    body = json.dumps({"error": error, **more})
+    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of a call one of these answers."""
+    app.add_exception_handler(AtemporalError, _on_ours)
+    app.add_exception_handler(RequestValidationError, _on_bad_parameter)
+    app.add_exception_handler(HTTPException, _on_framework)
+
+
+async def _on_ours(_request: Request, error: Exception) -> Response:
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    if isinstance(error, Unavailable):
+        _log.warning("unavailable", error=str(error))
+        return problem(
+            status, "the database does not answer; try again soon", headers={"Retry-After": "1"}
+        )
+    if isinstance(error, Invalid):
+        return problem(status, str(error), fields=error.fields)
+    headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None
+    return problem(status, str(error), headers=headers)
+
+
+async def _on_bad_parameter(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = {str(item["loc"][1]): str(item["msg"]) for item in error.errors()}
+    return await _on_ours(_request, Invalid(fields))
+
+
+async def _on_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    texts = {
+        HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; /docs shows what there is",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; see /docs",
+    }
+    return problem(status, texts.get(status, error.detail), headers=error.headers)

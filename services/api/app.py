@@ -1,0 +1,89 @@
+"""The application: all calls put together, and the small ones themselves.
+
+Promise: `GET /` and `/healthz` answer while the database is away, so that a load balancer keeps the
+API and its clients get clear answers; `/readyz` says whether the database answers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import Depends, FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from atemporal import __version__
+from atemporal.clock import format_utc
+from atemporal.settings import Settings
+from atemporal.store.database import Database
+from services.api import answers, callbacks, jobs
+from services.api.auth import Gate
+from services.api.edge import Edge
+from services.api.wakes import Wakes
+
+ABOUT = """
+Run a container at a given time, each on a brand-new EC2 instance of its own, gone when it ends.
+
+Every path also answers with the suffix `.json`. What is wrong with a call is said in
+`{"error": ...}`, with `fields` for bad input.
+"""
+
+
+def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
+    """Put the application together.
+
+    Raises:
+        Invalid: the settings have no callback key.
+    """
+    app = FastAPI(
+        title="atemporal",
+        version=__version__,
+        description=ABOUT,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    gate = Gate(settings, database)
+    reader = [Depends(gate.needs("read"))]
+    app.include_router(jobs.router(database, gate, wakes))
+    app.include_router(callbacks.router(settings, database, wakes))
+
+    @app.get("/", tags=["service"], summary="Who is there, and what time it is")
+    async def home() -> dict[str, str]:
+        """The server's clock in UTC; also a load balancer's health check."""
+        return {
+            "message": "atemporal runs containers at their time; /docs shows how to ask",
+            "now": format_utc(datetime.now(UTC)),
+        }
+
+    @app.get("/healthz", tags=["service"], summary="Does the process work?")
+    async def healthz() -> dict[str, bool]:
+        """Always 200: an answer is the proof."""
+        return {"ok": True}
+
+    @app.get("/readyz", tags=["service"], summary="Can it serve?", responses=answers.possible())
+    def readyz() -> dict[str, bool]:
+        """503 while the database does not answer; the broker may be away."""
+        database.ping()
+        return {"ok": True}
+
+    @app.get("/metrics", tags=["service"], summary="For Prometheus", dependencies=reader)
+    async def metrics() -> Response:
+        """All metrics of this process, as text."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    # Without its suffix, which is taken off every path.
+    @app.get("/openapi", include_in_schema=False, dependencies=reader)
+    async def openapi() -> dict[str, object]:
+        return app.openapi()
+
+    @app.get("/docs", include_in_schema=False, dependencies=reader)
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json", title="atemporal", swagger_favicon_url="data:,"
+        )
+
+    answers.install(app)
+    app.add_middleware(Edge)
+    return app

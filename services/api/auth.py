@@ -1,0 +1,96 @@
+"""Who may call: API tokens with scopes, unless the API is open.
+
+Promise: listening on loopback, or told to by `api_open`, the API asks for no token. Everywhere else
+each call but the public ones (`GET /`, the probes, the machines' callbacks, which carry their own
+token) needs one that allows it. A web page of another host gets nothing out of an open API: a
+browser names the page that makes it call, and such calls are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from atemporal.errors import Denied
+from atemporal.settings import Settings
+from atemporal.store import api_tokens
+from atemporal.store.database import Database
+from services.api.answers import Forbidden
+
+ANYBODY = "api"
+
+bearer = HTTPBearer(
+    auto_error=False,
+    description="An API token (`atemporal token create`); not needed on loopback.",
+)
+Guard = Callable[..., Any]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether the name or address is surely this machine's own, for its own programs only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Gate:
+    """The check before every call that is not public."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        """Decide once, by the address the API listens on, whether tokens are needed."""
+        self._database = database
+        self._open = settings.api_open
+        self._local = is_loopback(settings.api_host)
+
+    def needs(self, scope: str) -> Guard:
+        """Return the dependency that lets a call with `scope` pass and says who it is, for the audit.
+
+        Raises (when called):
+            Denied: no token, or an unknown one.
+            Forbidden: the token does not have the scope; or a page of another host calls.
+        """
+        if self._open:
+            return _open_to_all
+        if self._local:
+            return _open_to_this_machine
+
+        def holder(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> str:
+            if given is None:
+                raise Denied("this call needs an API token: Authorization: Bearer atp_...")
+            with self._database.begin() as tx:
+                token = api_tokens.find(tx, given.credentials)
+            if token is None:
+                raise Denied("there is no such API token")
+            if not token.allows(scope):
+                raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
+            return f"api:{token.name}"
+
+        return holder
+
+
+async def _open_to_all() -> str:
+    return ANYBODY
+
+
+async def _open_to_this_machine(request: Request) -> str:
+    origin = request.headers.get("origin")
+    if origin is not None and not is_loopback(_host(origin)):
+        raise Forbidden(
+            "a page of another host may not use this API, which is open to this machine"
+        )
+    return ANYBODY
+
+
+def _host(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,91 @@
+"""Request bodies: read up to a limit, then understood as a form or as JSON.
+
+Promise: no more than `LIMIT` bytes of a body are ever held. What `curl -d` sends is understood as it
+is: newlines and `+` unescaped in a form's values, or JSON under the name of a form.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+
+from atemporal.errors import Invalid
+from atemporal.messages import BODY_LIMIT
+from services.api.answers import TooLarge
+
+LIMIT = BODY_LIMIT
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+
+async def whole(request: Request) -> bytes:
+    """Return the body.
+
+    Raises:
+        TooLarge: it has more than `LIMIT` bytes; the rest was not read.
+    """
+    body = await whole_or_none(request)
+    if body is None:
+        raise TooLarge(f"the body has more than {LIMIT} bytes")
+    return body
+
+
+async def whole_or_none(request: Request) -> bytes | None:
+    """Return the body; None when it has more than `LIMIT` bytes, the rest of which was not read."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > LIMIT:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LIMIT:
+            return None
+    return bytes(body)
+
+
+def fields(body: bytes, content_type: str) -> dict[str, Any]:
+    """Read the fields of a form or of a JSON object.
+
+    Raises:
+        Invalid: it is neither.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    # `curl -d '{...}'` calls JSON a form; no form of ours begins with a brace.
+    if kind == JSON or kind.endswith("+json") or body.lstrip().startswith(b"{"):
+        return json_object(body)
+    if kind in (FORM, ""):
+        return _form(body)
+    raise Invalid({"body": f"is {kind}; send {JSON} or {FORM}"})
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Invalid({"body": "is not JSON"}) from None
+    if not isinstance(value, dict):
+        raise Invalid({"body": "is JSON, but not an object of fields"})
+    return value
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=100
+        )
+    except ValueError:
+        raise Invalid({"body": "is not a form of up to 100 fields in UTF-8"}) from None
+    form: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in form:
+            raise Invalid({name: "given more than once"})
+        form[name] = value
+    return form

@@ -1,0 +1,79 @@
+"""A machine's last words, read as well as they can be.
+
+Promise: an end that was reported with the right token is never lost for a fault in the record. A
+field that can not be read is left out and the others count; a log that is too long is cut to its
+end; with no readable record at all the end is `unreported`, exactly as without a body. To refuse it
+instead would make the machine ask again what can only be refused again, and would leave an attempt
+running that is known to have ended. What was left out is in the attempt's `detail`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from atemporal.errors import Conflict, Invalid
+from atemporal.model import LOG_TAIL_LIMIT, Attempt, ExitRecord
+from atemporal.states import Reason
+from services.api import bodies
+
+
+class Exit(NamedTuple):
+    """What is known of an end; `said` is the record as it came."""
+
+    record: ExitRecord | None
+    detail: str | None
+    said: dict[str, Any]
+
+    @property
+    def reason(self) -> Reason:
+        """Why the attempt ended."""
+        return self.record.reason if self.record else Reason.UNREPORTED
+
+    def check_speaks_for(self, attempt: Attempt) -> None:
+        """Refuse the word of a machine that is not the one that runs the attempt.
+
+        The words are compared as they came: one too odd to be read is not the right one either.
+
+        Raises:
+            Conflict: the attempt is claimed by, or belongs to, another machine.
+        """
+        claim, instance_id = self.said.get("claim"), self.said.get("instance_id")
+        if attempt.claim is not None and claim is not None and claim != attempt.claim:
+            raise Conflict("another machine has claimed this attempt")
+        known = attempt.instance_id
+        if known is not None and instance_id is not None and instance_id != known:
+            raise Conflict(f"this attempt belongs to instance {known}")
+
+
+def read(body: bytes | None) -> Exit:
+    """Read the body of an exit callback; None stands for one that was too large to be read."""
+    if body is None:
+        return Exit(None, f"its exit record has more than {bodies.LIMIT} bytes", {})
+    if not body.strip():
+        return Exit(None, None, {})
+    try:
+        said = bodies.json_object(body)
+    except Invalid as error:
+        return Exit(None, f"its exit record can not be read: {error}", {})
+    try:
+        return Exit(ExitRecord.model_validate(said), None, said)
+    except ValidationError as error:
+        bad = sorted({str(item["loc"][0]) for item in error.errors(include_input=False)})
+    kept = {name: value for name, value in said.items() if name not in bad}
+    if "log_tail" in bad:
+        kept["log_tail"] = _end_of(said["log_tail"])
+    record = ExitRecord.model_validate(kept)
+    return Exit(record, f"its exit record was damaged in: {', '.join(bad)}", said)
+
+
+def _end_of(log_tail: Any) -> bytes:
+    """The end of a log that is too long, base64-encoded again; nothing if it can not be read."""
+    try:
+        log = base64.b64decode(log_tail)
+    except (TypeError, ValueError, binascii.Error):
+        return b""
+    return base64.b64encode(log[-LOG_TAIL_LIMIT:])

@@ -1,0 +1,164 @@
+"""Jobs, for clients: submit, look, cancel, retry.
+
+Promise: an acknowledged submit is committed; submitting again with the same key gives the same job,
+and with another specification is refused with what differs; what is refused changes nothing.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BeforeValidator, Field
+
+from atemporal.errors import Invalid, NotFound
+from atemporal.states import JobState, Reason
+from atemporal.store import jobs
+from atemporal.store.database import Database
+from atemporal.telemetry import ENDED, SUBMITS, logger
+from services.api import bodies, submission
+from services.api.answers import possible, problem
+from services.api.auth import Gate
+from services.api.views import JobPage, JobView, job_view, page_view
+from services.api.wakes import Wakes
+
+PAGE = 1000
+
+_DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND)
+_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+_SUBMIT = possible(
+    *_DENIALS,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+# `?limit=` is what a form sends for a field left empty.
+_Limit = Annotated[int, Field(ge=1, le=PAGE)]
+_or_absent = BeforeValidator(lambda value: value or None)
+
+
+async def path_id(job_id: str) -> UUID:
+    """The job's id in the path.
+
+    Raises:
+        NotFound: it is no id, so no job has it.
+    """
+    try:
+        number = UUID(job_id)
+    except ValueError:
+        number = None
+    if number is None or str(number) != job_id.lower():
+        raise NotFound(f"there is no job {job_id!r}")
+    return number
+
+
+def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
+    """Build the calls about jobs."""
+    routes = APIRouter(tags=["jobs"])
+    log = logger("jobs")
+    reader, submitter, canceller = gate.needs("read"), gate.needs("submit"), gate.needs("cancel")
+
+    @routes.get(
+        "/jobs",
+        summary="List jobs",
+        responses=possible(*_DENIALS, HTTPStatus.UNPROCESSABLE_ENTITY),
+        dependencies=[Depends(reader)],
+    )
+    def listing(
+        state: Annotated[list[str], Query(description="repeated: any of these")] = [],  # noqa: B006
+        label: Annotated[list[str], Query(description="name=value; repeated: all of these")] = [],  # noqa: B006
+        limit: Annotated[_Limit | None, Query(description="of one page"), _or_absent] = None,
+        after: Annotated[UUID | None, Query(description="`next` of a page"), _or_absent] = None,
+    ) -> JobPage:
+        """Jobs in the order of their submit; `next` is the id to go on after, or null."""
+        with database.begin() as tx:
+            page = jobs.listing(
+                tx, states=_states(state), labels=_labels(label), limit=limit or PAGE, after=after
+            )
+        return page_view(page)
+
+    @routes.post(
+        "/jobs",
+        status_code=HTTPStatus.CREATED,
+        response_model=JobView,
+        summary="Submit a job",
+        responses={200: {"model": JobView, "description": "the job that has this key"}, **_SUBMIT},
+        openapi_extra={"requestBody": submission.documentation()},
+    )
+    def submit(
+        request: Request,
+        response: Response,
+        actor: str = Depends(submitter),
+        body: bytes = Depends(bodies.whole),
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> Any:
+        """Accept a job, from a form or from JSON; with a key, once only."""
+        try:
+            fields = bodies.fields(body, request.headers.get("content-type", ""))
+            spec = submission.specification(fields, key=idempotency_key)
+            with database.begin() as tx:
+                (made,) = jobs.submit(tx, [spec], actor=actor)
+                job = jobs.get(tx, made.job_id)
+        except Invalid:
+            SUBMITS.labels("http", "rejected").inc()
+            raise
+        if made.differs:
+            SUBMITS.labels("http", "rejected").inc()
+            why = jobs.describe_difference(spec.key, made)
+            return problem(HTTPStatus.CONFLICT, why, differs=made.differs)
+        SUBMITS.labels("http", "accepted" if made.created else "duplicate").inc()
+        log.info("submitted", job=str(job.id), created=made.created, actor=actor)
+        response.status_code = HTTPStatus.CREATED if made.created else HTTPStatus.OK
+        response.headers["Location"] = f"/jobs/{job.id}"
+        return job_view(job)
+
+    @routes.get(
+        "/jobs/{job_id}", summary="Show a job", responses=_ONE, dependencies=[Depends(reader)]
+    )
+    def show(job_id: UUID = Depends(path_id)) -> JobView:
+        """The job with its instances and the end of its last output."""
+        with database.begin() as tx:
+            return job_view(jobs.get(tx, job_id))
+
+    @routes.delete("/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE)
+    def cancel(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobView:
+        """Finish it as cancelled, in whatever phase; its instance is ended. Again: no change."""
+        with database.begin() as tx:
+            ref = jobs.cancel(tx, job_id, actor=actor)
+            job = jobs.get(tx, job_id)
+        if ref is not None:
+            wakes.cancelled(ref)
+            ENDED.labels(Reason.CANCELLED).inc()
+        log.info("cancelled", job=str(job_id), actor=actor)
+        return job_view(job)
+
+    @routes.post("/jobs/{job_id}/retry", summary="Run a finished job again", responses=_CHANGE)
+    def retry(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobView:
+        """Schedule it for now, with fresh budgets."""
+        with database.begin() as tx:
+            jobs.retry(tx, job_id, actor=actor)
+            job = jobs.get(tx, job_id)
+        log.info("retried", job=str(job_id), actor=actor)
+        return job_view(job)
+
+    return routes
+
+
+def _states(given: list[str]) -> list[JobState]:
+    known = {state.value: state for state in JobState}
+    unknown = [state for state in given if state and state not in known]
+    if unknown:
+        raise Invalid({"state": f"{unknown[0]!r} is none; use {', '.join(known)}"})
+    return [known[state] for state in given if state]
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in filter(None, given):
+        name, equals, value = pair.partition("=")
+        if not equals or labels.setdefault(name, value) != value:
+            raise Invalid({"label": f"{pair!r} is not name=value, or contradicts another"})
+    return labels
