@@ -88,7 +88,7 @@ def detect(choice: str) -> Engine:
 def shim(engine: dict[str, Any], instance_id: str, root: Path) -> str:
     """The text of a machine's `docker` program."""
     if engine["kind"] == PROCESS:
-        module, arguments = "container", [str(root)]
+        module, arguments = "docker", [str(root)]
     else:
         module, arguments = "passthrough", [engine["path"], instance_id]
     exports = {"PYTHONPATH": str(_PACKAGE_PARENT)} | {

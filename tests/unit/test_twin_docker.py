@@ -22,7 +22,7 @@ class Docker:
         (root / "dev/console").touch()
 
     def __call__(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-S", "-m", "atemporal.twin.container", str(self.root)]
+        command = [sys.executable, "-S", "-m", "atemporal.twin.docker", str(self.root)]
         package_parent = Path(passthrough.__file__).parents[2]
         done = subprocess.run(
             [*command, *words],

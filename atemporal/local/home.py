@@ -1,0 +1,127 @@
+"""The directory of a local installation: what must be the same at the next start.
+
+Promise: one process at a time has it; the keys, the password and the ports in it are made once and
+kept, because machines that outlive a restart call the same address with the same token. Everything
+in it is for its owner's eyes only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import secrets
+import shlex
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from atemporal.errors import Conflict, Invalid
+
+# Below the range that systems take outgoing ports from, so that nobody sits there at the next start.
+_PORTS = range(20_000, 32_000)
+
+
+class Home:
+    """The directory, held from `__init__` to `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory if there is none, and take it.
+
+        Raises:
+            Conflict: another process has it.
+            Invalid: it can not be made or written.
+        """
+        self.directory = directory.expanduser().absolute()
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _take(self.directory / "lock")
+        except OSError as error:
+            raise Invalid({"dir": f"{self.directory}: {error.strerror}"}) from None
+        self._file = self.directory / "installation.json"
+        self._kept: dict[str, Any] = json.loads(self._file.read_text() or "{}") if (
+            self._file.exists()
+        ) else {}  # fmt: skip
+
+    def close(self) -> None:
+        """Let another process take it."""
+        self._lock.close()
+
+    @property
+    def callback_keys(self) -> str:
+        """The keys of the machines' tokens, as `ATEMPORAL_CALLBACK_KEYS` has them."""
+        return str(self._keep("callback_keys", f"local:{secrets.token_hex(32)}"))
+
+    @property
+    def database_password(self) -> str:
+        """The password of the embedded Postgres."""
+        return str(self._keep("database_password", secrets.token_hex(16)))
+
+    def port(self, name: str, *, wanted: int | None = None) -> int:
+        """The port that `name` has had here, else `wanted`, else any, whichever is free first."""
+        kept = self._kept.get(f"{name}_port")
+        for port in (kept, wanted):
+            if port and _is_free(port):
+                return int(self._keep(f"{name}_port", port, anew=True))
+        free = next(port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(port))
+        return int(self._keep(f"{name}_port", free, anew=True))
+
+    def write_env(self, variables: Mapping[str, str], preferred: Mapping[str, str]) -> Path:
+        """Write a file for a shell to read, which sets the variables; the caller's own value of a
+        `preferred` one is left alone.
+        """
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        lines += [f'export {name}="${{{name}:-{value}}}"' for name, value in preferred.items()]
+        path = self.directory / "env"
+        _write_private(path, "\n".join(lines) + "\n")
+        return path
+
+    def _keep(self, name: str, value: Any, *, anew: bool = False) -> Any:
+        if name not in self._kept or (anew and self._kept[name] != value):
+            self._kept[name] = value
+            _write_private(self._file, json.dumps(self._kept, indent=2))
+        return self._kept[name]
+
+
+def default_directory() -> Path:
+    """Where an installation is kept when nobody says."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if os.path.isabs(data) else Path.home() / ".local/share") / "atemporal"
+
+
+def _take(path: Path) -> IO[str]:
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise Conflict(
+            f"{path.parent} is in use by process {holder}; end that one, or take another --dir"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: a port that only has connections in TIME_WAIT can be listened on.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _write_private(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
