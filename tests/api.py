@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -103,7 +104,7 @@ def serving(database_url: str, **settings: Any) -> Iterator[Api]:
             "callback_keys": KEYS,
             "api_port": 0,
             "broker_url": "amqp://guest:guest@127.0.0.1:1//",
-            "stop_within_s": 10,
+            "stop_within_s": 5,
             **settings,
         }
     )
@@ -112,7 +113,9 @@ def serving(database_url: str, **settings: Any) -> Iterator[Api]:
     server.start()
     port = httpx.URL(server.url).port
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30
+        ) as http:
             yield Api(http, database)
     finally:
         assert server.stop()
@@ -121,8 +124,6 @@ def serving(database_url: str, **settings: Any) -> Iterator[Api]:
 
 def until(condition: Callable[[], bool], within_s: float = 30) -> None:
     """Wait for what another process has to do."""
-    import time
-
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"

@@ -14,7 +14,7 @@ import pytest
 from atemporal.broker import EXCHANGE, LAUNCH, REAP, SUBMIT
 from atemporal.model import Job
 from atemporal.states import JobState, Outcome
-from tests.e2e.system import SERVICES, System, TwinProcess, instances
+from tests.e2e.system import SERVICES, System, TwinProcess, ec2, instances
 from tests.servers.rabbitmq import RabbitMQ
 
 # Long enough to be killed in the middle of, short enough to wait for.
@@ -78,6 +78,27 @@ def test_the_broker_restarts(system: System, twin: TwinProcess, rabbitmq_server:
     system.wait("a job is on its way", lambda: system.job(jobs[1]).state is not JobState.SCHEDULED)
     rabbitmq_server.restart()
     check(system, twin, jobs, before)
+
+
+def test_an_exit_whose_callback_never_came_is_read_from_the_console(
+    system: System, twin: TwinProcess
+) -> None:
+    before = len(instances(twin.url))
+    job_id = system.submit(*RUN)
+    system.wait_state(job_id, JobState.RUNNING)
+    system.kill("api")
+    (instance,) = instances(twin.url)[before:]
+    cloud = ec2(twin.url)
+    system.wait(
+        "the machine says on its console how the job ended",
+        lambda: (
+            "atemporal-exit"
+            in cloud.get_console_output(InstanceId=instance["InstanceId"]).get("Output", "")
+        ),
+    )
+    cloud.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    check(system, twin, [job_id], before)
+    assert system.job(job_id).attempts[0].detail == "recovered from the console"
 
 
 def test_all_queues_are_purged_in_mid_flight(

@@ -127,7 +127,7 @@ def _about_import(module: str, name: str) -> Iterator[str]:
             yield f"{module} imports another service: {name}"
         if within(name, *ABOVE_SERVICES):
             yield f"{module} is a service and imports {name}"
-    elif within(name, "services") and module != "atemporal.local":
+    elif within(name, "services") and not within(module, "atemporal.local"):
         yield f"{module} imports a service: {name}; only atemporal.local may"
 
 

@@ -1,0 +1,355 @@
+"""The API for clients, over a real Postgres; the broker is away all the time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import structlog.testing
+
+from atemporal import model
+from atemporal.clock import parse_utc
+from atemporal.errors import Invalid, Refused
+from atemporal.settings import Settings
+from atemporal.states import JobState, Outcome
+from atemporal.store import api_tokens, attempts
+from atemporal.store.database import Database, server_time
+from services.api import jobs as calls
+from services.api.server import ApiServer
+from tests.api import KEYS, Api, bearer, serving, until
+
+
+@pytest.fixture(scope="module")
+def api(database_url: str) -> Iterator[Api]:
+    with serving(database_url) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def closed(database_url: str) -> Iterator[Api]:
+    """Listens on loopback too, under a name that does not say so."""
+    with serving(database_url, api_host="127.1") as served:
+        yield served
+
+
+def posted(api: Api, status: int = 201, **fields: Any) -> dict[str, Any]:
+    answer = api.http.post("/jobs", json={"image": "nginx:1.9", **fields})
+    assert answer.status_code == status, answer.text
+    return dict(answer.json())
+
+
+def test_the_root_tells_the_servers_utc_clock(api: Api) -> None:
+    answer = api.http.get("/").json()
+    assert answer.keys() >= {"message", "now"}
+    with api.database.begin() as tx:
+        assert abs((parse_utc(answer["now"]) - server_time(tx)).total_seconds()) < 60
+    assert answer["now"].endswith("Z")
+
+
+def test_a_job_reads_back_as_it_was_posted(api: Api) -> None:
+    payload = base64.b64encode(b"A=1\nB=two words\n").decode()
+    sent = {"image": "nginx:1.9", "time": "2015-04-25T05:27:27.069Z", "payload": payload}
+    made = api.http.post("/jobs", data=sent)
+    assert made.status_code == 201
+    job = made.json()
+    assert {name: job[name] for name in sent} == sent
+    assert job["state"] == "scheduled"
+    assert job["instances"] == []
+    assert job["env"] == {"A": "1", "B": "two words"}
+    assert api.http.get(made.headers["Location"]).json() == job
+    assert api.http.get(f"/jobs/{job['id']}.json").json() == job
+
+
+def test_what_a_specification_can_say_can_be_posted_and_is_shown(api: Api) -> None:
+    asked: dict[str, Any] = {
+        "run_at": "2099-01-01T00:00:00.000Z",
+        "command": ["sh", "-c", "echo é"],
+        "env": {"A": "two\nlines $`'\""},
+        "labels": {"team": "blue"},
+        "ports": ["8080:80/tcp"],
+        "timeout_s": 60,
+        "max_attempts": 3,
+        "machine": {"instance_types": ["t3.micro"], "market": "spot", "subnets": [], "disk_gb": 9},
+    }
+    job = posted(api, **asked)
+    assert job["time"] == asked.pop("run_at")
+    assert {name: job[name] for name in asked} == asked
+    assert job["due_at"] == job["time"]
+
+
+def test_absent_means_now(api: Api) -> None:
+    job = posted(api)
+    assert job["time"] == job["created_at"]
+    assert parse_utc(posted(api, delay_s=3600)["time"]) > parse_utc(job["time"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [
+        ({"image": "andrerocker; sh -c ' echo RAHHH!'"}, "image"),
+        ({"image": None}, "image"),
+        ({"time": "tomorrow"}, "time"),
+        ({"payload": "%%%"}, "payload"),
+        ({"payload": "QT0xCg==", "env": {"A": "1"}}, "payload"),
+        ({"env": {"A": 1}}, "env.A"),
+        ({"env": {"A": "x" * 20_000}}, "env"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"colour": "red"}, "colour"),
+        ({"machine": {"disk": 1}}, "machine.disk"),
+        ({"key": ""}, "key"),
+        ({"key": "a\0"}, "key"),
+    ],
+)
+def test_bad_fields_are_named_and_nothing_is_written(
+    api: Api, fields: dict[str, Any], bad: str
+) -> None:
+    before = api.http.get("/jobs?limit=1").json()["total"]
+    answer = posted(api, 422, **fields)
+    assert bad in answer["fields"]
+    assert bad in answer["error"]
+    assert api.http.get("/jobs?limit=1").json()["total"] == before
+
+
+def test_a_body_that_is_too_large_is_refused_unread(api: Api) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(5):
+            yield b"x" * 60_000
+
+    announced = api.http.post("/jobs", content=b"x" * 300_000)
+    unannounced = api.http.post("/jobs", content=endless())
+    for answer in (announced, unannounced):
+        assert answer.status_code == 413
+        assert "262144" in answer.json()["error"]
+
+
+def test_the_same_key_is_the_same_job(api: Api) -> None:
+    header = {"Idempotency-Key": str(uuid4())}
+    first = api.http.post("/jobs", json={"image": "nginx", "env": {"A": "1"}}, headers=header)
+    again = api.http.post("/jobs", data={"image": "nginx", "payload": "QT0xCg=="}, headers=header)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert posted(api, 200, image="nginx", env={"A": "1"}, key=header["Idempotency-Key"])
+    other = api.http.post("/jobs", json={"image": "nginx", "env": {"A": "sec"}}, headers=header)
+    assert other.status_code == 409
+    assert other.json()["differs"] == {"env": "variables A"}
+    assert first.json()["id"] in other.json()["error"]
+    assert "sec" not in other.text
+
+
+def test_unknown_and_malformed_ids_are_404(api: Api) -> None:
+    for job_id in ("7", str(uuid4()), "x" * 200, "%00", f"{{{uuid4()}}}"):
+        for method in ("GET", "DELETE"):
+            answer = api.http.request(method, f"/jobs/{job_id}.json")
+            assert answer.status_code == 404
+            assert answer.json().keys() == {"error"}
+        assert api.http.post(f"/jobs/{job_id}/retry").status_code == 404
+        assert api.http.patch(f"/jobs/{job_id}/callback").status_code == 404
+
+
+def test_wrong_paths_and_methods_are_told_as_json(api: Api) -> None:
+    for answer in (api.http.get("/nope"), api.http.put("/jobs"), api.http.get("/jobs/7/8/9")):
+        assert answer.status_code in (404, 405)
+        assert answer.json().keys() == {"error"}
+
+
+def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
+    mark = uuid4().hex
+    ids = [
+        posted(api, labels={"mark": mark, "n": str(number % 2)}, delay_s=3600)["id"]
+        for number in range(5)
+    ]
+    api.http.delete(f"/jobs/{ids[0]}")
+    path = f"/jobs.json?label=mark={mark}"
+    everything = api.http.get(path).json()
+    assert [job["id"] for job in everything["jobs"]] == ids
+    assert (everything["total"], everything["next"]) == (5, None)
+    page = api.http.get(f"{path}&limit=2").json()
+    assert [job["id"] for job in page["jobs"]] == ids[:2]
+    assert (page["total"], page["next"]) == (5, ids[1])
+    rest = api.http.get(f"{path}&after={page['next']}").json()
+    assert [job["id"] for job in rest["jobs"]] == ids[2:]
+    odd = api.http.get(f"{path}&label=n=1").json()
+    assert [job["id"] for job in odd["jobs"]] == [ids[1], ids[3]]
+    assert api.http.get(f"{path}&state=finished").json()["total"] == 1
+    assert api.http.get(f"{path}&state=finished&state=scheduled").json()["total"] == 5
+    assert api.http.get(f"{path}&state=&limit=&after=").json() == everything
+
+
+@pytest.mark.parametrize(
+    ("query", "bad"),
+    [
+        ("state=sleeping", "state"),
+        ("label=team", "label"),
+        ("label=a=1&label=a=2", "label"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("after=7", "after"),
+    ],
+)
+def test_a_bad_filter_is_named(api: Api, query: str, bad: str) -> None:
+    answer = api.http.get(f"/jobs?{query}")
+    assert answer.status_code == 422
+    assert list(answer.json()["fields"]) == [bad]
+
+
+def test_a_cancel_finishes_once_and_a_retry_begins_again(api: Api) -> None:
+    ref = api.running()
+    path = f"/jobs/{ref.job_id}"
+    assert api.http.post(f"{path}/retry").status_code == 409
+    cancelled = api.http.delete(path)
+    assert cancelled.status_code == 200
+    assert (cancelled.json()["state"], cancelled.json()["outcome"]) == ("finished", "cancelled")
+    assert api.http.delete(path).status_code == 200
+    assert api.http.post(f"{path}/retry").json()["state"] == "scheduled"
+    assert ("job.finished.cancelled", "api") in api.actors(ref.job_id)
+    api.emit(ref.job_id)
+    assert api.job(ref.job_id).attempt == 2
+
+
+def test_a_job_that_finished_otherwise_can_not_be_cancelled(api: Api) -> None:
+    ref = api.running()
+    assert api.exit(ref, exit_code=0).status_code == 204
+    answer = api.http.delete(f"/jobs/{ref.job_id}")
+    assert answer.status_code == 409
+    assert "succeeded" in answer.json()["error"]
+
+
+def test_instances_and_log_are_shown(api: Api) -> None:
+    ref = api.warming(instance_id=f"i-{uuid4().hex[:17]}")
+    with api.database.begin() as tx:
+        attempts.set_address(tx, ref, "ec2.example", "192.0.2.1")
+    log = base64.b64encode("größe \n".encode() + b"\xff").decode()
+    assert api.exit(ref, exit_code=3, log_tail=log).status_code == 204
+    job = api.http.get(f"/jobs/{ref.job_id}").json()
+    (instance,) = job["instances"]
+    assert instance["id"] == 1
+    assert instance["aws_id"] == api.job(ref.job_id).attempts[0].instance_id
+    assert (instance["dns"], instance["ip"]) == ("ec2.example", "192.0.2.1")
+    assert (job["state"], job["outcome"], job["exit_code"]) == ("finished", "failed", 3)
+    assert job["log_tail"] == "größe \n\ufffd"
+
+
+def test_an_unexpected_error_shows_nothing_of_itself(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the secret cause")
+
+    monkeypatch.setattr(calls, "page_view", broken)
+    with structlog.testing.capture_logs() as lines:
+        answer = api.http.get("/jobs?label=hidden=1")
+        until(lambda: any(line["event"] == "request" for line in lines))
+    assert answer.status_code == 500
+    assert answer.json().keys() == {"error"}
+    assert "secret" not in answer.text
+    failed, line = lines
+    assert (failed["event"], failed["exc_info"]) == ("request failed", True)
+    assert (line["path"], line["status"]) == ("/jobs", 500)
+    assert "hidden" not in str(lines)
+    assert api.http.get("/").status_code == 200
+
+
+def test_the_documentation_is_served_with_the_bodies_it_reads(api: Api) -> None:
+    document = api.http.get("/openapi.json").json()
+    body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]
+    assert body.keys() == {"application/json", "application/x-www-form-urlencoded"}
+    exit_body = document["paths"]["/jobs/{job_id}/callback"]["delete"]["requestBody"]["content"]
+    assert (
+        exit_body["application/json"]["schema"]["properties"].keys()
+        == model.ExitRecord.model_fields.keys()
+    )
+    assert "HTTPValidationError" not in json.dumps(document["paths"])
+    assert "/openapi.json" in api.http.get("/docs").text
+
+
+def test_probes_and_metrics_answer(api: Api) -> None:
+    assert api.http.get("/healthz").json() == {"ok": True}
+    assert api.http.get("/readyz").json() == {"ok": True}
+    posted(api)
+    assert 'atemporal_submits_total{result="accepted",via="http"}' in api.http.get("/metrics").text
+    assert api.http.head("/").status_code == 200
+
+
+def test_beyond_loopback_each_call_needs_a_token_that_allows_it(closed: Api) -> None:
+    http = closed.http
+    names = {scope: f"{scope}-{uuid4().hex}" for scope in api_tokens.SCOPES}
+    with closed.database.begin() as tx:
+        secrets = {scope: api_tokens.create(tx, names[scope], [scope]) for scope in names}
+    job_id = closed.submitted(delay_s=3600)
+    allowed = {
+        ("POST", "/jobs"): "submit",
+        ("GET", "/jobs"): "read",
+        ("GET", f"/jobs/{job_id}"): "read",
+        ("GET", "/metrics"): "read",
+        ("GET", "/docs"): "read",
+        ("GET", "/openapi.json"): "read",
+        ("DELETE", f"/jobs/{job_id}"): "cancel",
+        ("POST", f"/jobs/{job_id}/retry"): "cancel",
+    }
+    for (method, path), scope in allowed.items():
+
+        def call(headers: dict[str, str], method: str = method, path: str = path) -> int:
+            content = b"image=nginx" if path == "/jobs" and method == "POST" else None
+            return http.request(method, path, content=content, headers=headers).status_code
+
+        assert call({}) == 401
+        assert call(bearer("atp_wrong")) == 401
+        assert call({"Authorization": f"Basic {secrets[scope]}"}) == 401
+        for other in {"submit", "read", "cancel"} - {scope}:
+            assert call(bearer(secrets[other])) == 403
+        assert call(bearer(secrets[scope])) < 300
+        assert call(bearer(secrets["admin"])) in (200, 201, 409)
+    for path in ("/", "/healthz", "/readyz"):
+        assert http.get(path).status_code == 200
+    actors = {actor for _, actor in closed.actors(job_id)}
+    assert f"api:{names['cancel']}" in actors
+    refused = http.get("/jobs")
+    assert refused.headers["WWW-Authenticate"] == "Bearer"
+    assert refused.json().keys() == {"error"}
+
+
+def test_machines_need_no_api_token(closed: Api) -> None:
+    ref = closed.warming()
+    assert closed.claim(ref, claim="c").status_code == 204
+    assert closed.exit(ref, exit_code=0).status_code == 204
+    assert closed.job(ref.job_id).outcome is Outcome.SUCCEEDED
+
+
+def test_told_to_be_open_it_is_open_everywhere(database_url: str) -> None:
+    with serving(database_url, api_host="127.1", api_open=True) as served:
+        assert served.http.get("/jobs").status_code == 200
+
+
+def test_a_page_of_another_host_gets_nothing_out_of_an_open_api(api: Api) -> None:
+    def call(origin: str) -> httpx.Response:
+        return api.http.post("/jobs", data={"image": "nginx"}, headers={"Origin": origin})
+
+    for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example", "http://[x"):
+        assert call(origin).status_code == 403
+    for origin in ("http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"):
+        assert call(origin).status_code == 201
+
+
+def test_without_callback_keys_nothing_listens(database_url: str) -> None:
+    database = Database(database_url)
+    with pytest.raises(Invalid, match="ATEMPORAL_CALLBACK_KEYS"):
+        ApiServer(Settings(), database)
+    database.dispose()
+
+
+def test_a_taken_address_is_told(api: Api) -> None:
+    taken = {"api_port": httpx.URL(api.http.base_url).port, "callback_keys": KEYS}
+    server = ApiServer(Settings.model_validate(taken), api.database)
+    with pytest.raises(Refused, match="can not listen on 127"):
+        server.start()
+
+
+def test_a_job_waits_queued_as_such(api: Api) -> None:
+    job_id = UUID(posted(api)["id"])
+    api.emit(job_id)
+    assert api.http.get(f"/jobs/{job_id}").json()["state"] == JobState.QUEUED

@@ -1,0 +1,235 @@
+"""What clients and machines say, and how the API reads it: no server, no database."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from atemporal.clock import format_utc
+from atemporal.errors import Conflict, Invalid
+from atemporal.model import LOG_TAIL_LIMIT, Attempt
+from atemporal.states import AttemptState, Reason
+from services.api import bodies, exits
+from services.api.auth import is_loopback
+from services.api.submission import documentation, specification
+from tests.api import LAUNCH
+
+FORM = "application/x-www-form-urlencoded"
+LINES = "NAME=bond, james bond!\n" + "".join(f"N{number}=value>>>???\n" for number in range(20))
+WRAPPED = base64.encodebytes(LINES.encode()).decode()
+
+
+def refusal(**given: Any) -> dict[str, str]:
+    with pytest.raises(Invalid) as caught:
+        specification(given)
+    return caught.value.fields
+
+
+def test_a_form_as_curl_sends_it_and_one_that_is_escaped_mean_the_same() -> None:
+    assert "\n" in WRAPPED
+    assert "+" in WRAPPED
+    raw = bodies.fields(f"image=nginx:1.9&payload={WRAPPED}".encode(), FORM)
+    escaped = bodies.fields(urlencode({"image": "nginx:1.9", "payload": WRAPPED}).encode(), FORM)
+    spec = specification(raw)
+    assert spec == specification(escaped)
+    assert spec.env["NAME"] == "bond, james bond!"
+    assert spec.env["N19"] == "value>>>???"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json", FORM, ""])
+def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
+    assert bodies.fields(b' {"image": "nginx"}', kind) == {"image": "nginx"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[1]", "application/json"),
+        (b"{", "application/json"),
+        (b"", "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b"{" + b"1" * 10_000 + b"}", FORM),
+        (b"image=%ff", FORM),
+        (b"image=\xff", FORM),
+        (b"a=1&" * 200, FORM),
+        (b"image=a", "multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_body_that_is_neither_is_refused(body: bytes, kind: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        bodies.fields(body, kind)
+    assert list(caught.value.fields) == ["body"]
+
+
+def test_a_form_field_given_twice_is_refused_by_name() -> None:
+    with pytest.raises(Invalid, match="image: given more than once"):
+        bodies.fields(b"image=a&image=b", FORM)
+
+
+def test_the_originals_words_and_ours_mean_the_same() -> None:
+    payload = base64.b64encode(b"A=1\n").decode()
+    ours = specification({"image": "a", "run_at": "2015-04-25T05:27:27.069Z", "env": {"A": "1"}})
+    assert ours == specification(
+        {"image": "a", "time": "2015-04-25T05:27:27.069Z", "payload": payload}
+    )
+    assert ours.run_at is not None
+    assert format_utc(ours.run_at) == "2015-04-25T05:27:27.069Z"
+
+
+@pytest.mark.parametrize("absent", [None, ""])
+def test_empty_time_and_payload_are_absent(absent: str | None) -> None:
+    spec = specification({"image": "a", "time": absent, "payload": absent, "env": {"A": "1"}})
+    assert spec.run_at is None
+    assert spec.env == {"A": "1"}
+
+
+def test_every_bad_field_is_named_as_the_client_called_it() -> None:
+    payload = base64.b64encode(b"1A=secret\n").decode()
+    fields = refusal(image="nginx; reboot", time="soon", payload=payload, colour="red")
+    assert fields.keys() == {"image", "time", "payload", "colour"}
+    assert "secret" not in str(fields)
+    assert "ATEMPORAL_" in refusal(image="a", payload=_b64("ATEMPORAL_X=1"))["payload"]
+    assert refusal(image="a", payload="???")["payload"].startswith("not base64")
+    assert refusal(image="a", time=7, payload=[])["time"] == "is not text"
+
+
+def test_one_thing_said_in_two_words_is_refused() -> None:
+    assert refusal(image="a", payload=_b64("A=1"), env={})["payload"].endswith("not both")
+    both = refusal(image="a", time="2015-04-25", run_at="2015-04-25T00:00:00Z")
+    assert both["time"].endswith("not both")
+
+
+def test_the_key_comes_from_the_header_or_the_field_but_is_one() -> None:
+    assert specification({"image": "a"}, key="k").key == "k"
+    assert specification({"image": "a", "key": "k"}, key="k").key == "k"
+    with pytest.raises(Invalid, match="Idempotency-Key"):
+        specification({"image": "a", "key": "k"}, key="other")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"key": "a\0b"},
+        {"labels": {"a": "\ud800"}},
+        {"command": ["\udfff"]},
+        {"time": "9999-12-31T23:59:59-12:00"},
+        {"run_at": "0001-01-01T00:00:00+12:00"},
+        {"ports": ["٣:80"]},
+    ],
+)
+def test_what_postgres_or_a_clock_can_not_hold_is_refused_here(given: dict[str, Any]) -> None:
+    assert refusal(image="a", **given).keys() == given.keys()
+
+
+def test_the_documented_body_is_the_accepted_one() -> None:
+    content = documentation()["content"]
+    names = content["application/json"]["schema"]["properties"].keys()
+    example = {"image": "a"}
+    for name in names - {"image"}:
+        assert "unknown field" not in str(_attempted(example | {name: object()}))
+    assert content[FORM]["schema"]["properties"].keys() == {"image", "time", "payload"}
+    assert "$ref" not in json.dumps(content)
+
+
+def _attempted(given: dict[str, Any]) -> dict[str, str]:
+    try:
+        specification(given)
+    except Invalid as error:
+        return error.fields
+    return {}
+
+
+def _b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def record(**fields: Any) -> bytes:
+    return json.dumps({"phase": "run", "exit_code": 7, "claim": "c", **fields}).encode()
+
+
+def test_a_good_record_is_taken_whole() -> None:
+    told = exits.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
+    assert told.detail is None
+    assert told.reason is Reason.EXIT_NONZERO
+    assert told.record is not None
+    assert (told.record.exit_code, told.record.log_tail) == (7, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("log_tail", 7),
+        ("log_tail", "caf\u00e9"),
+        ("started_at", "yesterday"),
+        ("finished_at", "2026-01-01T00:00:00"),
+        ("service_result", "x" * 100),
+        ("oom_killed", "perhaps"),
+        ("phase", "lunch"),
+        ("instance_id", {"a": 1}),
+    ],
+)
+def test_a_damaged_field_costs_that_field_alone(field: str, value: Any) -> None:
+    told = exits.read(record(**{field: value}))
+    assert told.record is not None
+    assert told.record.exit_code == 7
+    assert told.reason is Reason.EXIT_NONZERO
+    assert told.detail == f"its exit record was damaged in: {field}"
+
+
+def test_a_log_that_is_too_long_is_cut_to_its_end() -> None:
+    log = b"a" * 4 * LOG_TAIL_LIMIT + b"the end"
+    told = exits.read(record(log_tail=base64.b64encode(log).decode()))
+    assert told.record is not None
+    assert told.record.log_tail == log[-LOG_TAIL_LIMIT:]
+    assert told.record.exit_code == 7
+
+
+def test_an_exit_code_that_is_none_leaves_the_end_unreported() -> None:
+    told = exits.read(record(exit_code=4711))
+    assert told.reason is Reason.UNREPORTED
+    assert told.detail == "its exit record was damaged in: exit_code"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"exit_code=0", None, b"", b" \n"]
+)
+def test_no_readable_record_is_still_an_end(body: bytes | None) -> None:
+    told = exits.read(body)
+    assert told.reason is Reason.UNREPORTED
+    assert told.record is None
+    assert (told.detail is None) == (body is not None and not body.strip())
+
+
+def test_another_machines_word_is_refused() -> None:
+    attempt = Attempt.model_validate(
+        {
+            "job_id": "00000000-0000-7000-8000-000000000000",
+            "number": 1,
+            "state": AttemptState.RUNNING,
+            "launch": LAUNCH,
+            "instance_id": "i-1",
+            "claim": "c",
+            "created_at": "2026-01-01T00:00:00Z",
+        }
+    )
+    exits.read(record(instance_id="i-1")).check_speaks_for(attempt)
+    exits.read(b"").check_speaks_for(attempt)
+    for wrong in ({"claim": "d"}, {"claim": ["c"]}, {"claim": "c" * 99}, {"instance_id": "i-2"}):
+        with pytest.raises(Conflict):
+            exits.read(record(**wrong)).check_speaks_for(attempt)
+    unclaimed = attempt.model_copy(update={"claim": None, "instance_id": None})
+    exits.read(record(instance_id="i-9")).check_speaks_for(unclaimed)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_loopback_is_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.1", "example.com", "", "*"])
+def test_all_else_is_not_surely_this_machine(host: str) -> None:
+    assert not is_loopback(host)
