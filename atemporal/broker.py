@@ -237,8 +237,8 @@ class Link:
             transport_options=self._transport_options(),
         )
         try:
-            # One try: `ensure_connection` would sleep and repeat here, deaf to a stop.
-            connection.connect()
+            # `connect()` would sleep and repeat here, deaf to a stop.
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             self._connection = connection
             channel = connection.default_channel
             if self._declare:

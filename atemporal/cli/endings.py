@@ -120,7 +120,8 @@ def _finished(session: Session, ids: list[UUID]) -> list[Job]:
 
 def _sentence(job: Job) -> str:
     with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    return f"{job.id} {ending(job)} ({job.reason}){with_code}"
+    why = "" if job.reason is None or str(job.reason) == ending(job) else f" ({job.reason})"
+    return f"{job.id} {ending(job)}{why}{with_code}"
 
 
 def _over(attempt: Attempt) -> bool:

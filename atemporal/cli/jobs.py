@@ -192,7 +192,7 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
             [_tried(attempt) for attempt in job.attempts],
         )
     click.echo()
-    output.table(("time", "event", "attempt", "by", "detail"), _timeline(history))
+    output.table(("after", "event", "attempt", "by", "detail"), _timeline(history))
 
 
 @click.command
@@ -303,13 +303,13 @@ def _tried(attempt: Attempt) -> tuple[str, ...]:
 def _timeline(history: list[Event]) -> list[tuple[str, ...]]:
     return [
         (
-            f"+{(event.at - history[0].at).total_seconds():.3f}s" if number else instant(event.at),
+            f"+{(event.at - history[0].at).total_seconds():.3f}s",
             event.type,
             str(event.attempt or ""),
             event.actor,
             " ".join(f"{name}={value}" for name, value in event.detail.items()),
         )
-        for number, event in enumerate(history)
+        for event in history
     ]
 
 

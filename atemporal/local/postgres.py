@@ -14,14 +14,13 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from atemporal.errors import Unavailable
 
 _ROLE = "atemporal"
 _OPTIONS = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=100")
-_FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+_FORGETFUL = ("fsync=off", "full_page_writes=off")
 _START_S = 60
 _STOP_S = 20
 
@@ -29,9 +28,7 @@ _STOP_S = 20
 class EmbeddedPostgres:
     """One server. With `durable` off it does not wait for the disk: for data that nobody keeps."""
 
-    def __init__(
-        self, directory: Path, *, port: int, password: str, durable: bool = True
-    ) -> None:
+    def __init__(self, directory: Path, *, port: int, password: str, durable: bool = True) -> None:
         """Find the programs; nothing is made or started yet.
 
         Raises:
@@ -61,7 +58,18 @@ class EmbeddedPostgres:
         settings = [*_OPTIONS, *(() if self._durable else _FORGETFUL)]
         options = " ".join([f"-p {self._port}", *(f"-c {one}" for one in settings)])
         log = self._directory / "log"
-        words = ["-D", self._data, "-l", log, "-w", "-t", str(_START_S), "-o", options, "start"]
+        words = [
+            "-D",
+            str(self._data),
+            "-l",
+            str(log),
+            "-w",
+            "-t",
+            str(_START_S),
+            "-o",
+            options,
+            "start",
+        ]
         started = self._call("pg_ctl", *words)
         if started.returncode:
             said = log.read_text(errors="replace")[-2000:] if log.exists() else started.stdout
@@ -70,13 +78,13 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """End it in order; by force when that takes too long."""
         for mode in ("fast", "immediate"):
-            words = ["-D", self._data, "-m", mode, "-w", "-t", str(_STOP_S), "stop"]
+            words = ["-D", str(self._data), "-m", mode, "-w", "-t", str(_STOP_S), "stop"]
             if self._call("pg_ctl", *words).returncode == 0:
                 return
 
     def kill(self) -> None:
         """End it at once and do not wait; the next start recovers."""
-        self._call("pg_ctl", "-D", self._data, "-m", "immediate", "-W", "stop")
+        self._call("pg_ctl", "-D", str(self._data), "-m", "immediate", "-W", "stop")
 
     def _make(self) -> None:
         draft, secret = self._data.with_name("data.new"), self._directory / "password"
@@ -103,7 +111,7 @@ class EmbeddedPostgres:
             if asked.returncode in (0, 1):  # it answers, or is about to
                 self.stop()
 
-    def _call(self, program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    def _call(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.run(
             [*self._prefix, self._programs / program, *words],
@@ -136,7 +144,7 @@ def _find_programs() -> Path:
     return found[-1].parent
 
 
-def _unprivileged(*places: Path) -> Sequence[str]:
+def _unprivileged(*places: Path) -> list[str]:
     """The words before a command that make it run as an unprivileged user."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
@@ -163,4 +171,6 @@ def _user() -> pwd.struct_passwd:
 
 def _is_closed(place: Path) -> bool:
     """Whether a folder above it lets only some pass; one that is not made yet will be closed."""
-    return any(not folder.exists() or not folder.stat().st_mode & 0o001 for folder in place.parents)
+    return any(
+        not folder.exists() or not folder.stat().st_mode & 0o001 for folder in place.parents
+    )
