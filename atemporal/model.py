@@ -36,6 +36,8 @@ _INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
 LOG_TAIL_LIMIT = 32 * 1024
+# By convention of shells and docker: 128 plus the number of the signal.
+_SIGNALS = (129, 192)
 
 
 def _storable(text: str) -> bool:
@@ -45,6 +47,9 @@ def _storable(text: str) -> bool:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ExitCode = Annotated[int, Field(ge=1, le=255)]
 
 
 class Machine(_Frozen):
@@ -69,7 +74,8 @@ class JobSpec(_Frozen):
 
     `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
     `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
-    `infra_retries` how often the infrastructure may. `ports` are published as `host:container`.
+    `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
+    another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
     """
 
     image: Annotated[str, Field(max_length=512)]
@@ -81,6 +87,8 @@ class JobSpec(_Frozen):
     timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
     infra_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = ()
+    no_retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = ()
     backoff_s: Annotated[int, Field(ge=0, le=3600)] = 10
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     machine: Machine = Machine()
@@ -194,6 +202,7 @@ class ExitRecord(BaseModel):
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
     oom_killed: bool = False
     timed_out: bool = False
+    interrupted: bool = False
     service_result: Annotated[str, Field(max_length=64)] | None = None
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
@@ -210,13 +219,18 @@ class ExitRecord(BaseModel):
             return Reason.CREATE_FAILED
         if self.phase == "start":
             return Reason.START_FAILED
+        if self.interrupted:
+            return Reason.SPOT_INTERRUPTED
         if self.timed_out:
             return Reason.TIMED_OUT
         if self.oom_killed:
             return Reason.OUT_OF_MEMORY
         if self.exit_code is None:
             return Reason.UNREPORTED
-        return Reason.COMPLETED if self.exit_code == 0 else Reason.EXIT_NONZERO
+        if self.exit_code == 0:
+            return Reason.COMPLETED
+        signalled = _SIGNALS[0] <= self.exit_code <= _SIGNALS[1]
+        return Reason.SIGNALLED if signalled else Reason.EXIT_NONZERO
 
 
 class Attempt(_Frozen):
@@ -237,6 +251,7 @@ class Attempt(_Frozen):
     detail: str | None = None
     created_at: datetime
     launched_at: datetime | None = None
+    booted_at: datetime | None = None
     running_at: datetime | None = None
     exited_at: datetime | None = None
     closed_at: datetime | None = None

@@ -76,8 +76,22 @@ class Settings(BaseSettings):
         default=30.0,
         description="how long a sweep leaves work to the message before it does it itself",
     )
-    launch_deadline_s: Annotated[int, Field(ge=10)] = 3600
-    boot_deadline_s: Annotated[int, Field(ge=10)] = 1800
+    queue_deadline_s: Annotated[int, Field(ge=10)] = Field(
+        default=86_400, description="due to the begin of an attempt, then the job fails"
+    )
+    launch_deadline_s: Annotated[int, Field(ge=10)] = Field(
+        default=3600, description="begin of an attempt to its instance"
+    )
+    boot_deadline_s: Annotated[int, Field(ge=10)] = Field(
+        default=900, description="instance to the machine's first word"
+    )
+    pull_deadline_s: Annotated[int, Field(ge=10)] = Field(
+        default=1800, description="the machine's first word to its claim"
+    )
+    stop_deadline_s: Annotated[int, Field(ge=10)] = Field(
+        default=300,
+        description="end of an attempt to the end of its instance, then it is reported",
+    )
     cloud_grace_s: Annotated[float, Field(ge=0)] = Field(
         default=300.0,
         description="how old an instance or intent must be before its absence proves anything",

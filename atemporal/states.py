@@ -7,6 +7,7 @@ can end whose fault it was, which outcome it gives and whether another attempt i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,16 +57,20 @@ class Reason(StrEnum):
 
     COMPLETED = "completed"
     EXIT_NONZERO = "exit_nonzero"
+    SIGNALLED = "signalled"
     OUT_OF_MEMORY = "out_of_memory"
     START_FAILED = "start_failed"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     UNREPORTED = "unreported"
     LAUNCH_REFUSED = "launch_refused"
+    QUEUE_DEADLINE = "queue_deadline"
     LAUNCH_DEADLINE = "launch_deadline"
     BOOT_DEADLINE = "boot_deadline"
+    PULL_DEADLINE = "pull_deadline"
     PULL_FAILED = "pull_failed"
     CREATE_FAILED = "create_failed"
+    SPOT_INTERRUPTED = "spot_interrupted"
     INSTANCE_LOST = "instance_lost"
 
     @property
@@ -87,16 +92,20 @@ class Reason(StrEnum):
 _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.COMPLETED: (Outcome.SUCCEEDED, Fault.NONE, False),
     Reason.EXIT_NONZERO: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.SIGNALLED: (Outcome.FAILED, Fault.PROGRAM, True),
     Reason.OUT_OF_MEMORY: (Outcome.FAILED, Fault.PROGRAM, True),
     Reason.START_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
     Reason.TIMED_OUT: (Outcome.TIMED_OUT, Fault.PROGRAM, True),
     Reason.CANCELLED: (Outcome.CANCELLED, Fault.OPERATOR, False),
     Reason.UNREPORTED: (Outcome.LOST, Fault.PROGRAM, False),
     Reason.LAUNCH_REFUSED: (Outcome.FAILED, Fault.INFRASTRUCTURE, False),
+    Reason.QUEUE_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, False),
     Reason.LAUNCH_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     Reason.BOOT_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.PULL_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     Reason.PULL_FAILED: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     Reason.CREATE_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
+    Reason.SPOT_INTERRUPTED: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
     Reason.INSTANCE_LOST: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
 }
 
@@ -164,14 +173,22 @@ def verdict(
     max_attempts: int,
     infra_retries: int,
     backoff_s: int,
+    exit_code: int | None = None,
+    retry_on: Collection[int] = (),
+    no_retry_on: Collection[int] = (),
 ) -> Finish | Again:
     """Decide what follows an attempt that ended for `reason`.
 
     The counts include this ending. A program may fail `max_attempts` times; the infrastructure has
-    a budget of its own, so that a machine that never booted costs the program no attempt. The
+    a budget of its own, so that a machine that never booted costs the program no attempt. Where
+    `retry_on` names exit codes no other is tried again; one in `no_retry_on` never is. The
     delay doubles with each failure of the same kind, from `backoff_s` up to an hour.
     """
     if not reason.retryable:
+        return Finish(reason.outcome)
+    if reason.fault is Fault.PROGRAM and (
+        (retry_on and exit_code not in retry_on) or exit_code in no_retry_on
+    ):
         return Finish(reason.outcome)
     if reason.fault is Fault.INFRASTRUCTURE:
         failures, allowed = infra_failures, infra_retries + 1

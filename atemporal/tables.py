@@ -109,6 +109,7 @@ attempts = Table(
     _instant("created_at", nullable=False, now=True),
     _instant("called_at", nullable=False, now=True),
     _instant("launched_at"),
+    _instant("booted_at"),
     _instant("running_at"),
     _instant("exited_at"),
     _instant("closed_at"),

@@ -34,7 +34,9 @@ LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])
 TERMINATIONS = Counter("atemporal_terminations", "Instances asked to end", ["cause", "result"])
 ENDED = Counter("atemporal_attempts_ended", "Attempts ended", ["reason"])
-OPEN_ATTEMPTS = Gauge("atemporal_open_attempts", "Attempts whose instance may exist", ["state"])
+WAITING = Gauge("atemporal_waiting", "Jobs and attempts in a phase, due ones only", ["phase"])
+LONGEST_WAIT = Gauge("atemporal_longest_wait_seconds", "The longest of a phase", ["phase"])
+OVERSTAYING = Gauge("atemporal_overstaying_instances", "Instances that do not end")
 UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
 
 

@@ -3,7 +3,7 @@
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
 for EC2 at launch, whatever callback address the deployment uses then. The constant part takes less
-than half of `LIMIT` and base64 a third on top of the rest: 6,000 bytes of environment and command
+than half of `LIMIT` and base64 a third on top of the rest: 5,400 bytes of environment and command
 always fit.
 """
 
@@ -38,7 +38,7 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
         known = ", ".join(sorted(FLAVOURS))
         raise Invalid({"flavour": f"{launch.flavour!r} is unknown; known are: {known}"})
     callback = f"{launch.callback_base}/jobs/{ref.job_id}/callback"
-    return _bounded(flavour(_orders(ref, spec, callback, token, launch.deadline_s)))
+    return _bounded(flavour(_orders(ref, spec, callback, token, launch.deadline_s, launch.market)))
 
 
 def check_fits(spec: JobSpec) -> None:
@@ -49,12 +49,14 @@ def check_fits(spec: JobSpec) -> None:
     """
     ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
     callback = f"{_LONGEST_BASE}/jobs/{ref.job_id}/callback"
-    orders = _orders(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER)
+    orders = _orders(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER, "on-demand")
     for flavour in FLAVOURS.values():
         _bounded(flavour(orders))
 
 
-def _orders(ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int) -> bytes:
+def _orders(
+    ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int, market: str
+) -> bytes:
     records = [
         f"attempt={ref.id}",
         f"image={spec.image}",
@@ -62,6 +64,7 @@ def _orders(ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_
         f"token={token}",
         f"timeout={spec.timeout_s}",
         f"deadline={deadline_s}",
+        f"market={market}",
         *(f"port={port}" for port in spec.ports),
         *(f"arg={word}" for word in spec.command or ()),
         *(f"env={name}={value}" for name, value in spec.env.items()),

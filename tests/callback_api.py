@@ -37,11 +37,14 @@ class CallbackApi:
     answers: dict[str, list[int]] = field(default_factory=dict)
     before_answer: Callable[[Call], None] | None = None
     has_metadata: bool = True
+    takes_spot_back: bool = False
+    first_word_status: int = 204
+    first_words: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
-        """The methods of all calls so far, in order."""
+        """The methods of all calls so far, in order, but for the first words."""
         return [call.method for call in self.calls]
 
     def body(self, method: str) -> dict[str, Any]:
@@ -84,6 +87,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PATCH = do_DELETE = _callback
 
+    def do_POST(self) -> None:
+        """Hear that a machine is up."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        api.first_words.append(Call(self.command, self.path, token, json.loads(body)))
+        self._answer(api.first_word_status)
+
     def do_PUT(self) -> None:
         """Give a session of the metadata service (IMDSv2)."""
         self._metadata("/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds", _PASS)
@@ -92,6 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Give the instance's id to who shows a session."""
         header = "X-aws-ec2-metadata-token"
         allowed = self.headers.get(header) == _PASS
+        if self.path.endswith("/spot/instance-action"):
+            api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+            self._answer(200 if api.takes_spot_back else 404, b"{}")
+            return
         self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
 
     def _metadata(self, path: str, header: str, text: str) -> None:

@@ -94,6 +94,23 @@ def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -
     return False
 
 
+def booted(tx: Connection, ref: AttemptRef, *, actor: str) -> bool:
+    """Write down that the machine is up and pulls its image; False when it is known or over."""
+    noted = tx.execute(
+        update(attempts)
+        .where(
+            attempts.c.job_id == ref.job_id,
+            attempts.c.number == ref.number,
+            attempts.c.state.in_(CLAIMABLE_ATTEMPT),
+            attempts.c.booted_at.is_(None),
+        )
+        .values(booted_at=func.now())
+    )
+    if noted.rowcount:
+        record(tx, ref, "attempt.booted", actor=actor)
+    return bool(noted.rowcount)
+
+
 def claim(
     tx: Connection, ref: AttemptRef, *, claim_id: str | None, instance_id: str | None, actor: str
 ) -> bool:
@@ -156,7 +173,7 @@ def end(
         detail={"reason": reason, "exit_code": values.get("exit_code"), "detail": detail},
     )
     if ended:
-        _decide(tx, ref, reason, actor=actor)
+        _decide(tx, ref, reason, exit_code=values.get("exit_code"), actor=actor)
     return ended
 
 
@@ -235,7 +252,9 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
     return [(_attempt(row), JobSpec.model_validate({**row.spec, "key": row.key})) for row in rows]
 
 
-def _decide(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> None:
+def _decide(
+    tx: Connection, ref: AttemptRef, reason: Reason, *, exit_code: int | None, actor: str
+) -> None:
     """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
     job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
     spec = JobSpec.model_validate({**job.spec, "key": job.key})
@@ -254,6 +273,9 @@ def _decide(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> N
         max_attempts=spec.max_attempts,
         infra_retries=spec.infra_retries,
         backoff_s=spec.backoff_s,
+        exit_code=exit_code,
+        retry_on=spec.retry_on,
+        no_retry_on=spec.no_retry_on,
     )
     if isinstance(after, Finish):
         finish_job(tx, ref, reason, actor=actor)
@@ -263,7 +285,11 @@ def _decide(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> N
         ref,
         JobState.SCHEDULED,
         actor=actor,
-        values={"due_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, after.delay_s)},
+        # Jitter, so that what failed together does not come back together.
+        values={
+            "due_at": func.now()
+            + func.make_interval(0, 0, 0, 0, 0, 0, after.delay_s * (0.5 + func.random() / 2))
+        },
         detail={"retry": reason, "in_s": after.delay_s},
     )
     if after.delay_s == 0:

@@ -214,6 +214,37 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
     }
 
 
+def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[AttemptRef]:
+    """Finish the jobs that have waited for a launcher longer than `deadline_s` seconds."""
+    waiting = tx.execute(
+        select(jobs.c.id, jobs.c.attempt)
+        .where(
+            jobs.c.state == JobState.QUEUED,
+            jobs.c.due_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
+        )
+        .limit(500)
+        .with_for_update(skip_locked=True)
+    )
+    refs = [AttemptRef(row.id, row.attempt) for row in waiting]
+    return [ref for ref in refs if finish_job(tx, ref, Reason.QUEUE_DEADLINE, actor=actor)]
+
+
+def oldest_waiting(tx: Connection) -> dict[JobState, tuple[int, float]]:
+    """How many jobs are due or queued without an attempt, and the oldest's wait in seconds."""
+    rows = tx.execute(
+        select(
+            jobs.c.state,
+            func.count(),
+            func.extract("epoch", func.now() - func.min(jobs.c.due_at)),
+        )
+        .where(
+            jobs.c.state.in_([JobState.SCHEDULED, JobState.QUEUED]), jobs.c.due_at <= func.now()
+        )
+        .group_by(jobs.c.state)
+    )
+    return {JobState(state): (count, float(oldest)) for state, count, oldest in rows}
+
+
 def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     """Return a job with its attempts.
 

@@ -1,4 +1,4 @@
-"""The machines' callbacks: `PATCH` to be allowed to run, `DELETE` to report the end.
+"""The machines' callbacks: `POST` when up, `PATCH` to be allowed to run, `DELETE` to report the end.
 
 Promise: a machine speaks for the job's current attempt or is refused; of all that ask, one is granted
 the claim; an end is written once. A refusal is final for the machine (it powers off), a 5xx is not.
@@ -89,6 +89,22 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
             )
         wakes.running(ref)
         log.info("claimed", first=first, **about(ref, asked.instance_id))
+
+    @routes.post(
+        "/jobs/{job_id}/callback",
+        status_code=HTTPStatus.NO_CONTENT,
+        summary="I am up and pull the image",
+        responses=_FAILURES,
+    )
+    def up(
+        job_id: UUID = Depends(path_id),
+        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+    ) -> None:
+        """Write down a machine's first word; from here on it is the pull that takes its time."""
+        with _counted("up"), database.begin() as tx:
+            ref = speaker(jobs.get(tx, job_id), token)
+            attempts.booted(tx, ref, actor=ACTOR)
+        log.info("up", **about(ref))
 
     @routes.delete(
         "/jobs/{job_id}/callback",

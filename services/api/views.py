@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, PlainSerializer
 
-from atemporal import image
+from atemporal import image, waiting
 from atemporal.clock import format_utc
 from atemporal.environment import encode_payload
 from atemporal.model import Attempt, Job, Machine
@@ -43,6 +43,7 @@ class InstanceView(BaseModel):
     market: str
     created_at: Instant
     launched_at: Instant | None
+    booted_at: Instant | None
     running_at: Instant | None
     exited_at: Instant | None
     closed_at: Instant | None
@@ -73,6 +74,10 @@ class JobSummary(BaseModel):
     max_attempts: int
     infra_retries: int
     backoff_s: int
+    retry_on: tuple[int, ...]
+    no_retry_on: tuple[int, ...]
+    waiting_for: str | None = Field(examples=["its machine to boot"])
+    waiting_since: Instant | None
     due_at: Instant = Field(description="when the next attempt is due")
     created_at: Instant
     updated_at: Instant
@@ -111,7 +116,10 @@ def _summary(job: Job) -> dict[str, Any]:
     same_name = JobSummary.model_fields.keys()
     fields = {name: value for name, value in job.spec if name in same_name}
     fields |= {name: value for name, value in job if name in same_name}
+    waits = waiting.of_job(job)
     return fields | {
+        "waiting_for": waits and waits.what,
+        "waiting_since": waits and waits.since,
         "image": image.familiar(job.spec.image),
         "time": job.run_at,
         "payload": encode_payload(job.spec.env),

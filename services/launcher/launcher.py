@@ -129,7 +129,12 @@ class Launcher:
             disk_gb=machine.disk_gb,
             callback_base=settings.callback_url,
             key_id=self._key_id,
-            deadline_s=settings.boot_deadline_s + spec.timeout_s + MACHINE_SLACK_S,
+            deadline_s=(
+                settings.boot_deadline_s
+                + settings.pull_deadline_s
+                + spec.timeout_s
+                + MACHINE_SLACK_S
+            ),
         )
 
     def _write_down(self, ref: AttemptRef, instance: Instance) -> None:

@@ -22,6 +22,9 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     limits = Limits(
         launch_s=settings.launch_deadline_s,
         boot_s=settings.boot_deadline_s,
+        pull_s=settings.pull_deadline_s,
+        stop_s=settings.stop_deadline_s,
+        queue_s=settings.queue_deadline_s,
         grace_s=settings.cloud_grace_s,
     )
     return [

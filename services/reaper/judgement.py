@@ -27,6 +27,9 @@ class Limits:
 
     launch_s: float
     boot_s: float
+    pull_s: float
+    stop_s: float
+    queue_s: float
     grace_s: float
 
 
@@ -40,6 +43,7 @@ class Findings:
     lost: dict[AttemptRef, str | None] = field(default_factory=dict)
     overdue: dict[AttemptRef, Reason] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    overstaying: set[AttemptRef] = field(default_factory=set)
 
 
 def judge(
@@ -109,6 +113,8 @@ def _judge_ended(
     if instance is not None:
         if instance.gone:
             found.close[attempt.ref] = f"{instance.id} is {instance.state}"
+        elif _older(attempt.exited_at, now, limits.stop_s):
+            found.overstaying.add(attempt.ref)
     elif _older(attempt.launched_at or attempt.created_at, now, limits.grace_s) and _older(
         attempt.exited_at, now, limits.grace_s
     ):
@@ -138,8 +144,11 @@ def _judge_live(
         if timeout_s is not None and _older(attempt.running_at, now, timeout_s + RUN_GRACE_S):
             found.overdue[attempt.ref] = Reason.TIMED_OUT
     elif attempt.instance_id is not None:
-        if _older(attempt.launched_at, now, limits.boot_s):
-            found.overdue[attempt.ref] = Reason.BOOT_DEADLINE
+        if attempt.booted_at is None:
+            if _older(attempt.launched_at, now, limits.boot_s):
+                found.overdue[attempt.ref] = Reason.BOOT_DEADLINE
+        elif _older(attempt.booted_at, now, limits.pull_s):
+            found.overdue[attempt.ref] = Reason.PULL_DEADLINE
     elif instance is None and _older(attempt.created_at, now, limits.launch_s):
         found.overdue[attempt.ref] = Reason.LAUNCH_DEADLINE
 

@@ -11,26 +11,31 @@ Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
+from atemporal import waiting
 from atemporal.broker import REAP, Link
 from atemporal.cloud import Cloud
 from atemporal.console import exit_record
 from atemporal.errors import Invalid
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
-from atemporal.states import AttemptState, Reason
-from atemporal.store import attempts
+from atemporal.states import AttemptState, JobState, Reason
+from atemporal.store import attempts, jobs
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import (
     DEAD_LETTERS,
     ENDED,
-    OPEN_ATTEMPTS,
+    LONGEST_WAIT,
+    OVERSTAYING,
     TERMINATIONS,
     UNKNOWN_INSTANCES,
+    WAITING,
     about,
     logger,
 )
+from atemporal.waiting import Phase
 from services.reaper.judgement import Findings, Limits, judge
 
 ACTOR = "reaper"
@@ -177,7 +182,12 @@ class SweepLoop:
             unknown_before=self._unknown,
         )
         self._unknown = findings.unknown
-        self._report(books.values(), findings)
+        with self._database.begin() as tx:
+            expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
+            queued = jobs.oldest_waiting(tx)
+        for ref in expired:
+            self._reaper.log.error("waited too long for a launcher", **about(ref))
+        self._report(books.values(), queued, findings, now)
         self._act(findings, books)
 
     def _act(self, findings: Findings, books: dict[AttemptRef, Attempt]) -> None:
@@ -210,9 +220,26 @@ class SweepLoop:
         else:
             self._reaper.end(attempt.ref, Reason.INSTANCE_LOST, detail=why)
 
-    def _report(self, books: Iterable[Attempt], findings: Findings) -> None:
-        states = [one.state for one in books]
-        for state in AttemptState:
-            if state is not AttemptState.CLOSED:
-                OPEN_ATTEMPTS.labels(state).set(states.count(state))
+    def _report(
+        self,
+        books: Iterable[Attempt],
+        queued: Mapping[JobState, tuple[int, float]],
+        findings: Findings,
+        now: datetime,
+    ) -> None:
+        """Show as gauges what is waited for, since when, and what should not be."""
+        waits: dict[Phase, list[float]] = {phase: [] for phase in Phase}
+        for attempt in books:
+            if found := waiting.of_attempt(attempt):
+                waits[found.phase].append((now - found.since).total_seconds())
+        for phase, ages in waits.items():
+            WAITING.labels(phase).set(len(ages))
+            LONGEST_WAIT.labels(phase).set(max(ages, default=0.0))
+        for state, phase in ((JobState.SCHEDULED, Phase.TIME), (JobState.QUEUED, Phase.QUEUED)):
+            count, oldest_s = queued.get(state, (0, 0.0))
+            WAITING.labels(phase).set(count)
+            LONGEST_WAIT.labels(phase).set(oldest_s)
         UNKNOWN_INSTANCES.set(len(findings.unknown))
+        OVERSTAYING.set(len(findings.overstaying))
+        for ref in findings.overstaying:
+            self._reaper.log.error("its instance does not end", **about(ref))

@@ -15,7 +15,7 @@ from atemporal.states import AttemptState, Reason
 from services.reaper.judgement import RUN_GRACE_S, Findings, Limits, judge
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
-LIMITS = Limits(launch_s=3600, boot_s=1800, grace_s=300)
+LIMITS = Limits(launch_s=3600, boot_s=1800, pull_s=600, stop_s=120, queue_s=9999, grace_s=300)
 REF = AttemptRef(UUID("01900000-0000-7000-8000-000000000001"), 1)
 LAUNCH = Launch(
     image_id="ami-1", instance_type="t3.small", callback_base="http://x", key_id="k", deadline_s=9
@@ -140,6 +140,20 @@ def test_a_machine_that_never_called_is_ended_at_the_boot_deadline() -> None:
     assert judged([instance()], attempt(A.WARMING, age=1799)).overdue == {}
     found = judged([instance()], attempt(A.WARMING, age=1801))
     assert found.overdue == {REF: Reason.BOOT_DEADLINE}
+
+
+def test_a_pull_has_a_deadline_of_its_own() -> None:
+    slow = attempt(A.WARMING, age=1801)
+    pulls = slow.model_copy(update={"booted_at": ago(599)})
+    assert judged([instance()], pulls).overdue == {}
+    hangs = slow.model_copy(update={"booted_at": ago(601)})
+    assert judged([instance()], hangs).overdue == {REF: Reason.PULL_DEADLINE}
+
+
+def test_an_instance_that_does_not_end_is_reported_and_asked_again() -> None:
+    found = judged([instance()], attempt(A.EXITED, age=121))
+    assert found.overstaying == {REF}
+    assert list(found.terminate) == ["i-1"]
 
 
 def test_a_launch_that_never_succeeds_is_given_up() -> None:

@@ -71,6 +71,9 @@ def test_one_time_only() -> None:
     [
         ({"exit_code": 0}, Reason.COMPLETED),
         ({"exit_code": 7}, Reason.EXIT_NONZERO),
+        ({"exit_code": 143}, Reason.SIGNALLED),
+        ({"exit_code": 255}, Reason.EXIT_NONZERO),
+        ({"exit_code": 143, "interrupted": True}, Reason.SPOT_INTERRUPTED),
         ({"exit_code": 137, "oom_killed": True}, Reason.OUT_OF_MEMORY),
         ({"exit_code": 137, "timed_out": True}, Reason.TIMED_OUT),
         ({"phase": "pull"}, Reason.PULL_FAILED),

@@ -58,6 +58,18 @@ def test_the_program_and_the_infrastructure_spend_budgets_of_their_own() -> None
     assert verdict(Reason.INSTANCE_LOST, **spent) == Finish(Outcome.LOST)
 
 
+def test_exit_codes_can_be_named_for_and_against_another_attempt() -> None:
+    def after(code: int | None, **rules: Any) -> object:
+        return verdict(Reason.EXIT_NONZERO, **BUDGET, exit_code=code, **rules)
+
+    assert after(75, retry_on=(75, 137)) == Again(10)
+    assert after(1, retry_on=(75, 137)) == Finish(Outcome.FAILED)
+    assert after(2, no_retry_on=(2,)) == Finish(Outcome.FAILED)
+    assert after(1, no_retry_on=(2,)) == Again(10)
+    lost = verdict(Reason.INSTANCE_LOST, **BUDGET, retry_on=(75,))
+    assert lost == Again(10), "the rules are about the program"
+
+
 def test_the_delay_doubles_up_to_an_hour() -> None:
     many = {**BUDGET, "infra_retries": 100}
     delays = []

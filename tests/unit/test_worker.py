@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 import pytest
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 import cloud_config
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.states import Reason
 from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
@@ -85,7 +87,12 @@ class Machine:
         for name, answer in answers.items():
             (self.docker / name.replace("_", ".")).write_text(f"{answer}\n")
 
-    def order(self, spec: JobSpec, deadline_s: int = 600) -> None:
+    def order(
+        self,
+        spec: JobSpec,
+        deadline_s: int = 600,
+        market: Literal["on-demand", "spot"] = "on-demand",
+    ) -> None:
         """Write the orders of a job."""
         launch = Launch(
             image_id="ami-1",
@@ -93,6 +100,7 @@ class Machine:
             callback_base=self.api.url,
             key_id="k1",
             deadline_s=deadline_s,
+            market=market,
         )
         rendered = userdata.render(REF, spec, launch, TOKEN).decode()
         content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
@@ -181,6 +189,7 @@ def test_a_job_is_pulled_created_claimed_run_and_reported(
         "exit_code": 7,
         "oom_killed": False,
         "timed_out": False,
+        "interrupted": False,
         "service_result": "exit-code",
         "started_at": "2026-01-02T03:04:05.123456789Z",
         "finished_at": "2026-01-02T03:04:05.123456789Z",
@@ -284,6 +293,33 @@ def test_a_run_longer_than_the_timeout_is_stopped_and_says_so(machine: Machine) 
     assert machine.argv("stop") == ["stop", "-t", "30", NAME]
     assert machine.record.timed_out
     assert machine.record.exit_code == 137
+
+
+def test_a_spot_instance_that_is_taken_back_stops_its_container_and_says_so(
+    machine: Machine, api: CallbackApi
+) -> None:
+    api.takes_spot_back = True
+    machine.order(JobSpec(image="nginx"), market="spot")
+    machine.boot()
+    assert machine.argv("stop") == ["stop", "-t", "75", NAME]
+    assert machine.record.interrupted
+    assert machine.record.reason is Reason.SPOT_INTERRUPTED
+
+
+def test_an_on_demand_instance_does_not_ask(machine: Machine, api: CallbackApi) -> None:
+    api.takes_spot_back = True
+    machine.boot()
+    assert not machine.record.interrupted
+
+
+@pytest.mark.parametrize("status", [204, 422, 503])
+def test_the_first_word_comes_before_the_pull_and_nothing_depends_on_it(
+    machine: Machine, api: CallbackApi, status: int
+) -> None:
+    api.first_word_status = status
+    machine.boot()
+    assert api.first_words[0].token == TOKEN
+    assert machine.record.exit_code == 7
 
 
 def test_a_container_killed_for_memory_is_reported_so(machine: Machine) -> None:

@@ -1,0 +1,76 @@
+"""What a job waits for, in words: the phase it is in, whom it depends on, and since when.
+
+Promise: whoever asks why nothing happens gets one answer, the same in the CLI, over HTTP and as a
+metric's label.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from atemporal.model import Attempt, Job
+from atemporal.states import AttemptState, JobState
+
+
+class Phase(StrEnum):
+    """The phases of a job's way, each with a deadline of its own but for the first."""
+
+    TIME = "time"
+    QUEUED = "queued"
+    LAUNCH = "launch"
+    BOOT = "boot"
+    PULL = "pull"
+    RUN = "run"
+    STOP = "stop"
+
+
+_FOR = {
+    Phase.TIME: "its time",
+    Phase.QUEUED: "a launcher to take it",
+    Phase.LAUNCH: "EC2 to give an instance",
+    Phase.BOOT: "its machine to boot",
+    Phase.PULL: "its machine to pull the image",
+    Phase.RUN: "its program to end",
+    Phase.STOP: "EC2 to end its instance",
+}
+
+
+class Waiting(NamedTuple):
+    """One phase, since an instant; `detail` is what hinders it, where that is known."""
+
+    phase: Phase
+    since: datetime
+    detail: str | None = None
+
+    @property
+    def what(self) -> str:
+        """What is waited for, for a reader."""
+        return _FOR[self.phase]
+
+
+def of_job(job: Job) -> Waiting | None:
+    """What the job waits for now; None when it is over and its last instance is gone."""
+    if job.state is JobState.SCHEDULED:
+        return Waiting(Phase.TIME, job.updated_at)
+    if job.state is JobState.QUEUED:
+        return Waiting(Phase.QUEUED, job.due_at)
+    return of_attempt(job.attempts[-1]) if job.attempts else None
+
+
+def of_attempt(attempt: Attempt) -> Waiting | None:
+    """What an attempt waits for now; None when it is closed."""
+    match attempt.state:
+        case AttemptState.LAUNCHING:
+            return Waiting(Phase.LAUNCH, attempt.created_at, attempt.detail)
+        case AttemptState.WARMING | AttemptState.READY:
+            if attempt.booted_at is not None:
+                return Waiting(Phase.PULL, attempt.booted_at)
+            return Waiting(Phase.BOOT, attempt.launched_at or attempt.created_at)
+        case AttemptState.RUNNING:
+            return Waiting(Phase.RUN, attempt.running_at or attempt.created_at)
+        case AttemptState.EXITED:
+            return Waiting(Phase.STOP, attempt.exited_at or attempt.created_at)
+        case AttemptState.CLOSED:
+            return None
