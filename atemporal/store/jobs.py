@@ -229,22 +229,6 @@ def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[Atte
     return [ref for ref in refs if finish_job(tx, ref, Reason.QUEUE_DEADLINE, actor=actor)]
 
 
-def oldest_waiting(tx: Connection) -> dict[JobState, tuple[int, float]]:
-    """How many jobs are due or queued without an attempt, and the oldest's wait in seconds."""
-    rows = tx.execute(
-        select(
-            jobs.c.state,
-            func.count(),
-            func.extract("epoch", func.now() - func.min(jobs.c.due_at)),
-        )
-        .where(
-            jobs.c.state.in_([JobState.SCHEDULED, JobState.QUEUED]), jobs.c.due_at <= func.now()
-        )
-        .group_by(jobs.c.state)
-    )
-    return {JobState(state): (count, float(oldest)) for state, count, oldest in rows}
-
-
 def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     """Return a job with its attempts.
 

@@ -22,7 +22,7 @@ from atemporal.errors import Invalid
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, counts, jobs
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import (
     DEAD_LETTERS,
@@ -184,7 +184,7 @@ class SweepLoop:
         self._unknown = findings.unknown
         with self._database.begin() as tx:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
-            queued = jobs.oldest_waiting(tx)
+            queued = counts.oldest_waiting(tx)
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **about(ref))
         self._report(books.values(), queued, findings, now)

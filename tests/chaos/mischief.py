@@ -1,0 +1,191 @@
+"""Whatever can go wrong outside of EC2: kills, freezes, restarts, lost, doubled and foul messages.
+
+Each kind is a function that does it once; `Mischief` throws the dice and counts.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pika
+from pika.exceptions import AMQPError
+from sqlalchemy import text
+
+from atemporal.errors import AtemporalError
+from tests.chaos.fleet import Fleet
+
+POISON = (b"", b"\xff\xfe", b"{", b"[]", b'{"type":"job.due"}', b'{"type":"nothing","v":1}')
+WORK_QUEUES = ("atemporal.submit", "atemporal.launch", "atemporal.reap")
+_NONE = (None, None, None)
+KEYS = ("job.submit", "job.due", "instance.exited")
+
+
+class Mischief:
+    """The dice, in threads of their own, until stopped."""
+
+    def __init__(self, fleet: Fleet, dice: random.Random, *, kill_every_s: float) -> None:
+        self.counts: Counter[str] = Counter()
+        self.timeline: list[tuple[float, str]] = []
+        self.poison: list[str] = []
+        self._fleet = fleet
+        self._dice = dice
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._loop, args=(do, pause), name=do.__name__)
+            for do, pause in (
+                (self._kill, kill_every_s),
+                (self._freeze, 15.0),
+                (self._server_trouble, 30.0),
+                (self._drop_connections, 8.0),
+                (self._purge, 12.0),
+                (self._poison, 6.0),
+                (self._forge, 3.0),
+                (self._double_and_reorder, 0.5),
+            )
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; whatever was stopped runs again."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._fleet.revive()
+
+    def note(self, what: str) -> None:
+        """Count one fault and remember when."""
+        self.counts[what] += 1
+        self.timeline.append((time.time(), what))
+
+    def _loop(self, do: Callable[[], None], pause: float) -> None:
+        while not self._stop.wait(pause * self._dice.uniform(0.5, 1.5)):
+            try:
+                do()
+            except (AMQPError, OSError, AtemporalError, httpx.HTTPError):
+                # Another mischief has its target down just now.
+                self.counts["(missed its target)"] += 1
+
+    def _kill(self) -> None:
+        name = self._dice.choice([*self._fleet.replicas] * 4 + ["twin"])
+        self._fleet.kill(name)
+        self.note(f"kill -9 {name.partition('-')[0]}")
+        self._fleet.start(name)
+
+    def _freeze(self) -> None:
+        name = self._dice.choice(self._fleet.replicas)
+        self._fleet.signal(name, signal.SIGSTOP)
+        self.note(f"freeze {name.partition('-')[0]}")
+        self._stop.wait(self._dice.uniform(1, 6))
+        self._fleet.signal(name, signal.SIGCONT)
+
+    def _server_trouble(self) -> None:
+        what = self._dice.choice(["broker restart", "broker kill", "broker freeze", "pg restart"])
+        rabbitmq = self._fleet.rabbitmq
+        match what:
+            case "broker restart":
+                rabbitmq.restart()
+            case "broker kill":
+                rabbitmq.kill()
+                rabbitmq.start()
+            case "broker freeze":
+                rabbitmq.pause()
+                self._stop.wait(self._dice.uniform(1, 5))
+                rabbitmq.resume()
+            case "pg restart":
+                self._fleet.postgres.kill()
+                self._fleet.postgres.start()
+        self.note(what)
+
+    def _drop_connections(self) -> None:
+        with self._fleet.database.begin() as tx:
+            dropped = tx.scalar(
+                text(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " AND random() < 0.5"
+                )
+            )
+        if dropped:
+            self.note("pg connections dropped")
+
+    def _channel(self) -> tuple[pika.BlockingConnection, Any]:
+        parameters = pika.URLParameters(self._fleet.broker_url)
+        parameters.socket_timeout = parameters.blocked_connection_timeout = 5
+        connection = pika.BlockingConnection(parameters)
+        return connection, connection.channel()
+
+    def _purge(self) -> None:
+        """Empty all work queues; what is poison is put back, since all of it has to be accounted for."""
+        connection, channel = self._channel()
+        lost = 0
+        for queue in WORK_QUEUES:
+            for method, properties, body in iter(
+                lambda q=queue: channel.basic_get(q, True), _NONE
+            ):
+                if properties.message_id in self.poison:
+                    channel.basic_publish("atemporal", method.routing_key, body, properties)
+                else:
+                    lost += 1
+        connection.close()
+        self.counts["messages purged"] += lost
+        self.note("queues purged")
+
+    def _poison(self) -> None:
+        connection, channel = self._channel()
+        channel.confirm_delivery()
+        key, body = self._dice.choice(KEYS), self._dice.choice(POISON)
+        name = f"poison-{len(self.poison)}"
+        properties = pika.BasicProperties(message_id=name, delivery_mode=2)
+        self.poison.append(name)
+        try:
+            channel.basic_publish("atemporal", key, body, properties, mandatory=True)
+        except (AMQPError, OSError):
+            self.poison.remove(name)
+            raise
+        connection.close()
+        self.note("poison")
+
+    def _forge(self) -> None:
+        with self._fleet.database.begin() as tx:
+            row = tx.execute(
+                text(
+                    "SELECT job_id, number FROM attempts WHERE state <> 'closed'"
+                    " ORDER BY random() LIMIT 1"
+                )
+            ).one_or_none()
+        if row is None:
+            return
+        url = f"{self._fleet.api_url}/jobs/{row.job_id}/callback"
+        headers = {"Authorization": f"Bearer k1.{self._dice.getrandbits(256):064x}"}
+        method = self._dice.choice(["PATCH", "DELETE"])
+        answer = httpx.request(method, url, headers=headers, json={"exit_code": 0}, timeout=5)
+        assert answer.status_code in (401, 404, 422, 500, 503), answer.status_code
+        self.note("forged callback")
+
+    def _double_and_reorder(self) -> None:
+        """Copy what daemons tell each other for some seconds; send the copies late and shuffled."""
+        connection, channel = self._channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        for key in ("job.due", "instance.*", "job.cancel"):
+            channel.queue_bind(queue, "atemporal", key)
+        self._stop.wait(self._dice.uniform(2, 5))
+        copies = []
+        while (got := channel.basic_get(queue, auto_ack=True))[0]:
+            copies.append((got[0].routing_key, got[2]))
+        channel.queue_unbind(queue, "atemporal", "job.due")
+        self._dice.shuffle(copies)
+        for key, body in copies:
+            channel.basic_publish("atemporal", key, body)
+            self.note("message doubled")
+        connection.close()
