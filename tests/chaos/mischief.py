@@ -23,7 +23,6 @@ from tests.chaos.fleet import Fleet
 
 POISON = (b"", b"\xff\xfe", b"{", b"[]", b'{"type":"job.due"}', b'{"type":"nothing","v":1}')
 WORK_QUEUES = ("atemporal.submit", "atemporal.launch", "atemporal.reap")
-_NONE = (None, None, None)
 KEYS = ("job.submit", "job.due", "instance.exited")
 
 
@@ -130,9 +129,11 @@ class Mischief:
         connection, channel = self._channel()
         lost = 0
         for queue in WORK_QUEUES:
-            for method, properties, body in iter(
-                lambda q=queue: channel.basic_get(q, True), _NONE
-            ):
+            waiting = channel.queue_declare(queue, passive=True).method.message_count
+            for _ in range(waiting):
+                method, properties, body = channel.basic_get(queue, auto_ack=True)
+                if method is None:
+                    break
                 if properties.message_id in self.poison:
                     channel.basic_publish("atemporal", method.routing_key, body, properties)
                 else:
