@@ -25,6 +25,16 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str | N
         raise click.BadParameter(str(error)) from None
 
 
+def exit_codes(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    """An option's callback: numbers with commas between, like 75,137."""
+    try:
+        return None if text is None else tuple(int(code) for code in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not exit codes; write them like 75,137") from None
+
+
 def instant(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> datetime | None:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import click
 
+from atemporal import waiting
 from atemporal.cli import arguments, output, records
 from atemporal.cli.arguments import duration, pairs, read_environment
 from atemporal.cli.output import clean, distance, instant, note
@@ -62,7 +63,24 @@ from atemporal.store.database import server_time
 @click.option(
     "--instance-type", multiple=True, metavar="TYPE", help="The kind of machine, like t3.small."
 )
+@click.option(
+    "--market",
+    type=click.Choice(["on-demand", "spot", "spot-then-on-demand"]),
+    help="How to pay for the machine.  [default: on-demand]",
+)
 @click.option("--max-attempts", type=int, help="How often the program may fail.  [default: 1]")
+@click.option(
+    "--retry-on",
+    callback=arguments.exit_codes,
+    metavar="CODES",
+    help="The only exit codes that lead to another attempt, like 75,137.",
+)
+@click.option(
+    "--no-retry-on",
+    callback=arguments.exit_codes,
+    metavar="CODES",
+    help="Exit codes that never do, like 2.",
+)
 @click.option("--key", help="Your name for this submit: the same key is the same job.")
 @click.option(
     "--port",
@@ -84,7 +102,10 @@ def submit(
     label: tuple[str, ...],
     timeout: int | None,
     instance_type: tuple[str, ...],
+    market: str | None,
     max_attempts: int | None,
+    retry_on: tuple[int, ...] | None,
+    no_retry_on: tuple[int, ...] | None,
     key: str | None,
     port: tuple[str, ...],
     priority: int | None,
@@ -109,11 +130,13 @@ def submit(
         "key": key,
         "timeout_s": timeout,
         "max_attempts": max_attempts,
+        "retry_on": retry_on,
+        "no_retry_on": no_retry_on,
         "priority": priority,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
-    if instance_type:
-        fields["machine"] = {"instance_types": instance_type}
+    machine = {"instance_types": instance_type or None, "market": market}
+    fields["machine"] = {name: value for name, value in machine.items() if value is not None}
     if port:
         fields["ports"] = () if port == ("none",) else port
     spec = parse_spec(fields)
@@ -268,6 +291,10 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     }
     if job.state is JobState.SCHEDULED and job.due_at != job.run_at:
         facts["due"] = f"{instant(job.due_at)} ({distance(job.due_at, now)})"
+    if waits := waiting.of_job(job):
+        detail = f": {waits.detail}" if waits.detail else ""
+        waited = output.span((now - waits.since).total_seconds())
+        facts["waits for"] = f"{waits.what}, since {waited}{detail}"
     facts["submitted"] = instant(job.created_at)
     if job.finished_at:
         facts["finished"] = f"{instant(job.finished_at)} ({distance(job.finished_at, now)})"
@@ -275,9 +302,13 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         f"runs for {output.span(spec.timeout_s)} at most, may fail {spec.max_attempts} x, "
         f"its machines {spec.infra_retries + 1} x"
     )
+    if spec.retry_on:
+        facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
+    if spec.no_retry_on:
+        facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
     facts["ports"] = ", ".join(spec.ports) or "none"
-    if spec.machine.instance_types:
-        facts["machine"] = ", ".join(spec.machine.instance_types)
+    if spec.machine.instance_types or spec.machine.market != "on-demand":
+        facts["machine"] = ", ".join((*spec.machine.instance_types, spec.machine.market))
     if spec.priority:
         facts["priority"] = str(spec.priority)
     if spec.key:

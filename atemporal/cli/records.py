@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from atemporal import waiting
 from atemporal.clock import format_utc
 from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job
@@ -25,6 +26,7 @@ _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 
 def of_job(job: Job, *, reveal: bool = False) -> dict[str, Any]:
     """A job with its attempts, ready for JSON."""
+    waits = waiting.of_job(job)
     spec = job.spec.model_dump(mode="json", exclude={"image", "env", "run_at", "delay_s"})
     return {
         "id": str(job.id),
@@ -37,6 +39,8 @@ def of_job(job: Job, *, reveal: bool = False) -> dict[str, Any]:
         "env": masked_env(job.spec.env, reveal=reveal),
         "time": format_utc(job.run_at),
         "due_at": format_utc(job.due_at),
+        "waiting_for": waits and waits.what,
+        "waiting_since": waits and format_utc(waits.since),
         "created_at": format_utc(job.created_at),
         "finished_at": format_utc(job.finished_at) if job.finished_at else None,
         "instances": [_instance(one) for one in job.attempts],
