@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -16,8 +18,9 @@ import pytest
 
 from atemporal import userdata
 from atemporal.model import AttemptRef, JobSpec, Launch
-from atemporal.twin import processes
+from atemporal.twin import curl, mishaps, processes
 from atemporal.twin.host import Pace
+from atemporal.twin.mishaps import Mishap
 from atemporal.twin.server import Twin
 from tests.callback_api import CallbackApi, serve
 from tests.unit.test_twin_machine import client, console, describe, ended, until
@@ -129,17 +132,32 @@ def test_a_machine_never_boots(
 def test_a_machine_dies_without_a_word(
     twin: Twin, ec2: EC2Client, api: CallbackApi, tmp_path: Path
 ) -> None:
-    twin.faults.add("dies", after=3, seconds=0.5)
-    instance_id = launch(ec2, api, FOR_EVER)
-    until(lambda: api.calls)
-    identity = json.loads((machine_of(tmp_path, instance_id) / "machine.json").read_bytes())
+    victim = launch(ec2, api, FOR_EVER)
+    other = launch(ec2, api, FOR_EVER)
+    until(lambda: len(api.calls) == 2)
+    identity = json.loads((machine_of(tmp_path, victim) / "machine.json").read_bytes())
 
-    assert ended(ec2, instance_id)["StateReason"]["Code"] == "Server.InternalError"
+    twin.faults.add("dies", match={"instance": victim}, seconds=0.5)
 
-    assert api.methods == ["PATCH"]
-    assert "atemporal-exit" not in console(ec2, instance_id)
+    assert ended(ec2, victim)["StateReason"]["Code"] == "Server.InternalError"
+    assert api.methods == ["PATCH", "PATCH"]
+    assert "atemporal-exit" not in console(ec2, victim)
     assert processes.start_time(identity["pid"]) != identity["started"]
     assert processes.family(identity["pid"], identity["started"]) == []
+    assert state(ec2, other) == "running"
+    assert twin.faults.counts() == {"dies": 1}
+    assert twin.faults.rules() == [], "it was for that machine only"
+
+
+def test_a_machine_dies_by_a_decision_at_its_launch(
+    twin: Twin, ec2: EC2Client, api: CallbackApi
+) -> None:
+    twin.faults.add("dies", seconds=1)
+
+    instance_id = launch(ec2, api, FOR_EVER)
+
+    assert ended(ec2, instance_id)["StateReason"]["Code"] == "Server.InternalError"
+    assert "DELETE" not in api.methods
     assert twin.faults.counts() == {"dies": 1}
 
 
@@ -147,9 +165,9 @@ def test_a_machine_dies_though_the_twin_was_away(tmp_path: Path, api: CallbackAp
     pace = Pace(kill_after_s=0.3)
     twin = Twin(tmp_path, engine="process", pace=pace).start()
     ec2 = client(twin.url)
-    twin.faults.add("dies", after=3, seconds=0)
+    twin.faults.add("dies", after=2, seconds=0)
     instance_id = launch(ec2, api, FOR_EVER)
-    until(lambda: api.calls)
+    until((machine_of(tmp_path, instance_id) / "machine.json").exists)
     twin.faults.clear()
     ec2.close()
     twin.stop()
@@ -161,43 +179,31 @@ def test_a_machine_dies_though_the_twin_was_away(tmp_path: Path, api: CallbackAp
         ec2.close()
 
 
-def test_a_machine_that_runs_can_be_told_to_die(
-    twin: Twin, ec2: EC2Client, api: CallbackApi
-) -> None:
-    victim, other = launch(ec2, api, FOR_EVER), launch(ec2, api, FOR_EVER)
-    until(lambda: len(api.calls) == 2)
-
-    twin.faults.add("dies", match={"instance": victim}, seconds=0)
-
-    assert ended(ec2, victim)["StateReason"]["Code"] == "Server.InternalError"
-    assert state(ec2, other) == "running"
-    assert twin.faults.rules() == [], "it was for that machine only"
-
-
 def test_a_network_is_away_for_a_while(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
-    twin.faults.add("no-network", seconds=2)
+    twin.faults.add("no-network", seconds=3)
     began = time.time()
 
     instance_id = launch(ec2, api)
 
     until(lambda: api.calls)
-    assert time.time() - began > 2
+    assert time.time() - began > 3
     by_itself(ec2, instance_id)
     assert api.methods == ["PATCH", "DELETE"]
     assert api.body("PATCH")["instance_id"] == instance_id, "its metadata were there"
     assert twin.faults.counts() == {"no-network": 1}
 
 
-def test_a_machine_without_a_network_ends_at_its_deadline(
-    twin: Twin, ec2: EC2Client, api: CallbackApi
+def test_a_machine_without_a_network_runs_nothing_and_ends(
+    twin: Twin, ec2: EC2Client, api: CallbackApi, tmp_path: Path
 ) -> None:
     twin.faults.add("no-network")
+    ran = tmp_path / "ran"
 
-    instance_id = launch(ec2, api, deadline_s=2)
+    instance_id = launch(ec2, api, ("touch", str(ran)), deadline_s=2)
 
     by_itself(ec2, instance_id)
     assert api.calls == []
-    assert "has reached its deadline" in console(ec2, instance_id)
+    assert not ran.exists()
     assert twin.faults.counts() == {"no-network": 1}
 
 
@@ -208,7 +214,7 @@ def test_a_running_machine_loses_its_network(
     instance_id = launch(ec2, api, ("sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done"))
     until(lambda: api.calls)
 
-    twin.faults.add("no-network", match={"instance": instance_id}, seconds=2)
+    twin.faults.add("no-network", match={"instance": instance_id}, seconds=3)
     go.touch()
 
     until(lambda: twin.faults.counts() == {"no-network": 1})
@@ -255,6 +261,22 @@ def test_callbacks_are_forged(twin: Twin, ec2: EC2Client, api: CallbackApi) -> N
     assert false_claim.body["claim"] != claim.body["claim"] == end.body["claim"]
     assert (false_end.body["exit_code"], end.body["exit_code"]) == (99, 3)
     assert twin.faults.counts() == {"forged": 2}
+
+
+def test_a_token_among_the_arguments_is_forged_too(tmp_path: Path, api: CallbackApi) -> None:
+    directory = tmp_path / "instances/i-1"
+    directory.mkdir(parents=True)
+    (tmp_path / "faults").mkdir()
+    mishaps.write(directory, {"forged": Mishap("forged", "f1", begins=0)})
+    program = tmp_path / "curl"
+    program.write_text(curl.shim(directory, shutil.which("curl") or ""))
+    program.chmod(0o755)
+    words = ["-s", "-X", "PATCH", "-H", f"Authorization: Bearer {TOKEN}", "-d", '{"claim": "c"}']
+
+    subprocess.run([program, *words, f"{api.url}/callback"], check=True, timeout=30)
+
+    assert [call.token == TOKEN for call in api.calls] == [False, True]
+    assert [call.body["claim"] == "c" for call in api.calls] == [False, True]
 
 
 def test_several_things_go_wrong_with_one_machine(
@@ -317,9 +339,9 @@ def test_a_spot_instance_is_interrupted_with_notice(
 ) -> None:
     twin.faults.add("spot-interruption", after=2, seconds=3)
     spot = launch(ec2, api, FOR_EVER, market="spot")
-    on_demand = launch(ec2, api, FOR_EVER)
     assert metadata(twin, spot, "spot/instance-action") == (404, "")
     assert twin.faults.counts() == {}
+    on_demand = launch(ec2, api, FOR_EVER)
 
     until(lambda: metadata(twin, spot, "spot/instance-action")[0] == 200)
 
@@ -335,15 +357,18 @@ def test_a_spot_instance_is_interrupted_with_notice(
     assert twin.faults.counts() == {"spot-interruption": 1}
 
 
-def test_an_interruption_is_orderly(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
-    instance_id = launch(ec2, api, FOR_EVER, market="spot")
-    until(lambda: api.calls)
+def test_an_interruption_is_orderly(tmp_path: Path, api: CallbackApi) -> None:
+    with Twin(tmp_path, engine="process") as patient:
+        ec2 = client(patient.url)
+        instance_id = launch(ec2, api, FOR_EVER, market="spot")
+        until(lambda: api.calls)
 
-    twin.faults.add("spot-interruption", match={"instance": instance_id}, seconds=0)
+        patient.faults.add("spot-interruption", match={"instance": instance_id}, seconds=0)
 
-    assert ended(ec2, instance_id)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-    assert api.methods == ["PATCH", "DELETE"]
-    assert "the power button" in console(ec2, instance_id)
+        assert ended(ec2, instance_id)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+        assert api.methods == ["PATCH", "DELETE"]
+        assert "the power button" in console(ec2, instance_id)
+        ec2.close()
 
 
 def test_the_record_says_what_struck_which_machine(
