@@ -3,10 +3,12 @@
 Promise: pure; a rule that has been made is one that can be carried out: a field that its kind has no
 use for is refused, never ignored.
 
-A rule as JSON, all but `kind` may be left out:
+Rules as JSON; all but `kind` may be left out:
 
-    {"kind": "capacity", "call": "RunInstances", "match": {"instance_type": "c5.*"},
-     "probability": 0.5, "times": 3, "seconds": 2, "after": 0, "code": "UnfulfillableCapacity"}
+    {"kind": "capacity", "match": {"instance_type": "c5.*", "market": "spot"}, "times": 3}
+    {"kind": "throttle", "call": "Describe*", "probability": 0.5, "code": "SlowDown"}
+    {"kind": "spot-interruption", "probability": 0.1, "after": 20, "seconds": 120}
+    {"kind": "no-network", "match": {"instance": "i-0123456789abcdef0"}, "seconds": 60}
 
 `call` is a call's name, with the wild cards `*` and `?`. `match` is compared with the instances that a
 call is about, one of which must fit in all that is named: `instance_type`, `subnet`, `zone`, `market`

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from atemporal.errors import Conflict, Invalid, NotFound
+from atemporal.twin import rule
 from atemporal.twin.host import Pace
 from atemporal.twin.limits import Limits
 from atemporal.twin.rule import CALLS
@@ -132,7 +133,7 @@ def ask(twin: Twin, method: str, path: str, body: object = None) -> tuple[int, A
 def test_a_call_is_refused_and_nothing_is_done(
     twin: Twin, ec2: EC2Client, refused: Refused, kind: str, code: str, status: int
 ) -> None:
-    rule = twin.faults.add(kind, call="RunInstances", times=1)
+    added = twin.faults.add(kind, call="RunInstances", times=1)
 
     with refused(code, status):
         run(ec2, ClientToken="a")
@@ -141,7 +142,7 @@ def test_a_call_is_refused_and_nothing_is_done(
     assert twin.faults.counts() == {kind: 1}
     first, *_ = twin.calls
     assert (first["action"], first["token"], first["code"]) == ("RunInstances", "a", code)
-    assert (first["fault"], first["rule"], first["instances"]) == (kind, rule.id, [])
+    assert (first["fault"], first["rule"], first["instances"]) == (kind, added.id, [])
     assert len(run(ec2, ClientToken="a")) == 1, "it was to strike once"
     assert twin.faults.counts() == {kind: 1}
 
@@ -378,11 +379,11 @@ def test_the_dice_are_the_seeds(tmp_path: Path, clock: Clock) -> None:
 
 def test_rules_and_counts_outlive_the_twin(tmp_path: Path, clock: Clock) -> None:
     with started(tmp_path, clock, seed=5) as (twin, ec2):
-        rule = twin.faults.add("throttle", call="DescribeImages", times=3)
+        added = twin.faults.add("throttle", call="DescribeImages", times=3)
         assert strikes(twin, ec2.describe_images, ec2.describe_images) == [True, True]
 
     with started(tmp_path, clock) as (twin, ec2):
-        assert twin.faults.rules() == [(rule, 2)]
+        assert twin.faults.rules() == [(added, 2)]
         assert twin.faults.seed == 5
         assert twin.faults.counts() == {"throttle": 2}
         assert strikes(twin, ec2.describe_images, ec2.describe_images) == [True, False]
@@ -391,11 +392,11 @@ def test_rules_and_counts_outlive_the_twin(tmp_path: Path, clock: Clock) -> None
 
     with started(tmp_path, clock) as (twin, ec2):
         assert twin.faults.rules() == []
-        assert twin.faults.add("throttle").id != rule.id
+        assert twin.faults.add("throttle").id != added.id
 
 
 @pytest.mark.parametrize(
-    ("rule", "why"),
+    ("given", "why"),
     [
         ({"kind": "gremlins"}, "none of throttle"),
         ({"kind": "throttle", "call": "ReleaseHosts"}, "no call"),
@@ -412,12 +413,21 @@ def test_rules_and_counts_outlive_the_twin(tmp_path: Path, clock: Clock) -> None
     ],
 )
 def test_a_rule_that_can_not_be_carried_out_is_refused(
-    twin: Twin, rule: dict[str, Any], why: str
+    twin: Twin, given: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(Invalid, match=why):
-        twin.faults.add(rule.pop("kind"), **rule)
+        twin.faults.add(given.pop("kind"), **given)
 
     assert twin.faults.rules() == []
+
+
+def test_the_examples_of_rules_are_rules() -> None:
+    lines = [line.strip() for line in (rule.__doc__ or "").splitlines()]
+    examples = [json.loads(line) for line in lines if line.startswith("{")]
+
+    assert len(examples) >= 4
+    for example in examples:
+        rule.Rule.model_validate(example)
 
 
 def test_a_machine_that_is_not_there_can_not_be_struck(twin: Twin, ec2: EC2Client) -> None:
@@ -532,8 +542,8 @@ def test_a_thousand_instances_take_as_long_as_published(clock: Clock) -> None:
 
 def test_the_twins_own_endpoint(twin: Twin, ec2: EC2Client) -> None:
     asked = {"kind": "throttle", "call": "DescribeImages", "times": 2}
-    status, rule = ask(twin, "POST", "faults", asked)
-    assert (status, rule["id"], rule["times"]) == (201, "f1", 2)
+    status, added = ask(twin, "POST", "faults", asked)
+    assert (status, added["id"], added["times"]) == (201, "f1", 2)
     ask(twin, "POST", "faults", {"kind": "capacity", "match": {"market": "spot"}})
     strikes(twin, ec2.describe_images)
 
