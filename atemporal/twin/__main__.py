@@ -11,16 +11,18 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from atemporal.errors import AtemporalError
 from atemporal.twin.engine import CHOICES
 from atemporal.twin.host import Pace
+from atemporal.twin.limits import CHOICES as LIMITS
 from atemporal.twin.server import Twin
 
 
-def main() -> int:
-    """Serve until told to stop; return the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; return the exit code. The arguments are the process's own, or given."""
     parser = argparse.ArgumentParser(prog="python -m atemporal.twin", description="a local EC2")
     parser.add_argument("--dir", type=Path, required=True, help="where its state is kept")
     parser.add_argument("--host", default="127.0.0.1")
@@ -31,7 +33,9 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, default=0.0, metavar="S", help="seconds")
     parser.add_argument("--kill-after", type=float, default=10.0, metavar="S", help="seconds")
     parser.add_argument("--power-off", action="store_true", help="end all machines at the end")
-    given = parser.parse_args()
+    parser.add_argument("--limits", choices=LIMITS, default="none", help="EC2's limits of calls")
+    parser.add_argument("--seed", type=int, help="of the faults' dice; else the one it had, or 0")
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,6 +47,8 @@ def main() -> int:
         engine=given.engine,
         region=given.region,
         pace=Pace(given.pending, given.boot, given.shutdown, given.kill_after),
+        limits=given.limits,
+        seed=given.seed,
     )
     try:
         twin.start()

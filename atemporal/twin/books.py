@@ -92,6 +92,7 @@ class Books:
         self._reservations: dict[str, Reservation] = {}
         self._instances: dict[str, Instance] = {}
         self._by_token: dict[tuple[str, str], Reservation] = {}
+        self._past: dict[str, list[tuple[float, Instance]]] = {}
         self._forget_again_at = clock() + FORGET_EVERY_S
         for path in sorted(self._reservation_files.glob("*.json")):
             self._remember(_reservation(json.loads(path.read_bytes())))
@@ -121,6 +122,19 @@ class Books:
         """Where the files of an instance's machine are."""
         return self._instance_files / instance_id
 
+    def keep_past(self, instance_id: str) -> None:
+        """Remember from now on what an instance was like, in memory only."""
+        with self.lock:
+            self._past.setdefault(instance_id, [])
+
+    def as_of(self, instance: Instance, at: float) -> Instance:
+        """The instance as it was then, as far as its past was kept."""
+        with self.lock:
+            for changed_at, before in self._past.get(instance.id, ()):
+                if changed_at > at:
+                    return before
+            return instance
+
     def commit(self, reservation: Reservation) -> None:
         """Write a new reservation down: from here on it has been launched."""
         with self.lock:
@@ -140,6 +154,8 @@ class Books:
             folder = self.directory(instance_id)
             folder.mkdir(exist_ok=True)
             replace_file(folder / "record.json", asdict(instance))
+            if instance_id in self._past:
+                self._past[instance_id].append((self._clock(), self._instances[instance_id]))
             self._instances[instance_id] = instance
             return instance
 
@@ -171,6 +187,7 @@ class Books:
                 del self._by_token[reservation.scope, reservation.token]
                 for instance_id in ids:
                     del self._instances[instance_id]
+                    self._past.pop(instance_id, None)
                     shutil.rmtree(self.directory(instance_id), ignore_errors=True)
 
 

@@ -1,8 +1,8 @@
 """The calls of EC2's API that the twin answers: nested parameters in, nested answer out.
 
 Promise: `Calls.answer` is the one way in, for every request; so that is where whatever holds for
-all calls stands (DryRun, unknown actions), and where delays, throttles and failures can be put in
-front of them. A call that the twin does not have is `InvalidAction`, never a guess.
+all calls stands (DryRun, unknown actions). Limits and faults are put in front of it by `gate`. A call
+that the twin does not have is `InvalidAction`, never a guess.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Calls:
     def __init__(self, books: Books, host: Host, region: str, clock: Callable[[], float]) -> None:
         self._books = books
         self._host = host
+        self._fates = host.fates
         self._region = region
         self._clock = clock
         self._filters = dict(description.FILTERS)
@@ -97,8 +98,8 @@ class Calls:
                 "InvalidParameterCombination",
                 "The parameter instancesSet cannot be used with the parameter maxResults",
             )
-        found = self._named(ids) if ids else self._books.instances()
-        found = select(found, parameters, self._filters, lambda i: i.tags)
+        shown = self._fates.shown(self._named(ids) if ids else self._books.instances())
+        found = select(shown, parameters, self._filters, lambda i: i.tags)
         page, token = _page(found, parameters)
         made_by = {one.id: self._books.reservation(one) for one in page}
         return {
@@ -108,10 +109,10 @@ class Calls:
 
     def _describe_instance_status(self, parameters: dict[str, Any]) -> dict[str, Any]:
         ids = listed(parameters.get("InstanceId"), "InstanceId")
-        found = self._named(ids) if ids else self._books.instances()
+        shown = self._fates.shown(self._named(ids) if ids else self._books.instances())
         if not boolean(parameters.get("IncludeAllInstances")):
-            found = [instance for instance in found if instance.state == RUNNING]
-        found = select(found, parameters, _STATUS_FILTERS, lambda i: i.tags)
+            shown = [instance for instance in shown if instance.state == RUNNING]
+        found = select(shown, parameters, _STATUS_FILTERS, lambda i: i.tags)
         page, token = _page(found, parameters)
         return {
             "instanceStatusSet": [
@@ -228,7 +229,11 @@ class Calls:
         if malformed:
             raise ApiError("InvalidInstanceID.Malformed", f'Invalid id: "{malformed[0]}"')
         found = {one: self._books.get(one) for one in dict.fromkeys(ids)}
-        missing = [one for one, instance in found.items() if instance is None]
+        missing = [
+            one
+            for one, instance in found.items()
+            if instance is None or self._fates.is_hidden(instance)
+        ]
         if len(missing) == 1:
             text = f"The instance ID '{missing[0]}' does not exist"
             raise ApiError("InvalidInstanceID.NotFound", text)

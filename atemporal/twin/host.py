@@ -40,6 +40,9 @@ from atemporal.twin.books import (
     replace_file,
 )
 from atemporal.twin.engine import Engine
+from atemporal.twin.fate import Ending, Fates
+from atemporal.twin.mishaps import Mishap
+from atemporal.twin.rule import Rule
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger(__name__)
@@ -65,12 +68,14 @@ class Host:
     def __init__(
         self,
         books: Books,
+        fates: Fates,
         engine: Engine,
         pace: Pace,
         clock: Callable[[], float],
         metadata_url: Callable[[str], str],
     ) -> None:
         self.books = books
+        self.fates = fates
         self.engine = engine
         self.pace = pace
         self.clock = clock
@@ -82,10 +87,26 @@ class Host:
         """Take back every machine that an earlier twin on this directory left."""
         for instance in self.books.instances():
             if instance.state not in (TERMINATED, STOPPED):
-                self.launch(instance)
+                self._go_on(instance)
 
     def launch(self, instance: Instance) -> None:
-        """Begin the life of an instance, or go on with it."""
+        """Begin the life of a new instance."""
+        self.fates.launched(instance)
+        self._go_on(instance)
+
+    def strike(self, rule: Rule, number: float) -> None:
+        """Let a fault happen to the running instance that the rule names.
+
+        Raises:
+            NotFound, Conflict, Invalid: it can not happen to it.
+        """
+        instance_id = self.fates.strike(rule, number)
+        with self._lock:
+            life = self._lives.get(instance_id)
+        if life is not None:
+            life.await_endings()
+
+    def _go_on(self, instance: Instance) -> None:
         life = Life(self, instance.id, doomed=instance.over)
         with self._lock:
             self._lives[instance.id] = life
@@ -98,7 +119,7 @@ class Host:
         if life is not None:
             life.terminate()
         else:
-            self.launch(instance)
+            self._go_on(instance)
 
     def close(self, *, power_off: bool) -> None:
         """Let go of all machines, which live on, or power them off first."""
@@ -131,6 +152,7 @@ class Life(threading.Thread):
         self._abandoned = threading.Event()
         self._spawning = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._timers: dict[Mishap, threading.Timer] = {}
         if doomed:
             self.terminate()
 
@@ -143,19 +165,40 @@ class Life(threading.Thread):
         """Change nothing from now on: the twin stops, the machine does not."""
         self._abandoned.set()
         self._doomed.set()
+        self._cancel_endings()
+
+    def await_endings(self) -> None:
+        """See to it that the instance is ended as its fate says."""
+        host = self._host
+        instance = host.books.get(self._id)
+        for ending in host.fates.endings(instance) if instance else ():
+            if ending.mishap not in self._timers:
+                delay = max(0.0, ending.at - host.clock())
+                timer = threading.Timer(delay, self._meet, (ending,))
+                timer.daemon = True
+                self._timers[ending.mishap] = timer
+                timer.start()
 
     def run(self) -> None:
         """Live."""
-        books, pace = self._host.books, self._host.pace
+        books, pace, fates = self._host.books, self._host.pace, self._host.fates
         instance = books.get(self._id)
         if instance is None:
             return
         self._directory.mkdir(exist_ok=True)
-        if instance.state == PENDING and not self._doomed.wait(pace.pending_s):
+        self.await_endings()
+        if instance.state == PENDING and not self._doomed.wait(
+            fates.pending_s(instance, pace.pending_s)
+        ):
             books.change(self._id, unless=(SHUTTING_DOWN, TERMINATED), state=RUNNING)
-        if not self._was_spawned() and not self._doomed.wait(pace.boot_s):
+        if (
+            not self._doomed.is_set()
+            and not self._was_spawned()
+            and not self._doomed.wait(fates.boot_s(instance, pace.boot_s))
+        ):
             self._spawn(instance)
         self._wait_for_the_machine()
+        self._cancel_endings()
         if not self._abandoned.is_set():
             self._settle()
         if not self._abandoned.is_set():
@@ -220,6 +263,38 @@ class Life(threading.Thread):
             processes.send_to(*identity, signal.SIGTERM)
         if not self._gone.wait(self._host.pace.kill_after_s) and (identity := self._identity()):
             processes.kill_family(*identity)
+
+    def _pull_the_plug(self) -> None:
+        """End the machine at once, booted or not; its other thread sees to what is left."""
+        self._doomed.set()
+        with self._spawning:
+            process = self._process
+        if process is not None and process.returncode is None:
+            processes.kill_family(process.pid, processes.start_time(process.pid) or "")
+        elif identity := self._identity():
+            processes.kill_family(*identity)
+
+    def _meet(self, ending: Ending) -> None:
+        """End the instance, unless that has begun already."""
+        books = self._host.books
+        with books.lock:
+            instance = books.get(self._id)
+            if self._abandoned.is_set() or self._gone.is_set() or not instance or instance.over:
+                return
+            books.change(
+                self._id,
+                state=SHUTTING_DOWN,
+                state_reason=(ending.code, f"{ending.code}: {ending.message}"),
+            )
+        self._host.fates.ended(instance, ending)
+        if ending.orderly:
+            self.terminate()
+        else:
+            self._pull_the_plug()
+
+    def _cancel_endings(self) -> None:
+        for timer in list(self._timers.values()):
+            timer.cancel()
 
     def _identity(self) -> tuple[int, str] | None:
         """The machine's process as it named itself; None before it did."""

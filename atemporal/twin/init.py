@@ -49,8 +49,10 @@ class Init:
             timers = self._timers
         for timer in timers:
             timer.cancel()
-        if not self._forced:
-            for service in reversed(running):
+        for service in reversed(running):
+            if self._forced:
+                service.freeze()
+            else:
                 service.stop()
         self._machine.say("reboot: Power down")
 

@@ -57,7 +57,7 @@ def run_instances(
         raise _bad("InstanceInitiatedShutdownBehavior", behaviour)
     tags = read_tag_specifications(parameters)
     _check(parameters)
-    zone, zonal = _zone(parameters, region)
+    zone, zonal = zone_of(parameters, region)
     token = parameters.get("ClientToken") or str(uuid.uuid4())
     if len(token) > TOKEN_LIMIT or not token.isascii():
         raise _bad("ClientToken", f"{token} (more than {TOKEN_LIMIT} ASCII characters)")
@@ -90,6 +90,16 @@ def run_instances(
         reservation = Reservation(reservation_id, now, token, scope, digest, user_data, instances)
         books.commit(reservation)
     return reservation, True
+
+
+def earlier_launch(parameters: dict[str, Any], books: Books, region: str) -> Reservation | None:
+    """The launch whose client token the call has, whatever its other parameters are.
+
+    Raises:
+        ApiError: the call names a bad zone.
+    """
+    zone, zonal = zone_of(parameters, region)
+    return books.launched_with(zone if zonal else "", parameters.get("ClientToken", ""))
 
 
 def new_id(kind: str) -> str:
@@ -207,8 +217,12 @@ def _check(parameters: dict[str, Any]) -> None:
         raise _bad("HttpPutResponseHopLimit", hops)
 
 
-def _zone(parameters: dict[str, Any], region: str) -> tuple[str, bool]:
-    """The zone to launch in, and whether the request names one; a subnet's id decides its zone."""
+def zone_of(parameters: dict[str, Any], region: str) -> tuple[str, bool]:
+    """The zone to launch in, and whether the request names one; a subnet's id decides its zone.
+
+    Raises:
+        ApiError: there is no such zone in the region.
+    """
     interfaces = listed(parameters.get("NetworkInterface"), "NetworkInterface")
     subnet = parameters.get("SubnetId") or next(
         (entry["SubnetId"] for entry in interfaces if "SubnetId" in entry), None

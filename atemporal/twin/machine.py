@@ -3,8 +3,8 @@ off.
 
 Promise: `python -m atemporal.twin.machine DIR` executes DIR/user-data under the root DIR/root and
 nowhere else: files of the cloud-config are written there, units run with that directory before
-every path that exists in it, and with its `usr/bin` first in PATH, where `docker`, `systemctl` and
-all that could power off the host have stand-ins. What the machine says on its console is in
+every path that exists in it, and with its `usr/bin` first in PATH, where `docker`, `systemctl`, `curl`
+and all that could power off the host have stand-ins. What the machine says on its console is in
 DIR/console, what its units print in DIR/journal/. SIGTERM is the power button.
 
 DIR holds `boot.json` (see `host`), and gets `machine.json` (this process, once it runs) and
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from atemporal.twin import cloudinit, engine, processes
+from atemporal.twin import cloudinit, curl, engine, mishaps, processes
 from atemporal.twin.books import replace_file
 from atemporal.twin.init import Init, serve_requests
 
@@ -181,6 +181,8 @@ class Machine:
         scripts = dict.fromkeys(_STAND_INS, _REFUSE)
         scripts |= {"systemctl": _SYSTEMCTL, "poweroff": _POWEROFF, "shutdown": _POWEROFF}
         scripts["docker"] = engine.shim(self._boot["engine"], self._boot["instance_id"], self.root)
+        if real := shutil.which("curl"):
+            scripts["curl"] = curl.shim(self.root.parent, real)
         for name, script in scripts.items():
             program = self.root / "usr/bin" / name
             program.write_text(script)
@@ -231,6 +233,7 @@ def main(directory: Path) -> None:
     identity = {"pid": pid, "started": processes.start_time(pid)}
     replace_file(directory / "machine.json", identity)
     by = Machine(directory).run()
+    mishaps.hang(directory)
     replace_file(directory / "ended.json", {"by": by})
     # Threads may still sit in a read or a wait; there is nothing left for them to do.
     os._exit(0)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from atemporal.twin import description
 from atemporal.twin.books import Books, Instance
+from atemporal.twin.fate import Fates
 
 _TTL = range(1, 21_601)
 
@@ -21,8 +22,9 @@ _TTL = range(1, 21_601)
 class Metadata:
     """The metadata services of all machines."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, fates: Fates) -> None:
         self._books = books
+        self._fates = fates
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def answer(
@@ -39,7 +41,10 @@ class Metadata:
         owner, expires = self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""), ("", 0.0))
         if owner != instance_id or expires < time.monotonic():
             return 401, b""
-        value = self._values(instance).get(path)
+        if path == "/latest/meta-data/spot/instance-action":
+            value = self._fates.notice(instance)
+        else:
+            value = self._values(instance).get(path)
         return (404, b"") if value is None else (200, value)
 
     def _token(

@@ -1,4 +1,4 @@
-"""The twin as a server: EC2's API and the machines' metadata on one loopback port.
+"""The twin as a server: EC2's API, the machines' metadata and its own knobs on one loopback port.
 
 Promise: `Twin(directory).start()` answers real SDKs (signatures are not verified) until `stop()`,
 and a twin that starts on the directory of one that was killed goes on where it was, on the same
@@ -13,6 +13,7 @@ import http.server
 import json
 import logging
 import re
+import selectors
 import socket
 import socketserver
 import sys
@@ -24,11 +25,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from atemporal.errors import Conflict, Unavailable
-from atemporal.twin import wire
+from atemporal.errors import Conflict, Invalid, Unavailable
+from atemporal.twin import admin, limits, wire
+from atemporal.twin.admin import Admin
 from atemporal.twin.books import Books, replace_file
 from atemporal.twin.calls import Calls
 from atemporal.twin.engine import detect
+from atemporal.twin.fate import Fates
+from atemporal.twin.faults import Faults
+from atemporal.twin.gate import Gate, Severed
 from atemporal.twin.host import Host, Pace
 from atemporal.twin.metadata import Metadata
 
@@ -41,7 +46,8 @@ class Twin:
     """A local EC2 endpoint with its machines.
 
     `engine` is auto, docker, podman or process; `pace` says how long launches and ends take;
-    `clock` gives seconds since the epoch and decides when a terminated instance is forgotten.
+    `clock` gives seconds since the epoch and decides when a terminated instance is forgotten;
+    `limits` is aws for EC2's limits of calls, or none; the dice of `faults` follow from `seed`.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Twin:
         region: str = "us-east-1",
         pace: Pace = Pace(),  # noqa: B008 - it is frozen
         clock: Callable[[], float] = time.time,
+        limits: str = "none",
+        seed: int | None = None,
     ) -> None:
         self._directory = directory.resolve()
         self._address = (host, port)
@@ -61,6 +69,8 @@ class Twin:
         self._region = region
         self._pace = pace
         self._clock = clock
+        self._limits = limits
+        self._seed = seed
         self._running: _Running | None = None
 
     @property
@@ -74,6 +84,16 @@ class Twin:
         return self._now.host.engine.kind
 
     @property
+    def faults(self) -> Faults:
+        """The rules by which things go wrong; they can be changed at any time."""
+        return self._now.faults
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The log of the last calls, oldest first; see `gate.Call`."""
+        return self._now.gate.recent()
+
+    @property
     def _now(self) -> _Running:
         if self._running is None:
             raise Conflict("the twin is not running; start() it first")
@@ -84,7 +104,8 @@ class Twin:
 
         Raises:
             Conflict: another twin serves this directory.
-            Invalid, Unavailable: no such engine, it does not answer, or the port is taken.
+            Invalid: there is no such engine, or no such limits.
+            Unavailable: the engine does not answer, or the port is taken.
         """
         if self._running is None:
             self._running = _Running(
@@ -94,6 +115,8 @@ class Twin:
                 self._region,
                 self._pace,
                 self._clock,
+                self._limits,
+                self._seed,
             )
         return self
 
@@ -126,7 +149,11 @@ class _Running:
         region: str,
         pace: Pace,
         clock: Callable[[], float],
+        limited: str,
+        seed: int | None,
     ) -> None:
+        if limited not in limits.CHOICES:
+            raise Invalid({"limits": f"{limited!r} is none of {', '.join(limits.CHOICES)}"})
         # User-data hold secrets.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         chosen = detect(engine)
@@ -146,9 +173,15 @@ class _Running:
         name, port = self._server.server_address[:2]
         self.url = f"http://{name!s}:{port}"
         books = Books(directory, clock)
-        self.host = Host(books, chosen, pace, clock, lambda one: f"{self.url}/imds/{one}")
-        self._server.calls = Calls(books, self.host, region, clock)
-        self._server.metadata = Metadata(books)
+        self.faults = Faults(directory, seed, lambda rule, number: self.host.strike(rule, number))
+        fates = Fates(books, self.faults, clock)
+        self.host = Host(books, fates, chosen, pace, clock, lambda one: f"{self.url}/imds/{one}")
+        calls = Calls(books, self.host, region, clock)
+        buckets = limits.Limits(clock) if limited == "aws" else None
+        self.gate = Gate(calls, books, region, self.faults, buckets)
+        self._server.gate = self.gate
+        self._server.admin = Admin(self.faults, self.gate)
+        self._server.metadata = Metadata(books, fates)
         self.host.resume()
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -169,7 +202,8 @@ class _Running:
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
-    calls: Calls
+    gate: Gate
+    admin: Admin
     metadata: Metadata
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -215,37 +249,65 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        """EC2's API."""
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > BODY_LIMIT:
-            self.close_connection = True
-            self._reply(413, b"", "text/plain")
+        """EC2's API, and what the twin has beside it."""
+        body = self._body()
+        if body is None:
+            return
+        if self.path.startswith(admin.PREFIX):
+            self._ask_admin("POST", body)
             return
         request_id = str(uuid.uuid4())
         try:
-            parameters = wire.parse(self.rfile.read(int(length)).decode(errors="replace"))
+            parameters = wire.parse(body.decode(errors="replace"))
             action = parameters.pop("Action", "")
             parameters.pop("Version", None)
-            answer = self.server.calls.answer(action, parameters)
-            status, body = 200, wire.render(action, request_id, answer)
+            answer = self.server.gate.answer(action, parameters)
+            status, document = 200, wire.render(action, request_id, answer)
+        except Severed as severed:
+            # Who hangs up first is not waited for: the connection is readable then.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.connection, selectors.EVENT_READ)
+                selector.select(severed.held_s)
+            self.close_connection = True
+            return
         except wire.ApiError as error:
-            status, body = error.status, wire.render_error(error, request_id)
+            status, document = error.status, wire.render_error(error, request_id)
         except Exception:  # noqa: BLE001 - a client must get an answer; the log has it all
             _log.exception("the twin failed at a request")
             failure = wire.ApiError("InternalError", "An internal error has occurred", 500)
-            status, body = 500, wire.render_error(failure, request_id)
-        self._reply(status, body, "text/xml;charset=UTF-8")
+            status, document = 500, wire.render_error(failure, request_id)
+        self._reply(status, document, "text/xml;charset=UTF-8")
 
     def do_GET(self) -> None:
-        """The metadata service."""
+        """The metadata service, and what the twin has beside EC2."""
+        if self.path.startswith(admin.PREFIX):
+            self._ask_admin("GET", b"")
+            return
         self._ask_metadata("GET")
 
     def do_PUT(self) -> None:
         """The metadata service's tokens."""
         self._ask_metadata("PUT")
 
+    def do_DELETE(self) -> None:
+        """Only what the twin has beside EC2."""
+        self._ask_admin("DELETE", b"")
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Requests are not logged: their parameters hold user-data."""
+
+    def _body(self) -> bytes | None:
+        """The request's body; None: it is too long, and that has been answered."""
+        length = self.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) <= BODY_LIMIT:
+            return self.rfile.read(int(length))
+        self.close_connection = True
+        self._reply(413, b"", "text/plain")
+        return None
+
+    def _ask_admin(self, method: str, body: bytes) -> None:
+        status, answer = self.server.admin.answer(method, self.path, body)
+        self._reply(status, answer, "application/json")
 
     def _ask_metadata(self, method: str) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", "0")))

@@ -67,6 +67,7 @@ class Service:
         self._ended = ended
         self._settled = threading.Event()
         self._stopping = threading.Event()
+        self._frozen = threading.Event()
         self._lock = threading.Lock()
         self._current: subprocess.Popen[bytes] | None = None
         self._pids: set[int] = set()
@@ -88,6 +89,11 @@ class Service:
             self._run_stop_commands()
         self._end_current()
         self.over.wait()
+
+    def freeze(self) -> None:
+        """Start nothing any more, not even what runs at the end: the init is gone."""
+        with self._lock:
+            self._frozen.set()
 
     def _live(self) -> None:
         spec = self.spec
@@ -136,7 +142,7 @@ class Service:
             limit = _left(deadline) if oneshot else spec.runtime_max_s
             ended = self._run(command, limit, on_start=None if oneshot else self._is_up)
             self.exit = ended
-            if not self._good(ended, command):
+            if not self._good(ended, command, daemon=not oneshot):
                 self.result = self._name(ended)
                 return not oneshot and ended is not None and self._settled.is_set()
         if oneshot:
@@ -175,7 +181,7 @@ class Service:
         }
         argv = self._machine.on_host(unit.expand_variables(command, variables))
         with self._lock:
-            if self._stopping.is_set() and not even_if_stopping:
+            if self._frozen.is_set() or (self._stopping.is_set() and not even_if_stopping):
                 return None
             process = self._spawn(argv, variables)
             if process is None:
@@ -240,14 +246,15 @@ class Service:
         if process.returncode is None:
             processes.send(processes.tree({process.pid}), signal.SIGKILL)
 
-    def _good(self, ended: Exit | None, command: unit.Command) -> bool:
+    def _good(self, ended: Exit | None, command: unit.Command, *, daemon: bool = False) -> bool:
+        """Whether a command ended well; for a daemon a signal that asks it to end is no failure."""
         if ended is None or ended.timed_out:
             return False
         if command.may_fail:
             return True
         if ended.code == "exited":
             return ended.number in self.spec.success_codes
-        return self.spec.type != "oneshot" and -ended.number in _CLEAN_SIGNALS
+        return daemon and -ended.number in _CLEAN_SIGNALS
 
     def _name(self, ended: Exit | None) -> str:
         if ended is None:

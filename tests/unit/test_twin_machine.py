@@ -155,6 +155,33 @@ def test_a_failed_preparation_skips_the_main_process(ec2: EC2Client) -> None:
     assert "stopping" not in output
 
 
+def test_a_preparation_that_is_killed_has_failed(ec2: EC2Client) -> None:
+    killed = "#!/bin/sh\nkill -TERM $$\n"
+    unit = JOB.replace("-/bin/false", "/opt/killed")
+    files = {"/opt/tell": TELL, "/opt/killed": killed}
+    instance_id = launch(ec2, cloud_config(("job.service", unit), files=files))
+
+    ended(ec2, instance_id)
+
+    output = console(ec2, instance_id)
+    assert "last: [signal  ]" in output
+    assert "second" not in output
+
+
+def test_nothing_is_started_after_a_forced_power_off(ec2: EC2Client) -> None:
+    unit = JOB.replace("-/bin/false", "/opt/off")
+    off = "#!/bin/sh\nsystemctl poweroff --force\nsleep 1000\n"
+    files = {"/opt/tell": TELL, "/opt/off": off}
+    instance_id = launch(ec2, cloud_config(("job.service", unit), files=files))
+
+    ended(ec2, instance_id)
+
+    output = console(ec2, instance_id)
+    assert "first 100%" in output
+    assert "last" not in output
+    assert "second" not in output
+
+
 def test_the_metadata_service_knows_the_instance_and_wants_a_token(ec2: EC2Client) -> None:
     ask = """#!/bin/sh
     curl -s -o /dev/null -w 'bare %{http_code}\\n' "$ATEMPORAL_METADATA_URL/latest/meta-data/instance-id"

@@ -1,0 +1,592 @@
+"""Faults of the twin's calls, its limits, and the rules behind both, met by the real SDK."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
+
+from atemporal.errors import Conflict, Invalid, NotFound
+from atemporal.twin import rule
+from atemporal.twin.host import Pace
+from atemporal.twin.limits import Limits
+from atemporal.twin.rule import CALLS
+from atemporal.twin.server import Twin
+from atemporal.twin.wire import ApiError
+from tests.unit.test_twin_api import Clock, describe, run, run_one
+from tests.unit.test_twin_machine import until
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+UNKNOWN = "i-0123456789abcdef0"
+Refused = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def client(url: str, read_timeout_s: float = 60) -> EC2Client:
+    ec2: EC2Client = boto3.client(
+        "ec2",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout_s),
+    )
+    return ec2
+
+
+@contextmanager
+def started(
+    directory: Path, clock: Callable[[], float], **options: Any
+) -> Iterator[tuple[Twin, EC2Client]]:
+    # Instances stay pending, and once ended never quite get there.
+    pace = options.pop("pace", Pace(pending_s=1000, shutdown_s=1000))
+    twin = Twin(directory, engine="process", pace=pace, clock=clock, **options)
+    twin.start()
+    ec2 = client(twin.url)
+    yield twin, ec2
+    ec2.close()
+    twin.stop()
+
+
+@pytest.fixture
+def both(tmp_path: Path, clock: Clock) -> Iterator[tuple[Twin, EC2Client]]:
+    with started(tmp_path, clock) as both:
+        yield both
+
+
+@pytest.fixture
+def twin(both: tuple[Twin, EC2Client]) -> Twin:
+    return both[0]
+
+
+@pytest.fixture
+def ec2(both: tuple[Twin, EC2Client]) -> EC2Client:
+    return both[1]
+
+
+@pytest.fixture
+def refused() -> Refused:
+    @contextmanager
+    def context(code: str, status: int = 400) -> Iterator[None]:
+        with pytest.raises(ClientError) as caught:
+            yield
+        response: Any = caught.value.response
+        assert response["Error"]["Code"] == code
+        assert response["ResponseMetadata"]["HTTPStatusCode"] == status
+
+    return context
+
+
+def states(ec2: EC2Client) -> dict[str, str]:
+    return {one["InstanceId"]: one["State"]["Name"] for one in describe(ec2)}
+
+
+def strikes(twin: Twin, *calls: Callable[[], object]) -> list[bool]:
+    """Which of the calls are struck; they fail by faults only."""
+    outcomes = []
+    for call in calls:
+        try:
+            call()
+            outcomes.append(False)
+        except ClientError:
+            outcomes.append(True)
+    return outcomes
+
+
+def ask(twin: Twin, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{twin.url}/_twin/{path}", data, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "status"),
+    [
+        ("throttle", "RequestLimitExceeded", 503),
+        ("capacity", "InsufficientInstanceCapacity", 500),
+        ("quota", "VcpuLimitExceeded", 400),
+        ("unauthorized", "UnauthorizedOperation", 403),
+        ("fail-before", "InternalError", 500),
+    ],
+)
+def test_a_call_is_refused_and_nothing_is_done(
+    twin: Twin, ec2: EC2Client, refused: Refused, kind: str, code: str, status: int
+) -> None:
+    added = twin.faults.add(kind, call="RunInstances", times=1)
+
+    with refused(code, status):
+        run(ec2, ClientToken="a")
+
+    assert states(ec2) == {}
+    assert twin.faults.counts() == {kind: 1}
+    first, *_ = twin.calls
+    assert (first["action"], first["token"], first["code"]) == ("RunInstances", "a", code)
+    assert (first["fault"], first["rule"], first["instances"]) == (kind, added.id, [])
+    assert len(run(ec2, ClientToken="a")) == 1, "it was to strike once"
+    assert twin.faults.counts() == {kind: 1}
+
+
+def test_a_rule_may_choose_ec2s_word_for_it(twin: Twin, ec2: EC2Client, refused: Refused) -> None:
+    twin.faults.add("capacity", code="UnfulfillableCapacity")
+
+    with refused("UnfulfillableCapacity", 500):
+        run(ec2)
+
+
+@pytest.mark.parametrize("call", [None, "Describe*", "DescribeInstances"])
+def test_a_rule_strikes_the_calls_it_names(
+    twin: Twin, ec2: EC2Client, refused: Refused, call: str | None
+) -> None:
+    twin.faults.add("throttle", **({"call": call} if call else {}))
+
+    with refused("RequestLimitExceeded", 503):
+        ec2.describe_instances()
+
+    assert strikes(twin, lambda: run(ec2)) == [call is None]
+    assert strikes(twin, lambda: ec2.describe_images()) == [call != "DescribeInstances"]
+
+
+def test_a_call_can_fail_after_it_was_done(twin: Twin, ec2: EC2Client, refused: Refused) -> None:
+    twin.faults.add("fail-after", call="RunInstances", times=1)
+
+    with refused("InternalError", 500):
+        run(ec2, ClientToken="a")
+
+    [launched] = states(ec2)
+    assert twin.calls[0]["instances"] == [launched]
+    assert run_one(ec2, ClientToken="a") == launched
+    assert twin.faults.counts() == {"fail-after": 1}
+
+
+def test_what_ec2_refuses_by_itself_is_no_fault(
+    twin: Twin, ec2: EC2Client, refused: Refused
+) -> None:
+    twin.faults.add("fail-after", times=1)
+
+    with refused("InvalidAMIID.Malformed"):
+        run(ec2, ImageId="nonsense")
+
+    assert twin.faults.counts() == {}
+    with refused("InternalError", 500):
+        run(ec2)
+
+
+@pytest.mark.parametrize(("kind", "done"), [("timeout-before", 0), ("timeout-after", 1)])
+def test_a_call_gets_no_answer(twin: Twin, ec2: EC2Client, kind: str, done: int) -> None:
+    twin.faults.add(kind, call="RunInstances", seconds=0, times=1)
+
+    with pytest.raises(ConnectionClosedError):
+        run(ec2, ClientToken="a")
+
+    assert len(states(ec2)) == done
+    assert twin.calls[0]["code"] == "Severed"
+    run(ec2, ClientToken="a")
+    assert len(states(ec2)) == 1
+    assert twin.faults.counts() == {kind: 1}
+
+
+def test_an_unanswered_call_is_held_so_that_its_caller_times_out(twin: Twin) -> None:
+    twin.faults.add("timeout-after", call="RunInstances", seconds=3600)
+    impatient = client(twin.url, read_timeout_s=0.2)
+
+    with pytest.raises(ReadTimeoutError):
+        run(impatient)
+
+    assert len(states(impatient)) == 1
+    impatient.close()
+
+
+def test_a_batch_can_end_half_of_its_instances(
+    twin: Twin, ec2: EC2Client, refused: Refused
+) -> None:
+    twin.faults.add("partial-terminate", times=1)
+    ids = [one["InstanceId"] for one in run(ec2, MinCount=4, MaxCount=4)]
+
+    with refused("InternalError", 500):
+        ec2.terminate_instances(InstanceIds=ids)
+
+    assert sorted(states(ec2).values()) == ["pending"] * 2 + ["shutting-down"] * 2
+    ec2.terminate_instances(InstanceIds=ids)
+    assert set(states(ec2).values()) == {"shutting-down"}
+
+
+def test_half_of_one_instance_can_not_be_ended(twin: Twin, ec2: EC2Client) -> None:
+    twin.faults.add("partial-terminate")
+
+    ec2.terminate_instances(InstanceIds=[run_one(ec2)])
+
+    assert twin.faults.counts() == {}
+
+
+def test_a_token_can_be_spent_before_its_instance_is_quite_gone(
+    twin: Twin, ec2: EC2Client, refused: Refused
+) -> None:
+    instance_id = run_one(ec2, ClientToken="a")
+    twin.faults.add("spent-token", times=1)
+    assert run_one(ec2, ClientToken="a") == instance_id, "its instance lives"
+    ec2.terminate_instances(InstanceIds=[instance_id])
+
+    with refused("IdempotentInstanceTerminated"):
+        run(ec2, ClientToken="a")
+
+    assert run_one(ec2, ClientToken="a") == instance_id, "EC2 answers either way"
+    assert run_one(ec2, ClientToken="b") != instance_id
+    assert twin.faults.counts() == {"spent-token": 1}
+
+
+def test_a_hidden_instance_is_unknown_for_a_while(
+    twin: Twin, ec2: EC2Client, clock: Clock, refused: Refused
+) -> None:
+    twin.faults.add("hidden", seconds=10, times=1)
+    hidden, other = run_one(ec2, ClientToken="a"), run_one(ec2)
+
+    clock.now += 9
+    assert list(states(ec2)) == [other]
+    for call in (ec2.describe_instances, ec2.terminate_instances):
+        with refused("InvalidInstanceID.NotFound"):
+            call(InstanceIds=[hidden])
+    with refused("InvalidInstanceID.NotFound"):
+        ec2.create_tags(Resources=[hidden], Tags=[{"Key": "k", "Value": "v"}])
+    assert run_one(ec2, ClientToken="a") == hidden, "the token is known at once"
+
+    clock.now += 1
+    assert set(states(ec2)) == {hidden, other}
+    ec2.terminate_instances(InstanceIds=[hidden])
+    assert twin.faults.counts() == {"hidden": 1}
+
+
+def test_a_stale_instance_is_shown_as_it_was(twin: Twin, ec2: EC2Client, clock: Clock) -> None:
+    twin.faults.add("stale", seconds=5)
+    instance_id = run_one(ec2)
+    clock.now += 100
+    ec2.terminate_instances(InstanceIds=[instance_id])
+
+    clock.now += 4
+    assert states(ec2) == {instance_id: "pending"}
+    pending = [{"Name": "instance-state-name", "Values": ["pending"]}]
+    assert len(describe(ec2, Filters=pending)) == 1
+    ec2.create_tags(Resources=[instance_id], Tags=[{"Key": "k", "Value": "v"}])
+
+    clock.now += 1
+    [shown] = describe(ec2)
+    assert (shown["State"]["Name"], shown["Tags"]) == ("shutting-down", [])
+    clock.now += 4
+    assert describe(ec2)[0]["Tags"] == [{"Key": "k", "Value": "v"}]
+    assert twin.faults.counts() == {"stale": 1}
+
+
+@pytest.mark.parametrize("code", ["Server.InternalError", "Client.VolumeLimitExceeded"])
+def test_a_launch_that_was_granted_dies(tmp_path: Path, code: str) -> None:
+    with started(tmp_path, time.time, pace=Pace()) as (twin, ec2):
+        twin.faults.add("launch-dies", seconds=0.3, code=code)
+
+        [launched] = run(ec2)
+        assert launched["State"]["Name"] == "pending"
+        seen: list[str] = []
+
+        def gone() -> Any:
+            [instance] = describe(ec2)
+            seen.append(instance["State"]["Name"])
+            return instance if seen[-1] == "terminated" else None
+
+        instance = until(gone)
+        assert instance["StateReason"]["Code"] == code
+        assert "running" not in seen
+        assert not (tmp_path / "instances" / launched["InstanceId"] / "machine.json").exists()
+        assert twin.faults.counts() == {"launch-dies": 1}
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"instance_type": "t3.*"},
+        {"subnet": "subnet-0123456789abcdef0"},
+        {"zone": "us-east-1?"},
+        {"market": "spot"},
+        {"token": "*.1"},
+        {"token": "job.1", "market": "spot"},
+    ],
+)
+def test_a_rule_strikes_the_launches_it_matches(
+    twin: Twin, ec2: EC2Client, match: dict[str, str]
+) -> None:
+    twin.faults.add("capacity", match=match)
+    spot: Any = {"MarketType": "spot"}
+    fits: dict[str, Any] = {
+        "InstanceType": "t3.small",
+        "SubnetId": "subnet-0123456789abcdef0",
+        "InstanceMarketOptions": spot,
+        "ClientToken": "job.1",
+    }
+    other = {"InstanceType": "c5.large", "ClientToken": "job.2"}
+
+    assert strikes(twin, lambda: run(ec2, **fits)) == [True]
+    assert strikes(twin, lambda: run(ec2, **other)) == ["zone" in match]
+
+
+def test_a_rule_strikes_the_calls_about_an_instance(twin: Twin, ec2: EC2Client) -> None:
+    first, second = run_one(ec2), run_one(ec2)
+    twin.faults.add("fail-before", match={"instance": first})
+
+    assert strikes(
+        twin,
+        lambda: ec2.terminate_instances(InstanceIds=[second]),
+        lambda: ec2.terminate_instances(InstanceIds=[first]),
+        lambda: ec2.get_console_output(InstanceId=first),
+        lambda: ec2.describe_instances(),
+    ) == [False, True, True, False]
+
+
+def test_the_dice_are_the_seeds(tmp_path: Path, clock: Clock) -> None:
+    def outcomes(name: str, seed: int, *, disturbed: bool = False) -> list[bool]:
+        with started(tmp_path / name, clock, seed=seed) as (twin, ec2):
+            twin.faults.add("throttle", call="DescribeImages", probability=0.5)
+            twin.faults.add("throttle", call="GetConsoleOutput", probability=0.5)
+            found = []
+            for _ in range(40):
+                if disturbed:
+                    strikes(twin, lambda: ec2.get_console_output(InstanceId=UNKNOWN))
+                found += strikes(twin, lambda: ec2.describe_images())
+            assert disturbed or twin.faults.counts() == {"throttle": sum(found)}
+            return found
+
+    first = outcomes("a", 7)
+    assert 8 < sum(first) < 32
+    assert outcomes("b", 7, disturbed=True) == first
+    assert outcomes("c", 8) != first
+
+
+def test_rules_and_counts_outlive_the_twin(tmp_path: Path, clock: Clock) -> None:
+    with started(tmp_path, clock, seed=5) as (twin, ec2):
+        added = twin.faults.add("throttle", call="DescribeImages", times=3)
+        assert strikes(twin, ec2.describe_images, ec2.describe_images) == [True, True]
+
+    with started(tmp_path, clock) as (twin, ec2):
+        assert twin.faults.rules() == [(added, 2)]
+        assert twin.faults.seed == 5
+        assert twin.faults.counts() == {"throttle": 2}
+        assert strikes(twin, ec2.describe_images, ec2.describe_images) == [True, False]
+        assert twin.faults.counts() == {"throttle": 3}
+        twin.faults.clear()
+
+    with started(tmp_path, clock) as (twin, ec2):
+        assert twin.faults.rules() == []
+        assert twin.faults.add("throttle").id != added.id
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"kind": "gremlins"}, "none of throttle"),
+        ({"kind": "throttle", "call": "ReleaseHosts"}, "no call"),
+        ({"kind": "capacity", "call": "DescribeInstances"}, "RunInstances only"),
+        ({"kind": "throttle", "seconds": 3}, "no use for 'seconds'"),
+        ({"kind": "hidden", "code": "A"}, "no use for 'code'"),
+        ({"kind": "slow-boot", "after": 3}, "no use for 'after'"),
+        ({"kind": "throttle", "probability": 1.5}, "probability"),
+        ({"kind": "throttle", "times": 0}, "times"),
+        ({"kind": "throttle", "often": 2}, "often: unknown field"),
+        ({"kind": "throttle", "match": {"colour": "red"}}, "match.colour: unknown field"),
+        ({"kind": "slow-boot", "match": {"instance": UNKNOWN}}, "decided at the launch"),
+        ({"kind": "dies", "match": {"instance": "i-*"}}, "whole id"),
+    ],
+)
+def test_a_rule_that_can_not_be_carried_out_is_refused(
+    twin: Twin, given: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(Invalid, match=why):
+        twin.faults.add(given.pop("kind"), **given)
+
+    assert twin.faults.rules() == []
+
+
+def test_the_examples_of_rules_are_rules() -> None:
+    lines = [line.strip() for line in (rule.__doc__ or "").splitlines()]
+    examples = [json.loads(line) for line in lines if line.startswith("{")]
+
+    assert len(examples) >= 4
+    for example in examples:
+        rule.Rule.model_validate(example)
+
+
+def test_a_machine_that_is_not_there_can_not_be_struck(twin: Twin, ec2: EC2Client) -> None:
+    ended, on_demand = run_one(ec2), run_one(ec2)
+    ec2.terminate_instances(InstanceIds=[ended])
+
+    with pytest.raises(NotFound, match=UNKNOWN):
+        twin.faults.add("dies", match={"instance": UNKNOWN})
+    with pytest.raises(Conflict, match="shutting-down"):
+        twin.faults.add("dies", match={"instance": ended})
+    with pytest.raises(Invalid, match="no spot instance"):
+        twin.faults.add("spot-interruption", match={"instance": on_demand})
+
+    assert twin.faults.rules() == []
+    assert twin.faults.counts() == {}
+
+
+def test_rules_name_calls_that_there_are(twin: Twin) -> None:
+    assert [name for name in CALLS if ask_action(twin, name) == "InvalidAction"] == []
+    assert ask_action(twin, "ReleaseHosts") == "InvalidAction"
+
+
+def ask_action(twin: Twin, action: str) -> str:
+    request = urllib.request.Request(twin.url, f"Action={action}".encode())
+    try:
+        urllib.request.urlopen(request).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode().partition("<Code>")[2].partition("<")[0]
+    return ""
+
+
+def test_ec2s_limits_are_off_unless_asked_for(twin: Twin, ec2: EC2Client) -> None:
+    assert not any(strikes(twin, *[lambda: run(ec2)] * 8))
+
+
+def test_ec2s_limit_of_requests(tmp_path: Path, clock: Clock, refused: Refused) -> None:
+    with started(tmp_path, clock, limits="aws") as (twin, ec2):
+        assert strikes(twin, *[lambda: run(ec2)] * 6) == [False] * 5 + [True]
+        with refused("RequestLimitExceeded", 503):
+            run(ec2)
+        assert strikes(twin, ec2.describe_images) == [False], "each call has its own"
+        clock.now += 0.5
+        assert strikes(twin, *[lambda: run(ec2)] * 2) == [False, True]
+        clock.now += 3600
+        assert strikes(twin, *[lambda: run(ec2)] * 6) == [False] * 5 + [True]
+        assert twin.faults.counts() == {}, "a limit is no fault"
+        assert twin.calls[-1]["code"] == "RequestLimitExceeded"
+
+
+def test_unknown_limits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="none of none, aws"):
+        Twin(tmp_path, engine="process", limits="azure").start()
+
+
+IDS = [f"i-{number:017x}" for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("call", "parameters", "at_once", "a_second"),
+    [
+        ("RunInstances", {"MaxCount": "1"}, 5, 2),
+        ("TerminateInstances", {"InstanceId": ["i-1"]}, 100, 5),
+        ("CreateTags", {"ResourceId": ["i-1"]}, 100, 10),
+        ("DescribeInstances", {}, 50, 10),
+        ("DescribeInstanceStatus", {}, 50, 10),
+        ("DescribeInstances", {"Filter": [{}]}, 100, 20),
+        ("DescribeInstances", {"InstanceId": ["i-1"]}, 100, 20),
+        ("DescribeInstances", {"MaxResults": "5"}, 100, 20),
+        ("DescribeImages", {}, 100, 20),
+        ("GetConsoleOutput", {"InstanceId": "i-1"}, 100, 20),
+        # Here it is the instances that there are not more of, not the requests.
+        ("RunInstances", {"MaxCount": "250"}, 4, 0),
+        ("TerminateInstances", {"InstanceId": IDS[:100]}, 10, 0),
+        ("TerminateInstances", {"InstanceId": IDS[:20]}, 50, 1),
+    ],
+)
+def test_the_buckets_have_the_published_sizes(
+    clock: Clock, call: str, parameters: dict[str, Any], at_once: int, a_second: int
+) -> None:
+    limits = Limits(clock)
+
+    def admitted() -> int:
+        for count in range(1001):
+            try:
+                limits.admit(call, dict(parameters))
+            except ApiError:
+                return count
+        raise AssertionError("there is no limit")
+
+    assert admitted() == at_once
+    clock.now += 1
+    assert admitted() == a_second
+    clock.now -= 60
+    assert admitted() == 0
+    clock.now += 1
+    assert admitted() == a_second, "a clock that was set back neither fills nor drains"
+
+
+def test_a_thousand_instances_take_as_long_as_published(clock: Clock) -> None:
+    limits = Limits(clock)
+    began = clock.now
+    for _ in range(1000):
+        while True:
+            try:
+                limits.admit("RunInstances", {"MaxCount": "1"})
+                break
+            except ApiError:
+                clock.now += 0.25
+    assert 497 <= clock.now - began <= 498
+
+
+def test_the_twins_own_endpoint(twin: Twin, ec2: EC2Client) -> None:
+    asked = {"kind": "throttle", "call": "DescribeImages", "times": 2}
+    status, added = ask(twin, "POST", "faults", asked)
+    assert (status, added["id"], added["times"]) == (201, "f1", 2)
+    ask(twin, "POST", "faults", {"kind": "capacity", "match": {"market": "spot"}})
+    strikes(twin, ec2.describe_images)
+
+    status, answer = ask(twin, "GET", "faults")
+    assert status == 200
+    assert answer["injected"] == {"throttle": 1}
+    assert [(one["kind"], one["used"]) for one in answer["rules"]] == [
+        ("throttle", 1),
+        ("capacity", 0),
+    ]
+    [call] = ask(twin, "GET", "calls")[1]["calls"]
+    assert (call["action"], call["code"], call["fault"], call["rule"]) == (
+        "DescribeImages",
+        "RequestLimitExceeded",
+        "throttle",
+        "f1",
+    )
+    [struck] = ask(twin, "GET", "injected")[1]["injected"]
+    assert (struck["kind"], struck["rule"], struck["call"]) == ("throttle", "f1", "DescribeImages")
+
+    assert ask(twin, "DELETE", "faults/f1") == (200, {})
+    assert ask(twin, "DELETE", "faults/f1")[0] == 404
+    assert [rule.kind for rule, _ in twin.faults.rules()] == ["capacity"]
+    assert ask(twin, "DELETE", "faults") == (200, {})
+    assert strikes(twin, ec2.describe_images) == [False]
+    assert ask(twin, "GET", "faults")[1]["injected"] == {"throttle": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "faults", {"kind": "gremlins"}, 400),
+        ("POST", "faults", ["throttle"], 400),
+        ("POST", "faults", {}, 400),
+        ("POST", "faults", {"kind": "dies", "match": {"instance": UNKNOWN}}, 404),
+        ("GET", "nonsense", None, 404),
+        ("DELETE", "calls", None, 404),
+    ],
+)
+def test_the_twins_own_endpoint_says_what_is_wrong(
+    twin: Twin, method: str, path: str, body: object, status: int
+) -> None:
+    refused, answer = ask(twin, method, path, body)
+
+    assert refused == status
+    assert answer["error"]
