@@ -444,14 +444,24 @@ class TestOneOfMany:
         world.launcher.call(attempt, spec)
         assert len(world.cloud.calls) == 1
 
+    def test_who_read_the_attempt_before_another_called_does_not_call(self, world: World) -> None:
+        world.cloud.script = [UNKNOWN[0]]
+        ref = world.queued()
+        ((attempt, spec),) = world.launcher.begin([ref])
+        world.launcher.call(attempt, spec)
+        world.launcher.call(attempt, spec)
+        assert len(world.cloud.calls) == 1
+
+    @pytest.mark.parametrize("others", [[], [UNKNOWN[0]], [Done(UNKNOWN[1])]])
     def test_a_refusal_that_came_late_does_not_overtake_the_one_who_called_since(
-        self, world: World
+        self, world: World, others: list[CloudError | Done]
     ) -> None:
         run = world.cloud.run
 
         def frozen(ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
             """While this call is under way the lease ends and another launcher repeats it."""
             world.cloud.run = run  # type: ignore[method-assign]
+            world.cloud.script = list(others)
             world.later(31)
             world.sweep.turn()
             raise NO_CAPACITY
@@ -459,6 +469,10 @@ class TestOneOfMany:
         world.cloud.run = frozen  # type: ignore[method-assign]
         ref = world.launch()
         assert world.cloud.tokens == ["0"]
+        assert world.attempt(ref).launch.placement == 0
+        world.later(31)
+        world.sweep.turn()
+        assert set(world.cloud.tokens) == {"0"}
         assert world.has_instance(ref)
 
     def test_who_lost_its_lease_in_a_freeze_does_not_call(
