@@ -10,11 +10,14 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from atemporal.clock import format_utc
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
@@ -40,7 +43,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     cells = [[clean(cell) for cell in row] for row in rows]
     if for_terminal():
-        _rich_table(columns, cells)
+        from rich.console import Console
+
+        Console().print(rich_table(columns, cells))
         return
     for line in aligned([[name.upper() for name in columns], *cells]):
         click.echo(line)
@@ -84,18 +89,17 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Lay clean cells out for a terminal; a state has its colour."""
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
-    Console().print(grid)
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return grid
 
 
 _STYLES = {

@@ -13,19 +13,22 @@ from typing import Any
 from pydantic import SecretStr
 
 from atemporal.clock import format_utc
+from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job
 
 MASK = "***"
-_URL_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:)[^@]*(?=@)")
+# To the last @, because a password that was not escaped may hold some.
+_URL_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?=@)")
 _QUERY_PASSWORD = re.compile(r"(?P<before>[?&](?:ssl)?password=)[^&]*")
 _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 
 
 def of_job(job: Job, *, reveal: bool = False) -> dict[str, Any]:
     """A job with its attempts, ready for JSON."""
-    spec = job.spec.model_dump(mode="json", exclude={"env", "run_at", "delay_s"})
+    spec = job.spec.model_dump(mode="json", exclude={"image", "env", "run_at", "delay_s"})
     return {
         "id": str(job.id),
+        "image": familiar(job.spec.image),
         "state": job.state,
         "outcome": job.outcome,
         "reason": job.reason,
@@ -56,7 +59,7 @@ def of_ending(job: Job) -> dict[str, Any]:
     """A job by its end alone: what it printed, how it ended, where it ran."""
     return {
         "id": str(job.id),
-        "image": job.spec.image,
+        "image": familiar(job.spec.image),
         "state": job.state,
         "outcome": job.outcome,
         "exit_code": job.exit_code,

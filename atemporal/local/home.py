@@ -41,9 +41,9 @@ class Home:
         except OSError as error:
             raise Invalid({"dir": f"{self.directory}: {error.strerror}"}) from None
         self._file = self.directory / "installation.json"
-        self._kept: dict[str, Any] = json.loads(self._file.read_text() or "{}") if (
-            self._file.exists()
-        ) else {}  # fmt: skip
+        self._kept: dict[str, Any] = {}
+        if self._file.exists():
+            self._kept = json.loads(self._file.read_bytes())
 
     def close(self) -> None:
         """Let another process take it."""
@@ -52,37 +52,48 @@ class Home:
     @property
     def callback_keys(self) -> str:
         """The keys of the machines' tokens, as `ATEMPORAL_CALLBACK_KEYS` has them."""
-        return str(self._keep("callback_keys", f"local:{secrets.token_hex(32)}"))
+        return self._made_once("callback_keys", f"local:{secrets.token_hex(32)}")
 
     @property
     def database_password(self) -> str:
         """The password of the embedded Postgres."""
-        return str(self._keep("database_password", secrets.token_hex(16)))
+        return self._made_once("database_password", secrets.token_hex(16))
 
-    def port(self, name: str, *, wanted: int | None = None) -> int:
-        """The port that `name` has had here, else `wanted`, else any, whichever is free first."""
-        kept = self._kept.get(f"{name}_port")
-        for port in (kept, wanted):
+    def port(self, name: str, *, default: int | None = None) -> int:
+        """The port that `name` has had here, else `default`, else any, whichever is free first."""
+        for port in (self._kept.get(f"{name}_port"), default):
             if port and _is_free(port):
-                return int(self._keep(f"{name}_port", port, anew=True))
-        free = next(port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(port))
-        return int(self._keep(f"{name}_port", free, anew=True))
+                return self.keep_port(name, port)
+        free = (port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(port))
+        return self.keep_port(name, next(free))
 
-    def write_env(self, variables: Mapping[str, str], preferred: Mapping[str, str]) -> Path:
-        """Write a file for a shell to read, which sets the variables; the caller's own value of a
-        `preferred` one is left alone.
-        """
+    def keep_port(self, name: str, port: int) -> int:
+        """Remember a port that `name` has from now on."""
+        if self._kept.get(f"{name}_port") != port:
+            self._write({f"{name}_port": port})
+        return port
+
+    def write_env(self, variables: Mapping[str, str], stand_ins: Mapping[str, str]) -> Path:
+        """Write a file for a shell to read; a stand-in is only for who has no value of his own."""
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-        lines += [f'export {name}="${{{name}:-{value}}}"' for name, value in preferred.items()]
+        lines += [f'export {name}="${{{name}:-{value}}}"' for name, value in stand_ins.items()]
         path = self.directory / "env"
         _write_private(path, "\n".join(lines) + "\n")
+        self._write({"env": dict(variables)})
         return path
 
-    def _keep(self, name: str, value: Any, *, anew: bool = False) -> Any:
-        if name not in self._kept or (anew and self._kept[name] != value):
-            self._kept[name] = value
-            _write_private(self._file, json.dumps(self._kept, indent=2))
-        return self._kept[name]
+    def wrote(self, variable: str, value: str | None) -> bool:
+        """Whether a variable's value is what `write_env` wrote last: then nobody else's choice."""
+        return value is not None and self._kept.get("env", {}).get(variable) == value
+
+    def _made_once(self, name: str, value: str) -> str:
+        if name not in self._kept:
+            self._write({name: value})
+        return str(self._kept[name])
+
+    def _write(self, changes: Mapping[str, Any]) -> None:
+        self._kept |= changes
+        _write_private(self._file, json.dumps(self._kept, indent=2))
 
 
 def default_directory() -> Path:

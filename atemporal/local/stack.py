@@ -2,73 +2,87 @@
 
 Promise: after `start` jobs are taken and run; `stop` ends the work in hand and leaves nothing of ours
 running but the machines, which call the same address again and are taken back at the next start,
-unless they are to be powered off. If something fails to start, what was started is stopped.
+unless they are to be powered off. If something can not start, what was started is stopped.
 """
 
 from __future__ import annotations
 
-import getpass
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
-from pydantic import SecretStr
-
-from atemporal.daemon import Daemon
-from atemporal.errors import Unavailable
-from atemporal.health import HealthServer
+from atemporal.daemon import Daemon, Loop
 from atemporal.local.home import Home
 from atemporal.local.postgres import EmbeddedPostgres
 from atemporal.migrations import upgrade
 from atemporal.settings import PREFIX, Settings, load
 from atemporal.store.database import Database
-from atemporal.telemetry import logger
-from atemporal.twin.engine import Engine, detect
+from atemporal.twin.engine import Engine
 from atemporal.twin.server import Twin
 from services.api.server import ApiServer
 from services.launcher.__main__ import loops as launcher_loops
 from services.reaper.__main__ import loops as reaper_loops
 from services.scheduler.__main__ import loops as scheduler_loops
 
-# One machine, one reader: what costs a busy region too many calls is free here.
-_BRISK = {"sweep_interval_s": 2.0, "stale_after_s": 5.0, "cloud_grace_s": 10.0, "stop_within_s": 10.0}
-_STAND_IN_CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",
-    "AWS_EC2_METADATA_DISABLED": "true",
+# What would ask too much of a busy region costs nothing on one's own machine.
+_BRISK = {
+    "sweep_interval_s": 2.0,
+    "stale_after_s": 5.0,
+    "cloud_grace_s": 10.0,
+    "stop_within_s": 10.0,
 }
+_CONNECTIONS = 20
+_DEFAULT_PORT = 8080
+# A daemon or the CLI elsewhere on this machine needs these to work on the same installation.
+_SHARED = (
+    *("deployment", "database_url", "broker_url", "callback_url", "callback_keys"),
+    *("region", "ec2_endpoint_url"),
+)
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
 class Stack:
-    """All of it; the settings in the environment win over those of local mode."""
+    """All of it. What the environment sets wins over local mode's own settings."""
 
     def __init__(
         self,
         home: Home,
         *,
         port: int | None = None,
-        engine: Engine | None = None,
+        engine: Engine,
         durable: bool = True,
     ) -> None:
-        """Take the home; nothing is started yet.
+        """Prepare; nothing is started yet.
 
-        `port` is the API's; `engine` the container engine, else what this machine has.
+        `port` is the API's, else the one it had; `engine` runs the containers of our own machines;
+        `durable` is whether Postgres waits for the disk.
         """
         self._home = home
         self._port = port
-        self._durable = durable
-        self._given = load().model_fields_set
         self._engine = engine
+        self._durable = durable
         self._postgres: EmbeddedPostgres | None = None
-        self._open = ExitStack()
-        self.settings = load()
-        self.api_url = ""
+        self._twin: Twin | None = None
+        self._database: Database | None = None
+        self._api: ApiServer | None = None
+        self._daemon: Daemon | None = None
+        self.settings: Settings = load()
+
+    @property
+    def database(self) -> Database:
+        """The database, once started."""
+        assert self._database is not None
+        return self._database
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is, once started."""
+        assert self._api is not None
+        return self._api.url
 
     @property
     def runs_on(self) -> str:
-        """Where jobs run, for a reader."""
-        if self._engine is None:
+        """What the jobs run on, for a reader."""
+        if self._twin is None:
             return f"instances of {self.settings.ec2_endpoint_url}"
         return self._engine.says
 
@@ -76,17 +90,119 @@ class Stack:
         """Start everything; return when jobs are taken.
 
         Raises:
-            Unavailable, Refused: something can not start; the message says what and why.
+            AtemporalError: something can not start; the message says what and why.
         """
         try:
             self._start()
         except BaseException:
-            self._open.close()
+            self.stop()
             raise
 
     def stop(self, *, power_off: bool = False) -> list[str]:
-        """Stop everything, the newest first; return the names of loops that had to be cut off."""
-        self._power_off = power_off
-        self._cut: list[str] = []
-        self._open.close()
-        return self._cut
+        """Stop everything; return the names of loops that had to be cut off.
+
+        Machines live on, unless they are to be powered off.
+        """
+        cut: list[str] = []
+        if self._daemon is not None:
+            self._daemon.stop.set()
+            cut = self._daemon.join()
+        if self._twin is not None:
+            self._twin.stop(power_off=power_off)
+        if self._api is not None and self._api.url and not self._api.stop():
+            cut.append("api")
+        if self._database is not None:
+            self._database.dispose()
+        if self._postgres is not None:
+            self._postgres.stop()
+        return cut
+
+    def kill(self) -> None:
+        """Leave no Postgres behind; the caller ends this process at once."""
+        if self._postgres is not None:
+            self._postgres.kill()
+
+    def environment(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The variables by which other processes find this installation.
+
+        The second are stand-ins, for those who have none of their own.
+        """
+        variables: dict[str, str] = {}
+        for name in _SHARED:
+            value = getattr(self.settings, name)
+            text = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+            # A broker in memory is in nobody else's memory.
+            if text and not text.startswith("memory:"):
+                variables[f"{PREFIX}{name.upper()}"] = text
+        return variables, _CREDENTIALS if self._twin is not None else {}
+
+    def _start(self) -> None:
+        given = self._given()
+        own: dict[str, Any] = {
+            "broker_url": "memory://",
+            "callback_keys": self._home.callback_keys,
+        }
+        own |= _BRISK
+        if self._port is not None:
+            own["api_port"] = self._home.keep_port("api", self._port)
+            given = given - {"api_port"}
+        elif "api_port" not in given:
+            own["api_port"] = self._home.port("api", default=_DEFAULT_PORT)
+        api_port = own.get("api_port", self.settings.api_port)
+        own["callback_url"] = f"http://127.0.0.1:{api_port}"
+        if "database_url" not in given:
+            own["database_url"] = self._start_postgres()
+        if "ec2_endpoint_url" not in given:
+            own["ec2_endpoint_url"] = self._start_twin()
+        self.settings = load(**{name: own[name] for name in own.keys() - given})
+        url = self.settings.database_url.get_secret_value()
+        self._database = Database(url, application="atemporal local", pool_size=_CONNECTIONS)
+        self._database.ping()
+        upgrade(url)
+        self._api = ApiServer(self.settings, self._database)
+        self._api.start()
+        loops: list[Loop] = []
+        for build in (scheduler_loops, launcher_loops, reaper_loops):
+            loops += build(self.settings, self._database)
+        self._daemon = Daemon("local", loops, stop_within_s=self.settings.stop_within_s)
+        self._daemon.start()
+
+    def _given(self) -> set[str]:
+        """The settings that the environment makes, but for what it has from our own `env` file."""
+        given = set()
+        for name in self.settings.model_fields_set:
+            variable = f"{PREFIX}{name.upper()}"
+            if not self._home.wrote(variable, os.environ.get(variable)):
+                given.add(name)
+        return given
+
+    def _start_postgres(self) -> str:
+        self._postgres = EmbeddedPostgres(
+            self._home.directory / "postgres",
+            password=self._home.database_password,
+            durable=self._durable,
+        )
+        self._postgres.stop_leftover()
+        return self._postgres.start(self._home.port("postgres"))
+
+    def _start_twin(self) -> str:
+        self._twin = Twin(
+            self._home.directory / "twin",
+            port=self._home.port("twin"),
+            engine=self._engine.kind,
+            region=self.settings.region,
+        )
+        self._twin.start()
+        _aim_at_loopback()
+        return self._twin.url
+
+
+def _aim_at_loopback() -> None:
+    """Let this process's AWS calls, which all go to the twin, need no account and no proxy."""
+    for name, value in _CREDENTIALS.items():
+        os.environ.setdefault(name, value)
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        os.environ.pop(name, None)
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))

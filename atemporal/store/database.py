@@ -1,7 +1,8 @@
 """Connections to Postgres.
 
 Promise: whatever psycopg2 or SQLAlchemy raise because the server is away, restarting or too slow
-leaves here as `Unavailable`; every wait has an end (connect, statement, lock, idle in transaction).
+leaves here as `Unavailable`, a broken rule of the tables as `Conflict`; every wait has an end
+(connect, statement, lock, idle in transaction).
 After a server's restart the next transaction gets a fresh connection by itself.
 """
 
@@ -19,13 +20,14 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     OperationalError,
     ResourceClosedError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atemporal.errors import Invalid, Unavailable
+from atemporal.errors import Conflict, Invalid, Unavailable
 from atemporal.settings import PREFIX
 from atemporal.store.moves import DUE_CHANNEL
 
@@ -70,6 +72,7 @@ class Database:
         Raises:
             Unavailable: the server could not be reached or went away; every write of this project
                 is guarded, so repeating the block is safe even when the commit's answer was lost.
+            Conflict: what was written breaks a rule of the tables.
         """
         with _translated(), self._engine.begin() as tx:
             yield tx
@@ -174,6 +177,8 @@ def _read_url(text: str) -> URL:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except IntegrityError as error:
+        raise Conflict(f"the database refuses: {_first_line(error.orig)}") from error
     except (OperationalError, InterfaceError, PoolTimeoutError, ResourceClosedError) as error:
         cause = getattr(error, "orig", None) or error
         raise Unavailable(f"Postgres does not answer: {_first_line(cause)}") from error

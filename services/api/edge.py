@@ -38,7 +38,7 @@ class Edge:
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
             await send(message)
 
         path, method = _canonical(scope["path"]), scope["method"]

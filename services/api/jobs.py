@@ -27,14 +27,10 @@ from services.api.wakes import Wakes
 PAGE = 1000
 
 _DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND)
-_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
-_SUBMIT = possible(
-    *_DENIALS,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-)
+_BAD = HTTPStatus.UNPROCESSABLE_ENTITY
+_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, _BAD)
+_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
+_SUBMIT = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
 # `?limit=` is what a form sends for a field left empty.
 _Limit = Annotated[int, Field(ge=1, le=PAGE)]
 _or_absent = BeforeValidator(lambda value: value or None)
@@ -64,7 +60,7 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
     @routes.get(
         "/jobs",
         summary="List jobs",
-        responses=possible(*_DENIALS, HTTPStatus.UNPROCESSABLE_ENTITY),
+        responses=possible(*_DENIALS, _BAD),
         dependencies=[Depends(reader)],
     )
     def listing(
@@ -93,7 +89,7 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
         response: Response,
         actor: str = Depends(submitter),
         body: bytes = Depends(bodies.whole),
-        idempotency_key: Annotated[str | None, Header()] = None,
+        idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
     ) -> Any:
         """Accept a job, from a form or from JSON; with a key, once only."""
         try:

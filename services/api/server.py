@@ -22,7 +22,7 @@ from services.api.wakes import Wakes
 
 # Longer than a load balancer keeps an idle connection (60 s): it must be the one to close it.
 _KEEP_ALIVE_S = 75
-_FLUSH_S = 5.0
+_FLUSH_S = 2.0
 
 
 class ApiServer:
@@ -82,6 +82,8 @@ class ApiServer:
 
     def stop(self) -> bool:
         """End; tell whether all work in hand was done in time."""
+        if self._socket is None:
+            return True
         deadline = monotonic() + self._stop_within_s
         self._server.should_exit = True
         self._thread.join(self._stop_within_s * 0.8)

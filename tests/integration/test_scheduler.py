@@ -194,7 +194,7 @@ def test_a_bad_message_is_answered_and_buried_and_blocks_nobody(
 ) -> None:
     publisher.send(body)
     publisher.send({"image": "nginx"})
-    answers = []
+    answers: list[dict[str, Any]] = []
     while len(answers) < 2:
         submits.turn()
         answers.append(publisher.reply())

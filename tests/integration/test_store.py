@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
-from sqlalchemy.exc import IntegrityError
 
 from atemporal.errors import Conflict, Invalid, NotFound
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
@@ -324,6 +323,16 @@ class TestAttempt:
             assert jobs.overlooked(tx, stale_s=30, limit=5) == [ref]
             assert jobs.overlooked(tx, stale_s=30, limit=5) == []
 
+    def test_a_claim_with_another_attempts_instance_is_refused(self, database: Database) -> None:
+        with database.begin() as tx:
+            first = warming(tx)
+            taken = attempts.get(tx, first)
+            second = queued(tx)
+            attempts.begin(tx, second, LAUNCH, actor="a")
+        assert taken is not None
+        with pytest.raises(Conflict), database.begin() as tx:
+            attempts.claim(tx, second, claim_id="c", instance_id=taken.instance_id, actor="m")
+
 
 class TestCancel:
     @pytest.mark.parametrize("phase", [submitted, queued, warming, running])
@@ -411,7 +420,7 @@ class TestRules:
     def test_a_second_live_attempt(self, database: Database) -> None:
         with database.begin() as tx:
             ref = warming(tx)
-        with pytest.raises(IntegrityError, match="one_live"), database.begin() as tx:
+        with pytest.raises(Conflict, match="one_live"), database.begin() as tx:
             tx.execute(
                 insert(attempt_table).values(
                     job_id=ref.job_id, number=2, state="launching", launch={}
@@ -421,7 +430,7 @@ class TestRules:
     def test_one_instance_for_two_attempts(self, database: Database) -> None:
         with database.begin() as tx:
             first, second = warming(tx), warming(tx)
-        with pytest.raises(IntegrityError, match="instance_id"), database.begin() as tx:
+        with pytest.raises(Conflict, match="instance_id"), database.begin() as tx:
             tx.execute(
                 update(attempt_table)
                 .where(attempt_table.c.job_id == second.job_id)
@@ -447,7 +456,7 @@ class TestRules:
     ) -> None:
         with database.begin() as tx:
             submitted(tx)
-        with pytest.raises(IntegrityError), database.begin() as tx:
+        with pytest.raises(Conflict), database.begin() as tx:
             tx.execute(update(job_table).values(**values))
 
 

@@ -31,6 +31,21 @@ def test_two_spellings_of_an_image_have_one_normal_form(typed: str, normal: str)
 
 
 @pytest.mark.parametrize(
+    ("normal", "short"),
+    [
+        ("docker.io/library/nginx:1.9", "nginx:1.9"),
+        ("docker.io/acme/a:1", "acme/a:1"),
+        ("docker.io/library/a/b:1", "library/a/b:1"),
+        ("docker.io/quay.io/x:1", "docker.io/quay.io/x:1"),
+        ("ghcr.io/a/b:1", "ghcr.io/a/b:1"),
+    ],
+)
+def test_the_short_form_means_the_same_image(normal: str, short: str) -> None:
+    assert image.familiar(normal) == short
+    assert image.normalise(short) == normal
+
+
+@pytest.mark.parametrize(
     "bad",
     [
         "",

@@ -1,0 +1,243 @@
+"""Commands of local mode: up, demo.
+
+Promise: the first Ctrl-C or SIGTERM ends everything in order within seconds, the second at once; what
+is printed on standard output is the answer, progress and logs go to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from atemporal import telemetry
+from atemporal.cli import output, records
+from atemporal.cli.jobs import ending
+from atemporal.cli.output import clean, instant, note
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.local import demo_image
+from atemporal.local.demo import PARTS, Demo, Look, Result
+from atemporal.local.home import Home, default_directory
+from atemporal.local.stack import Stack
+from atemporal.settings import PREFIX
+from atemporal.states import LIVE_ATTEMPT
+from atemporal.store import attempts
+from atemporal.twin.engine import CHOICES, detect
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Signals as an event; the second one ends the process at once, after `kill`."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.kill: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Take the signals, and give them back at the end."""
+        before = {number: signal.getsignal(number) for number in _HANDLED}
+        for number in _HANDLED:
+            # A process that was told to outlive its terminal does.
+            if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked.is_set():
+            self.kill()
+            os._exit(128 + number)
+        self.asked.set()
+
+
+@click.command
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where its state is kept.  [default: ~/.local/share/atemporal]",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help="The API's port.  [default: the one it had, 8080, or a free one]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(CHOICES),
+    default="auto",
+    help="What runs the jobs; auto is docker or podman if one answers, else processes.",
+)
+@output_option
+@pass_session
+def up(session: Session, directory: Path | None, port: int | None, engine: str) -> None:
+    """Run everything on this machine until Ctrl-C.
+
+    Postgres, broker and EC2 are our own, unless ATEMPORAL_DATABASE_URL, ATEMPORAL_BROKER_URL or
+    ATEMPORAL_EC2_ENDPOINT_URL name others. Machines that run when it stops run on, and the next
+    `up` with the same --dir takes them back. Whoever can connect to loopback on this machine can
+    run programs as you.
+    """
+    settings = session.settings
+    telemetry.configure("local", log_format=settings.log_format, level=settings.log_level)
+    interrupts = Interrupts()
+    with interrupts.handled(), ExitStack() as open_things:
+        home = Home(directory or default_directory())
+        open_things.callback(home.close)
+        stack = Stack(home, port=port, engine=detect(engine))
+        interrupts.kill = stack.kill
+        stack.start()
+        try:
+            env = home.write_env(*stack.environment())
+            _welcome(session, stack, env)
+            interrupts.asked.wait()
+            left = _machines_left(stack)
+        finally:
+            cut = stack.stop()
+    if cut:
+        note(f"these had to be cut off: {', '.join(cut)}")
+    if left:
+        what = "1 machine runs" if left == 1 else f"{left} machines run"
+        note(f"{what} on; the next `atemporal up` on {home.directory} takes them back")
+    note("stopped")
+
+
+@click.command
+@output_option
+@pass_session
+def demo(session: Session) -> None:
+    """Run three jobs on this machine and show what happens.
+
+    Everything is in a temporary directory and gone at the end; no docker, RabbitMQ, Postgres or AWS
+    account is needed, and ATEMPORAL_* settings are passed over. Exits with 0 only if every job
+    ended as planned and no instance is left.
+    """
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    telemetry.configure("demo", log_format="console", level="error")
+    interrupts = Interrupts()
+    with interrupts.handled(), ExitStack() as open_things:
+        ground = demo_image.find(detect("auto"))
+        open_things.callback(ground.remove)
+        folder = open_things.enter_context(tempfile.TemporaryDirectory(prefix="atemporal-demo-"))
+        home = Home(Path(folder))
+        open_things.callback(home.close)
+        stack = Stack(home, port=home.port("api"), engine=ground.engine, durable=False)
+        interrupts.kill = stack.kill
+        note(f"starting Postgres, broker, EC2's twin and the daemons in {folder}")
+        stack.start()
+        try:
+            note(f"the API is at {stack.api_url}; {ground.says}")
+            result = _play(session, Demo(stack, ground.image), interrupts.asked)
+        finally:
+            stack.stop(power_off=True)
+    if interrupts.asked.is_set():
+        note("interrupted; everything has been taken down")
+        click.get_current_context().exit(128 + signal.SIGINT)
+    _summarise(session, result)
+    click.get_current_context().exit(1 if result.surprises else 0)
+
+
+def _welcome(session: Session, stack: Stack, env: Path) -> None:
+    url = stack.api_url
+    if session.as_json:
+        record = {"api": url, "env": str(env), "dir": str(env.parent), "runs_on": stack.runs_on}
+        output.show_json(record)
+        return
+    body = '{"image": "busybox", "command": ["echo", "hello"]}'
+    submit = f"curl -H 'Content-Type: application/json' -d '{body}' {url}/jobs"
+    facts = [
+        ("API", f"{url}   (its documentation: {url}/docs)"),
+        ("try", submit),
+        ("CLI", f". {shlex.quote(str(env))} && atemporal submit busybox -- echo hello"),
+        ("jobs", stack.runs_on),
+        ("state", str(env.parent)),
+        (
+            "stop",
+            "Ctrl-C; machines that run then run on, and the next `atemporal up` takes them back",
+        ),
+    ]
+    for line in output.aligned(facts):
+        click.echo(line)
+
+
+def _machines_left(stack: Stack) -> int:
+    with stack.database.begin() as tx:
+        return sum(one.state in LIVE_ATTEMPT for one in attempts.still_open(tx))
+
+
+def _play(session: Session, demo: Demo, stop: threading.Event) -> Result:
+    """Follow the demo to its end: a live table for a person, a line for each change otherwise."""
+    if session.as_json or not output.for_terminal():
+        for look in demo.looks(stop):
+            _print_news(look)
+    else:
+        from rich.live import Live
+
+        with Live(auto_refresh=False) as live:
+            for look in demo.looks(stop):
+                live.update(_board(look), refresh=True)
+    return demo.result()
+
+
+def _print_news(look: Look) -> None:
+    for part, event in look.news:
+        detail = " ".join(f"{name}={value}" for name, value in event.detail.items())
+        line = f"{instant(event.at)}  {part.name:<12} {event.type:<24} {detail}"
+        click.echo(clean(line).rstrip(), err=True)
+
+
+def _board(look: Look) -> Any:
+    rows = []
+    for part, job in zip(PARTS, look.jobs, strict=True):
+        last = job.attempts[-1] if job.attempts else None
+        rows.append(
+            (
+                part.name,
+                ending(job),
+                "" if job.exit_code is None else str(job.exit_code),
+                (last.instance_id or "") if last else "",
+                str(last.state) if last else "",
+            )
+        )
+    return output.rich_table(("job", "state", "exit", "instance", "which is"), rows)
+
+
+def _summarise(session: Session, result: Result) -> None:
+    for surprise in result.surprises:
+        note(surprise)
+    if session.as_json:
+        output.show_json(
+            {
+                "jobs": [records.of_ending(job) for job in result.jobs],
+                "instances_launched": result.launched,
+                "instances_left": result.left,
+            }
+        )
+        return
+    for part, job in zip(PARTS, result.jobs, strict=True):
+        code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+        click.echo(f"\n{part.name}: {part.about}\n{job.id} {ending(job)}{code}; its log:")
+        for line in (records.of_ending(job)["log_tail"] or "").splitlines():
+            click.echo(f"  | {clean(line)}")
+    click.echo(
+        f"\n{len(result.jobs)} jobs, {result.launched} instances launched, {result.left} left: "
+        + ("not as planned" if result.surprises else "as planned")
+    )
+
+
+COMMANDS = {"up": up, "demo": demo}
