@@ -172,9 +172,12 @@ class Launch(_Frozen):
 
     It is kept so that a repeated call is the identical call even when settings have changed since.
     `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
+    `calls` counts the calls that may have been sent with this placement: once there was one, the
+    candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
     """
 
     placement: int = 0
+    calls: int = 1
     image_id: str
     instance_type: str
     market: Literal["on-demand", "spot"] = "on-demand"

@@ -96,6 +96,33 @@ class Settings(BaseSettings):
         default=300.0,
         description="how old an instance or intent must be before its absence proves anything",
     )
+    run_instances_burst: Annotated[float, Field(ge=1)] = Field(
+        default=5.0, description="RunInstances calls at once; EC2's request bucket for the account"
+    )
+    run_instances_rate: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="RunInstances calls a second, for each launcher process"
+    )
+    instances_burst: Annotated[float, Field(ge=1)] = Field(
+        default=1000.0, description="instances launched at once; EC2's resource bucket"
+    )
+    instances_rate: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="instances launched a second, for each launcher process"
+    )
+    capacity_cooling_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=180.0,
+        description="how long a type in a subnet and market that had no capacity is left alone",
+    )
+    quota_cooling_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0,
+        description="how long a type in a market is left alone when the account's quota is full",
+    )
+    spot_interruptions: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=2, description="so many interruptions within spot_window_s break a spot pool"
+    )
+    spot_window_s: Annotated[float, Field(gt=0)] = 900.0
+    spot_pause_s: Annotated[float, Field(ge=0)] = Field(
+        default=1800.0, description="how long a broken spot pool is left alone"
+    )
     stop_within_s: Annotated[float, Field(gt=0, le=600)] = 25.0
 
     @field_validator("callback_url")

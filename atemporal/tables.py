@@ -130,6 +130,13 @@ attempts = Table(
         postgresql_where=text(f"state IN ({_LIVE})"),
     ),
     Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
+    Index(
+        "ix_attempts_spot_ended",
+        "exited_at",
+        postgresql_where=text(
+            "launch ->> 'market' = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')"
+        ),
+    ),
 )
 
 events = Table(

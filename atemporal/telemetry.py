@@ -30,6 +30,11 @@ STALE = Counter(
     "atemporal_stale", "Messages and callbacks about a state that has passed", ["what"]
 )
 LAUNCHES = Counter("atemporal_launches", "RunInstances calls", ["result"])
+LAUNCH_WAITS = Gauge("atemporal_launch_waits", "Attempts without an instance", ["waits_for"])
+LAUNCH_TOKENS = Gauge("atemporal_launch_tokens", "RunInstances calls this process may make now")
+LAUNCH_RATE = Gauge("atemporal_launch_rate", "RunInstances calls a second we allow ourselves")
+CELLS_COOLED = Gauge("atemporal_launch_cells_cooled", "Cells left alone: no capacity, or quota")
+LAUNCH_CIRCUIT = Gauge("atemporal_launch_circuit_open", "1 while EC2 refuses this process")
 LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances calls")
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])
 TERMINATIONS = Counter("atemporal_terminations", "Instances asked to end", ["cause", "result"])

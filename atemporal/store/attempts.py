@@ -77,7 +77,9 @@ def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -
     """
     values = {"instance_id": instance_id, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
-    if move_attempt(tx, ref, AttemptState.WARMING, actor=actor, values=values, detail=detail):
+    # What it waited for is over.
+    warming = {**values, "detail": None}
+    if move_attempt(tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail):
         return True
     noted = tx.execute(
         update(attempts)
@@ -131,7 +133,7 @@ def claim(
         return False
     if attempt.state not in CLAIMABLE_ATTEMPT:
         raise Conflict(f"an attempt that is {attempt.state} can not start to run")
-    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now()}
+    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now(), "detail": None}
     if instance_id and not known:
         values["instance_id"] = instance_id
     moved = move_job(tx, ref, JobState.RUNNING, actor=actor) and move_attempt(
@@ -157,8 +159,11 @@ def end(
     detail: str | None = None,
 ) -> bool:
     """Write an attempt's end and what follows for its job; False when it had ended before."""
-    if _locked(tx, ref) is None:
+    attempt = _locked(tx, ref)
+    if attempt is None:
         return False
+    # One that never got its instance ends with what it waited for, unless there is more to say.
+    detail = detail or attempt.detail
     values: dict[str, Any] = {"reason": reason, "exited_at": func.now(), "detail": detail}
     if exit_record is not None:
         values["exit_code"] = exit_record.exit_code

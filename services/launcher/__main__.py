@@ -7,7 +7,8 @@ from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.launcher.launcher import Launcher, LaunchLoop, SweepLoop
+from services.launcher.launcher import Launcher
+from services.launcher.loops import LaunchLoop, SweepLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:

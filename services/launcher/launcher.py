@@ -2,53 +2,86 @@
 
 Promise: a job that is queued gets one attempt, an attempt gets one instance, whatever crashes.
 Mechanism: the attempt with everything its RunInstances call is made of is committed before the call,
-and the call's token follows from the attempt: whoever finds the row after a crash repeats the
-identical call and gets the same instance. Messages only make it quick; the sweep does the same work
-from the tables alone.
-Failure: a final refusal ends the attempt with EC2's own words; anything else leaves it launching, to
-be repeated identically until the reaper's launch deadline.
+and the call's token follows from the attempt and the candidate: whoever finds the row after a crash
+repeats the identical call and gets the same instance. Another candidate is committed, with a token
+of its own, only after EC2 refused for want of capacity or quota. Messages only make it quick; the
+sweep does the same work from the tables alone.
+Failure, by class: no capacity or over the quota: the cell cools and the next candidate is asked, or
+the attempt waits until a cell opens. No sure answer: the identical call again. Throttled: our own
+budget shrinks. Not authorized: the circuit opens, nothing is begun, one probe closes it. Refused for
+good: the attempt ends with EC2's own words. What waits stays `launching`, says for what, and has the
+reaper's launch deadline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from atemporal import tokens
-from atemporal.broker import LAUNCH, Link
-from atemporal.cloud import Cloud, Instance, TokenMismatch, TokenSpent
-from atemporal.errors import AtemporalError, Invalid, Refused
-from atemporal.messages import JobDue, decode_wake
+from atemporal.cloud import (
+    Cloud,
+    Instance,
+    NoCapacity,
+    OverQuota,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.errors import AtemporalError, Invalid, Refused, Unknown
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import (
-    DEAD_LETTERS,
+    CELLS_COOLED,
     ENDED,
+    LAUNCH_CIRCUIT,
+    LAUNCH_RATE,
     LAUNCH_SECONDS,
+    LAUNCH_TOKENS,
+    LAUNCH_WAITS,
     LAUNCHES,
     STALE,
     about,
     logger,
 )
 from atemporal.userdata import render
+from services.launcher.budget import Budget
+from services.launcher.candidates import Cell, candidates, cell_of, placed
+from services.launcher.cells import Breaker, Cells, Closed, Pool, closures, summary
+from services.launcher.circuit import Circuit
+from services.launcher.waits import Wait
 
 ACTOR = "launcher"
 BATCH = 32
-CALLS_AT_ONCE = 8
 # What a machine may take beyond its boot and its run: stopping, reporting, retries of the report.
 MACHINE_SLACK_S = 1800
+# After so long of one refusal after the other, the rest of the candidates is left to the next turn:
+# a turn must end well before a stopping daemon's patience does.
+TURN_S = 8.0
+REPEAT_S = 5.0
 
 Begun = tuple[Attempt, JobSpec]
 
 
 class Launcher:
-    """The steps, shared by message loop and sweep."""
+    """The steps, shared by message loop and sweep; safe to share between threads."""
 
-    def __init__(self, settings: Settings, database: Database, cloud: Cloud) -> None:
-        """Take what it needs; nothing is called yet.
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        cloud: Cloud,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """Take what it needs; nothing is called yet. `dice` gives numbers in [0, 1) for jitter.
 
         Raises:
             Invalid: the settings have no callback key.
@@ -56,14 +89,49 @@ class Launcher:
         self._settings = settings
         self._database = database
         self._cloud = cloud
+        self._clock = clock
+        self._dice = dice
         self._log = logger(ACTOR)
         self._key_id = settings.signing_key_id
+        self.circuit = Circuit(clock=clock, random=dice)
+        self.budget = Budget(
+            burst=settings.run_instances_burst,
+            rate=settings.run_instances_rate,
+            instance_burst=settings.instances_burst,
+            instance_rate=settings.instances_rate,
+            clock=clock,
+        )
+        self.cells = Cells(
+            capacity_s=settings.capacity_cooling_s,
+            quota_s=settings.quota_cooling_s,
+            clock=clock,
+        )
+        self._breaker = Breaker(
+            interruptions=settings.spot_interruptions,
+            window_s=settings.spot_window_s,
+            pause_s=settings.spot_pause_s,
+        )
+        self.behind = False
+        """Whether there is more to ask for than there are tokens: it comes before new messages."""
+
+    def room(self) -> int:
+        """How many calls may be made now: no more work than this should be taken up."""
+        if self.circuit.ready_in() > 0:
+            return 0
+        return min(BATCH if self.circuit.closed else 1, self.budget.available())
 
     def begin(self, refs: Sequence[AttemptRef]) -> list[Begun]:
-        """Commit the intent for those of the given jobs that are still queued for that attempt."""
-        if not refs:
+        """Commit the intent for those of the given jobs that are still queued for that attempt.
+
+        While the circuit is open there are none: the jobs stay queued.
+        """
+        if not refs or self.circuit.ready_in() > 0:
             return []
-        image_id = self._cloud.resolve_image()
+        try:
+            image_id = self._cloud.resolve_image()
+        except Unauthorized as error:
+            self._trip(error)
+            raise
         with self._database.begin() as tx:
             queued = jobs.lock_queued(tx, refs)
             for ref, spec in queued.items():
@@ -74,8 +142,60 @@ class Launcher:
 
     def call(self, attempt: Attempt, spec: JobSpec) -> None:
         """Ask EC2 for the attempt's instance and write down what came of it."""
-        ref, launch = attempt.ref, attempt.launch
-        log = self._log.bind(**about(ref))
+        launch: Launch | None = attempt.launch
+        until = self._clock() + TURN_S
+        while launch is not None:
+            if self._clock() >= until:
+                self._leave(attempt.ref, launch)
+                return
+            launch = self._step(attempt.ref, spec, launch)
+
+    def unfinished(self) -> list[Begun]:
+        """Find what messages left, as much as may be called now: intents whose lease is over, and
+        queued jobs nobody took."""
+        room = self.room()
+        if room == 0:
+            return []
+        stale_s = self._settings.stale_after_s
+        with self._database.begin() as tx:
+            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=room)
+            unlaunched = attempts.with_specs(tx, leased)
+            left = room - len(leased)
+            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=left) if left else []
+        self.behind = len(leased) + len(overlooked) == room
+        if overlooked or unlaunched:
+            self._log.info("sweep found work", queued=len(overlooked), begun=len(unlaunched))
+        return [*unlaunched, *self.begin(overlooked)]
+
+    def rest_s(self, longest_s: float) -> float:
+        """Seconds, `longest_s` at most, until there may be a call to make; tell the metrics what is
+        waited for."""
+        with self._database.begin() as tx:
+            waiting, next_in_s = launches.unlaunched(tx, stale_s=self._settings.stale_after_s)
+        for wait in Wait:
+            LAUNCH_WAITS.labels(wait).set(waiting.pop(wait, 0))
+        LAUNCH_WAITS.labels("").set(sum(waiting.values()))
+        CELLS_COOLED.set(self.cells.count())
+        LAUNCH_TOKENS.set(self.budget.available())
+        LAUNCH_RATE.set(self.budget.rate)
+        LAUNCH_CIRCUIT.set(0 if self.circuit.closed else 1)
+        if next_in_s is None or next_in_s > 0:
+            wait_s = 0.0 if self.behind else next_in_s
+        else:
+            self.behind, wait_s = True, 0.0
+        return longest_s if wait_s is None else min(longest_s, max(wait_s, self.gate_s()))
+
+    def gate_s(self) -> float:
+        """Seconds until a call may be made at all."""
+        return max(self.budget.ready_in(), self.circuit.ready_in())
+
+    def _step(self, ref: AttemptRef, spec: JobSpec, launch: Launch) -> Launch | None:
+        """Make one call at most; return what to ask for next, when that may be asked at once."""
+        if launch.calls == 0:
+            chosen = self._place(ref, spec, launch)
+            if chosen is None:
+                return None
+            launch = chosen
         try:
             token = tokens.mint(
                 self._settings.keys, launch.key_id, self._settings.deployment, ref.id
@@ -83,50 +203,116 @@ class Launcher:
             user_data = render(ref, spec, launch, token)
         except (KeyError, Invalid) as error:
             self._refuse(ref, f"the user-data can not be made: {error}")
-            return
+            return None
+        if self.circuit.ready_in() > 0:
+            self._await_circuit(ref, launch)
+            return None
+        if not self.budget.take():
+            self.behind = True
+            self._leave(ref, launch)
+            return None
+        since = self._clock()
+        with self._database.begin() as tx:
+            asked = launches.ask(tx, ref, launch)
+        # Frozen in between for so long, this process has lost the attempt to another.
+        if asked is None or self._clock() - since > self._settings.stale_after_s:
+            STALE.labels("launch").inc()
+            return None
+        if not self.circuit.admit():
+            self._await_circuit(ref, asked)
+            return None
+        return self._run(ref, spec, asked, user_data)
+
+    def _run(
+        self, ref: AttemptRef, spec: JobSpec, launch: Launch, user_data: bytes
+    ) -> Launch | None:
+        """Send the call, and answer each class of outcome in its own way."""
+        log = self._log.bind(cell=str(cell_of(launch)), placement=launch.placement, **about(ref))
         try:
             with LAUNCH_SECONDS.time():
                 instance = self._cloud.run(ref, launch, user_data)
-        except (TokenSpent, TokenMismatch) as error:
-            LAUNCHES.labels(type(error).__name__).inc()
-            log.warning("token known to EC2", error=str(error))
-            self._adopt(ref, error)
-            return
-        except Refused as error:
-            LAUNCHES.labels("refused").inc()
-            self._refuse(ref, str(error))
-            return
         except AtemporalError as error:
             LAUNCHES.labels(type(error).__name__).inc()
-            log.warning("launch to be repeated", error=str(error))
-            return
+            self._learn(launch, error)
+            log.warning("not launched", error=str(error))
+            return self._answer(ref, spec, launch, error)
         LAUNCHES.labels("launched").inc()
+        self._learn(launch, None)
         self._write_down(ref, instance)
+        return None
 
-    def unfinished(self) -> list[Begun]:
-        """Find what messages left: queued jobs nobody took, intents whose call nobody finished."""
-        stale_s = self._settings.stale_after_s
-        with self._database.begin() as tx:
-            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=BATCH)
-            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=BATCH)
-            unlaunched = attempts.with_specs(tx, leased)
-        if overlooked or unlaunched:
-            self._log.info("sweep found work", queued=len(overlooked), begun=len(unlaunched))
-        return [*unlaunched, *self.begin(overlooked)]
+    def _learn(self, launch: Launch, error: AtemporalError | None) -> None:
+        """What one call's outcome means for the calls of all attempts."""
+        if isinstance(error, Unauthorized):
+            self._trip(error)
+        elif isinstance(error, Throttled):
+            self.budget.throttled()
+            self.circuit.unsure()
+        elif isinstance(error, (Unknown, Unreachable)):
+            self.circuit.unsure()
+        else:
+            self.budget.answered()
+            if self.circuit.mend():
+                self._log.info("EC2 lets this process in again")
+        if isinstance(error, NoCapacity):
+            self.cells.no_capacity(cell_of(launch), _said(error))
+        elif isinstance(error, OverQuota):
+            self.cells.over_quota(cell_of(launch), _said(error))
+
+    def _answer(
+        self, ref: AttemptRef, spec: JobSpec, launch: Launch, error: AtemporalError
+    ) -> Launch | None:
+        """What a failed call means for its attempt; return a candidate to be asked at once."""
+        if isinstance(error, (TokenSpent, TokenMismatch)):
+            self._adopt(ref, error)
+        elif isinstance(error, (NoCapacity, OverQuota)):
+            if not self._launched_earlier(ref, launch):
+                return self._place(ref, spec, launch)
+        elif isinstance(error, Refused):
+            if not self._launched_earlier(ref, launch):
+                self._refuse(ref, str(error))
+        elif isinstance(error, Unauthorized):
+            self._await_circuit(ref, launch)
+        elif isinstance(error, Throttled):
+            self._wait(ref, launch, Wait.THROTTLE, _said(error), self.budget.ready_in())
+        else:
+            # The outcome is not known: nothing but the identical call may follow.
+            self._wait(ref, launch, Wait.ANSWER, _said(error), REPEAT_S)
+        return None
+
+    def _place(self, ref: AttemptRef, spec: JobSpec, launch: Launch) -> Launch | None:
+        """Commit the first open candidate as the one to ask, or wait until one opens.
+
+        Only for a launch that was never asked for, or has just been refused definitely.
+        """
+        cells = self._candidates(spec)
+        closed = closures(cells, self.cells, self._broken_pools(spec))
+        first_open = next((cell for cell in cells if cell not in closed), None)
+        wanted = first_open or cells[0]
+        if launch.calls or wanted != cell_of(launch):
+            before, launch = launch, placed(launch, wanted)
+            with self._database.begin() as tx:
+                if not launches.replace(tx, ref, before, launch):
+                    STALE.labels("launch").inc()
+                    return None
+        if first_open:
+            return launch
+        shut = summary(closed)
+        self._wait(ref, launch, shut.wait, shut.why, shut.for_s)
+        return None
 
     def _plan(self, spec: JobSpec, image_id: str) -> Launch:
-        settings, machine = self._settings, spec.machine
-        subnets = machine.subnets or settings.subnets
-        types = machine.instance_types or (settings.instance_type,)
+        """The intent at first: which candidate is open is looked at before it is asked for."""
+        settings = self._settings
+        cell = self._candidates(spec)[0]
         return Launch(
+            **cell._asdict(),
+            calls=0,
             image_id=image_id,
-            instance_type=types[0],
-            market="spot" if machine.market.startswith("spot") else "on-demand",
-            subnet_id=subnets[0] if subnets else None,
             security_group_ids=settings.security_groups,
             key_name=settings.key_name,
             instance_profile=settings.instance_profile,
-            disk_gb=machine.disk_gb,
+            disk_gb=spec.machine.disk_gb,
             callback_base=settings.callback_url,
             key_id=self._key_id,
             deadline_s=(
@@ -137,6 +323,49 @@ class Launcher:
             ),
         )
 
+    def _candidates(self, spec: JobSpec) -> tuple[Cell, ...]:
+        return candidates(
+            spec.machine,
+            instance_types=(self._settings.instance_type,),
+            subnets=self._settings.subnets,
+        )
+
+    def _broken_pools(self, spec: JobSpec) -> Mapping[Pool, Closed]:
+        if spec.machine.market == "on-demand":
+            return {}
+        with self._database.begin() as tx:
+            happened = launches.spot_interruptions(tx, within_s=self._breaker.memory_s)
+        return self._breaker.broken(happened)
+
+    def _wait(self, ref: AttemptRef, launch: Launch, wait: Wait, why: str, seconds: float) -> None:
+        with self._database.begin() as tx:
+            launches.postpone(
+                tx,
+                ref,
+                launch,
+                waits_for=wait,
+                why=why,
+                # Jitter on top: who waits for the same thing should not come back all at once.
+                delay_s=seconds * (1 + self._dice() / 4),
+                stale_s=self._settings.stale_after_s,
+                actor=ACTOR,
+            )
+
+    def _await_circuit(self, ref: AttemptRef, launch: Launch) -> None:
+        seconds = self.circuit.ready_in()
+        self._wait(ref, launch, Wait.AUTHORIZATION, self.circuit.why, seconds)
+
+    def _leave(self, ref: AttemptRef, launch: Launch) -> None:
+        """Leave the attempt to whoever has a token first."""
+        with self._database.begin() as tx:
+            stale_s = self._settings.stale_after_s
+            launches.release(tx, ref, launch, delay_s=0, stale_s=stale_s)
+
+    def _trip(self, error: Unauthorized) -> None:
+        if self.circuit.trip(_said(error)):
+            self._log.error("EC2 refuses this process: launches wait", error=str(error))
+        LAUNCH_CIRCUIT.set(1)
+
     def _write_down(self, ref: AttemptRef, instance: Instance) -> None:
         with self._database.begin() as tx:
             in_time = attempts.launched(tx, ref, instance.id, actor=ACTOR)
@@ -144,9 +373,26 @@ class Launcher:
             STALE.labels("launched").inc()
         self._log.info("launched", in_time=in_time, **about(ref, instance.id))
 
+    def _launched_earlier(self, ref: AttemptRef, launch: Launch) -> bool:
+        """Before a refusal of a repeated call is believed: look for what an earlier one launched.
+
+        EC2's answer to the repeated token should have said so; but it checks quotas, parameters and
+        rights too, in an order that it does not promise.
+        """
+        if launch.calls < 2:
+            return False
+        try:
+            alive = [one for one in self._cloud.find(ref) if not one.gone]
+        except AtemporalError as error:
+            self._wait(ref, launch, Wait.ANSWER, _said(error), REPEAT_S)
+            return True
+        if alive:
+            self._write_down(ref, alive[0])
+        return bool(alive)
+
     def _adopt(self, ref: AttemptRef, error: AtemporalError) -> None:
         """The token has been used: find what it launched. The reaper judges what became of it."""
-        found = self._cloud.find(ref)
+        found = sorted(self._cloud.find(ref), key=lambda instance: instance.gone)
         if found:
             self._write_down(ref, found[0])
         elif isinstance(error, TokenSpent):
@@ -161,78 +407,7 @@ class Launcher:
         self._log.error("launch refused", why=why, **about(ref))
 
 
-class _Calls:
-    """RunInstances calls side by side; the waiting thread keeps its broker connection alive."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="run-instances")
-
-    def make(self, begun: Iterable[Begun], link: Link | None = None) -> None:
-        pending: set[Future[None]] = {
-            self._pool.submit(self._launcher.call, attempt, spec) for attempt, spec in begun
-        }
-        failures = []
-        while pending:
-            done, pending = wait(pending, timeout=5)
-            failures += [error for error in (one.exception() for one in done) if error]
-            if link is not None:
-                link.heartbeat()
-        if failures:
-            raise failures[0]
-
-
-class LaunchLoop:
-    """Launches what messages name."""
-
-    name = "launch"
-
-    def __init__(self, launcher: Launcher, link: Link) -> None:
-        """Take the steps and the connection; it is not open yet."""
-        self._launcher = launcher
-        self._link = link
-        self._calls = _Calls(launcher)
-
-    def turn(self) -> float:
-        """Take one batch of due jobs."""
-        batch = self._link.receive(LAUNCH, limit=BATCH)
-        refs = []
-        for delivery in batch:
-            try:
-                message = decode_wake(delivery.body)
-                if not isinstance(message, JobDue):
-                    raise Invalid({"type": f"{message.type} does not belong into {LAUNCH}"})
-                refs.append(message.ref)
-            except Invalid as error:
-                self._link.bury(delivery, str(error))
-                DEAD_LETTERS.labels(LAUNCH).inc()
-        begun = self._launcher.begin(refs)
-        # The intents are committed: from here the sweep would finish them without the messages.
-        self._link.ack(batch)
-        self._calls.make(begun, self._link)
-        return 0.0
-
-    def reset(self) -> None:
-        """Drop the connection: what is not begun comes again."""
-        self._link.close()
-
-
-class SweepLoop:
-    """Launches what the tables show to be left over."""
-
-    name = "launch-sweep"
-
-    def __init__(self, launcher: Launcher, *, interval_s: float) -> None:
-        """Take the steps."""
-        self._launcher = launcher
-        self._interval_s = interval_s
-        self._calls = _Calls(launcher)
-
-    def turn(self) -> float:
-        """Look once; look again at once when there was much."""
-        begun = self._launcher.unfinished()
-        self._calls.make(begun)
-        return 0.0 if len(begun) >= BATCH else self._interval_s
-
-    def reset(self) -> None:
-        """Nothing of its own is open between turns."""
+def _said(error: AtemporalError) -> str:
+    """EC2's part of the message: whose call it was would mislead the other attempts that wait."""
+    doing, _, said = str(error).partition(": ")
+    return said or doing

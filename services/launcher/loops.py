@@ -1,0 +1,112 @@
+"""The launcher's two loops: one does what messages name, one what the tables show to be left.
+
+Promise: no more is taken up than EC2 may be asked for now: the rest stays queued, in the broker and
+in the tables, for whoever has room. No loop waits longer than about a second, and while its calls
+are under way the broker's connection is kept alive.
+Failure: while EC2 refuses this process the message loop drops its connection, so that its messages
+go to launchers that are let in, and fails each turn: `/readyz` says 503. The sweep goes on, and sends
+the probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from atemporal.broker import LAUNCH, Link
+from atemporal.errors import Invalid, Unavailable
+from atemporal.messages import JobDue, decode_wake
+from atemporal.telemetry import DEAD_LETTERS
+from services.launcher.launcher import Begun, Launcher
+
+CALLS_AT_ONCE = 8
+_PAUSE_S = (0.05, 1.0)
+
+
+class _Calls:
+    """RunInstances calls side by side; the waiting thread keeps its broker connection alive."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="run-instances")
+
+    def make(self, begun: Iterable[Begun], link: Link | None = None) -> None:
+        pending: set[Future[None]] = {
+            self._pool.submit(self._launcher.call, attempt, spec) for attempt, spec in begun
+        }
+        failures = []
+        while pending:
+            done, pending = wait(pending, timeout=5)
+            failures += [error for error in (one.exception() for one in done) if error]
+            if link is not None:
+                link.heartbeat()
+        if failures:
+            raise failures[0]
+
+
+class LaunchLoop:
+    """Launches what messages name."""
+
+    name = "launch"
+
+    def __init__(self, launcher: Launcher, link: Link) -> None:
+        """Take the steps and the connection; it is not open yet."""
+        self._launcher = launcher
+        self._link = link
+        self._calls = _Calls(launcher)
+
+    def turn(self) -> float:
+        """Take as many due jobs as may be asked for now; those that wait already come first.
+
+        Raises:
+            Unavailable: EC2 refuses this process, or the broker is away.
+        """
+        launcher = self._launcher
+        if not launcher.circuit.closed:
+            raise Unavailable(f"launches wait: {launcher.circuit.why}")
+        if launcher.behind:
+            self._calls.make(launcher.unfinished(), self._link)
+        room = launcher.room()
+        if room == 0 or launcher.behind:
+            self._link.heartbeat()
+            return min(max(launcher.gate_s(), _PAUSE_S[0]), _PAUSE_S[1])
+        batch = self._link.receive(LAUNCH, limit=room)
+        refs = []
+        for delivery in batch:
+            try:
+                message = decode_wake(delivery.body)
+                if not isinstance(message, JobDue):
+                    raise Invalid({"type": f"{message.type} does not belong into {LAUNCH}"})
+                refs.append(message.ref)
+            except Invalid as error:
+                self._link.bury(delivery, str(error))
+                DEAD_LETTERS.labels(LAUNCH).inc()
+        begun = launcher.begin(refs)
+        # The intents are committed: from here the sweep would finish them without the messages.
+        self._link.ack(batch)
+        self._calls.make(begun, self._link)
+        return 0.0
+
+    def reset(self) -> None:
+        """Drop the connection: what is not begun comes again."""
+        self._link.close()
+
+
+class SweepLoop:
+    """Launches what the tables show to be left over."""
+
+    name = "launch-sweep"
+
+    def __init__(self, launcher: Launcher, *, interval_s: float) -> None:
+        """Take the steps."""
+        self._launcher = launcher
+        self._interval_s = interval_s
+        self._calls = _Calls(launcher)
+
+    def turn(self) -> float:
+        """Look once; look again when the first of those that wait may be asked for."""
+        self._calls.make(self._launcher.unfinished())
+        return max(_PAUSE_S[0], self._launcher.rest_s(self._interval_s))
+
+    def reset(self) -> None:
+        """Nothing of its own is open between turns."""

@@ -1,0 +1,768 @@
+"""The launcher's steps on a real Postgres, against a cloud that answers by a script.
+
+The cloud knows what EC2 knows: a token that launched something gives that instance again. The script
+says how the next calls go; time passes when a test says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+
+from atemporal import settings as settings_module
+from atemporal.broker import LAUNCH, Link, Outgoing
+from atemporal.cloud import (
+    Cloud,
+    CloudError,
+    Instance,
+    NoAnswer,
+    NoCapacity,
+    OverQuota,
+    Rejected,
+    ServerFault,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.cloud.instance import tags_of
+from atemporal.errors import Unavailable
+from atemporal.messages import JobDue, encode
+from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
+from atemporal.settings import Settings
+from atemporal.states import AttemptState, JobState, Reason
+from atemporal.store import attempts, events, jobs, launches
+from atemporal.store.database import Database
+from services.launcher.candidates import Cell
+from services.launcher.launcher import Launcher
+from services.launcher.loops import LaunchLoop, SweepLoop
+from services.reaper.judgement import Limits
+from services.reaper.reaper import Reaper
+from services.reaper.reaper import SweepLoop as ReaperSweep
+
+A, B = "subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One RunInstances call as EC2 would see it."""
+
+    token: str
+    request: str
+    cell: tuple[str, str | None, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """An outcome for the script: the instance is launched, yet the caller is told `error`."""
+
+    error: CloudError
+
+
+@dataclass
+class ScriptedCloud:
+    """EC2: takes the next outcome off the script; without one it launches.
+
+    What it is asked with is the very request that the real adapter would send.
+    """
+
+    real: Cloud
+    script: list[CloudError | Done] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    image_error: CloudError | None = None
+
+    def resolve_image(self) -> str:
+        if self.image_error:
+            raise self.image_error
+        return "ami-1"
+
+    def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+        request = self.real._request(ref, launch, user_data)
+        token = request["ClientToken"]
+        cell = (launch.instance_type, launch.subnet_id, launch.market)
+        self.calls.append(Call(token, repr(request), cell))
+        outcome = self.script.pop(0) if self.script else None
+        if isinstance(outcome, CloudError):
+            raise outcome
+        if token not in self.instances:
+            self.instances[token] = Instance(
+                id=f"i-{len(self.instances):017x}",
+                state="running",
+                launched_at=datetime.now(UTC),
+                client_token=token,
+                tags=tags_of("default", ref),
+            )
+        if outcome:
+            raise outcome.error
+        return self.instances[token]
+
+    def find(self, ref: AttemptRef) -> list[Instance]:
+        return [one for one in self.instances.values() if one.ref == ref]
+
+    def all(self) -> list[Instance]:
+        return list(self.instances.values())
+
+    def terminate(self, ids: list[str]) -> dict[str, CloudError]:
+        self.ended += ids
+        for token, one in self.instances.items():
+            if one.id in ids:
+                self.instances[token] = replace(one, state="terminated")
+        return {}
+
+    def console(self, _instance_id: str) -> str:
+        return ""
+
+    @property
+    def tokens(self) -> list[str]:
+        """The placements asked for, in order."""
+        return [call.token.rpartition(".")[2] for call in self.calls]
+
+    @property
+    def cells(self) -> list[tuple[str, str | None, str]]:
+        return [call.cell for call in self.calls]
+
+
+def error(kind: type[CloudError], code: str = "Code", words: str = "EC2's words") -> CloudError:
+    return kind("launching", code, words)
+
+
+UNKNOWN = [error(NoAnswer, "ReadTimeoutError"), error(ServerFault, "InternalError")]
+NO_CAPACITY = error(NoCapacity, "InsufficientInstanceCapacity")
+OVER_QUOTA = error(OverQuota, "VcpuLimitExceeded", "your limit is 5")
+
+
+class World:
+    """The launcher with its cloud, its books and its clock; `restart` is a crash."""
+
+    def __init__(self, database: Database, **settings: Any) -> None:
+        self.database = database
+        self.now = 1000.0
+        self.settings: Settings = settings_module.load(
+            callback_keys="k1:0123456789abcdef0123456789abcdef",
+            subnets=(A, B),
+            **settings,
+        )
+        real = Cloud(self.settings)
+        real._images["ami-1"] = {"RootDeviceName": "/dev/xvda"}
+        self.cloud = ScriptedCloud(real)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: what was in memory is gone."""
+        self.launcher = Launcher(
+            self.settings,
+            self.database,
+            cast(Cloud, self.cloud),
+            clock=lambda: self.now,
+            dice=lambda: 0.0,
+        )
+        self.sweep = SweepLoop(self.launcher, interval_s=10)
+
+    def later(self, seconds: float) -> None:
+        """Let time pass, for the books too."""
+        self.now += seconds
+        with self.database.begin() as tx:
+            for table, column in (
+                ("attempts", "called_at"),
+                ("attempts", "created_at"),
+                ("attempts", "exited_at"),
+                ("jobs", "updated_at"),
+            ):
+                tx.execute(
+                    text(f"UPDATE {table} SET {column} = {column} - make_interval(secs => :s)"),
+                    {"s": seconds},
+                )
+
+    def queued(self, **machine: Any) -> AttemptRef:
+        """Submit a job and have it claimed."""
+        spec = parse_spec({"image": "busybox", "env": {"A": "1"}, "machine": machine})
+        with self.database.begin() as tx:
+            jobs.submit_one(tx, spec, actor="test")
+            (ref,) = jobs.claim_due(tx, 10, actor="test")
+        return ref
+
+    def launch(self, **machine: Any) -> AttemptRef:
+        """Submit a job and let the launcher do what a message makes it do."""
+        ref = self.queued(**machine)
+        self.call(ref)
+        return ref
+
+    def call(self, ref: AttemptRef) -> None:
+        for attempt, spec in self.launcher.begin([ref]):
+            self.launcher.call(attempt, spec)
+
+    def attempt(self, ref: AttemptRef) -> Attempt:
+        with self.database.begin() as tx:
+            attempt = attempts.get(tx, ref)
+        assert attempt is not None
+        return attempt
+
+    def job(self, ref: AttemptRef) -> Job:
+        with self.database.begin() as tx:
+            return jobs.get(tx, ref.job_id)
+
+    def waits(self, ref: AttemptRef) -> list[str]:
+        """What the history says the attempt waited for."""
+        with self.database.begin() as tx:
+            history: list[Event] = events.of_job(tx, ref.job_id)
+        return [one.detail["for"] for one in history if one.type == "attempt.waiting"]
+
+    def has_instance(self, ref: AttemptRef) -> bool:
+        attempt = self.attempt(ref)
+        return attempt.state is AttemptState.WARMING and attempt.detail is None
+
+
+@pytest.fixture
+def world(database: Database) -> Iterator[World]:
+    world = World(database)
+    yield world
+    world.cloud.real.close()
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
+
+
+def gauge(name: str, **labels: str) -> float:
+    value = REGISTRY.get_sample_value(name, labels)
+    assert value is not None
+    return value
+
+
+class TestCandidates:
+    def test_one_call_for_one_job(self, world: World) -> None:
+        ref = world.launch()
+        assert world.cloud.cells == [("t3.small", A, "on-demand")]
+        assert world.cloud.calls[0].token == f"{ref.id}.0"
+        assert world.has_instance(ref)
+
+    def test_no_capacity_goes_on_to_the_next_with_a_token_of_its_own(self, world: World) -> None:
+        world.cloud.script = [NO_CAPACITY, NO_CAPACITY]
+        ref = world.launch(market="spot-then-on-demand")
+        assert world.cloud.cells == [
+            ("t3.small", A, "spot"),
+            ("t3.small", B, "spot"),
+            ("t3.small", A, "on-demand"),
+        ]
+        assert world.cloud.tokens == ["0", "1", "2"]
+        assert world.has_instance(ref)
+        assert world.attempt(ref).launch.market == "on-demand"
+        assert world.waits(ref) == []
+
+    def test_each_candidate_is_in_the_books_before_it_is_asked_for(self, world: World) -> None:
+        stored: list[tuple[int, int, str | None]] = []
+        run = world.cloud.run
+
+        def looking(ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+            intent = world.attempt(ref).launch
+            stored.append((intent.placement, intent.calls, intent.subnet_id))
+            return run(ref, launch, user_data)
+
+        world.cloud.run = looking  # type: ignore[method-assign]
+        world.cloud.script = [NO_CAPACITY]
+        world.launch()
+        assert stored == [(0, 1, A), (1, 1, B)]
+
+    @pytest.mark.parametrize("unknown", UNKNOWN)
+    def test_never_another_candidate_after_an_unknown_outcome(
+        self, world: World, unknown: CloudError
+    ) -> None:
+        world.cloud.script = [unknown] * 4
+        ref = world.launch()
+        for _ in range(4):
+            assert world.attempt(ref).detail is not None
+            world.later(30)
+            world.sweep.turn()
+        assert world.cloud.tokens == ["0"] * 5
+        assert len({call.request for call in world.cloud.calls}) == 1
+        assert world.has_instance(ref)
+        assert world.waits(ref) == ["answer"]
+
+    @pytest.mark.parametrize("unknown", UNKNOWN)
+    def test_another_candidate_once_the_identical_call_is_refused(
+        self, world: World, unknown: CloudError
+    ) -> None:
+        world.cloud.script = [unknown, NO_CAPACITY]
+        ref = world.launch()
+        world.later(30)
+        world.sweep.turn()
+        assert world.cloud.tokens == ["0", "0", "1"]
+        assert world.has_instance(ref)
+
+    @pytest.mark.parametrize(
+        "passing",
+        [
+            error(Throttled, "RequestLimitExceeded"),
+            error(Unauthorized, "AuthFailure"),
+            error(Unreachable, "EndpointConnectionError"),
+        ],
+    )
+    def test_after_an_unknown_outcome_other_refusals_prove_nothing(
+        self, world: World, passing: CloudError
+    ) -> None:
+        world.cloud.script = [Done(UNKNOWN[0]), passing, passing]
+        ref = world.launch()
+        for _ in range(3):
+            world.later(60)
+            world.sweep.turn()
+        assert world.cloud.tokens == ["0"] * 4
+        assert len({call.request for call in world.cloud.calls}) == 1
+        assert len(world.cloud.instances) == 1
+        assert world.has_instance(ref)
+
+    @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA, error(Rejected, "Invalid")])
+    def test_a_refusal_of_the_repeat_is_not_believed_while_the_first_ones_instance_runs(
+        self, world: World, refusal: CloudError
+    ) -> None:
+        world.cloud.script = [Done(UNKNOWN[0]), refusal]
+        ref = world.launch()
+        world.later(30)
+        world.sweep.turn()
+        assert world.cloud.tokens == ["0", "0"]
+        assert world.attempt(ref).instance_id == world.cloud.all()[0].id
+
+    def test_a_crash_after_the_call_repeats_it_to_the_byte(self, world: World) -> None:
+        world.cloud.script = [Done(UNKNOWN[0])]
+        ref = world.launch()
+        world.restart()
+        # By now the settings are others, too.
+        world.launcher._settings = world.settings.model_copy(
+            update={"subnets": (B,), "callback_url": "http://elsewhere"}
+        )
+        world.later(31)
+        world.sweep.turn()
+        first, second = world.cloud.calls
+        assert first == second
+        assert len(world.cloud.instances) == 1
+        assert world.has_instance(ref)
+
+    def test_a_crash_between_intent_and_answer_is_an_unknown_outcome(self, world: World) -> None:
+        class Killed(BaseException):
+            pass
+
+        run = world.cloud.run
+
+        def killed(ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+            run(ref, launch, user_data)
+            raise Killed
+
+        world.cloud.run = killed  # type: ignore[method-assign]
+        ref = world.queued()
+        with pytest.raises(Killed):
+            world.call(ref)
+        world.cloud.run = run  # type: ignore[method-assign]
+        world.restart()
+        # A cell that the new process knows to be empty is asked again all the same.
+        world.launcher.cells.no_capacity(_cell(A), "empty")
+        world.later(31)
+        world.sweep.turn()
+        assert world.cloud.calls[0] == world.cloud.calls[1]
+        assert world.has_instance(ref)
+
+    def test_a_launch_written_before_calls_were_counted_is_taken_to_have_been_asked(
+        self, world: World
+    ) -> None:
+        ref = world.queued()
+        world.launcher.begin([ref])
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE attempts SET launch = launch - 'calls'"))
+        world.launcher.cells.no_capacity(_cell(A), "empty")
+        world.later(31)
+        world.sweep.turn()
+        assert world.cloud.tokens == ["0"]
+        assert world.has_instance(ref)
+
+    def test_exhausted_it_waits_visibly_and_starts_over(self, world: World) -> None:
+        world.cloud.script = [NO_CAPACITY] * 4
+        ref = world.launch()
+        assert world.cloud.tokens == ["0", "1"]
+        for _ in range(5):
+            world.later(30)
+            world.sweep.turn()
+        assert world.cloud.tokens == ["0", "1"]
+        attempt = world.attempt(ref)
+        assert attempt.state is AttemptState.LAUNCHING
+        assert re.match("capacity: .*InsufficientInstanceCapacity", attempt.detail or "")
+        assert gauge("atemporal_launch_waits", waits_for="capacity") == 1
+        assert gauge("atemporal_launch_cells_cooled") == 2
+        for _ in range(2):
+            world.later(181)
+            world.sweep.turn()
+        assert world.cloud.tokens == ["0", "1", "2", "3", "4"]
+        assert world.cloud.cells[2:] == [
+            ("t3.small", A, "on-demand"),
+            ("t3.small", B, "on-demand"),
+            ("t3.small", A, "on-demand"),
+        ]
+        assert world.has_instance(ref)
+        assert world.waits(ref) == ["capacity"]
+
+    def test_what_never_launched_ends_at_the_deadline_saying_what_it_waited_for(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [NO_CAPACITY] * 2
+        ref = world.launch()
+        world.later(3601)
+        reaper_sweep(world)
+        attempt = world.attempt(ref)
+        assert attempt.reason is Reason.LAUNCH_DEADLINE
+        assert "InsufficientInstanceCapacity" in (attempt.detail or "")
+
+    def test_a_cooled_cell_is_skipped_by_other_jobs(self, world: World) -> None:
+        world.cloud.script = [NO_CAPACITY]
+        world.launch()
+        world.launch()
+        assert [cell[1] for cell in world.cloud.cells] == [A, B, B]
+        world.later(181)
+        world.launch()
+        assert world.cloud.cells[-1][1] == A
+
+    def test_when_all_is_cooled_the_next_job_waits_without_a_call(self, world: World) -> None:
+        world.cloud.script = [NO_CAPACITY] * 2
+        world.launch()
+        ref = world.launch()
+        assert len(world.cloud.calls) == 2
+        assert world.waits(ref) == ["capacity"]
+        world.later(181)
+        world.sweep.turn()
+        assert world.has_instance(ref)
+
+
+class TestOneOfMany:
+    def test_of_two_launchers_with_the_same_attempt_one_calls(self, world: World) -> None:
+        ref = world.queued()
+        ((attempt, spec),) = world.launcher.begin([ref])
+        world.launcher.call(attempt, spec)
+        world.launcher.call(attempt, spec)
+        assert len(world.cloud.calls) == 1
+
+    def test_who_read_the_attempt_before_another_called_does_not_call(self, world: World) -> None:
+        world.cloud.script = [UNKNOWN[0]]
+        ref = world.queued()
+        ((attempt, spec),) = world.launcher.begin([ref])
+        world.launcher.call(attempt, spec)
+        world.launcher.call(attempt, spec)
+        assert len(world.cloud.calls) == 1
+
+    @pytest.mark.parametrize("others", [[], [UNKNOWN[0]], [Done(UNKNOWN[1])]])
+    def test_a_refusal_that_came_late_does_not_overtake_the_one_who_called_since(
+        self, world: World, others: list[CloudError | Done]
+    ) -> None:
+        run = world.cloud.run
+
+        def frozen(ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+            """While this call is under way the lease ends and another launcher repeats it."""
+            world.cloud.run = run  # type: ignore[method-assign]
+            world.cloud.script = list(others)
+            world.later(31)
+            world.sweep.turn()
+            raise NO_CAPACITY
+
+        world.cloud.run = frozen  # type: ignore[method-assign]
+        ref = world.launch()
+        assert world.cloud.tokens == ["0"]
+        assert world.attempt(ref).launch.placement == 0
+        world.later(31)
+        world.sweep.turn()
+        assert set(world.cloud.tokens) == {"0"}
+        assert world.has_instance(ref)
+
+    def test_who_lost_its_lease_in_a_freeze_does_not_call(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ask = launches.ask
+
+        def slow(*arguments: Any) -> Launch | None:
+            asked = ask(*arguments)
+            world.now += 31
+            return asked
+
+        monkeypatch.setattr(launches, "ask", slow)
+        world.launch()
+        assert world.cloud.calls == []
+
+    def test_a_cancel_between_begin_and_call_stops_the_call(self, world: World) -> None:
+        ref = world.queued()
+        ((attempt, spec),) = world.launcher.begin([ref])
+        with world.database.begin() as tx:
+            jobs.cancel(tx, ref.job_id, actor="op")
+        world.launcher.call(attempt, spec)
+        assert world.cloud.calls == []
+
+
+class TestQuota:
+    def test_another_zone_does_not_help_the_other_market_does(self, world: World) -> None:
+        world.cloud.script = [OVER_QUOTA]
+        ref = world.launch(market="spot-then-on-demand")
+        assert world.cloud.cells == [("t3.small", A, "spot"), ("t3.small", A, "on-demand")]
+        assert world.has_instance(ref)
+
+    def test_it_waits_visibly_instead_of_failing(self, world: World) -> None:
+        world.cloud.script = [OVER_QUOTA] * 3
+        ref = world.launch()
+        for _ in range(3):
+            assert len(world.cloud.calls) == len(set(world.cloud.tokens))
+            assert "your limit is 5" in (world.attempt(ref).detail or "")
+            world.later(61)
+            world.sweep.turn()
+        assert len(world.cloud.calls) == 4
+        assert world.has_instance(ref)
+        assert world.waits(ref) == ["quota"]
+
+
+class TestThrottle:
+    def test_it_shrinks_our_own_budget_and_the_same_call_is_repeated(self, world: World) -> None:
+        world.cloud.script = [error(Throttled, "RequestLimitExceeded")]
+        ref = world.launch()
+        assert world.launcher.budget.rate == 1.0
+        assert world.launcher.room() == 0
+        assert world.waits(ref) == ["throttle"]
+        world.sweep.turn()
+        assert len(world.cloud.calls) == 1
+        world.later(2)  # soon, not after the whole time of a stale lease
+        world.sweep.turn()
+        assert world.cloud.tokens == ["0", "0"]
+        assert world.has_instance(ref)
+
+    def test_over_the_budget_they_stay_launching_and_go_on_as_tokens_come(
+        self, world: World
+    ) -> None:
+        refs = [world.launch() for _ in range(8)]
+        assert len(world.cloud.calls) == 5
+        assert [world.attempt(ref).state for ref in refs[5:]] == [AttemptState.LAUNCHING] * 3
+        assert 0 < world.sweep.turn() <= 1
+        world.later(0.5)
+        assert world.sweep.turn() <= 1
+        assert len(world.cloud.calls) == 6
+        world.later(1.0)
+        world.sweep.turn()
+        assert all(world.has_instance(ref) for ref in refs)
+
+    def test_no_more_is_taken_up_than_may_be_called(self, world: World) -> None:
+        refs = [world.queued() for _ in range(7)]
+        world.later(31)
+        world.sweep.turn()
+        states = [world.job(ref).state for ref in refs]
+        assert states.count(JobState.WARMING) == 5
+        assert states.count(JobState.QUEUED) == 2
+
+
+class TestCircuit:
+    def test_one_refusal_stops_all_calls_and_jobs_stay_queued(self, world: World) -> None:
+        world.cloud.script = [error(Unauthorized, "UnauthorizedOperation")]
+        first = world.launch()
+        second = world.launch()
+        world.sweep.turn()
+        assert len(world.cloud.calls) == 1
+        assert world.attempt(first).state is AttemptState.LAUNCHING
+        assert world.waits(first) == ["authorization"]
+        assert world.job(second).state is JobState.QUEUED
+        assert gauge("atemporal_launch_circuit_open") == 1
+
+    def test_one_probe_closes_it_and_the_rest_follow(self, world: World) -> None:
+        refs = [world.queued() for _ in range(3)]
+        begun = world.launcher.begin(refs)
+        world.cloud.script = [error(Unauthorized, "AuthFailure")]
+        for attempt, spec in begun:
+            world.launcher.call(attempt, spec)
+        assert len(world.cloud.calls) == 1
+        world.later(6)
+        assert world.launcher.room() == 1
+        world.sweep.turn()
+        assert len(world.cloud.calls) == 2
+        assert world.launcher.circuit.closed
+        world.sweep.turn()
+        assert all(world.has_instance(ref) for ref in refs)
+        assert gauge("atemporal_launch_circuit_open") == 0
+
+    def test_a_refused_probe_begins_a_longer_pause(self, world: World) -> None:
+        world.cloud.script = [error(Unauthorized, "AuthFailure")] * 2
+        world.launch()
+        pause = world.launcher.circuit.ready_in()
+        world.later(6)
+        world.sweep.turn()
+        assert len(world.cloud.calls) == 2
+        assert world.launcher.circuit.ready_in() == 2 * pause
+
+    def test_a_refused_look_for_the_image_opens_it_too_and_begins_nothing(
+        self, world: World
+    ) -> None:
+        world.cloud.image_error = error(Unauthorized, "UnauthorizedOperation")
+        ref = world.queued()
+        with pytest.raises(Unauthorized):
+            world.launcher.begin([ref])
+        assert world.job(ref).state is JobState.QUEUED
+        assert not world.launcher.circuit.closed
+        world.cloud.image_error = None
+        world.later(31)
+        world.sweep.turn()  # with nothing begun, a queued job is the probe
+        assert world.has_instance(ref)
+        assert world.launcher.circuit.closed
+
+
+class TestRejected:
+    def test_ends_the_attempt_with_ec2s_words_and_no_retry(self, world: World) -> None:
+        world.cloud.script = [error(Rejected, "InvalidAMIID.NotFound", "no such image")]
+        ref = world.launch()
+        attempt = world.attempt(ref)
+        assert attempt.reason is Reason.LAUNCH_REFUSED
+        assert "InvalidAMIID.NotFound: no such image" in (attempt.detail or "")
+        assert world.job(ref).state is JobState.FINISHED
+
+    def test_what_an_earlier_unknown_call_launched_unseen_is_ended_by_the_reaper(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.cloud.script = [Done(UNKNOWN[0]), error(Rejected, "InvalidKeyPair.NotFound")]
+        ref = world.launch()
+        with monkeypatch.context() as patch:
+            patch.setattr(world.cloud, "find", lambda _ref: [])  # too young to be listed
+            world.later(30)
+            world.sweep.turn()
+        assert world.attempt(ref).reason is Reason.LAUNCH_REFUSED
+        assert world.attempt(ref).instance_id is None
+        reaper_sweep(world)
+        assert world.cloud.ended == [world.cloud.all()[0].id]
+
+    def test_a_token_known_with_other_parameters_adopts_what_lives(self, world: World) -> None:
+        world.cloud.script = [
+            Done(UNKNOWN[0]),
+            error(TokenMismatch, "IdempotentParameterMismatch"),
+        ]
+        ref = world.launch()
+        world.later(30)
+        world.sweep.turn()
+        assert world.attempt(ref).instance_id == world.cloud.all()[0].id
+
+    def test_a_spent_token_without_an_instance_ends_the_attempt(self, world: World) -> None:
+        world.cloud.script = [error(TokenSpent, "IdempotentInstanceTerminated")]
+        ref = world.launch()
+        assert world.attempt(ref).reason is Reason.INSTANCE_LOST
+
+
+class TestSpotBreaker:
+    def interrupted(self, world: World, detail: str = "Server.SpotInstanceTermination") -> None:
+        ref = world.launch(market="spot", subnets=[A])
+        with world.database.begin() as tx:
+            attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="reaper", detail=detail)
+
+    def test_a_pool_that_interrupts_twice_is_left_alone_also_after_a_restart(
+        self, world: World
+    ) -> None:
+        self.interrupted(world)
+        world.later(600)
+        self.interrupted(world)
+        world.restart()
+        fallback = world.launch(market="spot-then-on-demand", subnets=[A])
+        other = world.launch(market="spot", subnets=[A, B])
+        waiting = world.launch(market="spot", subnets=[A])
+        assert world.cloud.cells[2:] == [("t3.small", A, "on-demand"), ("t3.small", B, "spot")]
+        assert world.has_instance(fallback)
+        assert world.has_instance(other)
+        assert world.waits(waiting) == ["interruptions"]
+        world.later(1801)
+        world.sweep.turn()
+        assert world.has_instance(waiting)
+        assert world.cloud.cells[-1] == ("t3.small", A, "spot")
+
+    def test_other_losses_do_not_count(self, world: World) -> None:
+        for _ in range(2):
+            self.interrupted(world, detail="Server.InternalError")
+        ref = world.launch(market="spot", subnets=[A])
+        assert world.has_instance(ref)
+
+    def test_far_apart_they_do_not_count(self, world: World) -> None:
+        self.interrupted(world)
+        world.later(901)
+        self.interrupted(world)
+        assert world.has_instance(world.launch(market="spot", subnets=[A]))
+
+    def test_the_books_are_asked_through_an_index(self, world: World) -> None:
+        with world.database.begin() as tx:
+            tx.execute(text("SET LOCAL enable_seqscan = off"))
+            query = str(launches._INTERRUPTIONS.compile(compile_kwargs={"literal_binds": False}))
+            plan = tx.execute(text("EXPLAIN " + launches._INTERRUPTIONS.text), {"within_s": 1})
+            assert "ix_attempts_spot_ended" in " ".join(row[0] for row in plan), query
+
+
+class TestLoop:
+    @pytest.fixture
+    def link(self, broker_url: str) -> Iterator[Link]:
+        link = Link(broker_url, name="test")
+        link.connect()
+        yield link
+        link.close()
+
+    @pytest.fixture
+    def loop(self, world: World, broker_url: str, link: Link) -> Iterator[LaunchLoop]:
+        loop = LaunchLoop(world.launcher, Link(broker_url, name="launch"))
+        yield loop
+        loop.reset()
+        while batch := link.receive(LAUNCH, limit=100, timeout_s=0.2):
+            link.ack(batch)
+
+    def send(self, link: Link, *refs: AttemptRef) -> None:
+        link.publish(
+            [
+                Outgoing(
+                    routing_key="job.due",
+                    body=encode(JobDue(job_id=ref.job_id, attempt=ref.number)),
+                    message_id=ref.id,
+                )
+                for ref in refs
+            ]
+        )
+
+    def test_a_burst_is_begun_as_the_budget_allows_and_the_rest_stays_queued(
+        self, world: World, loop: LaunchLoop, link: Link
+    ) -> None:
+        refs = [world.queued() for _ in range(8)]
+        self.send(link, *refs)
+        while len(world.cloud.calls) < 5:
+            loop.turn()
+        assert 0 < loop.turn() <= 1
+        states = [world.job(ref).state for ref in refs]
+        assert (states.count(JobState.WARMING), states.count(JobState.QUEUED)) == (5, 3)
+        world.later(5)
+        while len(world.cloud.calls) < 8:
+            loop.turn()
+        assert all(world.has_instance(ref) for ref in refs)
+
+    def test_what_waits_already_comes_before_new_messages(
+        self, world: World, loop: LaunchLoop, link: Link
+    ) -> None:
+        old = [world.launch() for _ in range(6)][-1]
+        self.send(link, world.queued())
+        world.later(0.5)
+        loop.turn()
+        assert world.has_instance(old)
+        assert len(world.cloud.calls) == 6
+
+    def test_while_the_circuit_is_open_it_is_not_ready_and_messages_wait_for_others(
+        self, world: World, loop: LaunchLoop, link: Link
+    ) -> None:
+        world.cloud.script = [error(Unauthorized, "AuthFailure")]
+        world.launch()
+        self.send(link, world.queued())
+        with pytest.raises(Unavailable, match="AuthFailure"):
+            loop.turn()
+        loop.reset()
+        (waiting,) = link.receive(LAUNCH, limit=10, timeout_s=5)
+        link.ack([waiting])
+
+
+def _cell(subnet_id: str) -> Any:
+    return Cell("t3.small", subnet_id, "on-demand")
+
+
+def reaper_sweep(world: World) -> None:
+    limits = Limits(launch_s=3600, boot_s=1800, grace_s=300)
+    reaper = Reaper(world.database, cast(Cloud, world.cloud))
+    ReaperSweep(reaper, world.database, limits=limits, interval_s=10).turn()
