@@ -7,5 +7,6 @@ and its attempt change together the job's row is locked first, so two processes 
 What is due is decided by the database's clock alone.
 
 `database` connections, locks and wake-ups · `moves` the guarded updates · `jobs` · `attempts` ·
-`events` history and outbox · `api_tokens`
+`events` history and outbox · `ledger` the other side of EC2's bill · `invariants` the promises as
+queries · `api_tokens`
 """

@@ -38,8 +38,6 @@ from atemporal.userdata import render
 ACTOR = "launcher"
 BATCH = 32
 CALLS_AT_ONCE = 8
-# What a machine may take beyond its boot and its run: stopping, reporting, retries of the report.
-MACHINE_SLACK_S = 1800
 
 Begun = tuple[Attempt, JobSpec]
 
@@ -133,7 +131,7 @@ class Launcher:
                 settings.boot_deadline_s
                 + settings.pull_deadline_s
                 + spec.timeout_s
-                + MACHINE_SLACK_S
+                + settings.machine_slack_s
             ),
         )
 
