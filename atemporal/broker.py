@@ -27,7 +27,7 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message
 
-from atemporal.errors import Unavailable, Unknown
+from atemporal.errors import Invalid, Unavailable, Unknown
 
 EXCHANGE = "atemporal"
 SUBMIT = "atemporal.submit"
@@ -230,12 +230,20 @@ class Link:
     def _connected(self) -> Connection:
         if self._connection is not None:
             return self._connection
-        connection = Connection(
-            self._url,
-            connect_timeout=_CONNECT_S,
-            heartbeat=_HEARTBEAT_S,
-            transport_options=self._transport_options(),
-        )
+        try:
+            connection = Connection(
+                self._url,
+                connect_timeout=_CONNECT_S,
+                heartbeat=_HEARTBEAT_S,
+                transport_options=self._transport_options(),
+            )
+            # An unknown transport is found out here.
+            connection.transport_cls  # noqa: B018
+        except (KeyError, ValueError, ImportError) as error:
+            # The text is not repeated: it can hold a password.
+            raise Invalid(
+                {"ATEMPORAL_BROKER_URL": "not a broker's; write amqp://user:password@host:5672//"}
+            ) from error
         try:
             # `connect()` would sleep and repeat here, deaf to a stop.
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)

@@ -34,7 +34,7 @@ def token() -> None:
 @pass_session
 def create(session: Session, name: str, scope: tuple[str, ...]) -> None:
     """Make a token and print it; it can not be shown again."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         secret = api_tokens.create(tx, name, scope)
     if session.as_json:
         output.show_json({"name": name, "scopes": list(scope), "token": secret})
@@ -48,7 +48,7 @@ def create(session: Session, name: str, scope: tuple[str, ...]) -> None:
 @pass_session
 def list_tokens(session: Session) -> None:
     """List the tokens, without their secrets."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         known = api_tokens.listing(tx)
     if session.as_json:
         output.show_json(
@@ -68,7 +68,7 @@ def list_tokens(session: Session) -> None:
 @pass_session
 def revoke(session: Session, name: str) -> None:
     """Make a token worthless at once."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         api_tokens.revoke(tx, name)
     _done(session, {"revoked": name}, f"{name} revoked")
 
@@ -85,8 +85,7 @@ def upgrade(session: Session) -> None:
     """Make the tables, or bring them to this release; what is there already is passed over."""
     from atemporal.migrations import upgrade as apply
 
-    with session.begin():
-        pass  # says in a sentence when Postgres is away
+    session.database.ping()
     url = session.settings.database_url.get_secret_value()
     apply(url)
     _done(session, {"upgraded": masked_url(url)}, f"{masked_url(url)} is at this release")
@@ -112,7 +111,10 @@ def declare(session: Session) -> None:
 @output_option
 @pass_session
 def config(session: Session) -> None:
-    """Show the effective settings and where each comes from; secrets are masked."""
+    """Show the effective settings and where each comes from.
+
+    Secrets are masked.
+    """
     settings = session.settings
     rows = [
         {

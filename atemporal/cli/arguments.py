@@ -1,4 +1,4 @@
-"""The kinds of values that commands take: durations, instants, NAME=VALUE, an end of a job's id."""
+"""The kinds of values that commands take: durations, instants, NAME=VALUE, a job's attempt."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import os
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
-from uuid import UUID
 
 import click
 
 from atemporal import environment
 from atemporal.clock import parse_duration, parse_utc
+from atemporal.errors import NotFound
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from atemporal.model import Attempt, Job
 
 
@@ -79,25 +77,12 @@ def read_environment(files: Iterable[TextIO], words: Iterable[str]) -> dict[str,
     return env
 
 
-def resolve(tx: Connection, words: Iterable[str]) -> list[UUID]:
-    """Find the jobs that the words name, each once, in their order.
-
-    Raises:
-        NotFound: one names none, or more than one.
-    """
-    from atemporal.store import jobs
-
-    return list(dict.fromkeys(jobs.resolve(tx, word) for word in words))
-
-
 def attempt_of(job: Job, number: int | None) -> Attempt:
     """The attempt with that number, or the last one.
 
     Raises:
         NotFound: there is none; the message says why.
     """
-    from atemporal.errors import NotFound
-
     if not job.attempts:
         raise NotFound(f"job {job.id} is {job.state}: no attempt has been begun yet")
     if number is None:

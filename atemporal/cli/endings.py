@@ -13,7 +13,7 @@ from uuid import UUID
 import click
 
 from atemporal.cli import output, records
-from atemporal.cli.arguments import attempt_of, duration, resolve
+from atemporal.cli.arguments import attempt_of, duration
 from atemporal.cli.jobs import ending
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -37,7 +37,7 @@ _LOOK_EVERY_S = (0.2, 2.0)
 @output_option
 @pass_session
 def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
-    """Wait until all the jobs have finished, and exit as they did.
+    """Wait for the end of jobs, and exit as they did.
 
     \b
     Exit codes: the job's own (of several jobs: the first, in the order given, that is not 0), or
@@ -46,8 +46,8 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
     and those of every command while looking for the jobs.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    with session.begin() as tx:
-        waiting = resolve(tx, ids)
+    with session.database.begin() as tx:
+        waiting = list(dict.fromkeys(jobs.resolve(tx, one) for one in ids))
     ended: dict[UUID, Job] = {}
     pause, away = _LOOK_EVERY_S[0], False
     while True:
@@ -81,11 +81,12 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
 @output_option
 @pass_session
 def logs(session: Session, job_id: str, attempt: int | None) -> None:
-    """Print the end of a job's output: the last 32 KiB of an attempt that has ended.
+    """Print the end of a job's output.
 
-    Exits with 1 when there is none yet.
+    It is the last 32 KiB that an attempt printed, kept when it ended; exits with 1 when there is
+    none yet.
     """
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
     tried = attempt_of(job, attempt)
     why = _why_nothing(job, tried)
@@ -113,7 +114,7 @@ def exit_code(job: Job) -> int:
 
 
 def _finished(session: Session, ids: list[UUID]) -> list[Job]:
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         found = [jobs.get(tx, job_id) for job_id in ids]
     return [job for job in found if job.state is JobState.FINISHED]
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from atemporal.cli import arguments, output, records
-from atemporal.cli.arguments import duration, pairs, read_environment, resolve
+from atemporal.cli.arguments import duration, pairs, read_environment
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
@@ -89,10 +89,10 @@ def submit(
     port: tuple[str, ...],
     priority: int | None,
 ) -> None:
-    """Submit a job that runs IMAGE, and print its id.
+    """Submit a job: an image, an environment, a time.
 
-    Without --at or --in it is due now; a time that has passed means now too. What stands behind --
-    is the command to run in place of the image's own:
+    Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.
+    What stands behind -- is the command to run in place of the image's own:
 
     \b
         atemporal submit alpine --in 10m -e NAME=bond -- sh -c 'echo "$NAME"'
@@ -117,7 +117,7 @@ def submit(
     if port:
         fields["ports"] = () if port == ("none",) else port
     spec = parse_spec(fields)
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         submission = jobs.submit_one(tx, spec, actor=session.actor)
         job = jobs.get(tx, submission.job_id)
     if not submission.created:
@@ -143,7 +143,7 @@ def list_jobs(
     after: str | None,
 ) -> None:
     """List jobs in the order of their submit."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         page = jobs.listing(
             tx,
             states=[JobState(name) for name in state],
@@ -173,7 +173,7 @@ def list_jobs(
 @pass_session
 def show(session: Session, job_id: str, reveal: bool) -> None:
     """Show a job: what it is, its attempts, its history."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
         history = events.of_job(tx, job.id)
         now = server_time(tx)
@@ -205,8 +205,8 @@ def cancel(session: Session, ids: tuple[str, ...]) -> None:
     An instance that runs is ended by the reaper's next sweep. A job that is cancelled already is no
     error, one that has finished otherwise is. Either all are cancelled or none.
     """
-    with session.begin() as tx:
-        found = resolve(tx, ids)
+    with session.database.begin() as tx:
+        found = list(dict.fromkeys(jobs.resolve(tx, one) for one in ids))
         for job_id in found:
             jobs.cancel(tx, job_id, actor=session.actor)
         cancelled = [jobs.get(tx, job_id) for job_id in found]
@@ -219,7 +219,7 @@ def cancel(session: Session, ids: tuple[str, ...]) -> None:
 @pass_session
 def retry(session: Session, job_id: str) -> None:
     """Run a finished job again, now and with fresh budgets."""
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         found = jobs.resolve(tx, job_id)
         jobs.retry(tx, found, actor=session.actor)
         job = jobs.get(tx, found)

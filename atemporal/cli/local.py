@@ -31,7 +31,7 @@ from atemporal.local.stack import Stack
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.store import attempts
-from atemporal.twin.engine import detect
+from atemporal.twin.engine import CHOICES, detect
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -76,15 +76,21 @@ class Interrupts:
     type=click.IntRange(1, 65_535),
     help="The API's port.  [default: the one it had, 8080, or a free one]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(CHOICES),
+    default="auto",
+    help="What runs the jobs; auto is docker or podman if one answers, else processes.",
+)
 @output_option
 @pass_session
-def up(session: Session, directory: Path | None, port: int | None) -> None:
+def up(session: Session, directory: Path | None, port: int | None, engine: str) -> None:
     """Run everything on this machine until Ctrl-C.
 
     Postgres, broker and EC2 are our own, unless ATEMPORAL_DATABASE_URL, ATEMPORAL_BROKER_URL or
-    ATEMPORAL_EC2_ENDPOINT_URL name others. Jobs run in docker or podman when one of them answers,
-    else as processes of this host. Machines that run when it stops run on, and the next `up` with
-    the same --dir takes them back.
+    ATEMPORAL_EC2_ENDPOINT_URL name others. Machines that run when it stops run on, and the next
+    `up` with the same --dir takes them back. Whoever can connect to loopback on this machine can
+    run programs as you.
     """
     settings = session.settings
     telemetry.configure("local", log_format=settings.log_format, level=settings.log_level)
@@ -92,7 +98,7 @@ def up(session: Session, directory: Path | None, port: int | None) -> None:
     with interrupts.handled(), ExitStack() as open_things:
         home = Home(directory or default_directory())
         open_things.callback(home.close)
-        stack = Stack(home, port=port)
+        stack = Stack(home, port=port, engine=detect(engine))
         interrupts.kill = stack.kill
         stack.start()
         try:
@@ -105,9 +111,8 @@ def up(session: Session, directory: Path | None, port: int | None) -> None:
     if cut:
         note(f"these had to be cut off: {', '.join(cut)}")
     if left:
-        note(
-            f"{left} machines run on; the next `atemporal up` on {home.directory} takes them back"
-        )
+        what = "1 machine runs" if left == 1 else f"{left} machines run"
+        note(f"{what} on; the next `atemporal up` on {home.directory} takes them back")
     note("stopped")
 
 

@@ -45,7 +45,7 @@ def instances(session: Session, everything: bool) -> None:
     # The cloud first: what is in its answer was in the books before.
     with Cloud(session.settings) as cloud:
         listed = cloud.all()
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         books = {one.ref: one for one in attempts.still_open(tx)}
         named = [one.ref for one in listed if one.ref and one.ref not in books]
         books.update(attempts.many(tx, named))
@@ -79,7 +79,7 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
     The callback token and the environment's values are masked, inside the base64 too, unless
     --reveal is given, which needs the callback keys of the daemons.
     """
-    with session.begin() as tx:
+    with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
     tried = attempt_of(job, attempt)
     spec = job.spec

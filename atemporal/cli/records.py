@@ -17,7 +17,8 @@ from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job
 
 MASK = "***"
-_URL_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:)[^@]*(?=@)")
+# To the last @, because a password that was not escaped may hold some.
+_URL_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?=@)")
 _QUERY_PASSWORD = re.compile(r"(?P<before>[?&](?:ssl)?password=)[^&]*")
 _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 

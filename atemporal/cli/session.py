@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from atemporal.settings import Settings
     from atemporal.store.database import Database
 
@@ -29,7 +26,6 @@ class Session:
 
     def __init__(self) -> None:
         self.as_json = False
-        self._database: Database | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -42,20 +38,17 @@ class Session:
 
         return load()
 
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """Open a transaction.
+    @cached_property
+    def database(self) -> Database:
+        """The database; it is connected by the first transaction.
 
         Raises:
-            Unavailable: Postgres does not answer.
+            Invalid: its URL can not be read.
         """
-        if self._database is None:
-            from atemporal.store.database import Database
+        from atemporal.store.database import Database
 
-            url = self.settings.database_url.get_secret_value()
-            self._database = Database(url, application="atemporal cli", pool_size=1)
-        with self._database.begin() as tx:
-            yield tx
+        url = self.settings.database_url.get_secret_value()
+        return Database(url, application="atemporal cli", pool_size=1)
 
     @property
     def actor(self) -> str:
@@ -67,8 +60,8 @@ class Session:
 
     def close(self) -> None:
         """Give the connections back."""
-        if self._database is not None:
-            self._database.dispose()
+        if "database" in self.__dict__:
+            self.database.dispose()
 
 
 pass_session = click.make_pass_decorator(Session)

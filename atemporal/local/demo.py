@@ -11,17 +11,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
-from uuid import UUID
 
 from atemporal.cloud import Cloud
 from atemporal.local.stack import Stack
-from atemporal.model import Event, Job, parse_spec
+from atemporal.model import Event, Job, JobSpec, parse_spec
 from atemporal.states import AttemptState, JobState, Outcome
 from atemporal.store import events, jobs
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 LETTER = 'Dear machine,\nyou are brand new, and gone when this is read.\n  "Yours", $100 %'
 AHEAD_S = 5
@@ -94,7 +89,8 @@ class Demo:
         """Submit them."""
         self._stack = stack
         with stack.database.begin() as tx:
-            self._ids = [_submit(tx, part, image) for part in PARTS]
+            specs = [_spec(part, image) for part in PARTS]
+            self._ids = [one.job_id for one in jobs.submit(tx, specs, actor="demo")]
         self._told: set[int] = set()
 
     def looks(self, stop: threading.Event) -> Iterator[Look]:
@@ -133,19 +129,17 @@ class Demo:
         return Look(found, sorted(news, key=lambda item: item[1].id))
 
 
-def _submit(tx: Connection, part: Part, image: str) -> UUID:
-    spec = parse_spec(
-        {
-            "image": image,
-            "command": part.command,
-            "env": dict(part.env),
-            "delay_s": part.delay_s,
-            "timeout_s": 60,
-            "ports": (),
-            "labels": {"demo": part.name},
-        }
-    )
-    return jobs.submit_one(tx, spec, actor="demo").job_id
+def _spec(part: Part, image: str) -> JobSpec:
+    fields = {
+        "image": image,
+        "command": part.command,
+        "env": dict(part.env),
+        "delay_s": part.delay_s,
+        "timeout_s": 60,
+        "ports": (),
+        "labels": {"demo": part.name},
+    }
+    return parse_spec(fields)
 
 
 def _is_over(job: Job) -> bool:

@@ -28,23 +28,33 @@ _STOP_S = 20
 class EmbeddedPostgres:
     """One server. With `durable` off it does not wait for the disk: for data that nobody keeps."""
 
-    def __init__(self, directory: Path, *, port: int, password: str, durable: bool = True) -> None:
+    def __init__(self, directory: Path, *, password: str, durable: bool = True) -> None:
         """Find the programs; nothing is made or started yet.
 
         Raises:
             Unavailable: the wheel is not installed, or it has no programs for this machine.
         """
-        self.url = f"postgresql://{_ROLE}:{password}@127.0.0.1:{port}/postgres"
         self._directory = directory
         self._data = directory / "data"
-        self._port = port
         self._password = password
         self._durable = durable
         self._programs = _find_programs()
         self._prefix = _unprivileged(self._programs, directory) if os.geteuid() == 0 else []
 
-    def start(self) -> None:
-        """Make the database if there is none, and serve.
+    def stop_leftover(self) -> None:
+        """End the server that a killed process left, which frees its port.
+
+        That something answers at the port it wrote down tells it from a file that is merely old.
+        """
+        pid_file = self._data / "postmaster.pid"
+        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+        if len(lines) > 3 and lines[3].isdigit():
+            asked = self._call("pg_isready", "-h", "127.0.0.1", "-p", lines[3])
+            if asked.returncode in (0, 1):  # it answers, or is about to
+                self.stop()
+
+    def start(self, port: int) -> str:
+        """Make the database if there is none, and serve; return its URL.
 
         Raises:
             Unavailable: with what the server said.
@@ -54,37 +64,27 @@ class EmbeddedPostgres:
             shutil.chown(self._directory, _user().pw_uid, _user().pw_gid)
         if not self._data.exists():
             self._make()
-        self._stop_leftover()
         settings = [*_OPTIONS, *(() if self._durable else _FORGETFUL)]
-        options = " ".join([f"-p {self._port}", *(f"-c {one}" for one in settings)])
+        options = " ".join([f"-p {port}", *(f"-c {one}" for one in settings)])
         log = self._directory / "log"
-        words = [
-            "-D",
-            str(self._data),
-            "-l",
-            str(log),
-            "-w",
-            "-t",
-            str(_START_S),
-            "-o",
-            options,
-            "start",
-        ]
-        started = self._call("pg_ctl", *words)
+        started = self._pg_ctl("start", "-w", f"-t{_START_S}", "-l", str(log), "-o", options)
         if started.returncode:
             said = log.read_text(errors="replace")[-2000:] if log.exists() else started.stdout
             raise Unavailable(f"the embedded Postgres does not start: {said.strip()}")
+        return f"postgresql://{_ROLE}:{self._password}@127.0.0.1:{port}/postgres"
 
     def stop(self) -> None:
         """End it in order; by force when that takes too long."""
         for mode in ("fast", "immediate"):
-            words = ["-D", str(self._data), "-m", mode, "-w", "-t", str(_STOP_S), "stop"]
-            if self._call("pg_ctl", *words).returncode == 0:
+            if self._pg_ctl("stop", "-w", f"-t{_STOP_S}", "-m", mode).returncode == 0:
                 return
 
     def kill(self) -> None:
         """End it at once and do not wait; the next start recovers."""
-        self._call("pg_ctl", "-D", str(self._data), "-m", "immediate", "-W", "stop")
+        self._pg_ctl("stop", "-W", "-m", "immediate")
+
+    def _pg_ctl(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._call("pg_ctl", verb, "-D", str(self._data), *words)
 
     def _make(self) -> None:
         draft, secret = self._data.with_name("data.new"), self._directory / "password"
@@ -102,15 +102,6 @@ class EmbeddedPostgres:
         # Whole or not there: an initdb that was interrupted is begun anew.
         draft.rename(self._data)
 
-    def _stop_leftover(self) -> None:
-        """End the server of a process that was killed; its port tells it from a stale file."""
-        pid_file = self._data / "postmaster.pid"
-        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
-        if len(lines) > 3 and lines[3].isdigit():
-            asked = self._call("pg_isready", "-h", "127.0.0.1", "-p", lines[3])
-            if asked.returncode in (0, 1):  # it answers, or is about to
-                self.stop()
-
     def _call(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.run(
@@ -121,6 +112,8 @@ class EmbeddedPostgres:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # An interrupt typed at the terminal is for us alone, who then take it down in order.
+            start_new_session=True,
         )
 
 

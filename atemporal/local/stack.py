@@ -16,7 +16,7 @@ from atemporal.local.postgres import EmbeddedPostgres
 from atemporal.migrations import upgrade
 from atemporal.settings import PREFIX, Settings, load
 from atemporal.store.database import Database
-from atemporal.twin.engine import Engine, detect
+from atemporal.twin.engine import Engine
 from atemporal.twin.server import Twin
 from services.api.server import ApiServer
 from services.launcher.__main__ import loops as launcher_loops
@@ -48,13 +48,13 @@ class Stack:
         home: Home,
         *,
         port: int | None = None,
-        engine: Engine | None = None,
+        engine: Engine,
         durable: bool = True,
     ) -> None:
         """Prepare; nothing is started yet.
 
-        `port` is the API's, else the one it had; `engine` runs the containers, else what this
-        machine has; `durable` is whether Postgres waits for the disk.
+        `port` is the API's, else the one it had; `engine` runs the containers of our own machines;
+        `durable` is whether Postgres waits for the disk.
         """
         self._home = home
         self._port = port
@@ -82,7 +82,7 @@ class Stack:
     @property
     def runs_on(self) -> str:
         """What the jobs run on, for a reader."""
-        if self._engine is None:
+        if self._twin is None:
             return f"instances of {self.settings.ec2_endpoint_url}"
         return self._engine.says
 
@@ -179,16 +179,13 @@ class Stack:
     def _start_postgres(self) -> str:
         self._postgres = EmbeddedPostgres(
             self._home.directory / "postgres",
-            port=self._home.port("postgres"),
             password=self._home.database_password,
             durable=self._durable,
         )
-        self._postgres.start()
-        return self._postgres.url
+        self._postgres.stop_leftover()
+        return self._postgres.start(self._home.port("postgres"))
 
     def _start_twin(self) -> str:
-        if self._engine is None:
-            self._engine = detect("auto")
         self._twin = Twin(
             self._home.directory / "twin",
             port=self._home.port("twin"),

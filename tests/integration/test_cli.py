@@ -1,0 +1,423 @@
+"""The command line on a real Postgres: what it writes, says and exits with.
+
+What the daemons would do to a job is done here by the store's own moves.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+from click.testing import CliRunner, Result
+
+from atemporal import tokens
+from atemporal.cli import main
+from atemporal.cloud import Cloud
+from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.settings import Settings
+from atemporal.states import Reason
+from atemporal.store import attempts, jobs
+from atemporal.store.database import Database
+from atemporal.twin.server import Twin
+from atemporal.userdata import render
+from tests.servers.postgres import Postgres
+
+SECRET = "s3cret-of-the-job"
+KEYS = "k1:0123456789abcdef0123456789abcdef"
+LAUNCH = Launch(
+    image_id="ami-1",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:9",
+    key_id="k1",
+    deadline_s=600,
+)
+
+
+@pytest.fixture
+def database(database_url: str, cli: Cli) -> Iterator[Database]:
+    made = Database(database_url)
+    yield made
+    made.dispose()
+
+
+class Cli:
+    """Calls `atemporal` with the settings of this module's database."""
+
+    def __init__(self, database_url: str) -> None:
+        self.env = {"ATEMPORAL_DATABASE_URL": database_url, "ATEMPORAL_CALLBACK_KEYS": KEYS}
+
+    def __call__(self, *words: str, code: int = 0, **env: str) -> Result:
+        done = CliRunner(env={**self.env, **env}).invoke(main, words, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        assert "Traceback" not in done.output
+        return done
+
+    def json(self, *words: str, code: int = 0, **env: str) -> Any:
+        return json.loads(self(*words, "-o", "json", code=code, **env).stdout)
+
+    def submit(self, *words: str) -> str:
+        return self("submit", "nginx", *words).stdout.strip()
+
+    @contextmanager
+    def background(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        code = "from atemporal.cli import main; main(prog_name='atemporal')"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def cli(database_url: str) -> Cli:
+    made = Cli(database_url)
+    made("db", "upgrade")
+    return made
+
+
+def begin(database: Database, job_id: str, instance_id: str | None = None) -> AttemptRef:
+    """Bring a due job to an attempt, and that to an instance."""
+    with database.begin() as tx:
+        refs = {ref.job_id: ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        ref = refs[UUID(job_id)]
+        assert attempts.begin(tx, ref, LAUNCH, actor="test")
+        if instance_id:
+            attempts.launched(tx, ref, instance_id, actor="test")
+    return ref
+
+
+def end(
+    database: Database, ref: AttemptRef, reason: Reason, code: int | None = None, log: bytes = b""
+) -> None:
+    """End a running attempt."""
+    record = ExitRecord(exit_code=code, log_tail=base64.b64encode(log))
+    with database.begin() as tx:
+        attempts.claim(tx, ref, claim_id="c", instance_id=None, actor="test")
+        attempts.end(
+            tx, ref, reason, actor="test", exit_record=record if code is not None else None
+        )
+
+
+def test_upgrade_makes_the_tables_and_may_be_repeated(postgres_server: Postgres) -> None:
+    cli = Cli(postgres_server.create_database())
+    before = cli("list", code=3)
+    assert "atemporal db upgrade" in before.stderr
+
+    for _ in range(2):
+        cli("db", "upgrade")
+    assert cli.json("list") == {"total": 0, "jobs": [], "next": None}
+    assert cli("list").stdout == ""
+
+
+def test_submit_prints_the_id_alone(cli: Cli) -> None:
+    done = cli("submit", "nginx:1.9", "-e", f"PASSWORD={SECRET}")
+    assert str(UUID(done.stdout.strip())) + "\n" == done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["-o", "json", "submit"], ["submit", "-o", "json"]])
+def test_submit_for_a_program_is_the_job(cli: Cli, words: list[str]) -> None:
+    options = ["--label", "team=a", "--timeout", "90s", "--max-attempts", "3", "--priority", "5"]
+    options += ["--instance-type", "m7i.large", "--port", "8080:80", "-e", f"PASSWORD={SECRET}"]
+    job = json.loads(cli(*words, "nginx:1.9", *options, "--", "sh", "-c", "echo hi").stdout)
+
+    assert job["image"] == "nginx:1.9"
+    assert job["command"] == ["sh", "-c", "echo hi"]
+    assert job["state"] == "scheduled"
+    assert (job["timeout_s"], job["max_attempts"], job["priority"]) == (90, 3, 5)
+    assert job["machine"]["instance_types"] == ["m7i.large"]
+    assert job["ports"] == ["8080:80"]
+    assert job["labels"] == {"team": "a"}
+    assert job["env"] == {"PASSWORD": "***"}
+
+
+def test_the_environment_arrives_as_it_was_given(
+    cli: Cli, database: Database, tmp_path: Path
+) -> None:
+    value = "two\nlines 'and' \"quotes\" $HOME %s é"
+    file = tmp_path / "env"
+    file.write_text("FROM_FILE= as it is \n")
+    job_id = cli(
+        *("submit", "nginx", "--env-file", str(file), "-e", f"A={value}", "-e", "MINE"), MINE="own"
+    ).stdout.strip()
+    with database.begin() as tx:
+        env = jobs.get(tx, UUID(job_id)).spec.env
+    assert env == {"A": value, "FROM_FILE": " as it is ", "MINE": "own"}
+
+
+def test_who_submitted_is_in_the_history(cli: Cli) -> None:
+    job = cli.json("show", cli("submit", "nginx", LOGNAME="alice").stdout.strip())
+    assert job["events"][0]["actor"] == "cli:alice"
+
+
+def test_a_time_is_an_instant_or_a_distance(cli: Cli) -> None:
+    at = cli.json("submit", "nginx", "--at", "2030-01-02T03:04:05+01:00")
+    assert at["time"] == "2030-01-02T02:04:05.000Z"
+
+    ahead = cli.json("submit", "nginx", "--in", "1h30m")
+    distance = datetime.fromisoformat(ahead["time"]) - datetime.fromisoformat(ahead["created_at"])
+    assert distance == timedelta(minutes=90)
+
+    past = cli.json("submit", "nginx", "--at", "2015-04-25T05:27:27.069Z")
+    assert past["due_at"] == past["created_at"]
+
+
+def test_the_same_key_is_the_same_job(cli: Cli) -> None:
+    words = ("--key", "nightly", "--in", "1h", "-e", f"PASSWORD={SECRET}")
+    first = cli.submit(*words)
+    again = cli("submit", "nginx", *words)
+    assert again.stdout.strip() == first
+    assert "nothing new" in again.stderr
+
+    other = cli("submit", "nginx:2", *words[:4], "-e", "PASSWORD=another", code=5)
+    assert other.stdout == ""
+    assert first in other.stderr
+    assert "image" in other.stderr
+    assert "PASSWORD" in other.stderr
+    assert SECRET not in other.stderr
+    assert "another" not in other.stderr
+
+
+def test_what_does_not_fit_into_a_machine_s_user_data_is_refused(cli: Cli) -> None:
+    refused = cli("submit", "nginx", "-e", f"BIG={'x' * 20_000}", code=2)
+    assert "too large" in refused.stderr
+    assert "xxxx" not in refused.stderr
+
+
+def test_a_job_is_named_by_the_end_of_its_id(cli: Cli) -> None:
+    ids = [cli.submit("--in", "1h") for _ in range(17)]
+    tail = next(end for one in ids if [i[-1:] for i in ids].count(end := one[-1:]) > 1)
+    assert "more than one" in cli("show", tail, code=4).stderr
+    assert cli.json("show", ids[0][-12:])["id"] == ids[0]
+    assert "no job" in cli("show", "0" * 12, code=4).stderr
+    assert "is not a job id" in cli("show", "nonsense", code=4).stderr
+
+
+def test_list_filters_and_pages(cli: Cli) -> None:
+    ids = [cli.submit("--in", "1h", "--label", "batch=7") for _ in range(3)]
+    cli("cancel", ids[1])
+
+    found = cli.json("list", "--label", "batch=7")
+    assert [job["id"] for job in found["jobs"]] == ids
+    finished = cli.json("list", "--label", "batch=7", "--state", "finished")
+    assert [job["id"] for job in finished["jobs"]] == [ids[1]]
+
+    page = cli("list", "--label", "batch=7", "--limit", "2")
+    assert f"3 jobs in all; the next: atemporal list --after {ids[1]}" in page.stderr
+    rest = cli("list", "--label", "batch=7", "--after", ids[1][-12:])
+    header, line = rest.stdout.splitlines()
+    assert header.split()[:2] == ["ID", "STATE"]
+    assert line.split()[:2] == [ids[2], "scheduled"]
+
+
+def test_wait_ends_with_the_job_and_exits_as_it_did(cli: Cli, database: Database) -> None:
+    job_id = cli.submit()
+    ref = begin(database, job_id, "i-0wait")
+    with cli.background("wait", job_id) as waiting:
+        end(database, ref, Reason.EXIT_NONZERO, 7)
+        out, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 7, err
+    assert out == f"{job_id} failed (exit_nonzero), exit code 7\n"
+
+
+def test_wait_outlives_an_outage_of_the_database(postgres_server: Postgres) -> None:
+    database_url = postgres_server.create_database()
+    name = database_url.rpartition("/")[2]
+    cli, database = Cli(database_url), Database(database_url)
+    cli("db", "upgrade")
+    job_id = cli.submit()
+    ref = begin(database, job_id, "i-0outage")
+    with (
+        closing(psycopg2.connect(postgres_server.url("postgres"))) as operator,
+        cli.background("wait", job_id) as waiting,
+    ):
+        operator.autocommit = True
+        cursor = operator.cursor()
+        deadline = time.monotonic() + 30
+        # It has found the job when it has ended a transaction.
+        while not _sessions(cursor, "pid", name, "AND query = 'COMMIT'"):
+            assert time.monotonic() < deadline
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        _sessions(cursor, "pg_terminate_backend(pid)", name)
+        assert waiting.stderr is not None
+        assert "waiting for it to come back" in waiting.stderr.readline()
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        end(database, ref, Reason.COMPLETED, 0)
+        waiting.communicate(timeout=30)
+        assert waiting.returncode == 0
+    database.dispose()
+
+
+def _sessions(cursor: Any, what: str, database: str, condition: str = "") -> list[Any]:
+    """Ask for, or do, something with each session of the CLI on a database."""
+    query = f"SELECT {what} FROM pg_stat_activity WHERE application_name = 'atemporal cli'"
+    cursor.execute(f"{query} AND datname = %s {condition}", (database,))
+    return list(cursor.fetchall())
+
+
+def test_wait_has_codes_for_what_has_no_exit_code(cli: Cli, database: Database) -> None:
+    late, cancelled, timed_out = cli.submit("--in", "1h"), cli.submit(), cli.submit()
+    assert "have not finished in time" in cli("wait", late, "--timeout", "0", code=124).stderr
+    cli("cancel", cancelled)
+    cli("wait", cancelled, code=125)
+    end(database, begin(database, timed_out), Reason.TIMED_OUT, 137)
+    cli("wait", timed_out, code=124)
+
+    both = cli.json("wait", timed_out, cancelled, code=124)
+    assert [job["outcome"] for job in both] == ["timed_out", "cancelled"]
+    cli("wait", cancelled, timed_out, code=125)
+
+
+def test_logs_are_the_very_bytes(cli: Cli, database: Database) -> None:
+    job_id = cli.submit()
+    end(database, begin(database, job_id), Reason.COMPLETED, 0, b"one\r\n\xff\x00two")
+    assert cli("logs", job_id).stdout_bytes == b"one\r\n\xff\x00two"
+    assert cli.json("logs", job_id)["log_tail"] == "one\r\n\N{REPLACEMENT CHARACTER}\0two"
+
+
+def test_logs_say_why_there_are_none(cli: Cli, database: Database) -> None:
+    job_id = cli.submit()
+    assert "no attempt has been begun" in cli("logs", job_id, code=4).stderr
+
+    ref = begin(database, job_id)
+    live = cli("logs", job_id, code=1)
+    assert "attempt 1 is launching" in live.stderr
+    assert live.stdout == ""
+    assert "there is 1" in cli("logs", job_id, "--attempt", "2", code=4).stderr
+
+    end(database, ref, Reason.COMPLETED, 0)
+    assert "printed nothing" in cli("logs", job_id).stderr
+
+
+def test_show_tells_the_history_and_hides_the_environment(cli: Cli, database: Database) -> None:
+    job_id = cli.submit("-e", f"PASSWORD={SECRET}", "--label", "x=\x1b[2J")
+    end(database, begin(database, job_id, "i-0show"), Reason.EXIT_NONZERO, 3, b"out")
+
+    text = cli("show", job_id).stdout
+    assert "PASSWORD=***" in text
+    assert "\x1b" not in text
+    assert "finished (failed: exit_nonzero), exit code 3" in text
+    history = [line.split()[:2] for line in text.splitlines() if line.startswith("+")]
+    assert history[0] == ["+0.000s", "job.scheduled"]
+    assert history[-1][1] == "job.finished.failed"
+    times = [float(time.strip("+s")) for time, _ in history]
+    assert times == sorted(times)
+
+    job = cli.json("show", job_id)
+    assert SECRET not in json.dumps(job)
+    assert job["instances"] == [{"id": 1, "aws_id": "i-0show", "dns": None, "ip": None}]
+    assert job["attempts"][0]["log_tail"] == "out"
+    assert cli.json("show", job_id, "--reveal")["env"] == {"PASSWORD": SECRET}
+
+
+def test_cancel_is_all_or_nothing(cli: Cli, database: Database) -> None:
+    running, waiting, over = cli.submit(), cli.submit("--in", "1h"), cli.submit()
+    with database.begin() as tx:
+        for ref in jobs.claim_due(tx, 1000, actor="test"):
+            attempts.begin(tx, ref, LAUNCH, actor="test")
+    end(database, AttemptRef(UUID(over), 1), Reason.COMPLETED, 0)
+
+    assert "has finished already" in cli("cancel", running, over, code=5).stderr
+    assert cli.json("show", running)["state"] == "warming"
+
+    cancelled = cli.json("cancel", running, waiting)
+    assert [job["outcome"] for job in cancelled] == ["cancelled", "cancelled"]
+    assert cancelled[0]["attempts"][0]["state"] == "exited"
+    cli("cancel", running, waiting)
+
+
+def test_retry_is_for_finished_jobs(cli: Cli) -> None:
+    job_id = cli.submit("--in", "1h")
+    assert "only a finished job" in cli("retry", job_id, code=5).stderr
+    cli("cancel", job_id)
+    job = cli.json("retry", job_id)
+    assert (job["state"], job["outcome"]) == ("scheduled", None)
+    assert datetime.fromisoformat(job["due_at"]) <= datetime.now(UTC)
+
+
+def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) -> None:
+    job_id = cli.submit("-e", f"PASSWORD={SECRET}")
+    cli("user-data", job_id, code=4)
+    ref = begin(database, job_id)
+    spec = JobSpec(image="nginx", env={"PASSWORD": SECRET})
+    token = tokens.mint(Settings(callback_keys=KEYS).keys, "k1", "default", ref.id)
+
+    masked = cli("user-data", job_id)
+    assert "masked" in masked.stderr
+    orders = next(line for line in masked.stdout.splitlines() if "content: YX" in line)
+    told = base64.b64decode(orders.split()[-1])
+    assert b"env=PASSWORD=***" in told
+    assert SECRET.encode() not in told
+    assert token.encode() not in told
+
+    assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, LAUNCH, token)
+    other = cli("user-data", job_id, "--reveal", code=1, ATEMPORAL_CALLBACK_KEYS=f"k2{KEYS[2:]}")
+    assert "k1" in other.stderr
+
+
+def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path: Path) -> None:
+    lost, known = cli.submit(), cli.submit()
+    with database.begin() as tx:
+        refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        for job_id, instance_id in ((lost, "i-0123456789abcdef0"), (known, None)):
+            attempts.begin(tx, refs[job_id], LAUNCH, actor="test")
+            if instance_id:
+                attempts.launched(tx, refs[job_id], instance_id, actor="test")
+    stranger = AttemptRef(UUID(int=7), 1)
+    with Twin(tmp_path, engine="process") as twin:
+        settings = Settings(ec2_endpoint_url=twin.url)
+        with Cloud(settings) as cloud:
+            launch = LAUNCH.model_copy(update={"image_id": cloud.resolve_image()})
+            own = cloud.run(refs[known], launch, b"#!/bin/true\n")
+            unknown = cloud.run(stranger, launch, b"#!/bin/true\n")
+        with database.begin() as tx:
+            attempts.launched(tx, refs[known], own.id, actor="test")
+        rows = {
+            row["instance"]: row
+            for row in cli.json("instances", ATEMPORAL_EC2_ENDPOINT_URL=twin.url)
+        }
+        text = cli("instances", ATEMPORAL_EC2_ENDPOINT_URL=twin.url).stdout
+
+    assert (rows[own.id]["job"], rows[own.id]["books"]) == (known, "warming")
+    assert (rows[unknown.id]["job"], rows[unknown.id]["books"]) == (str(UUID(int=7)), "unknown")
+    absent = rows["i-0123456789abcdef0"]
+    assert (absent["job"], absent["state"]) == (lost, "absent")
+    assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "BOOKS"]
+
+
+def test_an_api_token_is_shown_once(cli: Cli) -> None:
+    secret = cli("token", "create", "ci", "--scope", "submit", "--scope", "read").stdout.strip()
+    assert secret.startswith("atp_")
+    assert "revoke it" in cli("token", "create", "ci", "--scope", "read", code=5).stderr
+    listed = cli("token", "list", "-o", "json").stdout
+    assert secret not in listed
+    assert [(one["name"], one["scopes"]) for one in json.loads(listed)] == [
+        ("ci", ["submit", "read"])
+    ]
+    cli("token", "revoke", "ci")
+    cli("token", "revoke", "ci", code=4)
+
+
+def test_broker_declare_makes_the_queues(cli: Cli, broker_url: str) -> None:
+    made = cli.json("broker", "declare", ATEMPORAL_BROKER_URL=broker_url)
+    assert "atemporal.launch" in made["queues"]
+    away = cli("broker", "declare", code=3, ATEMPORAL_BROKER_URL="amqp://u:hidden@127.0.0.1:1//")
+    assert "does not answer" in away.stderr
+    assert "hidden" not in away.stderr

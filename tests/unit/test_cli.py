@@ -1,0 +1,290 @@
+"""The command line before any server: help, input, masks, exit codes, how answers look."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from atemporal import errors
+from atemporal.cli import COMMANDS, endings, exit_code, main, output, records
+from atemporal.model import Attempt, Job, JobSpec, Launch
+from atemporal.states import AttemptState, JobState, Outcome, Reason
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SECRET = "hunter2-hunter2-hunter2"
+# Nothing listens there: a command that connects fails, and says so.
+NOWHERE = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere"
+
+
+def run(*words: str, given: str | None = None, env: dict[str, str] | None = None) -> Result:
+    return CliRunner(env={"ATEMPORAL_DATABASE_URL": NOWHERE, **(env or {})}).invoke(
+        main, words, input=given
+    )
+
+
+def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: object) -> Job:
+    job_id = UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e")
+    launch = Launch(
+        image_id="ami-1",
+        instance_type="t3.small",
+        callback_base="http://127.0.0.1:9",
+        key_id="k1",
+        deadline_s=60,
+    )
+    tried = Attempt(
+        job_id=job_id,
+        number=1,
+        state=AttemptState.EXITED if outcome else AttemptState.RUNNING,
+        launch=launch,
+        exit_code=exit_code,
+        created_at=NOW,
+        **attempt,
+    )
+    return Job(
+        id=job_id,
+        spec=JobSpec(image="nginx", env={"PASSWORD": SECRET}),
+        state=JobState.FINISHED if outcome else JobState.RUNNING,
+        outcome=outcome,
+        reason=Reason.COMPLETED if outcome else None,
+        attempt=1,
+        run_at=NOW,
+        due_at=NOW,
+        created_at=NOW,
+        updated_at=NOW,
+        attempts=(tried,),
+    )
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    code = "import sys, atemporal.cli; atemporal.cli.main(['--help'], standalone_mode=False);"
+    code += "print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, modules = done.stdout.splitlines()
+
+    for name, (_, about) in COMMANDS.items():
+        assert name in done.stdout
+        assert about in done.stdout
+    for heavy in ("pydantic", "sqlalchemy", "boto3", "kombu", "rich"):
+        assert heavy not in modules.split()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_says_of_a_command_what_its_own_help_says_first(name: str) -> None:
+    done = run(name, "--help")
+    assert done.exit_code == 0, done.output
+
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.help is not None
+    assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.exit_code == 0
+    assert "_ATEMPORAL_COMPLETE" in done.output
+
+
+def test_completing_a_command_s_name_knows_the_commands() -> None:
+    env = {**os.environ, "_ATEMPORAL_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
+    env["COMP_WORDS"] = "atemporal s"
+    code = "from atemporal.cli import main; main(prog_name='atemporal')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["plain,submit", "plain,show"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["submit", "Nginx:1.9"], "not an image reference"),
+        (["submit", "nginx", "-e", "1A=x"], "not a variable name"),
+        (["submit", "nginx", "-e", "ATEMPORAL_X=x"], "reserved"),
+        (["submit", "nginx", "-e", "SURELY_NOT_SET"], "is not in your environment"),
+        (["submit", "nginx", "--env-file", "-"], "line 1 has no '='"),
+        (["submit", "nginx", "--at", "tomorrow"], "is not a time"),
+        (["submit", "nginx", "--in", "soon"], "is not a duration"),
+        (["submit", "nginx", "--in", "1m", "--at", "2030-01-01T00:00:00Z"], "not both"),
+        (["submit", "nginx", "--label", "novalue"], "write NAME=VALUE"),
+        (["submit", "nginx", "--port", "80"], "HOST:CONTAINER"),
+        (["submit", "nginx", "--instance-type", "big"], "not an instance type"),
+        (["submit", "nginx", "--timeout", "0"], "timeout_s"),
+        (["list", "--state", "asleep"], "asleep"),
+        (["wait"], "Missing argument"),
+        (["token", "create", "ci", "--scope", "everything"], "everything"),
+        (["surely-not-a-command"], "No such command"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_asked_of_a_server(
+    words: list[str], says: str
+) -> None:
+    done = run(*words, given="bad line\n")
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+def test_every_bad_field_is_named() -> None:
+    done = run("submit", "No Image", "-e", "1A=x", "--max-attempts", "0")
+    assert done.exit_code == 2
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == [
+        "atemporal",
+        "image",
+        "env",
+        "max_attempts",
+    ]
+
+
+def test_a_wrong_setting_is_named_and_help_does_not_care() -> None:
+    env = {"ATEMPORAL_API_PORT": "many"}
+    refused = run("list", env=env)
+    assert refused.exit_code == 2
+    assert "ATEMPORAL_API_PORT" in refused.stderr
+    assert run("list", "--help", env=env).exit_code == 0
+
+
+@pytest.mark.parametrize("where", [["-o", "json", "list"], ["list", "-o", "json"]])
+def test_a_server_that_is_away_is_a_sentence_and_exit_code_3(where: list[str]) -> None:
+    for words in (["list"], where):
+        done = run(*words)
+        assert done.exit_code == 3
+        assert done.stdout == ""
+        assert "Postgres does not answer" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert SECRET not in done.stderr
+    assert set(json.loads(done.stderr)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", f"mysql://u:{SECRET}@h/d", f"postgresql://u:{SECRET}@h:x/d"]
+)
+def test_a_url_that_is_none_is_bad_input(url: str) -> None:
+    done = run("list", env={"ATEMPORAL_DATABASE_URL": url})
+    assert done.exit_code == 2
+    assert "ATEMPORAL_DATABASE_URL" in done.stderr
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.Refused("x"), 1),
+        (errors.Denied("x"), 1),
+        (errors.Invalid({"a": "b"}), 2),
+        (errors.Unavailable("x"), 3),
+        (errors.Retry("x"), 3),
+        (errors.Unknown("x"), 3),
+        (errors.NotFound("x"), 4),
+        (errors.Conflict("x"), 5),
+    ],
+)
+def test_an_exit_code_says_what_kind_of_error_it_was(
+    error: errors.AtemporalError, code: int
+) -> None:
+    assert exit_code(error) == code
+    assert f"  {code}  " in run("--help").output
+
+
+@pytest.mark.parametrize("form", [[], ["-o", "json"]])
+def test_config_names_all_settings_and_shows_no_secret(form: list[str]) -> None:
+    env = {
+        "ATEMPORAL_BROKER_URL": f"amqp://robot:{SECRET}@127.0.0.1:5672//",
+        "ATEMPORAL_CALLBACK_KEYS": f"new:{SECRET},old:{SECRET}",
+        "ATEMPORAL_DATABASE_URL": f"postgresql://someone@h/d?password={SECRET}",
+        "ATEMPORAL_EC2_ENDPOINT_URL": f"http://u:{SECRET}@127.0.0.1:1",
+        "ATEMPORAL_SUBNETS": "subnet-1 subnet-2",
+    }
+    done = run("config", *form, env=env)
+    assert done.exit_code == 0, done.output
+    assert SECRET not in done.output
+    assert "new:***,old:***" in done.output
+    assert "amqp://robot:***@127.0.0.1:5672//" in done.output
+
+
+def test_config_tells_settings_from_defaults() -> None:
+    rows = json.loads(run("config", "-o", "json", env={"ATEMPORAL_REGION": "eu-west-1"}).stdout)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["ATEMPORAL_REGION"]["value"] == "eu-west-1"
+    assert by_name["ATEMPORAL_REGION"]["source"] == "environment"
+    assert by_name["ATEMPORAL_API_PORT"]["source"] == "default"
+    assert "callback" in by_name["ATEMPORAL_CALLBACK_URL"]["description"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{SECRET}@host/db",
+        f"postgresql://u:p@{SECRET}@host/db",
+        f"postgresql://host/db?user=u&password={SECRET}&x=1",
+        f"postgresql://host/db?sslpassword={SECRET}",
+        f"amqp://:{SECRET}@host//",
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str) -> None:
+    assert SECRET not in records.masked_url(url)
+    assert "host" in records.masked_url(url)
+
+
+def test_a_job_is_told_without_the_values_of_its_environment() -> None:
+    job = a_job(Outcome.SUCCEEDED, 0, log_tail=b"\xff ok")
+    assert SECRET not in json.dumps(records.of_job(job))
+    assert records.of_job(job)["env"] == {"PASSWORD": "***"}
+    assert records.of_job(job, reveal=True)["env"] == {"PASSWORD": SECRET}
+    assert records.of_job(job)["attempts"][0]["log_tail"] == "\N{REPLACEMENT CHARACTER} ok"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "exits"),
+    [
+        (Outcome.SUCCEEDED, 0, 0),
+        (Outcome.FAILED, 7, 7),
+        (Outcome.FAILED, 0, 1),
+        (Outcome.FAILED, None, 125),
+        (Outcome.TIMED_OUT, 137, 124),
+        (Outcome.CANCELLED, None, 125),
+        (Outcome.LOST, None, 125),
+    ],
+)
+def test_wait_exits_as_the_job_did(outcome: Outcome, code: int | None, exits: int) -> None:
+    assert endings.exit_code(a_job(outcome, code)) == exits
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m00s"), (3_671, "1h01m"), (90_000, "1d01h")],
+)
+def test_spans_are_short(seconds: float, text: str) -> None:
+    assert output.span(seconds) == text
+    assert output.distance(NOW - timedelta(seconds=seconds), NOW) == f"{text} ago"
+    assert output.distance(NOW + timedelta(seconds=seconds + 60), NOW).startswith("in ")
+
+
+def test_what_others_wrote_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("a", "b"), [("\x1b[2J\r\nforged", "é")])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.count("\n") == 2
+    assert "\\x1b[2J\\r\\nforged" in shown
+    assert "é" in shown
+
+
+def test_env_file_values_are_verbatim_and_words_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atemporal.cli.arguments import read_environment
+
+    monkeypatch.setenv("MINE", "a\nb")
+    path = tmp_path / "env"
+    path.write_text("# note\nA= spaced \nB='quoted'\nC=1\n")
+    with path.open() as file:
+        env = read_environment([file], ["C=2=3", "MINE"])
+    assert env == {"A": " spaced ", "B": "'quoted'", "C": "2=3", "MINE": "a\nb"}
