@@ -26,7 +26,9 @@ from atemporal.store.invariants import Violation, violations
 @output_option
 @pass_session
 def audit(session: Session, everything: bool) -> None:
-    """Compare every instance with every attempt, and the books with their promises.
+    """Compare every instance with every attempt.
+
+    The tables are asked as well whether they keep every promise about jobs and attempts.
 
     \b
     How a row stands:
