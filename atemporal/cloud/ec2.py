@@ -362,7 +362,7 @@ class Cloud:
 
 
 def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client:
-    return session.client(
+    client: EC2Client = session.client(
         "ec2",
         region_name=settings.region,
         endpoint_url=settings.ec2_endpoint_url,
@@ -372,6 +372,7 @@ def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client
             retries={"mode": "standard", "total_max_attempts": attempts},
         ),
     )
+    return client
 
 
 @contextmanager

@@ -27,13 +27,14 @@ PATIENCE_S = 30.0
 
 
 def client(url: str) -> EC2Client:
-    return boto3.client(
+    ec2: EC2Client = boto3.client(
         "ec2",
         endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id="any",
         aws_secret_access_key="any",
     )
+    return ec2
 
 
 def cloud_config(
