@@ -14,7 +14,7 @@ from typing import Any
 from atemporal.twin.books import TERMINATED, Books, Instance
 from atemporal.twin.description import tag_set
 from atemporal.twin.filters import Values, select
-from atemporal.twin.wire import ApiError, listed, timestamp
+from atemporal.twin.wire import ApiError, boolean, listed, timestamp
 
 Action = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -78,10 +78,13 @@ def _exists(books: Books, instance: Instance) -> bool:
 
 def _goes(instance: Instance) -> bool:
     """Whether the volume is deleted with its instance, which is the default for a root device."""
-    for mapping in listed(instance.parameters.get("BlockDeviceMapping"), "BlockDeviceMapping"):
-        if mapping.get("Ebs", {}).get("DeleteOnTermination", "true").lower() == "false":
-            return False
-    return True
+    return _asked(instance).get("DeleteOnTermination", "true").lower() != "false"
+
+
+def _asked(instance: Instance) -> dict[str, str]:
+    """What the launch asked of the root device; it is the only one that the twin has."""
+    mappings = listed(instance.parameters.get("BlockDeviceMapping"), "BlockDeviceMapping")
+    return next((mapping["Ebs"] for mapping in mappings if "Ebs" in mapping), {})
 
 
 def _volume(instance: Instance) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def _volume(instance: Instance) -> dict[str, Any]:
     }
     return {
         "volumeId": instance.volume_id,
-        "size": "8",
+        "size": _asked(instance).get("VolumeSize", "8"),
         "snapshotId": "",
         "availabilityZone": instance.zone,
         "status": _status(instance),
@@ -103,7 +106,7 @@ def _volume(instance: Instance) -> dict[str, Any]:
         "attachmentSet": [attachment] if _attached(instance) else [],
         "tagSet": tag_set(instance.volume_tags),
         "volumeType": "gp3",
-        "encrypted": True,
+        "encrypted": boolean(_asked(instance).get("Encrypted")),
         "multiAttachEnabled": False,
     }
 

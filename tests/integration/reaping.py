@@ -22,6 +22,7 @@ from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper, SweepLoop
+from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -41,25 +42,40 @@ LAUNCH = Launch(
 class World:
     """A deployment: its books, its cloud and its reaper."""
 
-    def __init__(self, directory: Path, database: Database) -> None:
-        """Start the cloud; nothing is in it yet."""
+    def __init__(self, database: Database) -> None:
+        """Make the clients, which takes long; the cloud they speak to is not there yet."""
+        self._port = free_port()
+        url = f"http://127.0.0.1:{self._port}"
         self.database = database
-        self.twin = Twin(directory, engine="process", pace=Pace(pending_s=3600)).start()
-        self.settings = Settings(ec2_endpoint_url=self.twin.url, deployment=DEPLOYMENT)
+        self.settings = Settings(ec2_endpoint_url=url, deployment=DEPLOYMENT)
         self.cloud = Cloud(self.settings)
         self.reaper = Reaper(database, self.cloud)
+        self.ec2: EC2Client = Session().client("ec2", region_name="us-east-1", endpoint_url=url)
         self.limits = limits()
-        self.ec2: EC2Client = Session().client(
-            "ec2", region_name="us-east-1", endpoint_url=self.twin.url
-        )
+        self._twin: Twin | None = None
 
-    def close(self) -> None:
+    def open(self, directory: Path) -> None:
+        """Start an empty cloud for one test."""
+        self.limits = limits()
+        pace = Pace(pending_s=3600)
+        self._twin = Twin(directory, port=self._port, engine="process", pace=pace).start()
+
+    def shut(self) -> None:
         """Empty the books and end the cloud."""
         with self.database.begin() as tx:
             tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
+        if self._twin is not None:
+            self._twin.stop(power_off=True)
+
+    def close(self) -> None:
+        """Give the connections back."""
         self.ec2.close()
         self.cloud.close()
-        self.twin.stop(power_off=True)
+
+    def change(self, instance_id: str, **changes: Any) -> None:
+        """Let something happen to an instance that the API has no call for."""
+        assert self._twin is not None
+        self._twin._now.host.books.change(instance_id, **changes)
 
     def sweep(self) -> SweepLoop:
         """A sweep that remembers nothing yet."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from atemporal.cloud import NoInstance
+from atemporal.cloud import NoInstance, Volume
 from atemporal.model import AttemptRef
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts
@@ -19,11 +19,18 @@ from services.reaper.volumes import VolumeLoop
 from tests.integration.reaping import DEPLOYMENT, ENDED, NOBODY, World, limits, tags_of
 
 
-@pytest.fixture
-def world(tmp_path: Path, database: Database) -> Iterator[World]:
-    made = World(tmp_path / "twin", database)
+@pytest.fixture(scope="module")
+def clients(database: Database) -> Iterator[World]:
+    made = World(database)
     yield made
     made.close()
+
+
+@pytest.fixture
+def world(clients: World, tmp_path: Path) -> Iterator[World]:
+    clients.open(tmp_path / "twin")
+    yield clients
+    clients.shut()
 
 
 def foreigners(world: World, ref: AttemptRef) -> list[str]:
@@ -141,7 +148,7 @@ def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: Wor
 
 def test_a_stopped_instance_ends_and_its_attempt_with_it(world: World) -> None:
     ref, mine = world.launch()
-    world.twin._now.host.books.change(mine, state="stopped")
+    world.change(mine, state="stopped")
     world.sweep().turn()
     assert world.attempt(ref).reason is Reason.INSTANCE_LOST
     world.wait_gone(mine)
@@ -150,9 +157,7 @@ def test_a_stopped_instance_ends_and_its_attempt_with_it(world: World) -> None:
 def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: World) -> None:
     ref, mine = world.launch()
     code = "Server.SpotInstanceTermination"
-    world.twin._now.host.books.change(
-        mine, state="terminated", state_reason=(code, f"{code}: taken back")
-    )
+    world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
     world.sweep().turn()
     assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
 
@@ -193,9 +198,16 @@ class TestVolumes:
             loop.turn()
         assert world.volumes() == before
 
-    def test_it_looks_every_so_many_turns(self, world: World) -> None:
-        asked = []
-        world.cloud.volumes = lambda: asked.append(1) or []  # type: ignore[method-assign,func-returns-value]
+    def test_it_looks_every_so_many_turns(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def volumes() -> list[Volume]:
+            asked.append(1)
+            return []
+
+        monkeypatch.setattr(world.cloud, "volumes", volumes)
         loop = VolumeLoop(world.reaper, world.database, grace_s=0, interval_s=7, every=3)
         assert [loop.turn() for _ in range(7)] == [7] * 7
         assert len(asked) == 3
