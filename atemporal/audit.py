@@ -115,7 +115,7 @@ def audit(
     overstay_s: float,
     settled: Settled = Settled(),
 ) -> Audit:
-    """Compare EC2's listing with the books, read after it.
+    """Compare EC2's listing with the books, read after it; `now` is from before it.
 
     `attempts` are those that are open, were closed while EC2 still shows their instances, or are
     named by the listing. Below `grace_s` seconds of age nothing is missing; `overstay_s` is how many

@@ -18,6 +18,7 @@ from atemporal.cli.output import instant, span
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cloud import Cloud
 from atemporal.store import ledger
+from atemporal.store.database import server_time
 from atemporal.store.invariants import Violation, violations
 
 
@@ -43,7 +44,10 @@ def audit(session: Session, everything: bool) -> None:
     the books alone. Exits with 1 when anything does not balance.
     """
     settings = session.settings
-    # The cloud first: what is in its answer was in the books before.
+    # A thing is as old as it was when the cloud did not show it.
+    with session.database.begin() as tx:
+        now = server_time(tx)
+    # The cloud before the books: what is in its answer was in them before.
     with Cloud(settings) as cloud:
         listed = cloud.all()
     with session.database.begin() as tx:
@@ -57,7 +61,7 @@ def audit(session: Session, everything: bool) -> None:
     found = compare(
         listed,
         books.attempts,
-        now=books.at,
+        now=now,
         grace_s=settings.cloud_grace_s,
         overstay_s=settings.stop_deadline_s,
         settled=Settled(books.settled, books.settled_s),

@@ -6,14 +6,12 @@ Promise: reads only, and never a log's tail, so that it can be asked often and a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, or_, select, tuple_
 
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
-from atemporal.store.database import server_time
 from atemporal.tables import attempts
 
 _COLUMNS = [attempts.c[name] for name in Attempt.model_fields if name != "log_tail"]
@@ -21,13 +19,12 @@ _REF = tuple_(attempts.c.job_id, attempts.c.number)
 
 
 class Page(NamedTuple):
-    """The books at one time.
+    """What an audit needs of the books.
 
     `attempts` are open, were closed lately, or are asked for; `settled` counts all others that had
     an instance, `settled_s` is how many seconds those lived.
     """
 
-    at: datetime
     attempts: list[Attempt]
     settled: int
     settled_s: float
@@ -61,7 +58,7 @@ def page(
             _REF.not_in(asked),
         )
     ).one()
-    return Page(server_time(tx), read, int(row[0]), float(row[1]))
+    return Page(read, int(row[0]), float(row[1]))
 
 
 def of_instances(tx: Connection, instance_ids: Sequence[str]) -> list[Attempt]:

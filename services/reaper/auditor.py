@@ -9,7 +9,7 @@ from collections import Counter
 
 from atemporal.audit import SHOWN_FOR_S, Settled, audit
 from atemporal.store import ledger
-from atemporal.store.database import Database
+from atemporal.store.database import Database, server_time
 from atemporal.store.invariants import INVARIANTS, violations
 from atemporal.telemetry import AUDIT_OVERSTAY, AUDIT_ROWS, INVARIANT_VIOLATIONS
 from services.reaper.judgement import Limits
@@ -55,6 +55,8 @@ class AuditLoop:
         """Nothing of its own is open between turns."""
 
     def _audit(self) -> None:
+        with self._database.begin() as tx:
+            now = server_time(tx)
         listed = self._reaper.cloud.all()
         with self._database.begin() as tx:
             books = ledger.page(
@@ -67,7 +69,7 @@ class AuditLoop:
         found = audit(
             listed,
             books.attempts,
-            now=books.at,
+            now=now,
             grace_s=self._limits.grace_s,
             overstay_s=self._limits.stop_s,
             settled=Settled(books.settled, books.settled_s),

@@ -96,12 +96,12 @@ class Reaper:
         """Judge some attempts now, as the sweep would."""
         with self._database.begin() as tx:
             named = attempts.many(tx, refs)
+            now = server_time(tx)
         ids = [one.instance_id for one in named.values() if one.instance_id]
         instances = list(self.cloud.describe(ids).values())
         with self._database.begin() as tx:
             books = attempts.many(tx, refs)
             timeouts = attempts.timeouts(tx)
-            now = server_time(tx)
         findings = judge(
             instances, books, timeouts=timeouts, now=now, limits=limits, unknown_before=set()
         )
@@ -120,9 +120,9 @@ class Reaper:
             self.log.info("adopted", **about(ref, instance.id))
         ours = {one.id for one in listed if not one.gone}
         for ref, reason in findings.overdue.items():
-            self.end(ref, reason)
+            ended = self.end(ref, reason)
             instance_id = books[ref].instance_id
-            if instance_id in ours:
+            if ended and instance_id in ours:
                 findings.terminate[instance_id] = "its deadline is over"
         self.terminate(findings.terminate)
         for ref, why in findings.lost.items():
@@ -138,13 +138,14 @@ class Reaper:
         *,
         record: ExitRecord | None = None,
         detail: str | None = None,
-    ) -> None:
-        """Write the end of an attempt, if it has not ended meanwhile."""
+    ) -> bool:
+        """Write the end of an attempt; False when it has ended or moved on meanwhile."""
         with self._database.begin() as tx:
             ended = attempts.end(tx, ref, reason, actor=ACTOR, exit_record=record, detail=detail)
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
+        return ended
 
     def _recover(self, attempt: Attempt, why: str | None) -> None:
         """End an attempt whose instance is gone: by its console's word, else as lost."""
@@ -225,13 +226,16 @@ class SweepLoop:
         self._unknown.clear()
 
     def _sweep(self) -> None:
+        with self._database.begin() as tx:
+            # Before the listing: a thing is as old as it was when the cloud did not show it, however
+            # long this process was stopped since.
+            now = server_time(tx)
         instances = self._reaper.cloud.all()
         with self._database.begin() as tx:
             books = {one.ref: one for one in attempts.still_open(tx)}
             named = [one.ref for one in instances if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
             timeouts = attempts.timeouts(tx)
-            now = server_time(tx)
         findings = judge(
             instances,
             books,

@@ -95,11 +95,12 @@ class VolumeLoop:
 
     def _look(self) -> None:
         cloud = self._reaper.cloud
+        with self._database.begin() as tx:
+            now = server_time(tx)
         volumes = cloud.volumes()
         instances = cloud.all() if volumes else []
         with self._database.begin() as tx:
             books = attempts.many(tx, [one.ref for one in volumes if one.ref])
-            now = server_time(tx)
         found = leftover(
             volumes,
             books,
