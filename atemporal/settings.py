@@ -61,6 +61,10 @@ class Settings(BaseSettings):
 
     region: str = "us-east-1"
     ec2_endpoint_url: str | None = None
+    events_queue_url: str | None = Field(
+        default=None,
+        description="an SQS queue that gets EC2's events by EventBridge; absent: sweeps alone",
+    )
     image_id: str | None = Field(
         default=None, description="an AMI's id; absent: the newest stable Flatcar is looked up"
     )
@@ -87,6 +91,11 @@ class Settings(BaseSettings):
     )
     pull_deadline_s: Annotated[int, Field(ge=10)] = Field(
         default=1800, description="the machine's first word to its claim"
+    )
+    machine_slack_s: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=1800,
+        description="what a machine may take beyond boot, pull and run: stopping and reporting; "
+        "then it powers itself off",
     )
     stop_deadline_s: Annotated[int, Field(ge=10)] = Field(
         default=300,

@@ -39,6 +39,18 @@ LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])
 TERMINATIONS = Counter("atemporal_terminations", "Instances asked to end", ["cause", "result"])
 ENDED = Counter("atemporal_attempts_ended", "Attempts ended", ["reason"])
+NOTICES = Counter("atemporal_ec2_notices", "EC2's events from the queue", ["kind", "result"])
+VOLUMES_DELETED = Counter("atemporal_volumes_deleted", "Leftover volumes", ["result"])
+UNKNOWN_VOLUMES = Gauge("atemporal_unknown_volumes", "Free volumes that no attempt accounts for")
+AUDIT_ROWS = Gauge(
+    "atemporal_audit_rows", "Instances and attempts in the last audit", ["standing"]
+)
+AUDIT_OVERSTAY = Gauge(
+    "atemporal_audit_worst_overstay_seconds", "The longest that an instance outlived its attempt"
+)
+INVARIANT_VIOLATIONS = Gauge(
+    "atemporal_invariant_violations", "Rows that break a promise of the tables", ["invariant"]
+)
 WAITING = Gauge("atemporal_waiting", "Jobs and attempts in a phase, due ones only", ["phase"])
 LONGEST_WAIT = Gauge("atemporal_longest_wait_seconds", "The longest of a phase", ["phase"])
 OVERSTAYING = Gauge("atemporal_overstaying_instances", "Instances that do not end")

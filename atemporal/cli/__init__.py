@@ -31,6 +31,7 @@ COMMANDS = {
     "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
     "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
     "instances": ("machines", "List the instances that EC2 has, and whose they are."),
+    "audit": ("audit", "Compare every instance with every attempt."),
     "user-data": ("machines", "Print what an attempt's machine is told at its birth."),
     "token": ("admin", "API tokens: make, list, revoke."),
     "db": ("admin", "The database: bring it to this release."),

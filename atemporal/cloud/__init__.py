@@ -1,8 +1,8 @@
 """EC2, as the rest of the project sees it: one instance for one attempt.
 
 Promise: no boto3 type and no botocore exception leaves this package. `ec2.Cloud` makes the calls,
-`instance.Instance` is what it returns, `faults` says of every failure whether the thing was surely
-not done, may be done later, or may have been done already.
+`instance.Instance` is what it returns, `notices` brings EC2's own events, `faults` says of every
+failure whether the thing was surely not done, may be done later, or may have been done already.
 """
 
 from atemporal.cloud.ec2 import Cloud
@@ -21,6 +21,8 @@ from atemporal.cloud.faults import (
     Unreachable,
 )
 from atemporal.cloud.instance import Instance
+from atemporal.cloud.notices import Notice, Notices
+from atemporal.cloud.volume import Volume
 
 __all__ = [
     "Cloud",
@@ -29,6 +31,8 @@ __all__ = [
     "NoAnswer",
     "NoCapacity",
     "NoInstance",
+    "Notice",
+    "Notices",
     "OverQuota",
     "Rejected",
     "ServerFault",
@@ -37,4 +41,5 @@ __all__ = [
     "TokenSpent",
     "Unauthorized",
     "Unreachable",
+    "Volume",
 ]

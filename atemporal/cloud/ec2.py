@@ -1,4 +1,4 @@
-"""The calls to EC2: launch, list, end, and read the console of instances.
+"""The calls to EC2: launch, list, end, and read the console of instances; leftover volumes.
 
 Promise: `run` is idempotent: its ClientToken follows from the attempt and the placement, and all it
 sends follows from its arguments and the image, so that repeating it after a crash or a lost answer
@@ -25,8 +25,10 @@ from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud import instance as instances
+from atemporal.cloud import volume as volumes
 from atemporal.cloud.faults import (
     FOREIGN,
+    CloudError,
     NoAnswer,
     NoInstance,
     Rejected,
@@ -36,6 +38,7 @@ from atemporal.cloud.faults import (
     classify,
 )
 from atemporal.cloud.instance import DEPLOYMENT_TAG, Instance, tags_of
+from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
@@ -50,6 +53,7 @@ IMAGE_FRESH_S = 3600.0
 DEFAULT_ROOT_DEVICE = "/dev/xvda"
 
 PAGE = 1000
+VOLUME_PAGE = 500
 FILTER_VALUES = 200
 TERMINATE_BATCH = 100
 
@@ -130,13 +134,16 @@ class Cloud:
         return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
 
     def describe(self, ids: Iterable[str]) -> dict[str, Instance]:
-        """The instances with these ids; those that EC2 does not know (yet, or any more) are absent."""
+        """The deployment's instances among these ids.
+
+        Absent are those that EC2 does not know (yet, or any more) and those of somebody else.
+        """
         found: dict[str, Instance] = {}
         for chunk in _chunks(ids, FILTER_VALUES):
             # A filter, because naming an unknown id outright fails the call for all the others.
             filters = {"instance-id": chunk}
             doing = f"describing {_naming(chunk)}"
-            found.update((i.id, i) for i in self._list(filters, doing, deployment_only=False))
+            found.update((i.id, i) for i in self._list(filters, doing))
         return found
 
     def terminate(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
@@ -184,6 +191,42 @@ class Cloud:
             return ""
         except Refused:  # older instance types keep no live copy, only the one made now and then
             return self._console(instance_id)
+
+    def volumes(self) -> list[Volume]:
+        """Every volume of the deployment that is attached to nothing.
+
+        Raises:
+            Retry: EC2 can not be asked now.
+        """
+        pages = self._ec2.get_paginator("describe_volumes").paginate(
+            Filters=_filters(
+                {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], "status": [AVAILABLE]}
+            ),
+            PaginationConfig={"PageSize": VOLUME_PAGE},
+        )
+        with _translated("listing the deployment's free volumes", reading=True):
+            return [volumes.read(item) for page in pages for item in page.get("Volumes", ())]
+
+    def delete_volumes(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
+        """Delete volumes; returns the failures. One that is gone already is none.
+
+        A failure that holds for every call alike is given to all that were not tried any more.
+        """
+        failures: dict[str, AtemporalError] = {}
+        pending = deque(dict.fromkeys(ids))
+        while pending:
+            volume_id = pending.popleft()
+            try:
+                with _translated(f"deleting volume {volume_id}"):
+                    self._ec2.delete_volume(VolumeId=volume_id)
+            except CloudError as error:
+                if error.code == "InvalidVolume.NotFound":
+                    continue
+                failures[volume_id] = error
+                if isinstance(error, (Throttled, Unauthorized, NoAnswer)):
+                    failures.update(dict.fromkeys(pending, error))
+                    break
+        return failures
 
     def resolve_image(self) -> str:
         """The AMI for new launches: the one in the settings, else the newest stable Flatcar.
@@ -298,11 +341,8 @@ class Cloud:
             self._images[image_id] = found[0]
         return self._images[image_id]
 
-    def _list(
-        self, filters: dict[str, list[str]], doing: str, *, deployment_only: bool = True
-    ) -> list[Instance]:
-        if deployment_only:
-            filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
+    def _list(self, filters: dict[str, list[str]], doing: str) -> list[Instance]:
+        filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
         pages = self._ec2.get_paginator("describe_instances").paginate(
             Filters=_filters(filters), PaginationConfig={"PageSize": PAGE}
         )

@@ -7,6 +7,7 @@ instance exists that does not say whose it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ DEPLOYMENT_TAG = "atemporal:deployment"
 JOB_TAG = "atemporal:job"
 ATTEMPT_TAG = "atemporal:attempt"
 
+# EC2 says it in a sentence only, and only of an end by the API: `User initiated (... GMT)`.
+_ENDED_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
 
 def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
     """The tags of an attempt's instance and of its volumes; they hold no secret."""
@@ -33,13 +37,22 @@ def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
     }
 
 
+def ref_of(tags: Mapping[str, str]) -> AttemptRef | None:
+    """The attempt that tags name; `None` when they name none."""
+    try:
+        return AttemptRef(UUID(tags[JOB_TAG]), int(tags[ATTEMPT_TAG]))
+    except (KeyError, ValueError):
+        return None
+
+
 @dataclass(frozen=True)
 class Instance:
     """One instance at the time of one answer.
 
     `state` is EC2's word: pending, running, shutting-down, terminated, stopping, stopped.
     `state_reason` is EC2's code for how it came to that, such as `Server.SpotInstanceTermination`
-    or `Client.InstanceInitiatedShutdown`.
+    or `Client.InstanceInitiatedShutdown`. `ended_at` is when its end by the API began; EC2 does not
+    say it of one that powered itself off.
     """
 
     id: str
@@ -49,6 +62,7 @@ class Instance:
     public_ip: str | None = None
     private_ip: str | None = None
     launched_at: datetime | None = None
+    ended_at: datetime | None = None
     client_token: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -63,10 +77,7 @@ class Instance:
 
         EC2 takes the tags off some time after an instance's end, so an old one may have none.
         """
-        try:
-            return AttemptRef(UUID(self.tags[JOB_TAG]), int(self.tags[ATTEMPT_TAG]))
-        except (KeyError, ValueError):
-            return None
+        return ref_of(self.tags)
 
 
 def read(item: InstanceTypeDef) -> Instance:
@@ -80,6 +91,14 @@ def read(item: InstanceTypeDef) -> Instance:
         public_ip=item.get("PublicIpAddress") or None,
         private_ip=item.get("PrivateIpAddress") or None,
         launched_at=launched_at.astimezone(UTC) if launched_at else None,
+        ended_at=_ended_at(item),
         client_token=item.get("ClientToken") or None,
         tags={tag["Key"]: tag["Value"] for tag in item.get("Tags", ())},
     )
+
+
+def _ended_at(item: InstanceTypeDef) -> datetime | None:
+    if item["State"]["Name"] not in ("shutting-down", "terminated"):
+        return None
+    match = _ENDED_AT.search(item.get("StateTransitionReason", ""))
+    return datetime.strptime(f"{match[1]}+0000", "%Y-%m-%d %H:%M:%S%z") if match else None

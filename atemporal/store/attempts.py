@@ -7,6 +7,7 @@ attempt) with it; `closed` is written only on EC2's word that the instance is go
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -285,17 +286,15 @@ def _decide(
     if isinstance(after, Finish):
         finish_job(tx, ref, reason, actor=actor)
         return
+    # Jitter, so that what failed together does not come back together.
+    delay_s = round(after.delay_s * random.uniform(0.5, 1), 3)
     move_job(
         tx,
         ref,
         JobState.SCHEDULED,
         actor=actor,
-        # Jitter, so that what failed together does not come back together.
-        values={
-            "due_at": func.now()
-            + func.make_interval(0, 0, 0, 0, 0, 0, after.delay_s * (0.5 + func.random() / 2))
-        },
-        detail={"retry": reason, "in_s": after.delay_s},
+        values={"due_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s)},
+        detail={"retry": reason, "in_s": delay_s},
     )
     if after.delay_s == 0:
         wake_scheduler(tx)

@@ -5,7 +5,7 @@ Start it with `atemporal.twin.server.Twin(directory)` or `python -m atemporal.tw
 Modelled, with the source of the semantics:
 - EC2's query protocol for RunInstances, DescribeInstances, DescribeInstanceStatus,
   TerminateInstances, CreateTags, DescribeImages, GetConsoleOutput, DescribeInstanceAttribute,
-  DryRun (API reference, version 2016-11-15).
+  DescribeVolumes, DeleteVolume, DryRun (API reference, version 2016-11-15).
 - Client tokens, zonal or regional, mismatch, token of a terminated instance, 64 characters
   (developer guide, "Ensuring idempotency"); tokens live 25 hours after the end of their instances.
 - MinCount and MaxCount, 16,384 raw bytes of user-data, tag limits, reserved keys (API reference).

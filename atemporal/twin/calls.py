@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from atemporal.twin import description
+from atemporal.twin import description, volumes
 from atemporal.twin.books import RUNNING, SHUTTING_DOWN, TERMINATED, Books, Instance, order
 from atemporal.twin.filters import Values, select
 from atemporal.twin.host import Host
@@ -63,6 +63,7 @@ class Calls:
             "CreateTags": self._create_tags,
             "DescribeImages": self._describe_images,
         }
+        self._actions |= volumes.actions(books)
 
     def answer(self, action: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Carry out one request.
@@ -188,14 +189,14 @@ class Calls:
         if not ids or not tags:
             raise ApiError("MissingParameter", "The request must contain resources and tags")
         with self._books.lock:
-            volumes = {one.volume_id: one for one in self._books.instances()}
-            unknown = [one for one in ids if one.startswith("vol-") and one not in volumes]
+            by_volume = {one.volume_id: one for one in self._books.instances()}
+            unknown = [one for one in ids if one.startswith("vol-") and one not in by_volume]
             if unknown:
                 raise ApiError(
                     "InvalidVolume.NotFound", f"The volume '{unknown[0]}' does not exist."
                 )
-            targets = [(volumes[one], "volume_tags") for one in ids if one in volumes]
-            rest = [one for one in ids if one not in volumes]
+            targets = [(by_volume[one], "volume_tags") for one in ids if one in by_volume]
+            rest = [one for one in ids if one not in by_volume]
             targets += [(instance, "tags") for instance in self._named(rest)]
             changes = [(one, name, {**getattr(one, name), **tags}) for one, name in targets]
             for _, _, all_tags in changes:

@@ -59,8 +59,6 @@ from services.launcher.waits import Wait
 
 ACTOR = "launcher"
 BATCH = 32
-# What a machine may take beyond its boot and its run: stopping, reporting, retries of the report.
-MACHINE_SLACK_S = 1800
 # After so long of one refusal after the other, the rest of the candidates is left to the next turn:
 # a turn must end well before a stopping daemon's patience does.
 TURN_S = 8.0
@@ -319,7 +317,7 @@ class Launcher:
                 settings.boot_deadline_s
                 + settings.pull_deadline_s
                 + spec.timeout_s
-                + MACHINE_SLACK_S
+                + settings.machine_slack_s
             ),
         )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from atemporal.broker import Link
-from atemporal.cloud import Cloud
+from atemporal.cloud import Cloud, Notices
 from atemporal.daemon import Loop, serve
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from services.reaper.auditor import AuditLoop
 from services.reaper.judgement import Limits
+from services.reaper.notices import NoticeLoop
 from services.reaper.reaper import Reaper, ReapLoop, SweepLoop
+from services.reaper.volumes import VolumeLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
-    """Build the reaper's loops."""
+    """Build the reaper's loops; the one for EC2's events only where a queue is named."""
     reaper = Reaper(database, Cloud(settings))
     link = Link(
         settings.broker_url.get_secret_value(),
@@ -27,10 +30,16 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
         queue_s=settings.queue_deadline_s,
         grace_s=settings.cloud_grace_s,
     )
-    return [
+    interval_s = settings.sweep_interval_s
+    made: list[Loop] = [
         ReapLoop(reaper, link),
-        SweepLoop(reaper, database, limits=limits, interval_s=settings.sweep_interval_s),
+        SweepLoop(reaper, database, limits=limits, interval_s=interval_s),
+        VolumeLoop(reaper, database, grace_s=limits.grace_s, interval_s=interval_s),
+        AuditLoop(reaper, database, limits=limits, interval_s=interval_s),
     ]
+    if settings.events_queue_url:
+        made.append(NoticeLoop(reaper, database, Notices(settings), limits=limits))
+    return made
 
 
 def main() -> None:

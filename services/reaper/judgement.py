@@ -100,6 +100,9 @@ def _judge_instance(
             if instance.id in unknown_before:
                 found.terminate[instance.id] = "no attempt accounts for it"
     elif attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
+        if attempt.instance_id is None and attempt.state is AttemptState.EXITED:
+            # Cancelled between the call and its commit: the books are to show it all the same.
+            found.adopt[attempt.ref] = instance
         found.terminate[instance.id] = "its attempt has ended"
     elif attempt.instance_id is None:
         found.adopt[attempt.ref] = instance
@@ -111,7 +114,10 @@ def _judge_ended(
     attempt: Attempt, instance: Instance | None, found: Findings, now: datetime, limits: Limits
 ) -> None:
     if instance is not None:
-        if instance.gone:
+        if instance.gone and attempt.instance_id is None:
+            # Written down first: the books are to show whatever was launched.
+            found.adopt[attempt.ref] = instance
+        elif instance.gone:
             found.close[attempt.ref] = f"{instance.id} is {instance.state}"
         elif _older(attempt.exited_at, now, limits.stop_s):
             found.overstaying.add(attempt.ref)
@@ -129,7 +135,10 @@ def _judge_live(
     limits: Limits,
     timeout_s: int | None,
 ) -> None:
-    if instance is not None and instance.gone:
+    if instance is not None and instance.state in ("terminated", "stopped"):
+        # Whoever stopped it: a second boot is never granted the claim.
+        if not instance.gone:
+            found.terminate[instance.id] = "it was stopped"
         if attempt.instance_id is None:
             # Written down first: the next sweep asks its console.
             found.adopt[attempt.ref] = instance

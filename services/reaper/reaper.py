@@ -1,4 +1,4 @@
-"""What the reaper does: message loop and sweep.
+"""What the reaper does: its steps, the message loop and the sweep.
 
 Promise: no instance outlives its attempt by more than a message's way, or a sweep when the message
 was lost; an attempt whose machine died silently is ended with what its console says, or as lost; an
@@ -11,12 +11,12 @@ Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from atemporal import waiting
 from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud
+from atemporal.cloud import Cloud, Instance
 from atemporal.console import exit_record
 from atemporal.errors import Invalid
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
@@ -40,6 +40,8 @@ from services.reaper.judgement import Findings, Limits, judge
 
 ACTOR = "reaper"
 BATCH = 100
+# How EC2's codes begin for a spot instance that it has taken back.
+_SPOT = "Server.SpotInstance"
 
 
 class Reaper:
@@ -75,16 +77,59 @@ class Reaper:
                 attempts.set_address(tx, ids[instance_id], instance.public_dns, instance.public_ip)
 
     def end_instances_of(self, refs: Iterable[AttemptRef]) -> None:
-        """Terminate the instances of attempts that have ended."""
+        """Terminate the instances of attempts that have ended.
+
+        An instance's id can come from a machine's claim. So EC2 is asked first whether it carries
+        our tag; one that EC2 does not show yet is left to the sweep.
+        """
         with self._database.begin() as tx:
             known = attempts.many(tx, list(refs))
-        self.terminate(
-            {
-                one.instance_id: "its attempt has ended"
-                for one in known.values()
-                if one.instance_id and one.state is AttemptState.EXITED
-            }
+        ids = [
+            one.instance_id
+            for one in known.values()
+            if one.instance_id and one.state is AttemptState.EXITED
+        ]
+        ours = self.cloud.describe(ids).values() if ids else ()
+        self.terminate({one.id: "its attempt has ended" for one in ours if not one.gone})
+
+    def look(self, refs: Sequence[AttemptRef], limits: Limits) -> None:
+        """Judge some attempts now, as the sweep would."""
+        with self._database.begin() as tx:
+            named = attempts.many(tx, refs)
+            now = server_time(tx)
+        ids = [one.instance_id for one in named.values() if one.instance_id]
+        instances = list(self.cloud.describe(ids).values())
+        with self._database.begin() as tx:
+            books = attempts.many(tx, refs)
+            timeouts = attempts.timeouts(tx)
+        findings = judge(
+            instances, books, timeouts=timeouts, now=now, limits=limits, unknown_before=set()
         )
+        self.act(findings, books, instances)
+
+    def act(
+        self,
+        findings: Findings,
+        books: Mapping[AttemptRef, Attempt],
+        listed: Iterable[Instance],
+    ) -> None:
+        """Do what the judgement of `listed` and `books` asks for."""
+        for ref, instance in findings.adopt.items():
+            with self._database.begin() as tx:
+                attempts.launched(tx, ref, instance.id, actor=ACTOR)
+            self.log.info("adopted", **about(ref, instance.id))
+        ours = {one.id for one in listed if not one.gone}
+        for ref, reason in findings.overdue.items():
+            ended = self.end(ref, reason)
+            instance_id = books[ref].instance_id
+            if ended and instance_id in ours:
+                findings.terminate[instance_id] = "its deadline is over"
+        self.terminate(findings.terminate)
+        for ref, why in findings.lost.items():
+            self._recover(books[ref], why)
+        for ref, why in findings.close.items():
+            with self._database.begin() as tx:
+                attempts.close(tx, ref, actor=ACTOR, detail=why)
 
     def end(
         self,
@@ -93,13 +138,28 @@ class Reaper:
         *,
         record: ExitRecord | None = None,
         detail: str | None = None,
-    ) -> None:
-        """Write the end of an attempt, if it has not ended meanwhile."""
+    ) -> bool:
+        """Write the end of an attempt; False when it has ended or moved on meanwhile."""
         with self._database.begin() as tx:
             ended = attempts.end(tx, ref, reason, actor=ACTOR, exit_record=record, detail=detail)
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
+        return ended
+
+    def _recover(self, attempt: Attempt, why: str | None) -> None:
+        """End an attempt whose instance is gone: by its console's word, else as lost."""
+        record = None
+        if attempt.instance_id:
+            record = exit_record(self.cloud.console(attempt.instance_id), attempt.ref.id)
+        if record is not None:
+            self.end(
+                attempt.ref, record.reason, record=record, detail="recovered from the console"
+            )
+        else:
+            taken = why is not None and why.startswith(_SPOT)
+            reason = Reason.SPOT_INTERRUPTED if taken else Reason.INSTANCE_LOST
+            self.end(attempt.ref, reason, detail=why)
 
 
 class ReapLoop:
@@ -166,13 +226,16 @@ class SweepLoop:
         self._unknown.clear()
 
     def _sweep(self) -> None:
+        with self._database.begin() as tx:
+            # Before the listing: a thing is as old as it was when the cloud did not show it, however
+            # long this process was stopped since.
+            now = server_time(tx)
         instances = self._reaper.cloud.all()
         with self._database.begin() as tx:
             books = {one.ref: one for one in attempts.still_open(tx)}
             named = [one.ref for one in instances if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
             timeouts = attempts.timeouts(tx)
-            now = server_time(tx)
         findings = judge(
             instances,
             books,
@@ -188,37 +251,7 @@ class SweepLoop:
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **about(ref))
         self._report(books.values(), queued, findings, now)
-        self._act(findings, books)
-
-    def _act(self, findings: Findings, books: dict[AttemptRef, Attempt]) -> None:
-        reaper = self._reaper
-        for ref, instance in findings.adopt.items():
-            with self._database.begin() as tx:
-                attempts.launched(tx, ref, instance.id, actor=ACTOR)
-            reaper.log.info("adopted", **about(ref, instance.id))
-        for ref, reason in findings.overdue.items():
-            reaper.end(ref, reason)
-            instance_id = books[ref].instance_id
-            if instance_id:
-                findings.terminate[instance_id] = "its deadline is over"
-        reaper.terminate(findings.terminate)
-        for ref, why in findings.lost.items():
-            self._recover(books[ref], why)
-        for ref, why in findings.close.items():
-            with self._database.begin() as tx:
-                attempts.close(tx, ref, actor=ACTOR, detail=why)
-
-    def _recover(self, attempt: Attempt, why: str | None) -> None:
-        """End an attempt whose instance is gone: by its console's word, else as lost."""
-        record = None
-        if attempt.instance_id:
-            record = exit_record(self._reaper.cloud.console(attempt.instance_id), attempt.ref.id)
-        if record is not None:
-            self._reaper.end(
-                attempt.ref, record.reason, record=record, detail="recovered from the console"
-            )
-        else:
-            self._reaper.end(attempt.ref, Reason.INSTANCE_LOST, detail=why)
+        self._reaper.act(findings, books, instances)
 
     def _report(
         self,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from atemporal.cloud import Cloud, NoInstance
+from atemporal.cloud import Cloud, NoInstance, Rejected
 from atemporal.cloud import ec2 as adapter
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.parametrize("endpoint", ["moto", "twin"], indirect=True
 NewRef = Callable[[], AttemptRef]
 NOTHING = b"#!/bin/true\n"
 NOBODY = "i-0123456789abcdef0"
+NO_VOLUME = "vol-0123456789abcdef0"
 ENDED = {"shutting-down", "terminated"}
 
 
@@ -192,6 +193,15 @@ def test_filters_narrow(ec2: EC2Client, launch: Launch, name: str, value: str) -
     ec2.terminate_instances(InstanceIds=ids)
 
 
+def test_describing_by_id_leaves_out_who_is_somebody_elses(
+    ec2: EC2Client, cloud: Cloud, launch: Launch
+) -> None:
+    theirs = launch_many(ec2, 1, launch, uuid4().hex)
+
+    assert cloud.describe(theirs) == {}
+    ec2.terminate_instances(InstanceIds=theirs)
+
+
 def test_describing_by_id_leaves_out_who_is_unknown(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
 ) -> None:
@@ -246,6 +256,8 @@ def test_ending_an_instance_again_is_no_failure_and_it_stays_listed(
     assert ended.gone
     assert ended.id == instance.id
     assert ended.state_reason == "Client.UserInitiatedShutdown"
+    assert ended.ended_at is not None
+    assert abs(datetime.now(UTC) - ended.ended_at) < timedelta(minutes=2)
     assert cloud.terminate([instance.id]) == {}
 
 
@@ -328,3 +340,81 @@ def test_the_console_of_nobody_is_empty_text(ec2: EC2Client, cloud: Cloud) -> No
     with pytest.raises(ClientError) as unknown:
         ec2.get_console_output(InstanceId=NOBODY)
     assert code_of(unknown) == "InvalidInstanceID.NotFound"
+
+
+def test_the_volume_carries_the_instances_tags_and_goes_with_it(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch.model_copy(update={"disk_gb": 33}), NOTHING)
+
+    (volume,) = ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [instance.id]}]
+    )["Volumes"]
+    assert {tag["Key"]: tag["Value"] for tag in volume["Tags"]} == instance.tags
+    assert volume["Size"] == 33
+    assert volume["Encrypted"] is True
+
+    assert cloud.terminate([instance.id]) == {}
+    ec2.get_waiter("instance_terminated").wait(
+        InstanceIds=[instance.id], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    left = ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume["VolumeId"]]}])
+    assert left["Volumes"] == []
+
+
+def launch_keeping_its_disk(ec2: EC2Client, launch: Launch, **tags: str) -> tuple[str, str]:
+    """Launch and end an instance whose volume stays; return the ids of both."""
+    answer = ec2.run_instances(
+        ImageId=launch.image_id,
+        InstanceType="t3.small",
+        MinCount=1,
+        MaxCount=1,
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": False, "VolumeSize": 9}}
+        ],
+        TagSpecifications=[
+            {
+                "ResourceType": "volume",
+                "Tags": [{"Key": key.replace("_", ":"), "Value": tags[key]} for key in tags],
+            }
+        ],
+    )
+    instance_id = answer["Instances"][0]["InstanceId"]
+    (volume,) = ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}]
+    )["Volumes"]
+    return instance_id, volume["VolumeId"]
+
+
+def test_free_volumes_of_the_deployment_are_listed_and_deleted_and_no_others(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ref = new_ref()
+    mine = cloud._settings.deployment
+    job = {"atemporal_job": str(ref.job_id), "atemporal_attempt": str(ref.number)}
+    leftover = launch_keeping_its_disk(ec2, launch, atemporal_deployment=mine, **job)
+    theirs = launch_keeping_its_disk(ec2, launch, atemporal_deployment=f"{mine}x", **job)
+    untagged = launch_keeping_its_disk(ec2, launch, Name="somebody's")
+    used = cloud.run(ref, launch, NOTHING)
+    assert cloud.volumes() == [], "they are in use"
+    gone = [leftover[0], theirs[0], untagged[0]]
+    ec2.terminate_instances(InstanceIds=gone)
+    ec2.get_waiter("instance_terminated").wait(
+        InstanceIds=gone, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+
+    (volume,) = cloud.volumes()
+    assert (volume.id, volume.state, volume.ref) == (leftover[1], "available", ref)
+    assert abs(datetime.now(UTC) - volume.created_at) < timedelta(minutes=2)
+
+    (held,) = ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [used.id]}]
+    )["Volumes"]
+    failures = cloud.delete_volumes([NO_VOLUME, volume.id, held["VolumeId"], volume.id])
+    assert list(failures) == [held["VolumeId"]], "gone is gone, and one in use is refused"
+    assert isinstance(failures[held["VolumeId"]], Rejected)
+    assert cloud.volumes() == []
+    for _, other in (theirs, untagged):
+        (there,) = ec2.describe_volumes(VolumeIds=[other])["Volumes"]
+        assert there["State"] == "available"
+        ec2.delete_volume(VolumeId=other)

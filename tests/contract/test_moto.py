@@ -1,4 +1,4 @@
-"""What only moto shows: the twin has no calls about volumes, for the product makes none."""
+"""What only moto shows: the twin has no subnets, groups and keys."""
 
 from __future__ import annotations
 
@@ -16,23 +16,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("endpoint", ["moto"], indirect=True, scope="session")
 
 NewRef = Callable[[], AttemptRef]
-
-
-def test_the_volume_carries_the_instances_tags_and_goes_with_it(
-    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
-) -> None:
-    instance = cloud.run(new_ref(), launch.model_copy(update={"disk_gb": 33}), b"#!/bin/true\n")
-
-    (volume,) = ec2.describe_volumes(
-        Filters=[{"Name": "attachment.instance-id", "Values": [instance.id]}]
-    )["Volumes"]
-    assert {tag["Key"]: tag["Value"] for tag in volume["Tags"]} == instance.tags
-    assert volume["Size"] == 33
-    assert volume["Encrypted"] is True
-
-    assert cloud.terminate([instance.id]) == {}
-    left = ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume["VolumeId"]]}])
-    assert left["Volumes"] == []
 
 
 def test_a_named_key_groups_and_subnet_reach_the_instance(

@@ -167,3 +167,22 @@ def test_a_run_is_ended_after_its_timeout_and_a_grace() -> None:
     assert judged([instance()], within, timeouts={REF: 100}).overdue == {}
     over = attempt(A.RUNNING, age=100 + RUN_GRACE_S + 1)
     assert judged([instance()], over, timeouts={REF: 100}).overdue == {REF: Reason.TIMED_OUT}
+
+
+def test_an_instance_that_came_with_a_cancel_is_written_down_and_ended() -> None:
+    found = judged([instance()], attempt(A.EXITED, None))
+    assert found.adopt == {REF: instance()}
+    assert list(found.terminate) == ["i-1"]
+
+
+def test_one_that_came_and_went_with_a_cancel_is_written_down_before_it_is_closed() -> None:
+    found = judged([instance(state="terminated")], attempt(A.EXITED, None))
+    assert list(found.adopt) == [REF]
+    assert found.close == {}
+
+
+def test_a_stopped_instance_never_runs_its_job_again() -> None:
+    found = judged([instance(state="stopped")], attempt(A.RUNNING))
+    assert list(found.lost) == [REF]
+    assert list(found.terminate) == ["i-1"]
+    assert judged([instance(state="stopping")], attempt(A.RUNNING)).lost == {}

@@ -1,0 +1,62 @@
+"""EC2's events about our instances, as a reason to look at once instead of at the next sweep.
+
+Promise: an event is never believed, only followed up: the instance it names is looked up in the
+books and in EC2, and the sweep's own judgement decides. So forged, repeated, late, disordered and
+unreadable messages do nothing, and with the queue away only the time of the next sweep is lost.
+"""
+
+from __future__ import annotations
+
+from atemporal.cloud import Notices
+from atemporal.states import AttemptState
+from atemporal.store import ledger
+from atemporal.store.database import Database
+from atemporal.telemetry import NOTICES, about
+from services.reaper.judgement import Limits
+from services.reaper.reaper import Reaper
+
+WAIT_S = 1
+
+
+class NoticeLoop:
+    """Follows EC2's events."""
+
+    name = "reap-notices"
+
+    def __init__(
+        self, reaper: Reaper, database: Database, notices: Notices, *, limits: Limits
+    ) -> None:
+        """Take the steps and the queue."""
+        self._reaper = reaper
+        self._database = database
+        self._notices = notices
+        self._limits = limits
+
+    def turn(self) -> float:
+        """Take some messages and look at those of our instances that they name."""
+        deliveries = self._notices.receive(wait_s=WAIT_S)
+        kinds = {one.notice.instance_id: one.notice.kind for one in deliveries if one.notice}
+        with self._database.begin() as tx:
+            found = ledger.of_instances(tx, list(kinds)) if kinds else []
+        ours = {
+            one.instance_id: one.ref
+            for one in found
+            if one.instance_id and one.state is not AttemptState.CLOSED
+        }
+        for instance_id, ref in ours.items():
+            self._reaper.log.info("EC2 says", kind=kinds[instance_id], **about(ref, instance_id))
+        if ours:
+            self._reaper.look(list(ours.values()), self._limits)
+        self._notices.done(deliveries)
+        for delivery in deliveries:
+            notice = delivery.notice
+            if notice is None:
+                NOTICES.labels("other", "ignored").inc()
+            else:
+                followed = notice.instance_id in ours
+                NOTICES.labels(notice.kind, "followed" if followed else "ignored").inc()
+        # A queue that does not let its readers wait must not be asked without a pause.
+        return 0.0 if deliveries else 0.1
+
+    def reset(self) -> None:
+        """What was taken and not deleted comes again by itself."""

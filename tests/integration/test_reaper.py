@@ -1,0 +1,233 @@
+"""The real reaper over Postgres and a twin: what it ends, and what it never touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+
+from atemporal.cloud import NoInstance, Volume
+from atemporal.model import AttemptRef
+from atemporal.states import AttemptState, Reason
+from atemporal.store import attempts
+from atemporal.store.database import Database
+from services.reaper.auditor import AuditLoop
+from services.reaper.volumes import VolumeLoop
+from tests.integration.reaping import DEPLOYMENT, ENDED, NOBODY, World, limits, tags_of
+
+
+@pytest.fixture(scope="module")
+def clients(database: Database) -> Iterator[World]:
+    made = World(database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(clients: World, tmp_path: Path) -> Iterator[World]:
+    clients.open(tmp_path / "twin")
+    yield clients
+    clients.shut()
+
+
+def foreigners(world: World, ref: AttemptRef) -> list[str]:
+    """Instances of others, made as much like ours as can be: their job tags name an ended attempt."""
+    named = tags_of(ref)
+    del named["atemporal:deployment"]
+    return [
+        world.foreign({}),
+        world.foreign({"Name": "database"}),
+        world.foreign(named),
+        world.foreign(tags_of(ref, "theirs")),
+        world.foreign(tags_of(ref, "ours-too")),
+        world.foreign(tags_of(ref, "OURS")),
+        world.foreign(tags_of(ref, "*")),
+        world.foreign({**named, "Atemporal:Deployment": DEPLOYMENT}),
+    ]
+
+
+def test_instances_of_others_are_never_touched(world: World) -> None:
+    ref, mine = world.launch()
+    theirs = foreigners(world, ref)
+    world.cancel(ref)
+    sweep = world.sweep()
+    for _ in range(3):
+        sweep.turn()
+        world.reaper.end_instances_of([ref])
+    states = world.states()
+    assert states[mine] in ENDED
+    assert {states[one] for one in theirs} == {"pending"}
+
+
+def test_an_instance_of_others_that_a_machine_claimed_to_be_is_not_ended(world: World) -> None:
+    ref = world.begin()
+    (theirs, *_) = foreigners(world, ref)
+    with world.database.begin() as tx:
+        attempts.claim(tx, ref, claim_id="c", instance_id=theirs, actor="test")
+    world.cancel(ref)
+    world.reaper.end_instances_of([ref])
+    world.reaper.look([ref], world.limits)
+    sweep = world.sweep()
+    sweep.turn()
+    sweep.turn()
+    assert world.states()[theirs] == "pending"
+
+
+@pytest.mark.parametrize("wrong", [{"atemporal:job": "mine"}, {"atemporal:attempt": "first"}])
+def test_one_of_ours_that_names_no_attempt_is_marked_first_and_ended_later(
+    world: World, wrong: dict[str, str]
+) -> None:
+    odd = world.foreign({**tags_of(AttemptRef(uuid4(), 1)), **wrong})
+    sweep = world.sweep()
+    sweep.turn()
+    assert world.states()[odd] == "pending"
+    sweep.reset()
+    sweep.turn()
+    assert world.states()[odd] == "pending", "the mark did not survive a failed turn"
+    sweep.turn()
+    assert world.states()[odd] in ENDED
+
+
+def test_a_young_instance_that_nobody_knows_is_not_even_marked(world: World) -> None:
+    world.limits = limits(grace_s=60)
+    odd = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
+    sweep = world.sweep()
+    for _ in range(3):
+        sweep.turn()
+    assert world.states()[odd] == "pending"
+
+
+def test_that_ec2_does_not_know_a_young_instance_proves_nothing(world: World) -> None:
+    world.limits = limits(grace_s=60)
+    live, ended = world.begin(), world.begin()
+    world.write_down(live, NOBODY)
+    world.write_down(ended, "i-0123456789abcdef1")
+    world.cancel(ended)
+    assert isinstance(world.cloud.terminate([NOBODY])[NOBODY], NoInstance)
+    sweep = world.sweep()
+    sweep.turn()
+    world.reaper.look([live, ended], world.limits)
+    sweep.turn()
+    assert world.attempt(live).state is AttemptState.WARMING
+    assert world.attempt(ended).state is AttemptState.EXITED
+
+
+def test_of_fifty_with_one_bad_id_forty_nine_end(world: World) -> None:
+    answer = world.ec2.run_instances(
+        ImageId="ami-12345678", InstanceType="t3.small", MinCount=49, MaxCount=49
+    )
+    ids = [one["InstanceId"] for one in answer["Instances"]]
+    before = terminations("failed")
+    world.reaper.terminate(dict.fromkeys([*ids[:20], NOBODY, *ids[20:]], "test"))
+    states = world.states()
+    assert [states[one] in ENDED for one in ids] == [True] * 49
+    assert terminations("failed") - before == 1
+
+
+def terminations(result: str) -> float:
+    labels = {"cause": "test", "result": result}
+    return REGISTRY.get_sample_value("atemporal_terminations_total", labels) or 0.0
+
+
+def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: World) -> None:
+    ref = world.begin()
+    instance = world.cloud.run(ref, world.attempt(ref).launch, b"#!/bin/true\n")
+    world.cancel(ref)
+    sweep = world.sweep()
+    sweep.turn()
+    assert world.attempt(ref).instance_id == instance.id
+    world.wait_gone(instance.id)
+    sweep.turn()
+    assert world.attempt(ref).state is AttemptState.CLOSED
+    audited(world)
+    assert (rows("matched"), rows("unaccounted")) == (1, 0)
+
+
+def test_a_stopped_instance_ends_and_its_attempt_with_it(world: World) -> None:
+    ref, mine = world.launch()
+    world.change(mine, state="stopped")
+    world.sweep().turn()
+    assert world.attempt(ref).reason is Reason.INSTANCE_LOST
+    world.wait_gone(mine)
+
+
+def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: World) -> None:
+    ref, mine = world.launch()
+    code = "Server.SpotInstanceTermination"
+    world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
+    world.sweep().turn()
+    assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
+
+
+class TestVolumes:
+    def test_a_leftover_volume_goes_after_two_looks_and_others_stay(self, world: World) -> None:
+        ref, mine = world.launch()
+        leftover = world.foreign(tags_of(ref), keep_disk=True)
+        theirs = world.foreign(tags_of(ref, "theirs"), keep_disk=True)
+        nobodys = world.foreign({}, keep_disk=True)
+        unknown = world.foreign(tags_of(AttemptRef(uuid4(), 1)), keep_disk=True)
+        world.cancel(ref)
+        world.ec2.terminate_instances(InstanceIds=[mine, leftover, theirs, nobodys, unknown])
+        world.wait_gone(mine, leftover, theirs, nobodys, unknown)
+        world.sweep().turn()
+        assert world.attempt(ref).state is AttemptState.CLOSED
+        assert len(world.volumes()) == 4
+        loop = VolumeLoop(world.reaper, world.database, grace_s=-1, interval_s=1, every=1)
+        loop.turn()
+        assert len(world.volumes()) == 4, "one look is not enough"
+        loop.turn()
+        assert len(world.volumes()) == 3
+        free = world.cloud.volumes()
+        assert [one.tags["atemporal:job"] for one in free] != [str(ref.job_id)]
+        assert REGISTRY.get_sample_value("atemporal_unknown_volumes") == 1
+        for _ in range(3):
+            loop.turn()
+        assert len(world.volumes()) == 3
+
+    def test_while_the_attempt_is_open_its_volume_stays(self, world: World) -> None:
+        ref, _ = world.launch()
+        second = world.foreign(tags_of(ref), keep_disk=True)
+        world.ec2.terminate_instances(InstanceIds=[second])
+        world.wait_gone(second)
+        before = world.volumes()
+        loop = VolumeLoop(world.reaper, world.database, grace_s=-1, interval_s=1, every=1)
+        for _ in range(3):
+            loop.turn()
+        assert world.volumes() == before
+
+    def test_it_looks_every_so_many_turns(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def volumes() -> list[Volume]:
+            asked.append(1)
+            return []
+
+        monkeypatch.setattr(world.cloud, "volumes", volumes)
+        loop = VolumeLoop(world.reaper, world.database, grace_s=0, interval_s=7, every=3)
+        assert [loop.turn() for _ in range(7)] == [7] * 7
+        assert len(asked) == 3
+
+
+def rows(standing: str) -> float | None:
+    return REGISTRY.get_sample_value("atemporal_audit_rows", {"standing": standing})
+
+
+def audited(world: World) -> None:
+    AuditLoop(world.reaper, world.database, limits=limits(), interval_s=1).turn()
+
+
+def test_the_audit_is_in_the_gauges(world: World) -> None:
+    ref, _ = world.launch()
+    world.foreign(tags_of(ref))
+    world.foreign(tags_of(AttemptRef(uuid4(), 1)))
+    world.write_down(world.begin(), NOBODY)
+    audited(world)
+    shown = {name: rows(name) for name in ("matched", "doubled", "unaccounted", "missing")}
+    assert shown == {"matched": 1, "doubled": 1, "unaccounted": 1, "missing": 1}
+    broken = {"invariant": "one_live_attempt"}
+    assert REGISTRY.get_sample_value("atemporal_invariant_violations", broken) == 0

@@ -1,0 +1,69 @@
+"""Which free volume may be deleted: only what surely belonged to an attempt that is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from atemporal.cloud import Volume
+from atemporal.model import Attempt, AttemptRef, Launch
+from atemporal.states import AttemptState
+from services.reaper.volumes import Leftovers, leftover
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+REF = AttemptRef(UUID("01900000-0000-7000-8000-000000000001"), 1)
+LAUNCH = Launch(
+    image_id="ami-1", instance_type="t3.small", callback_base="http://x", key_id="k", deadline_s=9
+)
+TAGS = {"atemporal:job": str(REF.job_id), "atemporal:attempt": "1"}
+
+
+def judged(
+    state: AttemptState | None = AttemptState.CLOSED,
+    *,
+    age: float = 301,
+    tags: dict[str, str] = TAGS,
+    alive: tuple[AttemptRef, ...] = (),
+    before: tuple[str, ...] = ("vol-1",),
+) -> Leftovers:
+    created = NOW - timedelta(seconds=age)
+    books = {}
+    if state is not None:
+        books[REF] = Attempt(
+            job_id=REF.job_id, number=1, state=state, launch=LAUNCH, created_at=created
+        )
+    return leftover(
+        [Volume("vol-1", "available", created, tags=tags)],
+        books,
+        alive=alive,
+        now=NOW,
+        grace_s=300,
+        free_before=before,
+    )
+
+
+def test_free_in_two_looks_with_its_attempt_closed_is_deleted() -> None:
+    first = judged(before=())
+    assert (first.free, first.delete) == ({"vol-1"}, [])
+    assert judged(before=tuple(first.free)).delete == ["vol-1"]
+
+
+def test_a_young_one_proves_nothing() -> None:
+    assert judged(age=300) == Leftovers()
+
+
+@pytest.mark.parametrize("state", [one for one in AttemptState if one is not AttemptState.CLOSED])
+def test_while_its_attempt_is_open_it_stays(state: AttemptState) -> None:
+    assert judged(state) == Leftovers()
+
+
+def test_while_another_instance_of_the_attempt_lives_it_stays() -> None:
+    assert judged(alive=(REF,)) == Leftovers()
+
+
+@pytest.mark.parametrize("tags", [{}, {**TAGS, "atemporal:job": "x"}, TAGS])
+def test_one_that_no_attempt_accounts_for_is_counted_and_stays(tags: dict[str, str]) -> None:
+    found = judged(None, tags=tags)
+    assert (found.delete, found.free, found.unknown) == ([], set(), {"vol-1"})
