@@ -50,7 +50,13 @@ def moto() -> Iterator[str]:
 
 def test_on_moto(tmp_path: Path, database_url: str, broker_url: str, moto: str) -> None:
     """moto's instances do not boot: the test reads the user-data from EC2 and acts the machine."""
-    system = System(tmp_path, database_url=database_url, broker_url=broker_url, ec2_url=moto)
+    system = System(
+        tmp_path,
+        database_url=database_url,
+        broker_url=broker_url,
+        ec2_url=moto,
+        ATEMPORAL_STALE_AFTER_S="60",
+    )
     try:
         system.start(*SERVICES)
         job_id = system.submit("true")
