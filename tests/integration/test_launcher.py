@@ -687,9 +687,8 @@ class TestSpotBreaker:
     def test_the_books_are_asked_through_an_index(self, world: World) -> None:
         with world.database.begin() as tx:
             tx.execute(text("SET LOCAL enable_seqscan = off"))
-            query = str(launches._INTERRUPTIONS.compile(compile_kwargs={"literal_binds": False}))
-            plan = tx.execute(text("EXPLAIN " + launches._INTERRUPTIONS.text), {"within_s": 1})
-            assert "ix_attempts_spot_ended" in " ".join(row[0] for row in plan), query
+            plan = tx.execute(text(f"EXPLAIN {launches._INTERRUPTIONS.text}"), {"within_s": 1})
+            assert "ix_attempts_spot_ended" in " ".join(row[0] for row in plan)
 
 
 class TestLoop:
