@@ -8,6 +8,7 @@ frozen: a change of state happens in the database, and the next read shows it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
@@ -167,7 +168,7 @@ class AttemptRef(NamedTuple):
         return f"{self.job_id}.{self.number}"
 
 
-class Launch(_Frozen):
+class Launch(BaseModel):
     """The intent: all that a RunInstances call is made of, committed before the call.
 
     It is kept so that a repeated call is the identical call even when settings have changed since.
@@ -175,6 +176,9 @@ class Launch(_Frozen):
     `calls` counts the calls that may have been sent with this placement: once there was one, the
     candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
     """
+
+    # A newer release may have written more.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     placement: int = 0
     calls: int = 1
@@ -300,6 +304,14 @@ class Event(_Frozen):
     type: str
     actor: str
     detail: dict[str, Any]
+
+
+def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
+    """Read a specification from the books; fields that a newer release wrote are passed over."""
+    fields = {name: value for name, value in stored.items() if name in JobSpec.model_fields}
+    machine = fields.get("machine") or {}
+    fields["machine"] = {n: value for n, value in machine.items() if n in Machine.model_fields}
+    return JobSpec.model_validate({**fields, "key": key})
 
 
 def parse_spec(fields: dict[str, Any]) -> JobSpec:

@@ -3,7 +3,8 @@
 Promise: a token is `kid.HMAC-SHA256(key[kid], purpose|deployment|attempt)`: made again byte for byte
 from the same attempt (a repeated launch must send identical user-data), good for one attempt only,
 and compared in constant time. Two keys can live at once, so a key can be replaced without breaking
-machines that run: put the new one first, drop the old one when its machines are gone.
+machines that run: first add the new one at the end, everywhere; then move it to the front; drop the
+old one when its machines are gone.
 """
 
 from __future__ import annotations

@@ -16,7 +16,15 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from atemporal.errors import Conflict
-from atemporal.model import LOG_TAIL_LIMIT, Attempt, AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.model import (
+    LOG_TAIL_LIMIT,
+    Attempt,
+    AttemptRef,
+    ExitRecord,
+    JobSpec,
+    Launch,
+    read_spec,
+)
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
     AttemptState,
@@ -36,7 +44,7 @@ _LEASE = text(
         WHERE state = 'launching' AND instance_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
         ORDER BY called_at LIMIT :limit
-        FOR UPDATE SKIP LOCKED)
+        FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING job_id, number
     """
 )
@@ -217,19 +225,21 @@ def many(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, Attempt
     return {one.ref: one for tries in by_job.values() for one in tries if one.ref in wanted}
 
 
-def of_jobs(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, list[Attempt]]:
-    """Return the attempts of many jobs, each list in the order of their numbers."""
+def of_jobs(
+    tx: Connection, job_ids: Sequence[UUID], *, logs: bool = False
+) -> dict[UUID, list[Attempt]]:
+    """Return the attempts of many jobs, in the order of their numbers; `logs` with their tails."""
     found: dict[UUID, list[Attempt]] = defaultdict(list)
     if job_ids:
-        query = select(attempts).where(attempts.c.job_id == func.any(list(job_ids)))
+        query = select(*_columns(logs)).where(attempts.c.job_id == func.any(list(job_ids)))
         for row in tx.execute(query.order_by(attempts.c.job_id, attempts.c.number)):
             found[row.job_id].append(_attempt(row))
     return found
 
 
 def still_open(tx: Connection) -> list[Attempt]:
-    """Return every attempt whose instance is not yet known to be gone."""
-    query = select(attempts).where(attempts.c.state != AttemptState.CLOSED)
+    """Return every attempt whose instance is not yet known to be gone, without logs."""
+    query = select(*_columns(logs=False)).where(attempts.c.state != AttemptState.CLOSED)
     return [_attempt(row) for row in tx.execute(query.order_by(attempts.c.created_at))]
 
 
@@ -255,7 +265,7 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
     )
     wanted = set(refs)
     rows = [row for row in tx.execute(query) if AttemptRef(row.job_id, row.number) in wanted]
-    return [(_attempt(row), JobSpec.model_validate({**row.spec, "key": row.key})) for row in rows]
+    return [(_attempt(row), read_spec(row.spec, row.key)) for row in rows]
 
 
 def _decide(
@@ -263,7 +273,7 @@ def _decide(
 ) -> None:
     """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
     job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
-    spec = JobSpec.model_validate({**job.spec, "key": job.key})
+    spec = read_spec(job.spec, job.key)
     ends = tx.scalars(
         select(attempts.c.reason).where(
             attempts.c.job_id == ref.job_id,
@@ -301,10 +311,19 @@ def _decide(
 
 
 def _locked(tx: Connection, ref: AttemptRef) -> Attempt | None:
-    """Lock the job's row, then the attempt's: everyone takes them in this order."""
-    tx.execute(select(jobs.c.id).where(jobs.c.id == ref.job_id).with_for_update())
+    """Lock the job's row, then the attempt's: everyone takes them in this order.
+
+    The job's lock is the weaker one of an update that leaves keys alone: writing an event refers to
+    the job, and must never wait for it while holding the attempt.
+    """
+    tx.execute(select(jobs.c.id).where(jobs.c.id == ref.job_id).with_for_update(key_share=True))
     row = tx.execute(_select_one(ref).with_for_update()).one_or_none()
     return _attempt(row) if row else None
+
+
+def _columns(logs: bool) -> list[Any]:
+    """An attempt's columns; its log is by far the largest and seldom wanted."""
+    return [column for column in attempts.c if logs or column.name != "log_tail"]
 
 
 def _select_one(ref: AttemptRef) -> Any:
@@ -312,4 +331,6 @@ def _select_one(ref: AttemptRef) -> Any:
 
 
 def _attempt(row: Row[Any]) -> Attempt:
-    return Attempt.model_validate({name: getattr(row, name) for name in Attempt.model_fields})
+    return Attempt.model_validate(
+        {name: getattr(row, name) for name in Attempt.model_fields if hasattr(row, name)}
+    )

@@ -36,8 +36,16 @@ _SERVER_LIMITS = (
     "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
 )
 
+# A network that swallows packets must not hold a thread for the kernel's quarter of an hour.
+_NETWORK_LIMITS = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 _DRIVER = "postgresql+psycopg2"
 _NOT_OF_THIS_RELEASE = ("42P01", "42703")  # undefined table, undefined column
+_NOT_NOW = ("25006", "42501")  # a read-only server after a failover; a right that is missing
 
 
 class Database:
@@ -54,14 +62,14 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
+            # An environment is among the parameters; errors are logged.
+            hide_parameters=True,
             pool_timeout=10,
             connect_args={
                 "connect_timeout": 5,
                 "options": _SERVER_LIMITS,
                 "application_name": application,
-                "keepalives_idle": 15,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
+                **_NETWORK_LIMITS,
             },
         )
 
@@ -132,7 +140,7 @@ class Wakeups:
         """
         try:
             self._connection = psycopg2.connect(
-                url, connect_timeout=5, application_name="atemporal wakeups"
+                url, connect_timeout=5, application_name="atemporal wakeups", **_NETWORK_LIMITS
             )
             self._connection.autocommit = True
             with self._connection.cursor() as cursor:
@@ -180,6 +188,7 @@ def _translated() -> Iterator[None]:
     except IntegrityError as error:
         raise Conflict(f"the database refuses: {_first_line(error.orig)}") from error
     except (OperationalError, InterfaceError, PoolTimeoutError, ResourceClosedError) as error:
+        # A deadlock's victim comes here as well, and may try again like everybody else.
         cause = getattr(error, "orig", None) or error
         raise Unavailable(f"Postgres does not answer: {_first_line(cause)}") from error
     except DBAPIError as error:
@@ -188,6 +197,9 @@ def _translated() -> Iterator[None]:
         if getattr(error.orig, "pgcode", None) in _NOT_OF_THIS_RELEASE:
             what = _first_line(error.orig)
             raise Unavailable(f"{what}: run `atemporal db upgrade` on this database") from error
+        code = getattr(error.orig, "pgcode", None) or ""
+        if code in _NOT_NOW or code.startswith("57"):
+            raise Unavailable(f"Postgres will not: {_first_line(error.orig)}") from error
         raise
 
 

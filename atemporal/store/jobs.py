@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Row, String, cast, func, selec
 from sqlalchemy.dialects.postgresql import JSONB
 
 from atemporal.errors import Conflict, NotFound
-from atemporal.model import Attempt, AttemptRef, Job, JobSpec
+from atemporal.model import Attempt, AttemptRef, Job, JobSpec, read_spec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
 from atemporal.store.moves import finish_job, move_attempt, move_job, wake_scheduler
@@ -57,7 +57,7 @@ _CLAIM_DUE = text(
         SELECT id FROM jobs
         WHERE state = 'scheduled' AND due_at <= now()
         ORDER BY due_at LIMIT :limit
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ), moved AS (
         UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
         FROM due WHERE jobs.id = due.id
@@ -83,7 +83,7 @@ _OVERLOOKED = text(
         SELECT id FROM jobs
         WHERE state = 'queued' AND updated_at < now() - make_interval(secs => :stale_s)
         ORDER BY updated_at LIMIT :limit
-        FOR UPDATE SKIP LOCKED)
+        FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id, attempt
     """
 )
@@ -205,10 +205,10 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
         select(jobs.c.id, jobs.c.key, jobs.c.spec, jobs.c.state, jobs.c.attempt)
         .where(jobs.c.id == func.any(list(wanted)))
         .order_by(jobs.c.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     return {
-        wanted[row.id]: JobSpec.model_validate({**row.spec, "key": row.key})
+        wanted[row.id]: read_spec(row.spec, row.key)
         for row in rows
         if row.state == JobState.QUEUED and row.attempt == wanted[row.id].number
     }
@@ -223,7 +223,7 @@ def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[Atte
             jobs.c.due_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
         )
         .limit(500)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     )
     refs = [AttemptRef(row.id, row.attempt) for row in waiting]
     return [ref for ref in refs if finish_job(tx, ref, Reason.QUEUE_DEADLINE, actor=actor)]
@@ -236,10 +236,10 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
         NotFound: there is no such job.
     """
     query = select(jobs).where(jobs.c.id == job_id)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    row = tx.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
-    return _job(row, attempt_rows.of_jobs(tx, [job_id]).get(job_id, ()))
+    return _job(row, attempt_rows.of_jobs(tx, [job_id], logs=True).get(job_id, ()))
 
 
 def resolve(tx: Connection, text_id: str) -> UUID:
@@ -269,7 +269,7 @@ def listing(
     limit: int = 100,
     after: UUID | None = None,
 ) -> Page:
-    """Return jobs in the order of their submit, with their attempts, in three queries."""
+    """Return jobs in the order of their submit, with their attempts, without logs, in three queries."""
     wanted: list[ColumnElement[bool]] = []
     if states:
         wanted.append(jobs.c.state.in_(states))
@@ -350,7 +350,7 @@ def _stored(spec: JobSpec) -> dict[str, Any]:
 
 def _differences(stored: Mapping[str, Any], spec: JobSpec) -> dict[str, str]:
     """Compare field by field; the environment's values stay out of the text."""
-    asked = _stored(spec)
+    stored, asked = _stored(read_spec(stored, spec.key)), _stored(spec)
     differences: dict[str, str] = {}
     for name in sorted(asked.keys() | stored.keys()):
         old, new = stored.get(name), asked.get(name)
@@ -366,7 +366,7 @@ def _differences(stored: Mapping[str, Any], spec: JobSpec) -> dict[str, str]:
 
 def _job(row: Row[Any], tries: Sequence[Attempt]) -> Job:
     fields = {name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)}
-    fields["spec"] = JobSpec.model_validate({**row.spec, "key": row.key})
+    fields["spec"] = read_spec(row.spec, row.key)
     return Job(**fields, attempts=tuple(tries))
 
 

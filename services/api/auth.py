@@ -1,9 +1,10 @@
 """Who may call: API tokens with scopes, unless the API is open.
 
-Promise: listening on loopback, or told to by `api_open`, the API asks for no token. Everywhere else
-each call but the public ones (`GET /`, the probes, the machines' callbacks, which carry their own
-token) needs one that allows it. A web page of another host gets nothing out of an open API: a
-browser names the page that makes it call, and such calls are refused.
+Promise: listening on loopback, with its callbacks on loopback as well, or told to by `api_open`, the
+API asks for no token. Everywhere else each call but the public ones (`GET /`, the probes, the machines' callbacks, which carry their own
+token) needs one that allows it. An API that is open to this machine answers nobody else through a
+back door: a browser names the page that makes it call and the host it believes to speak to, a proxy
+says for whom it asks, and calls of foreign pages, for foreign hosts or through proxies are refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from atemporal.store.database import Database
 from services.api.answers import Forbidden
 
 ANYBODY = "api"
+_BY_PROXY = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
 
 bearer = HTTPBearer(
     auto_error=False,
@@ -48,7 +57,8 @@ class Gate:
         """Decide once, by the address the API listens on, whether tokens are needed."""
         self._database = database
         self._open = settings.api_open
-        self._local = is_loopback(settings.api_host)
+        # Where machines call from elsewhere, something forwards to us, and not machines alone.
+        self._local = is_loopback(settings.api_host) and is_loopback(_host(settings.callback_url))
 
     def needs(self, scope: str) -> Guard:
         """Return the dependency that lets a call with `scope` pass and says who it is, for the audit.
@@ -81,6 +91,13 @@ async def _open_to_all() -> str:
 
 
 async def _open_to_this_machine(request: Request) -> str:
+    if any(name in _BY_PROXY for name in request.headers):
+        raise Forbidden(
+            "this API is open to its own machine only and was asked through a proxy: let it listen "
+            "on another address (ATEMPORAL_API_HOST), where it wants API tokens"
+        )
+    if not is_loopback(_host(f"//{request.headers.get('host', '')}")):
+        raise Forbidden("this API is open to its own machine only: call it by 127.0.0.1")
     origin = request.headers.get("origin")
     if origin is not None and not is_loopback(_host(origin)):
         raise Forbidden(

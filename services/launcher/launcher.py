@@ -199,7 +199,12 @@ class Launcher:
                 self._settings.keys, launch.key_id, self._settings.deployment, ref.id
             )
             user_data = render(ref, spec, launch, token)
-        except (KeyError, Invalid) as error:
+        except KeyError:
+            # Keys are being replaced, and this process has not got the new one yet.
+            why = f"the callback key {launch.key_id!r} is not among this launcher's"
+            self._wait(ref, launch, Wait.KEY, why, REPEAT_S)
+            return None
+        except Invalid as error:
             self._refuse(ref, f"the user-data can not be made: {error}")
             return None
         if self.circuit.ready_in() > 0:

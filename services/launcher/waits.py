@@ -15,6 +15,8 @@ class Wait(StrEnum):
 
     AUTHORIZATION = "authorization"
     """EC2 refuses this process altogether: credentials, policy, account."""
+    KEY = "key"
+    """Its callback key has not reached this launcher yet."""
     QUOTA = "quota"
     """The account's limit is reached."""
     CAPACITY = "capacity"

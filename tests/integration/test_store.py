@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
-from atemporal.errors import Conflict, Invalid, NotFound
+from atemporal.errors import Conflict, Invalid, NotFound, Unavailable
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
 from atemporal.states import (
     ATTEMPT_MOVES,
@@ -332,6 +334,70 @@ class TestAttempt:
         assert taken is not None
         with pytest.raises(Conflict), database.begin() as tx:
             attempts.claim(tx, second, claim_id="c", instance_id=taken.instance_id, actor="m")
+
+    def test_writing_an_instance_down_and_claiming_it_at_once_never_deadlock(
+        self, database: Database
+    ) -> None:
+        """The launcher and the machine meet at every fast boot."""
+        failures: list[Exception] = []
+
+        def together(*works: Callable[[Connection], object]) -> None:
+            gate = threading.Barrier(len(works))
+
+            def do(work: Callable[[Connection], object]) -> None:
+                gate.wait()
+                try:
+                    with database.begin() as tx:
+                        work(tx)
+                except Exception as error:  # noqa: BLE001 - told below
+                    failures.append(error)
+
+            threads = [threading.Thread(target=do, args=(work,)) for work in works]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        for number in range(40):
+            with database.begin() as tx:
+                ref = queued(tx)
+                attempts.begin(tx, ref, LAUNCH, actor="a")
+            together(
+                partial(attempts.launched, ref=ref, instance_id=f"i-{number}", actor="l"),
+                partial(attempts.claim, ref=ref, claim_id="c", instance_id=None, actor="m"),
+            )
+        assert failures == []
+
+
+class TestStored:
+    def test_what_a_newer_release_wrote_is_read(self, database: Database) -> None:
+        with database.begin() as tx:
+            job_id = submitted(tx, key="k", machine={"instance_types": ["t3.small"]})
+            tx.execute(
+                text(
+                    """UPDATE jobs SET spec = spec || '{"from_the_future": 1}'
+                    || '{"machine": {"instance_types": ["t3.small"], "colour": "red"}}'"""
+                )
+            )
+            assert jobs.get(tx, job_id).spec.machine.instance_types == ("t3.small",)
+
+    def test_a_key_is_known_again_after_a_release_added_a_field(self, database: Database) -> None:
+        with database.begin() as tx:
+            job_id = submitted(tx, key="k")
+            tx.execute(text("UPDATE jobs SET spec = spec - 'backoff_s'"))
+            assert jobs.submit_one(tx, spec(key="k"), actor="t").job_id == job_id
+
+    def test_an_unexpected_error_does_not_show_an_environment(self, database: Database) -> None:
+        secret = uuid4().hex
+
+        def on_a_read_only_server() -> None:
+            with database.begin() as tx:
+                tx.execute(text("SET TRANSACTION READ ONLY"))
+                submitted(tx, env={"PASSWORD": secret})
+
+        with pytest.raises(Unavailable, match="read-only") as failure:
+            on_a_read_only_server()
+        assert secret not in "".join(traceback.format_exception(failure.value))
 
 
 class TestCancel:

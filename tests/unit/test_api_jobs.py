@@ -326,6 +326,16 @@ def test_told_to_be_open_it_is_open_everywhere(database_url: str) -> None:
 
 
 def test_a_page_of_another_host_gets_nothing_out_of_an_open_api(api: Api) -> None:
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:8080"},
+        {"X-Forwarded-For": "203.0.113.7"},
+        {"Forwarded": "for=203.0.113.7"},
+        {"Via": "1.1 proxy"},
+    ):
+        assert api.http.get("/jobs", headers=headers).status_code == 403, headers
+    assert api.http.get("/jobs", headers={"Host": "localhost:1234"}).status_code == 200
+
     def call(origin: str) -> httpx.Response:
         return api.http.post("/jobs", data={"image": "nginx"}, headers={"Origin": origin})
 
