@@ -84,7 +84,6 @@ class JobSpec(_Frozen):
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     run_at: AwareDatetime | None = None
     delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = None
-    lead_s: Annotated[int, Field(ge=0, le=3600)] | None = None
     timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
     infra_retries: Annotated[int, Field(ge=0, le=100)] = 3

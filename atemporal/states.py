@@ -23,7 +23,10 @@ class JobState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """Where one attempt, that is one instance, stands. `closed`: EC2 confirmed that it is gone."""
+    """Where one attempt, that is one instance, stands. `closed`: EC2 confirmed that it is gone.
+
+    `ready` is for machines that hold their container until its time; none does yet.
+    """
 
     LAUNCHING = "launching"
     WARMING = "warming"

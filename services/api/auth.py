@@ -1,10 +1,11 @@
 """Who may call: API tokens with scopes, unless the API is open.
 
 Promise: listening on loopback, with its callbacks on loopback as well, or told to by `api_open`, the
-API asks for no token. Everywhere else each call but the public ones (`GET /`, the probes, the machines' callbacks, which carry their own
-token) needs one that allows it. An API that is open to this machine answers nobody else through a
-back door: a browser names the page that makes it call and the host it believes to speak to, a proxy
-says for whom it asks, and calls of foreign pages, for foreign hosts or through proxies are refused.
+API asks for no token. Everywhere else each call but the public ones (`GET /`, the probes, the
+machines' callbacks, which carry their own token) needs one that allows it. An API that is open to
+this machine answers nobody else through a back door: a browser names the page that makes it call and
+the host it believes to speak to, a proxy says for whom it asks, and calls of foreign pages, for
+foreign hosts or through proxies are refused.
 """
 
 from __future__ import annotations

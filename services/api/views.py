@@ -69,7 +69,6 @@ class JobSummary(BaseModel):
     ports: tuple[str, ...]
     machine: Machine
     priority: int
-    lead_s: int | None
     timeout_s: int
     max_attempts: int
     infra_retries: int
