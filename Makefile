@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit lint fmt ci clean
+.PHONY: help demo up test test-unit chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -25,6 +25,11 @@ test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go
 
 test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python: seconds
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise: SEED= JOBS= SECONDS=
+	@$(BIN)/python -m tests.provision postgres rabbitmq
+	@$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(SECONDS),--seconds $(SECONDS))
 
 lint: $(VENV)/dev.stamp ## Check style, types and shell scripts
 	@$(BIN)/python -m tests.provision git shellcheck

@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -19,6 +22,7 @@ from tests.servers.ports import free_port
 from tests.servers.postgres import open_postgres
 from tests.servers.rabbitmq import open_rabbitmq
 
+T = TypeVar("T")
 KEY = "k1:0123456789abcdef0123456789abcdef"
 REPLICAS = {"scheduler": 2, "launcher": 2, "reaper": 2, "api": 1}
 # Short enough for a storm of minutes, in the proportions of the defaults.
@@ -46,8 +50,10 @@ class Fleet:
         """Start the servers, the twin and every replica."""
         self.directory = directory
         self.dice = dice
-        self.postgres = open_postgres()
-        self.rabbitmq = open_rabbitmq()
+        # The servers end with the thread that started them, so one that lives long has to do it.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="keeper")
+        self.postgres = self.keep(open_postgres)
+        self.rabbitmq = self.keep(open_rabbitmq)
         self.database_url = self.postgres.create_database()
         self.broker_url = self.rabbitmq.create_vhost()
         migrations.upgrade(self.database_url)
@@ -73,6 +79,10 @@ class Fleet:
         self.start("twin")
         for name in self.replicas:
             self.start(name)
+
+    def keep(self, do: Callable[[], T]) -> T:
+        """Do something about the servers, in the thread that keeps them."""
+        return self._keeper.submit(do).result()
 
     @property
     def replicas(self) -> list[str]:
@@ -152,8 +162,9 @@ class Fleet:
         if sweeper.returncode:
             print(sweeper.stderr.decode(), file=sys.stderr)
         self.database.dispose()
-        self.rabbitmq.close()
-        self.postgres.close()
+        self.keep(self.rabbitmq.close)
+        self.keep(self.postgres.close)
+        self._keeper.shutdown()
 
 
 _POWER_OFF = """

@@ -90,20 +90,20 @@ class Mischief:
 
     def _server_trouble(self) -> None:
         what = self._dice.choice(["broker restart", "broker kill", "broker freeze", "pg restart"])
-        rabbitmq = self._fleet.rabbitmq
+        rabbitmq, keep = self._fleet.rabbitmq, self._fleet.keep
         match what:
             case "broker restart":
-                rabbitmq.restart()
+                keep(rabbitmq.restart)
             case "broker kill":
-                rabbitmq.kill()
-                rabbitmq.start()
+                keep(rabbitmq.kill)
+                keep(rabbitmq.start)
             case "broker freeze":
                 rabbitmq.pause()
                 self._stop.wait(self._dice.uniform(1, 5))
                 rabbitmq.resume()
             case "pg restart":
-                self._fleet.postgres.kill()
-                self._fleet.postgres.start()
+                keep(self._fleet.postgres.kill)
+                keep(self._fleet.postgres.start)
         self.note(what)
 
     def _drop_connections(self) -> None:
