@@ -8,6 +8,7 @@ does with them does not, so a replay is a storm of the same kind, not the same o
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=0, help="0: three in two seconds")
     parser.add_argument("--seconds", type=float, default=120)
     given = parser.parse_args()
+    os.environ.update(AWS_ACCESS_KEY_ID="storm", AWS_SECRET_ACCESS_KEY="storm")
     count = given.jobs or round(given.seconds * 1.5)
     directory = Path(tempfile.mkdtemp(prefix="atemporal-storm-"))
     replay = f"make chaos SEED={given.seed} JOBS={count} SECONDS={given.seconds:.0f}"
@@ -111,7 +113,7 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
         )
         verdict.check(became_calm, f"not everything ended within {CALM_S:.0f} s of calm")
         audit = subprocess.run(
-            [sys.executable, "-m", "atemporal.cli", "audit", "-o", "json"],
+            [sys.executable, "-c", "from atemporal.cli import main; main()", "audit", "-o", "json"],
             env=fleet.env,
             capture_output=True,
             check=False,
