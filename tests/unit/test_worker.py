@@ -43,7 +43,7 @@ case $1 in
   start)
     [[ -e start.fails ]] || { echo running >status; echo 2026-01-02T03:04:05.123456789Z >started; } ;;
   wait) [[ -e lasts ]] && exec /bin/sleep 60; echo exited >status; echo 7 ;;
-  stop) echo exited >status; echo 137 >code ;;
+  stop) [[ -e stop.fails ]] || { echo exited >status; echo 137 >code; } ;;
   inspect)
     left=$(<unanswered); ((left == 0)) || { echo $((left - 1)) >unanswered; exit 1; }
     printf '%s %s %s "%s" "%s"\n' "$(<status)" "$(<code)" "$(<oom)" "$(<started)" "$(<started)" ;;
@@ -478,6 +478,16 @@ def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine
     assert machine.record.exit_code == 137
     assert machine.record.log_tail == b"\nand this\n"
     assert machine.record.service_result == "success"
+
+
+def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) -> None:
+    for command in ("pull", "create", "claim"):
+        assert machine.worker(command) == 0
+    # Of a container that runs, docker says 0.
+    machine.say(status="running", started="2026-01-02T03:04:05Z", code=0, stop_fails="EOF")
+    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.record.phase == "run"
+    assert machine.record.exit_code is None
 
 
 @pytest.mark.parametrize("mark", ["timed_out", "interrupted"])
