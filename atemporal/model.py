@@ -199,7 +199,9 @@ class ExitRecord(BaseModel):
     """What a machine says about the end of its container.
 
     `phase` is where it ended: while pulling the image, creating the container, starting it, or in
-    the run itself. `exit_code` is the container's and is absent when none ever started.
+    the run itself. `exit_code` is the container's and is absent when none ever started. `stopped`:
+    the machine was ended from outside while the container ran, and took it along. `definite`: the
+    registry said that there is no such image, or not for us; asking again would not help.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -209,6 +211,8 @@ class ExitRecord(BaseModel):
     oom_killed: bool = False
     timed_out: bool = False
     interrupted: bool = False
+    stopped: bool = False
+    definite: bool = False
     service_result: Annotated[str, Field(max_length=64)] | None = None
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
@@ -229,7 +233,10 @@ class ExitRecord(BaseModel):
             return Reason.SPOT_INTERRUPTED
         if self.timed_out:
             return Reason.TIMED_OUT
-        if self.oom_killed:
+        if self.stopped:
+            return Reason.INSTANCE_LOST
+        # Docker's mark can be that of a child, which the program outlived.
+        if self.oom_killed and self.exit_code != 0:
             return Reason.OUT_OF_MEMORY
         if self.exit_code is None:
             return Reason.UNREPORTED

@@ -22,13 +22,17 @@ Order on the machine:
 
 When something fails:
 - Orders missing or damaged, worker missing: systemd powers off at once.
-- Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist),
-  then reports `pull`; the engine's message stands in for the log.
+- Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist,
+  which is reported as `definite`), then reports `pull`; the engine's message stands in for the log.
 - Claim refused: the container is never started, and there is nothing to report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
   lost with the crash, the new boot's claim id is another one and is refused.
 - Stopped from outside (EC2 terminates, someone types `poweroff`): the container is stopped and its
-  end reported as far as time allows.
+  end reported as far as time allows, as `stopped`: the program is not to blame.
+- Docker does not answer during the run: it has a minute, then the run is given up and reported.
+- The callback redirects: as good as refused, since the token does not follow; the console says so.
+- The console takes nothing: it has five seconds for a word and a minute for the report. The deadline
+  does not write there.
 - Nothing answers at all: the deadline.
 
 On the console the report is a line `atemporal-exit ATTEMPT {record}` and, for the last 32 KiB of the

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +19,7 @@ import yaml
 
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.states import Reason
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 from tests.e2e.systemd.engine import Engine, open_engine, open_registry
@@ -36,6 +38,11 @@ PRINT_AND_FAIL = (
     "sh",
     "-x",
     "$A\n",
+)
+RUN_UNTIL_STOPPED = (
+    "/bin/sh",
+    "-c",
+    "trap 'exit 3' TERM; echo here; while :; do busybox sleep 1; done",
 )
 
 
@@ -57,11 +64,13 @@ class Case:
     machine: Machine
     ref: AttemptRef = field(default_factory=lambda: AttemptRef(uuid4(), 1))
 
-    def user_data(self, *, deadline_s: int = 300) -> bytes:
+    def user_data(
+        self, *, command: tuple[str, ...] = PRINT_AND_FAIL, deadline_s: int = 300
+    ) -> bytes:
         """The attempt's user-data as the launcher renders it."""
         spec = JobSpec(
             image=self.site.job_image,
-            command=PRINT_AND_FAIL,
+            command=command,
             env={"AWKWARD": AWKWARD, "EMPTY": ""},
             timeout_s=60,
             ports=(),
@@ -155,6 +164,24 @@ def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> No
     assert json.loads(exit_line) == {k: v for k, v in body.items() if k != "log_tail"}
     assert b"".join(map(base64.b64decode, log_lines)) == record.log_tail
     assert AWKWARD.split("\n")[0] not in "\n".join(machine.console)
+
+
+def test_a_machine_shut_down_from_outside_says_that_the_program_is_not_to_blame(
+    case: Case,
+) -> None:
+    case.machine.apply(case.user_data(command=RUN_UNTIL_STOPPED))
+    deadline = time.monotonic() + 30
+    while not (case.container or "").startswith("running"):
+        assert time.monotonic() < deadline, case.machine.console
+        time.sleep(0.1)
+    # What a press of the power button does: EC2 presses it when it ends an instance.
+    case.machine.shut_down()
+    case.machine.wait_off()
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert record.stopped
+    assert record.reason is Reason.INSTANCE_LOST
+    assert (record.phase, record.exit_code) == ("run", 3)
+    assert record.log_tail == b"here\n"
 
 
 def test_a_second_boot_powers_off_without_running_again(case: Case) -> None:

@@ -43,8 +43,9 @@ case $1 in
   start)
     [[ -e start.fails ]] || { echo running >status; echo 2026-01-02T03:04:05.123456789Z >started; } ;;
   wait) [[ -e lasts ]] && exec /bin/sleep 60; echo exited >status; echo 7 ;;
-  stop) echo exited >status; echo 137 >code ;;
+  stop) [[ -e stop.fails ]] || { echo exited >status; echo 137 >code; } ;;
   inspect)
+    left=$(<unanswered); ((left == 0)) || { echo $((left - 1)) >unanswered; exit 1; }
     printf '%s %s %s "%s" "%s"\n' "$(<status)" "$(<code)" "$(<oom)" "$(<started)" "$(<started)" ;;
   logs) cat output; echo "and this" >&2 ;;
 esac
@@ -79,6 +80,7 @@ class Machine:
             "ATEMPORAL_ROOT": str(root),
             "ATEMPORAL_METADATA_URL": api.url,
         }
+        self.say(unanswered=0)
         self.say(status="created", code=7, oom="false", started="0001-01-01T00:00:00Z", output="")
         self.order(JobSpec(image="nginx:1.9"))
 
@@ -130,7 +132,7 @@ class Machine:
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=60,
+            timeout=30,
             check=False,
         ).returncode
 
@@ -146,6 +148,12 @@ class Machine:
         words = (self.docker / f"{command}.argv").read_bytes().split(b"\0")
         assert words.pop() == b"\n"
         return [word.decode() for word in words]
+
+    @property
+    def slept(self) -> list[float]:
+        """How long each wait was meant to be, in seconds."""
+        path = self.bin / "slept"
+        return [float(line) for line in path.read_text().split()] if path.exists() else []
 
     @property
     def console(self) -> list[str]:
@@ -190,6 +198,8 @@ def test_a_job_is_pulled_created_claimed_run_and_reported(
         "oom_killed": False,
         "timed_out": False,
         "interrupted": False,
+        "stopped": False,
+        "definite": False,
         "service_result": "exit-code",
         "started_at": "2026-01-02T03:04:05.123456789Z",
         "finished_at": "2026-01-02T03:04:05.123456789Z",
@@ -233,6 +243,20 @@ def test_a_refused_claim_never_runs_and_reports_nothing(
     assert machine.steps == ["pull", "create"]
     assert api.methods == ["PATCH"]
     assert machine.console == [f"atemporal: {REF.id} was not granted"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_callback_that_moved_is_refused_and_named(
+    machine: Machine, api: CallbackApi, status: int
+) -> None:
+    # The last answer is for ever: who asks again would be granted.
+    api.answers["PATCH"] = [status, 204]
+    machine.boot()
+    assert machine.steps == ["pull", "create"]
+    assert api.methods == ["PATCH"]
+    moved, refused = machine.console
+    assert f"{api.url}/jobs/{REF.job_id}/callback answers {status}" in moved
+    assert refused == f"atemporal: {REF.id} was not granted"
 
 
 def test_a_machine_stopped_while_it_asks_reports_nothing(
@@ -295,6 +319,20 @@ def test_a_run_longer_than_the_timeout_is_stopped_and_says_so(machine: Machine) 
     assert machine.record.exit_code == 137
 
 
+def test_a_clock_that_steps_shortens_no_limit(machine: Machine, api: CallbackApi) -> None:
+    # Each command of the worker takes a day by the time of day.
+    step = machine.root / "step"
+    step.write_text("set -o functrace; trap 'SECONDS=$((SECONDS + 86400))' DEBUG\n")
+    machine.environment["BASH_ENV"] = str(step)
+    api.answers["PATCH"] = [503, 204]
+    api.answers["DELETE"] = [503, 204]
+    machine.boot()
+    assert api.methods == ["PATCH", "PATCH", "DELETE", "DELETE"]
+    assert machine.steps == ["pull", "create", "start", "wait"]
+    assert machine.record.exit_code == 7
+    assert not machine.record.timed_out
+
+
 def test_a_spot_instance_that_is_taken_back_stops_its_container_and_says_so(
     machine: Machine, api: CallbackApi
 ) -> None:
@@ -303,6 +341,7 @@ def test_a_spot_instance_that_is_taken_back_stops_its_container_and_says_so(
     machine.boot()
     assert machine.argv("stop") == ["stop", "-t", "75", NAME]
     assert machine.record.interrupted
+    assert not machine.record.stopped
     assert machine.record.reason is Reason.SPOT_INTERRUPTED
 
 
@@ -329,14 +368,33 @@ def test_a_container_killed_for_memory_is_reported_so(machine: Machine) -> None:
     assert not machine.record.timed_out
 
 
-def test_an_absent_image_is_not_asked_for_again(machine: Machine, api: CallbackApi) -> None:
-    machine.say(pull_fails="manifest for nginx:nope not found: manifest unknown")
+def test_a_killed_child_of_a_program_that_succeeds_is_no_failure(machine: Machine) -> None:
+    machine.say(oom="true", code=0)
+    machine.boot()
+    assert machine.record.oom_killed
+    assert machine.record.reason is Reason.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "manifest for nginx:nope not found: manifest unknown",
+        "docker.io/library/nope:latest: not found",
+        "pull access denied for nope, repository does not exist or may require 'docker login'",
+    ],
+)
+def test_an_absent_image_is_not_asked_for_again_and_said_to_be_absent(
+    machine: Machine, api: CallbackApi, message: str
+) -> None:
+    machine.say(pull_fails=message)
     machine.boot()
     assert machine.steps == ["pull"]
     assert api.methods == ["DELETE"]
     assert machine.record.phase == "pull"
+    assert machine.record.definite
+    assert machine.record.reason is Reason.PULL_FAILED
     assert machine.record.exit_code is None
-    assert b"manifest unknown" in machine.record.log_tail
+    assert machine.record.log_tail.decode() == f"{message}\n"
 
 
 def test_a_registry_that_is_away_is_asked_again_then_reported(
@@ -349,6 +407,7 @@ def test_a_registry_that_is_away_is_asked_again_then_reported(
     assert sum(map(int, slept)) == 120
     assert api.methods == ["DELETE"]
     assert machine.record.phase == "pull"
+    assert not machine.record.definite
 
 
 def test_a_container_that_can_not_be_created_is_reported(
@@ -388,15 +447,58 @@ def test_a_daemon_that_is_gone_leaves_the_exit_code_open(machine: Machine) -> No
     assert machine.record.exit_code is None
 
 
-def test_a_container_that_still_runs_at_the_report_is_stopped_first(machine: Machine) -> None:
+def test_a_daemon_that_does_not_answer_for_a_while_ends_no_job(machine: Machine) -> None:
+    machine.say(unanswered=12)
+    machine.boot()
+    assert machine.steps == ["pull", "create", "start", "wait"]
+    assert machine.slept == [5] * 12
+    assert machine.record.exit_code == 7
+
+
+def test_a_daemon_that_does_not_answer_for_a_minute_is_given_up(machine: Machine) -> None:
+    for command in ("pull", "create", "claim"):
+        assert machine.worker(command) == 0
+    machine.say(unanswered=13)
+    assert machine.worker("run") == 1
+    assert sum(machine.slept) == 60
+    # It is back for the report: the program is not to blame.
+    assert machine.worker("report", SERVICE_RESULT="exit-code") == 0
+    assert machine.record.reason is Reason.INSTANCE_LOST
+
+
+def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine) -> None:
     for command in ("pull", "create", "claim"):
         assert machine.worker(command) == 0
     # The unit is stopped from outside, with the container running.
     machine.say(status="running", started="2026-01-02T03:04:05Z")
     assert machine.worker("report", SERVICE_RESULT="success") == 0
     assert machine.steps[-1] == "stop"
+    assert machine.record.stopped
+    assert machine.record.reason is Reason.INSTANCE_LOST
     assert machine.record.exit_code == 137
+    assert machine.record.log_tail == b"\nand this\n"
     assert machine.record.service_result == "success"
+
+
+def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) -> None:
+    for command in ("pull", "create", "claim"):
+        assert machine.worker(command) == 0
+    # Of a container that runs, docker says 0.
+    machine.say(status="running", started="2026-01-02T03:04:05Z", code=0, stop_fails="EOF")
+    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.record.phase == "run"
+    assert machine.record.exit_code is None
+
+
+@pytest.mark.parametrize("mark", ["timed_out", "interrupted"])
+def test_a_program_already_being_stopped_keeps_the_reason_why(machine: Machine, mark: str) -> None:
+    for command in ("pull", "create", "claim"):
+        assert machine.worker(command) == 0
+    machine.say(status="running", started="2026-01-02T03:04:05Z")
+    (machine.root / "run/atemporal" / mark).touch()
+    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.steps[-1] == "stop"
+    assert not machine.record.stopped
 
 
 def test_a_second_boot_never_runs_again(machine: Machine, api: CallbackApi) -> None:
@@ -454,8 +556,18 @@ def test_damaged_orders_end_everything_at_once(
 def test_the_deadline_is_waited_for_in_one_sleep(machine: Machine) -> None:
     machine.order(JobSpec(image="nginx"), deadline_s=12_345)
     assert machine.worker("deadline") == 0
-    assert (machine.bin / "slept").read_text() == "12345\n"
-    assert machine.console == [f"atemporal: {REF.id} has reached its deadline"]
+    assert machine.slept == [12_345]
+
+
+@pytest.mark.parametrize("orders", ["whole", "damaged"])
+def test_the_deadline_does_not_wait_for_a_console_that_takes_nothing(
+    machine: Machine, orders: str
+) -> None:
+    # Opening it for writing waits for a reader, who never comes.
+    os.mkfifo(machine.root / "dev/console")
+    if orders == "damaged":
+        machine.orders.write_bytes(b"")
+    assert machine.worker("deadline") == (0 if orders == "whole" else 1)
 
 
 def test_the_token_is_in_nobodys_arguments(machine: Machine) -> None:

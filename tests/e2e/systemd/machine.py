@@ -52,6 +52,10 @@ class Machine:
         """Power on a machine that was off, and let it be."""
         self.engine.run("start", self.name)
 
+    def shut_down(self) -> None:
+        """Begin an orderly shutdown, as the power button does."""
+        self._systemctl("poweroff", "--no-block")
+
     def apply(self, user_data: bytes) -> None:
         """Do what the cloud-config says; returns when the last unit has started, or failed to.
 
