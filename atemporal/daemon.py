@@ -1,9 +1,10 @@
 """The life of a daemon: loops in threads, signals, health and metrics.
 
-Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds; a
-second signal exits at once. A loop whose database or broker is away, at start or later, keeps trying
-and works again by itself; one that fails for any other reason drops its connections, says so in the
-log and in a metric, and goes on: its work is in Postgres and nothing is lost by it.
+Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds, and
+then the process ends, whatever its threads wait for; a second signal exits at once. A loop whose
+database or broker is away, at start or later, keeps trying and works again by itself; with `Kept` it
+says that its messages are still in hand. After any other failure it drops its connections. Each is
+told in the log and in a metric; the work is in Postgres and nothing is lost by it.
 Mechanism: a loop's `turn` waits no longer than about a second before it returns, so a stop is seen
 soon; between turns a loop sleeps on the stop event. The main thread only waits for signals.
 """
@@ -11,6 +12,7 @@ soon; between turns a loop sleeps on the stop event. The main thread only waits 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -23,6 +25,7 @@ from typing import Protocol
 from atemporal import __version__, telemetry
 from atemporal.errors import AtemporalError, Unavailable
 from atemporal.health import HealthServer
+from atemporal.inbox import Kept
 from atemporal.settings import Settings, load
 from atemporal.store.database import Database
 from atemporal.telemetry import LAST_TURN, LOOP_ERRORS, TURNS, logger
@@ -85,7 +88,8 @@ class Runner:
             else:
                 self._log.exception("turn failed")
             self.healthy = False
-            self.loop.reset()
+            if not isinstance(error, Kept):
+                self.loop.reset()
             pause = None
         else:
             self.healthy = True
@@ -118,7 +122,10 @@ class Daemon:
         self._log = logger(name)
 
     def run(self) -> int:
-        """Run until a signal; return the process's exit status: 0, or 1 if a turn had to be cut."""
+        """Run until a signal; return the process's exit status, 0.
+
+        If a turn had to be cut this does not return: the process exits with status 1.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         with HealthServer(self.runners, *self._health_address) as health:
@@ -128,7 +135,11 @@ class Daemon:
             cut = self.join()
         if cut:
             self._log.error("stopped before the work in hand ended", loops=cut)
-            return 1
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # An orderly exit would wait for the threads of a pool, and with them for EC2.
+            os._exit(1)
         if self._on_exit:
             self._on_exit()
         self._log.info("stopped")
