@@ -14,10 +14,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 from typing import Protocol
@@ -126,12 +129,16 @@ class Daemon:
 
         If a turn had to be cut this does not return: the process exits with status 1.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        with HealthServer(self.runners, *self._health_address) as health:
+        with (
+            self._signals() as signals,
+            HealthServer(self.runners, *self._health_address) as health,
+        ):
             self._log.info("started", health=health.url)
             self.start()
-            self.stop.wait()
+            # Not by `Event.wait`: a signal that comes just before the lock is waited for would not
+            # end the wait, and one that comes inside `wait` would find the event's own lock taken.
+            while not self.stop.is_set():
+                select.select([signals], [], [], 1.0)
             cut = self.join()
         if cut:
             self._log.error("stopped before the work in hand ended", loops=cut)
@@ -156,6 +163,20 @@ class Daemon:
         return [
             runner.loop.name for runner in self.runners if not runner.join(deadline - monotonic())
         ]
+
+    @contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Heed signals; yield a socket that can be read once one has come."""
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            writer.setblocking(False)
+            signal.set_wakeup_fd(writer.fileno())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            try:
+                yield reader
+            finally:
+                signal.set_wakeup_fd(-1)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.stop.is_set():

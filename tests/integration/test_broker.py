@@ -87,7 +87,8 @@ def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: s
         victim = Link(broker_url, name="victim")
         deliveries += len(victim.receive(LAUNCH, limit=1, timeout_s=0.5))
         victim.close()
-        if publisher.receive(DEAD, limit=1, timeout_s=0.05):
+        if dead := publisher.receive(DEAD, limit=1, timeout_s=0.05):
+            publisher.ack(dead)
             break
     else:
         raise AssertionError(f"still not dead after {deliveries} deliveries")
