@@ -9,10 +9,12 @@ import sys
 import time
 from threading import Event
 
+import httpx
 import pytest
 
 from atemporal.daemon import Runner
 from atemporal.errors import Refused, Unavailable
+from atemporal.health import HealthServer
 from atemporal.inbox import Kept
 
 HELD_UP = """
@@ -98,3 +100,12 @@ def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(200, 200), (301, 503)])
+def test_a_turn_may_be_as_long_as_a_silent_ec2_makes_it(age_s: float, status: int) -> None:
+    loop = OneTurn(RuntimeError())
+    runner = Runner(loop, loop.stop)
+    runner.last_turn_at -= age_s
+    with HealthServer([runner], "127.0.0.1", 0) as health:
+        assert httpx.get(f"{health.url}/healthz").status_code == status
