@@ -7,6 +7,8 @@ reason and is never dropped.
 Mechanism: confirms are pipelined (a whole batch is sent before the first is awaited) and matched by
 delivery tag; after any failure the connection is dropped, because a late confirm of an old message
 would otherwise pass for the confirm of the next one. A `Link` belongs to one thread.
+A new connection takes its first message alone, and more only when that one did not fail often
+before: so a message that kills its readers, or that can not even be read, takes no others along.
 Failure: what surely was not done leaves as `Unavailable`, what may have been done as `Unknown`; the
 next use connects again. Connecting is tried once a call, so that a stopping daemon is never held.
 
@@ -16,6 +18,7 @@ With a `memory://` URL all of this works inside one process, without confirms an
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,11 +40,13 @@ DEAD = "atemporal.dead"
 REASON_HEADER = "x-atemporal-reason"
 
 _DELIVERY_LIMIT = 20
+_SUSPECT_AFTER = 3
 _CONNECT_S = 5
 _HEARTBEAT_S = 30
 # A frozen broker keeps its sockets open; without these a declare would wait for it for ever.
 _SOCKET_S = 15
-_FAILURES = (AMQPError, KombuError, OSError)
+# The last two: a message whose properties are no text can not be read off the connection.
+_FAILURES = (AMQPError, KombuError, OSError, ValueError, struct.error)
 
 _exchange = Exchange(EXCHANGE, type="topic", durable=True)
 
@@ -114,7 +119,13 @@ class Link:
         self._confirms: _Confirms | None = None
         self._producer: Producer | None = None
         self._consumed: tuple[str, Consumer] | None = None
+        self._alone = False
         self._received: deque[Message] = deque()
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a connection, as far as is known; every failure of its own closes it."""
+        return self._connection is not None
 
     def connect(self) -> None:
         """Connect now, if not connected; otherwise the first use does.
@@ -148,27 +159,31 @@ class Link:
     ) -> list[Delivery]:
         """Wait up to `timeout_s` for a message, then up to `linger_s` for more, `limit` at most.
 
-        The batch is ours until `ack`; what is never acknowledged comes again to somebody.
+        The batch is ours until `ack`; what is never acknowledged comes again to somebody. A message
+        that has failed often is a batch of its own.
 
         Raises:
             Unavailable: the broker is away; the batches received and not acknowledged come again.
         """
+        if self._consumed is not None and self._consumed[0] != queue:
+            raise ValueError(f"this link consumes {self._consumed[0]}, not {queue}")
         with self._guarded() as connection:
             self._consume(queue, limit)
-            until = monotonic() + (linger_s if self._received else timeout_s)
+            until, lingering = monotonic() + timeout_s, False
             while len(self._received) < limit:
-                had = len(self._received)
+                if self._received and not lingering:
+                    if _suspect(self._received[0]):
+                        break
+                    self._widen(limit)
+                    until, lingering = monotonic() + linger_s, True
                 try:
                     connection.drain_events(timeout=max(until - monotonic(), 0.001))
                 except TimeoutError:
                     break
-                if had == 0 and self._received:
-                    until = monotonic() + linger_s
-                elif monotonic() >= until:
+                if lingering and monotonic() >= until:
                     break
             connection.heartbeat_check()
-            count = min(limit, len(self._received))
-            return [_delivery(self._received.popleft()) for _ in range(count)]
+            return self._batch(limit)
 
     def ack(self, batch: Sequence[Delivery]) -> None:
         """Give up a whole batch: its work is committed.
@@ -216,6 +231,10 @@ class Link:
         """
         if self._connection is not None:
             with self._guarded() as connection:
+                # Nobody else reads a publisher's socket, and the broker's heartbeats wait there.
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        connection.drain_events(timeout=0.001)
                 connection.heartbeat_check()
 
     def close(self) -> None:
@@ -283,8 +302,6 @@ class Link:
 
     def _consume(self, queue: str, limit: int) -> None:
         if self._consumed is not None:
-            if self._consumed[0] != queue:
-                raise ValueError(f"this link consumes {self._consumed[0]}, not {queue}")
             return
         # A channel of its own: publishing must not share the fate of a consumer's channel error.
         channel = self._connected().channel()
@@ -294,9 +311,32 @@ class Link:
             on_message=self._received.append,
             auto_declare=False,
         )
-        consumer.qos(prefetch_count=2 * limit)
+        # One process's memory has no count of deliveries, and nobody to protect.
+        self._alone = self._confirms is not None
+        consumer.qos(prefetch_count=1 if self._alone else 2 * limit)
         consumer.consume()
         self._consumed = (queue, consumer)
+
+    def _widen(self, limit: int) -> None:
+        """Take more than one message at a time from now on."""
+        if self._alone and self._consumed is not None:
+            self._alone = False
+            # A quorum queue gives each consumer the limit that was set when it came.
+            _, consumer = self._consumed
+            consumer.cancel()
+            consumer.qos(prefetch_count=2 * limit)
+            consumer.consume()
+
+    def _batch(self, limit: int) -> list[Delivery]:
+        batch: list[Delivery] = []
+        while self._received and len(batch) < limit:
+            suspect = _suspect(self._received[0])
+            if suspect and batch:
+                break
+            batch.append(_delivery(self._received.popleft()))
+            if suspect:
+                break
+        return batch
 
     def _publish(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
         assert self._producer is not None
@@ -379,6 +419,11 @@ def declare(url: str) -> list[str]:
     finally:
         link.close()
     return list(dict.fromkeys(queue.name for queue in TOPOLOGY))
+
+
+def _suspect(message: Message) -> bool:
+    """Whether it came back so often that it may be what its readers fail of."""
+    return int((message.headers or {}).get("x-delivery-count") or 0) >= _SUSPECT_AFTER
 
 
 def _delivery(message: Message) -> Delivery:

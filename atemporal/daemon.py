@@ -1,9 +1,10 @@
 """The life of a daemon: loops in threads, signals, health and metrics.
 
-Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds; a
-second signal exits at once. A loop whose database or broker is away, at start or later, keeps trying
-and works again by itself; one that fails for any other reason drops its connections, says so in the
-log and in a metric, and goes on: its work is in Postgres and nothing is lost by it.
+Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds, and
+then the process ends, whatever its threads wait for; a second signal exits at once. A loop whose
+database or broker is away, at start or later, keeps trying and works again by itself; with `Kept` it
+says that its messages are still in hand. After any other failure it drops its connections. Each is
+told in the log and in a metric; the work is in Postgres and nothing is lost by it.
 Mechanism: a loop's `turn` waits no longer than about a second before it returns, so a stop is seen
 soon; between turns a loop sleeps on the stop event. The main thread only waits for signals.
 """
@@ -11,11 +12,15 @@ soon; between turns a loop sleeps on the stop event. The main thread only waits 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import select
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 from typing import Protocol
@@ -23,6 +28,7 @@ from typing import Protocol
 from atemporal import __version__, telemetry
 from atemporal.errors import AtemporalError, Unavailable
 from atemporal.health import HealthServer
+from atemporal.inbox import Kept
 from atemporal.settings import Settings, load
 from atemporal.store.database import Database
 from atemporal.telemetry import LAST_TURN, LOOP_ERRORS, TURNS, logger
@@ -85,7 +91,8 @@ class Runner:
             else:
                 self._log.exception("turn failed")
             self.healthy = False
-            self.loop.reset()
+            if not isinstance(error, Kept):
+                self.loop.reset()
             pause = None
         else:
             self.healthy = True
@@ -118,17 +125,28 @@ class Daemon:
         self._log = logger(name)
 
     def run(self) -> int:
-        """Run until a signal; return the process's exit status: 0, or 1 if a turn had to be cut."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        with HealthServer(self.runners, *self._health_address) as health:
+        """Run until a signal; return the process's exit status, 0.
+
+        If a turn had to be cut this does not return: the process exits with status 1.
+        """
+        with (
+            self._signals() as signals,
+            HealthServer(self.runners, *self._health_address) as health,
+        ):
             self._log.info("started", health=health.url)
             self.start()
-            self.stop.wait()
+            # Not by `Event.wait`: a signal that comes just before the lock is waited for would not
+            # end the wait, and one that comes inside `wait` would find the event's own lock taken.
+            while not self.stop.is_set():
+                select.select([signals], [], [], 1.0)
             cut = self.join()
         if cut:
             self._log.error("stopped before the work in hand ended", loops=cut)
-            return 1
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # An orderly exit would wait for the threads of a pool, and with them for EC2.
+            os._exit(1)
         if self._on_exit:
             self._on_exit()
         self._log.info("stopped")
@@ -145,6 +163,20 @@ class Daemon:
         return [
             runner.loop.name for runner in self.runners if not runner.join(deadline - monotonic())
         ]
+
+    @contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Heed signals; yield a socket that can be read once one has come."""
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            writer.setblocking(False)
+            signal.set_wakeup_fd(writer.fileno())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            try:
+                yield reader
+            finally:
+                signal.set_wakeup_fd(-1)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.stop.is_set():

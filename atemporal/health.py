@@ -1,8 +1,8 @@
 """A daemon's own HTTP port: `/healthz`, `/readyz`, `/metrics`.
 
-Promise: `/healthz` answers 503 once a loop has not ended a turn for a minute, so that whoever watches
-restarts a stuck daemon; `/readyz` answers 503 while a loop's last turn failed, for example because
-the database or the broker is away.
+Promise: `/healthz` answers 503 once a loop has not ended a turn for five minutes, so that whoever
+watches restarts a stuck daemon; `/readyz` answers 503 while a loop's last turn failed, for example
+because the database or the broker is away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-STUCK_AFTER_S = 60.0
+# Longer than the longest turn there may be: a launcher's 32 calls, 8 side by side, each waiting for an
+# EC2 that does not answer, or an SDK's four tries one after the other.
+STUCK_AFTER_S = 300.0
 
 
 class _Named(Protocol):

@@ -200,7 +200,8 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
     A scheduler publishes before it commits, so a message can be faster than its commit: the lock
     waits for the commit and then sees the row as it is.
     """
-    wanted = {ref.job_id: ref for ref in refs}
+    # Of a job named twice the newest attempt counts: the other is a message that came late.
+    wanted = {ref.job_id: ref for ref in sorted(refs, key=lambda ref: ref.number)}
     rows = tx.execute(
         select(jobs.c.id, jobs.c.key, jobs.c.spec, jobs.c.state, jobs.c.attempt)
         .where(jobs.c.id == func.any(list(wanted)))

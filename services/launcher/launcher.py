@@ -112,6 +112,14 @@ class Launcher:
         self.behind = False
         """Whether there is more to ask for than there are tokens: it comes before new messages."""
 
+    def ping(self) -> None:
+        """Ask whether the database is there.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        self._database.ping()
+
     def room(self) -> int:
         """How many calls may be made now: no more work than this should be taken up."""
         if self.circuit.ready_in() > 0:

@@ -15,8 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from atemporal.broker import LAUNCH, Link
 from atemporal.errors import Invalid, Unavailable
+from atemporal.inbox import Inbox
 from atemporal.messages import JobDue, decode_wake
-from atemporal.telemetry import DEAD_LETTERS
 from services.launcher.launcher import Begun, Launcher
 
 CALLS_AT_ONCE = 8
@@ -29,19 +29,26 @@ class _Calls:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="run-instances")
+        self._pending: set[Future[None]] = set()
 
     def make(self, begun: Iterable[Begun], link: Link | None = None) -> None:
-        pending: set[Future[None]] = {
+        self._pending = {
             self._pool.submit(self._launcher.call, attempt, spec) for attempt, spec in begun
         }
         failures = []
-        while pending:
-            done, pending = wait(pending, timeout=5)
+        while self._pending:
+            done, self._pending = wait(self._pending, timeout=5)
             failures += [error for error in (one.exception() for one in done) if error]
             if link is not None:
                 link.heartbeat()
         if failures:
             raise failures[0]
+
+    def cancel(self) -> None:
+        """Leave what is not under way yet to the sweep."""
+        for call in self._pending:
+            call.cancel()
+        self._pending = set()
 
 
 class LaunchLoop:
@@ -53,6 +60,7 @@ class LaunchLoop:
         """Take the steps and the connection; it is not open yet."""
         self._launcher = launcher
         self._link = link
+        self._inbox = Inbox(link, LAUNCH, ping=launcher.ping)
         self._calls = _Calls(launcher)
 
     def turn(self) -> float:
@@ -64,32 +72,35 @@ class LaunchLoop:
         launcher = self._launcher
         if not launcher.circuit.closed:
             raise Unavailable(f"launches wait: {launcher.circuit.why}")
+        with self._inbox.turn():
+            return self._turn()
+
+    def _turn(self) -> float:
+        launcher = self._launcher
         if launcher.behind:
             self._calls.make(launcher.unfinished(), self._link)
         room = launcher.room()
         if room == 0 or launcher.behind:
-            self._link.heartbeat()
             return min(max(launcher.gate_s(), _PAUSE_S[0]), _PAUSE_S[1])
-        batch = self._link.receive(LAUNCH, limit=room)
         refs = []
-        for delivery in batch:
+        for delivery in self._inbox.take(room):
             try:
                 message = decode_wake(delivery.body)
                 if not isinstance(message, JobDue):
                     raise Invalid({"type": f"{message.type} does not belong into {LAUNCH}"})
                 refs.append(message.ref)
             except Invalid as error:
-                self._link.bury(delivery, str(error))
-                DEAD_LETTERS.labels(LAUNCH).inc()
+                self._inbox.bury(delivery, str(error))
         begun = launcher.begin(refs)
         # The intents are committed: from here the sweep would finish them without the messages.
-        self._link.ack(batch)
+        self._inbox.done()
         self._calls.make(begun, self._link)
         return 0.0
 
     def reset(self) -> None:
         """Drop the connection: what is not begun comes again."""
-        self._link.close()
+        self._calls.cancel()
+        self._inbox.reset()
 
 
 class SweepLoop:
@@ -109,4 +120,5 @@ class SweepLoop:
         return max(_PAUSE_S[0], self._launcher.rest_s(self._interval_s))
 
     def reset(self) -> None:
-        """Nothing of its own is open between turns."""
+        """Leave the calls that are not under way yet to the next look."""
+        self._calls.cancel()

@@ -19,13 +19,13 @@ from atemporal.broker import REAP, Link
 from atemporal.cloud import Cloud, Instance
 from atemporal.console import exit_record
 from atemporal.errors import Invalid
+from atemporal.inbox import Inbox
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Reason
 from atemporal.store import attempts, counts, jobs
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import (
-    DEAD_LETTERS,
     ENDED,
     LONGEST_WAIT,
     OVERSTAYING,
@@ -52,6 +52,14 @@ class Reaper:
         self._database = database
         self.cloud = cloud
         self.log = logger(ACTOR)
+
+    def ping(self) -> None:
+        """Ask whether the database is there.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        self._database.ping()
 
     def terminate(self, why: dict[str, str]) -> None:
         """Ask EC2 to end these instances; failures are logged, the sweep asks again."""
@@ -170,33 +178,35 @@ class ReapLoop:
     def __init__(self, reaper: Reaper, link: Link) -> None:
         """Take the steps and the connection; it is not open yet."""
         self._reaper = reaper
-        self._link = link
+        self._inbox = Inbox(link, REAP, ping=reaper.ping)
 
     def turn(self) -> float:
         """Take one batch of wake-ups: end what has ended first, then write down addresses."""
-        batch = self._link.receive(REAP, limit=BATCH)
+        with self._inbox.turn():
+            self._turn()
+        return 0.0
+
+    def _turn(self) -> None:
         running: list[AttemptRef] = []
         ended: list[AttemptRef] = []
-        for delivery in batch:
+        for delivery in self._inbox.take(BATCH):
             try:
                 message = decode_wake(delivery.body)
                 if isinstance(message, JobDue):
                     raise Invalid({"type": f"{message.type} does not belong into {REAP}"})
             except Invalid as error:
-                self._link.bury(delivery, str(error))
-                DEAD_LETTERS.labels(REAP).inc()
+                self._inbox.bury(delivery, str(error))
                 continue
             (running if isinstance(message, InstanceRunning) else ended).append(message.ref)
         if ended:
             self._reaper.end_instances_of(ended)
         if running:
             self._reaper.note_addresses(running)
-        self._link.ack(batch)
-        return 0.0
+        self._inbox.done()
 
     def reset(self) -> None:
         """Drop the connection: the batch in hand comes again."""
-        self._link.close()
+        self._inbox.reset()
 
 
 class SweepLoop:

@@ -6,27 +6,32 @@ at least once.
 Mechanism: due jobs are claimed in batches, published with confirms, and only then committed: a crash
 in between leaves them scheduled, and the message it may have sent finds nothing to do. Asleep, the
 due loop wakes for the next due time or for a NOTIFY, and looks once per poll interval anyhow.
-Failure: without the broker nothing is claimed; without Postgres messages stay in their queue.
+Failure: without the broker nothing is claimed; without Postgres no more messages are taken, and those
+in hand are kept, however long it lasts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from uuid import uuid4
+from collections.abc import Mapping, Sequence
+from uuid import UUID, uuid4
 
 from atemporal.broker import SUBMIT, Delivery, Link, Outgoing
-from atemporal.errors import Invalid
+from atemporal.errors import Invalid, Unavailable, Unknown
+from atemporal.inbox import Inbox
 from atemporal.messages import JobDue, JobEvent, SubmitReply, decode_submit, encode
 from atemporal.model import AttemptRef, Event, JobSpec, parse_spec
 from atemporal.store import events, jobs
 from atemporal.store.database import Database, Wakeups
-from atemporal.telemetry import DEAD_LETTERS, DUE_EMITTED, OLDEST_DUE, RELAYED, SUBMITS, logger
+from atemporal.store.jobs import Submission
+from atemporal.telemetry import DUE_EMITTED, OLDEST_DUE, RELAYED, SUBMITS, logger
 from atemporal.userdata import check_fits
 
 ACTOR = "scheduler"
 CLAIM_BATCH = 500
 SUBMIT_BATCH = 200
 RELAY_BATCH = 500
+# What is due and was not given to us is locked by another scheduler: let it commit.
+_LOCKED_S = 0.05
 
 
 class DueLoop:
@@ -46,6 +51,8 @@ class DueLoop:
         # Listening begins before looking: what is submitted in between is not missed.
         if self._wakeups is None:
             self._wakeups = self._database.wakeups()
+        # Before the broker is asked for: while it is away, this is what grows.
+        before = self._next_due_in()
         self._link.connect()
         with self._database.begin() as tx:
             due = jobs.claim_due(tx, CLAIM_BATCH, actor=ACTOR)
@@ -53,13 +60,18 @@ class DueLoop:
         DUE_EMITTED.inc(len(due))
         if len(due) == CLAIM_BATCH:
             return 0.0
+        next_in = self._next_due_in()
+        sleep = self._poll_interval_s if next_in is None else next_in
+        locked = not due and before is not None and before <= 0
+        self._link.heartbeat()
+        self._wakeups.wait(min(max(sleep, _LOCKED_S if locked else 0.0), self._poll_interval_s))
+        return 0.0
+
+    def _next_due_in(self) -> float | None:
         with self._database.begin() as tx:
             next_in = jobs.next_due_in(tx)
         OLDEST_DUE.set(max(0.0, -next_in) if next_in is not None else 0.0)
-        sleep = self._poll_interval_s if next_in is None else next_in
-        self._link.heartbeat()
-        self._wakeups.wait(min(max(sleep, 0.0), self._poll_interval_s))
-        return 0.0
+        return next_in
 
     def reset(self) -> None:
         """Drop both connections."""
@@ -78,50 +90,68 @@ class SubmitLoop:
         """Take the connections; none is open yet."""
         self._database = database
         self._link = link
+        self._inbox = Inbox(link, SUBMIT, ping=database.ping)
         self._log = logger(self.name)
 
     def turn(self) -> float:
-        """Take one batch: write the good ones in one transaction, bury the bad ones, answer all."""
-        batch = self._link.receive(SUBMIT, limit=SUBMIT_BATCH)
-        good: list[tuple[Delivery, JobSpec]] = []
-        answers: list[tuple[Delivery, SubmitReply]] = []
-        for delivery in batch:
-            try:
-                good.append((delivery, _spec(delivery)))
-            except Invalid as error:
-                answers.append((delivery, SubmitReply(status="rejected", errors=error.fields)))
-        if good:
-            answers += self._write(good)
-        for delivery, answer in answers:
+        """Take one batch: bury the bad ones, write the good ones in one transaction, answer all.
+
+        Nothing that can fail comes between the commit and the ack: a batch that comes again makes
+        its jobs without a key again.
+        """
+        with self._inbox.turn():
+            answers = self._take()
+        for _, answer in answers:
             SUBMITS.labels("amqp", answer.status).inc()
-            if answer.status == "rejected":
-                reason = "; ".join(f"{name}: {why}" for name, why in answer.errors.items())
-                self._log.warning("job message rejected", id=delivery.message_id, reason=reason)
-                self._link.bury(delivery, reason)
-                DEAD_LETTERS.labels(SUBMIT).inc()
-        self._link.publish([_reply(one, answer) for one, answer in answers if one.reply_to])
-        self._link.ack(batch)
+        try:
+            self._link.publish([_reply(one, answer) for one, answer in answers if one.reply_to])
+        except (Unavailable, Unknown) as error:
+            # The link is closed now; the jobs are written, and asking again tells what became of them.
+            self._log.warning("replies not sent", error=str(error))
         return 0.0
 
     def reset(self) -> None:
         """Drop the connection: the batch in hand comes again."""
-        self._link.close()
+        self._inbox.reset()
+
+    def _take(self) -> list[tuple[Delivery, SubmitReply]]:
+        good: list[tuple[Delivery, JobSpec]] = []
+        answers: list[tuple[Delivery, SubmitReply]] = []
+        for delivery in self._inbox.take(SUBMIT_BATCH):
+            try:
+                good.append((delivery, _spec(delivery)))
+            except Invalid as error:
+                answers.append((delivery, self._reject(delivery, error.fields)))
+        if good:
+            answers += self._write(good)
+        self._inbox.done()
+        return answers
+
+    def _reject(
+        self, delivery: Delivery, errors: Mapping[str, str], job_id: UUID | None = None
+    ) -> SubmitReply:
+        reason = "; ".join(f"{name}: {why}" for name, why in errors.items())
+        self._log.warning("job message rejected", id=delivery.message_id, reason=reason)
+        self._inbox.bury(delivery, reason)
+        return SubmitReply(status="rejected", id=job_id, errors=dict(errors))
 
     def _write(
         self, good: Sequence[tuple[Delivery, JobSpec]]
     ) -> list[tuple[Delivery, SubmitReply]]:
         with self._database.begin() as tx:
             written = jobs.submit(tx, [spec for _, spec in good], actor="amqp")
-        answers = []
-        for (delivery, spec), submission in zip(good, written, strict=True):
-            if submission.differs:
-                why = jobs.describe_difference(spec.key, submission)
-                answer = SubmitReply(status="rejected", id=submission.job_id, errors={"key": why})
-            else:
-                status = "accepted" if submission.created else "duplicate"
-                answer = SubmitReply.model_validate({"status": status, "id": submission.job_id})
-            answers.append((delivery, answer))
-        return answers
+            # Buried before the commit: a burial that fails undoes the jobs beside it.
+            return [
+                (delivery, self._answer(delivery, spec, submission))
+                for (delivery, spec), submission in zip(good, written, strict=True)
+            ]
+
+    def _answer(self, delivery: Delivery, spec: JobSpec, submission: Submission) -> SubmitReply:
+        if submission.differs:
+            why = jobs.describe_difference(spec.key, submission)
+            return self._reject(delivery, {"key": why}, submission.job_id)
+        status = "accepted" if submission.created else "duplicate"
+        return SubmitReply.model_validate({"status": status, "id": submission.job_id})
 
 
 class RelayLoop:
@@ -154,7 +184,8 @@ class RelayLoop:
 
 def _spec(delivery: Delivery) -> JobSpec:
     fields = dict(decode_submit(delivery.body).job)
-    fields.setdefault("key", delivery.message_id)
+    if fields.get("key") is None:
+        fields["key"] = delivery.message_id
     spec = parse_spec(fields)
     check_fits(spec)
     return spec

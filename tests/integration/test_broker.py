@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import pika
 import pytest
 
 from atemporal import broker
-from atemporal.broker import DEAD, LAUNCH, REASON_HEADER, SUBMIT, Link, Outgoing
+from atemporal.broker import DEAD, LAUNCH, REASON_HEADER, SUBMIT, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -86,7 +87,8 @@ def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: s
         victim = Link(broker_url, name="victim")
         deliveries += len(victim.receive(LAUNCH, limit=1, timeout_s=0.5))
         victim.close()
-        if publisher.receive(DEAD, limit=1, timeout_s=0.05):
+        if dead := publisher.receive(DEAD, limit=1, timeout_s=0.05):
+            publisher.ack(dead)
             break
     else:
         raise AssertionError(f"still not dead after {deliveries} deliveries")
@@ -153,3 +155,45 @@ def test_a_frozen_broker_holds_a_publish_only_until_its_deadline(
     assert "m2" in {one.message_id for one in received}
     link.ack(received)
     link.close()
+
+
+def test_an_idle_publisher_keeps_its_connection(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_HEARTBEAT_S", 1)
+    link = Link(broker_url, name="idle")
+    link.connect()
+    until = time.monotonic() + 4
+    # Only time can tell: two heartbeats missed, and the connection counts as lost.
+    while time.monotonic() < until:
+        link.heartbeat()
+        time.sleep(0.1)
+    assert link.open
+    link.close()
+
+
+def test_one_that_kills_its_readers_takes_no_others_along(broker_url: str) -> None:
+    publisher = Link(broker_url, name="publisher")
+    publisher.publish([due(n) for n in range(20)])
+    handled: set[str] = set()
+    dead: list[Delivery] = []
+    for _ in range(80):
+        victim = Link(broker_url, name="victim")
+        while batch := victim.receive(LAUNCH, limit=10, timeout_s=0.3):
+            if any(one.message_id == "m7" for one in batch):
+                break
+            victim.ack(batch)
+            handled |= {one.message_id or "" for one in batch}
+        victim.close()
+        if dead := publisher.receive(DEAD, limit=50, timeout_s=0.05):
+            break
+    assert [one.message_id for one in dead] == ["m7"]
+    publisher.ack(dead)
+    assert publisher.receive(DEAD, limit=50, timeout_s=0.1) == []
+    publisher.close()
+    last = Link(broker_url, name="last")
+    rest = last.receive(LAUNCH, limit=50, linger_s=0.3, timeout_s=0.3)
+    last.ack(rest)
+    last.close()
+    handled |= {one.message_id or "" for one in rest}
+    assert handled == {f"m{n}" for n in range(20) if n != 7}

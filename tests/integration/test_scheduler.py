@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pika
+import pika.data
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from atemporal.broker import DEAD, EXCHANGE, LAUNCH, REASON_HEADER, Delivery, Link, Outgoing
-from atemporal.errors import AtemporalError
+from atemporal.errors import AtemporalError, Unavailable, Unknown
+from atemporal.inbox import Kept
 from atemporal.messages import decode_wake
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import JobState
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from services.scheduler.scheduler import CLAIM_BATCH, DueLoop, RelayLoop, SubmitLoop
+from tests.servers.postgres import Postgres
 
 
 @pytest.fixture
@@ -121,6 +127,34 @@ def test_what_the_broker_did_not_confirm_stays_scheduled(
     assert state(database, job_id) is JobState.QUEUED
 
 
+def test_what_another_scheduler_has_locked_is_not_asked_for_without_a_rest(
+    database: Database, due: DueLoop, link: Link
+) -> None:
+    submitted(database)
+    with database.begin() as other:
+        other.execute(text("SELECT 1 FROM jobs FOR UPDATE"))
+        until, turns = time.monotonic() + 1, 0
+        while time.monotonic() < until:
+            due.turn()
+            turns += 1
+    assert turns <= 20
+
+
+def test_how_late_the_oldest_job_is_shows_while_the_broker_is_away(
+    database: Database, link: Link
+) -> None:
+    submitted(database)
+    with database.begin() as tx:
+        tx.execute(text("UPDATE jobs SET due_at = now() - interval '1 hour'"))
+    loop = DueLoop(database, Link("amqp://127.0.0.1:1//", name="due"), poll_interval_s=0.05)
+    with pytest.raises(Unavailable):
+        loop.turn()
+    loop.reset()
+    late_s = REGISTRY.get_sample_value("atemporal_oldest_due_seconds")
+    assert late_s is not None
+    assert 3600 <= late_s < 3700
+
+
 class Publisher:
     """Another system: plain pika and JSON, nothing of ours."""
 
@@ -216,6 +250,164 @@ def test_the_same_key_for_another_job_is_rejected_saying_what_differs(
     assert second["status"] == "rejected"
     assert "nginx:2" in second["errors"]["key"]
     assert len(drain(link, DEAD)) == 1
+
+
+def count(database: Database) -> int:
+    with database.begin() as tx:
+        return int(tx.scalar(text("SELECT count(*) FROM jobs")) or 0)
+
+
+def test_no_key_and_null_as_key_are_the_same(
+    database: Database, submits: SubmitLoop, publisher: Publisher
+) -> None:
+    for _ in range(2):
+        publisher.send({"image": "nginx", "key": None}, message_id="order-18")
+        submits.turn()
+    assert [publisher.reply()["status"] for _ in range(2)] == ["accepted", "duplicate"]
+
+
+def test_an_outage_of_postgres_costs_no_message_a_delivery(
+    database: Database,
+    submits: SubmitLoop,
+    publisher: Publisher,
+    link: Link,
+    postgres_server: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_hand() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "submit", away)
+            with pytest.raises(Kept):
+                submits.turn()
+
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("Postgres went away between the ping and the work")
+
+    for number in range(5):
+        publisher.send({"image": "nginx"}, message_id=f"o-{number}")
+    publisher.send({"image": "No Image"})
+    in_hand()
+    postgres_server.stop()
+    try:
+        for _ in range(30):
+            with pytest.raises(Kept):
+                submits.turn()
+    finally:
+        postgres_server.start()
+    for number in range(5, 10):
+        publisher.send({"image": "nginx"}, message_id=f"o-{number}")
+    while count(database) < 10:
+        submits.turn()
+    answers = [publisher.reply()["status"] for _ in range(11)]
+    assert sorted(answers) == ["accepted"] * 10 + ["rejected"]
+    assert len(drain(link, DEAD)) == 1
+
+
+def test_while_postgres_is_away_no_message_is_taken(
+    submits: SubmitLoop, publisher: Publisher, link: Link, postgres_server: Postgres
+) -> None:
+    publisher.send({"image": "nginx"})
+    postgres_server.stop()
+    try:
+        with pytest.raises(Unavailable):
+            submits.turn()
+        (untouched,) = link.receive("atemporal.submit", limit=1, timeout_s=5)
+        link.ack([untouched])
+    finally:
+        postgres_server.start()
+
+
+def test_one_message_that_can_not_be_read_dies_alone(
+    database: Database,
+    broker_url: str,
+    publisher: Publisher,
+    link: Link,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = pika.data.encode_short_string
+
+    def foul(pieces: list[bytes], value: str) -> int:
+        if value != "foul":
+            return int(encode(pieces, value))
+        pieces.append(b"\x02\xff\xfe")
+        return 3
+
+    monkeypatch.setattr(pika.data, "encode_short_string", foul)
+    for number in range(10):
+        publisher.send({"image": "nginx"}, "foul" if number == 5 else f"p-{number}")
+    loop = SubmitLoop(database, Link(broker_url, name="submit"))
+    for _ in range(100):
+        if count(database) == 9 and _length(broker_url, DEAD) == 1:
+            break
+        try:
+            loop.turn()
+        except Unavailable:
+            loop.reset()
+    assert (count(database), _length(broker_url, DEAD)) == (9, 1)
+    assert _length(broker_url, "atemporal.submit") == 0
+    loop.reset()
+
+
+def _length(url: str, queue: str) -> int:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        declared = connection.channel().queue_declare(queue, passive=True)
+        return int(declared.method.message_count)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("bad", [{"image": "No Image"}, {"image": "nginx:2", "key": "k-2"}])
+def test_a_burial_that_fails_makes_no_job_twice(
+    database: Database,
+    broker_url: str,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: dict[str, str],
+) -> None:
+    with database.begin() as tx:
+        jobs.submit(tx, [parse_spec({"image": "nginx:1", "key": "k-2"})], actor="test")
+    own = Link(broker_url, name="submit")
+    # Both are to come in one batch.
+    monkeypatch.setattr(own, "receive", partial(own.receive, linger_s=1.0))
+    loop = SubmitLoop(database, own)
+    publisher.send({"image": "nginx"})
+    publisher.send(bad)
+
+    def fails(*_: object) -> None:
+        own.close()
+        raise Unknown("the burial was not confirmed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "bury", fails)
+        for _ in range(2):
+            with pytest.raises(Unknown, match="not confirmed"):
+                loop.turn()
+            loop.reset()
+    while _length(broker_url, DEAD) < 1:
+        loop.turn()
+    loop.reset()
+    assert count(database) == 2
+
+
+def test_an_answer_that_can_not_be_sent_makes_no_job_twice(
+    database: Database, broker_url: str, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Link(broker_url, name="submit")
+    loop = SubmitLoop(database, own)
+    publisher.send({"image": "nginx"})
+
+    def fails(*_: object) -> None:
+        own.close()
+        raise Unknown("the reply was not confirmed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "publish", fails)
+        while count(database) == 0:
+            loop.turn()
+    loop.turn()
+    loop.reset()
+    assert count(database) == 1
 
 
 def test_listeners_hear_of_every_transition(

@@ -1,0 +1,86 @@
+"""The batch in hand of a loop that consumes one queue.
+
+Promise: an outage of Postgres or EC2, however long, costs no message a delivery: what was received
+stays in hand, unacknowledged, and is tried again by the next turn; while the database is away nothing
+more is taken. Only a broken connection, or an error nobody expected, gives the messages back, and the
+broker counts that.
+Mechanism: `turn` tells the two apart by the link, which is closed by its own failures and by no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from atemporal.broker import Delivery, Link
+from atemporal.errors import Retry, Unavailable, Unknown
+from atemporal.telemetry import DEAD_LETTERS
+
+
+class Kept(Unavailable):
+    """A turn failed for a passing cause that is not the broker: its messages are still in hand."""
+
+
+class Inbox:
+    """One queue's messages, a batch at a time; used by one thread."""
+
+    def __init__(self, link: Link, queue: str, *, ping: Callable[[], None]) -> None:
+        """Take the connection, not yet open; `ping` raises while the database is away."""
+        self._link = link
+        self._queue = queue
+        self._ping = ping
+        self._batch: list[Delivery] = []
+        self._buried: set[object] = set()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Everything one turn does.
+
+        Raises:
+            Kept: in place of a `Retry` or `Unknown` that left the connection as it was.
+        """
+        try:
+            self._link.heartbeat()
+            yield
+        except (Retry, Unknown) as error:
+            if not self._link.open:
+                raise
+            raise Kept(str(error)) from error
+
+    def take(self, limit: int) -> Sequence[Delivery]:
+        """Return the batch that is still in hand, or receive one of `limit` at most.
+
+        Raises:
+            Unavailable: the database or the broker is away.
+        """
+        if not self._batch:
+            self._ping()
+            self._batch = self._link.receive(self._queue, limit=limit)
+        return self._batch
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Put a copy of one of the batch into the dead letters, once however often it is tried.
+
+        Raises:
+            Unavailable, Unknown: as `Link.publish`.
+        """
+        if delivery.handle.delivery_tag not in self._buried:
+            self._link.bury(delivery, reason)
+            self._buried.add(delivery.handle.delivery_tag)
+            DEAD_LETTERS.labels(self._queue).inc()
+
+    def done(self) -> None:
+        """Acknowledge the whole batch: its work is committed.
+
+        Raises:
+            Unavailable: the broker is away; the batch comes again.
+        """
+        batch, self._batch = self._batch, []
+        self._buried.clear()
+        self._link.ack(batch)
+
+    def reset(self) -> None:
+        """Give everything back: drop the connection."""
+        self._batch = []
+        self._buried.clear()
+        self._link.close()

@@ -1,0 +1,111 @@
+"""How a loop fares in its thread, and how a daemon stops that is held up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from threading import Event
+
+import httpx
+import pytest
+
+from atemporal.daemon import Runner
+from atemporal.errors import Refused, Unavailable
+from atemporal.health import HealthServer
+from atemporal.inbox import Kept
+
+HELD_UP = """
+import time
+from atemporal.daemon import Daemon
+from services.launcher.loops import _Calls
+
+class Silent:
+    def call(self, attempt, spec):
+        print("called", flush=True)
+        time.sleep(60)
+
+class Loop:
+    name = "launch"
+    calls = _Calls(Silent())
+    def turn(self):
+        self.calls.make([(None, None)] * 32)
+        return 1.0
+    def reset(self):
+        self.calls.cancel()
+
+raise SystemExit(Daemon("launcher", [Loop()], stop_within_s=0.5).run())
+"""
+
+
+class OneTurn:
+    """Fails its first turn, and then asks its thread to end."""
+
+    name = "one"
+
+    def __init__(self, error: Exception) -> None:
+        self.stop = Event()
+        self.error = error
+        self.told: list[str] = []
+
+    def turn(self) -> float:
+        self.told.append("turn")
+        if self.told.count("turn") == 2:
+            self.stop.set()
+            return 0.0
+        raise self.error
+
+    def reset(self) -> None:
+        self.told.append("reset")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Kept("Postgres is away"), ["turn", "turn", "reset"]),
+        (Unavailable("RabbitMQ is away"), ["turn", "reset", "turn", "reset"]),
+        (Refused("never"), ["turn", "reset", "turn", "reset"]),
+        (RuntimeError("a mistake"), ["turn", "reset", "turn", "reset"]),
+    ],
+)
+def test_only_what_says_so_keeps_its_messages_over_a_failed_turn(
+    error: Exception, told: list[str]
+) -> None:
+    loop = OneTurn(error)
+    runner = Runner(loop, loop.stop)
+    runner.start()
+    assert runner.join(10)
+    assert loop.told == told
+
+
+def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD_UP],
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert process.stdout is not None
+        assert any(line == b"called\n" for line in process.stdout), "it ended before its turn"
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        log, _ = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 10
+        assert process.returncode == 1
+        assert b"stopped before the work in hand ended" in log
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(200, 200), (301, 503)])
+def test_a_turn_may_be_as_long_as_a_silent_ec2_makes_it(age_s: float, status: int) -> None:
+    loop = OneTurn(RuntimeError())
+    runner = Runner(loop, loop.stop)
+    runner.last_turn_at -= age_s
+    with HealthServer([runner], "127.0.0.1", 0) as health:
+        assert httpx.get(f"{health.url}/healthz").status_code == status
