@@ -54,6 +54,9 @@ INVARIANT_VIOLATIONS = Gauge(
 WAITING = Gauge("atemporal_waiting", "Jobs and attempts in a phase, due ones only", ["phase"])
 LONGEST_WAIT = Gauge("atemporal_longest_wait_seconds", "The longest of a phase", ["phase"])
 OVERSTAYING = Gauge("atemporal_overstaying_instances", "Instances that do not end")
+LISTING_BLIND = Gauge(
+    "atemporal_listing_blind", "1 while EC2's listing shows none of the books' instances"
+)
 UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
 
 

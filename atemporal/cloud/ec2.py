@@ -133,8 +133,8 @@ class Cloud:
         found = self._list(filters, f"looking for the instance of attempt {ref.id}")
         return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
 
-    def describe(self, ids: Iterable[str]) -> dict[str, Instance]:
-        """The deployment's instances among these ids.
+    def describe(self, ids: Iterable[str], *, tagged: bool = True) -> dict[str, Instance]:
+        """The deployment's instances among these ids; without `tagged`, whoever's they seem to be.
 
         Absent are those that EC2 does not know (yet, or any more) and those of somebody else.
         """
@@ -143,7 +143,7 @@ class Cloud:
             # A filter, because naming an unknown id outright fails the call for all the others.
             filters = {"instance-id": chunk}
             doing = f"describing {_naming(chunk)}"
-            found.update((i.id, i) for i in self._list(filters, doing))
+            found.update((i.id, i) for i in self._list(filters, doing, tagged=tagged))
         return found
 
     def terminate(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
@@ -341,8 +341,11 @@ class Cloud:
             self._images[image_id] = found[0]
         return self._images[image_id]
 
-    def _list(self, filters: dict[str, list[str]], doing: str) -> list[Instance]:
-        filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
+    def _list(
+        self, filters: dict[str, list[str]], doing: str, *, tagged: bool = True
+    ) -> list[Instance]:
+        if tagged:
+            filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
         pages = self._ec2.get_paginator("describe_instances").paginate(
             Filters=_filters(filters), PaginationConfig={"PageSize": PAGE}
         )

@@ -3,13 +3,15 @@ can be read in one place and tested without either.
 
 Promise: an instance is ended only on positive evidence (its attempt has ended, another instance has
 its attempt, its deadline is over, or nobody has known it for two looks), an attempt only when EC2
-itself shows that its instance is gone. That something is missing from a listing proves nothing until
-it is `grace_s` old: EC2's answers lag behind.
+itself shows that its instance is gone. That something is missing from a listing proves nothing by
+itself: EC2's answers lag behind, and the listing goes by tags. It counts when the thing is `grace_s`
+old, was missing in the listing before too, and EC2 does not know its id either; and never while the
+listing is `blind`, which is what wrong credentials, a wrong region or a wrong deployment look like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,6 +21,9 @@ from atemporal.states import AttemptState, Reason
 
 # The machine stops its container itself at `timeout_s` and reports; the reaper steps in after this.
 RUN_GRACE_S = 120
+# EC2 posts a machine's last console output some time after it shows the machine gone.
+CONSOLE_S = 120
+_SPOT = ("Server.SpotInstance", "Client.SpotInstance")
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,86 @@ class Limits:
     grace_s: float
 
 
+@dataclass(frozen=True)
+class Absence:
+    """What is known about instances that the listing does not show.
+
+    `proven` are the attempts whose instance was missing twice running and whose id EC2 does not
+    know; `strays` are instances that it shows by their id: their tags are gone, they are not.
+    """
+
+    proven: Collection[AttemptRef] = ()
+    strays: Mapping[str, Instance] = field(default_factory=dict)
+
+
+NOTHING_ABSENT = Absence()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An instance gone under its live attempt; `final`: a console without a record stays so."""
+
+    why: str | None
+    reason: Reason
+    final: bool
+
+
 @dataclass
 class Findings:
-    """What to do. `terminate` says why for each instance id; `lost` are to be looked up once more."""
+    """What to do. `terminate` says why for each instance id; `lost` are to be looked up once more.
+
+    `gone_since` is to be handed to the next judgement.
+    """
 
     terminate: dict[str, str] = field(default_factory=dict)
     adopt: dict[AttemptRef, Instance] = field(default_factory=dict)
     close: dict[AttemptRef, str] = field(default_factory=dict)
-    lost: dict[AttemptRef, str | None] = field(default_factory=dict)
+    lost: dict[AttemptRef, Loss] = field(default_factory=dict)
+    gone_since: dict[AttemptRef, datetime] = field(default_factory=dict)
+    addresses: dict[AttemptRef, Instance] = field(default_factory=dict)
     overdue: dict[AttemptRef, Reason] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     overstaying: set[AttemptRef] = field(default_factory=set)
+
+
+def missing(
+    instances: Iterable[Instance],
+    attempts: Mapping[AttemptRef, Attempt],
+    *,
+    now: datetime,
+    limits: Limits,
+) -> set[AttemptRef]:
+    """The open attempts whose instance should be listed by now and is not."""
+    instances = list(instances)
+    ids = {one.id for one in instances}
+    refs = {one.ref for one in instances}
+    found = set()
+    for ref, attempt in attempts.items():
+        if attempt.state is AttemptState.CLOSED:
+            continue
+        since = attempt.launched_at or attempt.running_at
+        if attempt.state is AttemptState.EXITED:
+            old = _older(since or attempt.created_at, now, limits.grace_s) and _older(
+                attempt.exited_at, now, limits.grace_s
+            )
+        else:
+            old = attempt.instance_id is not None and _older(since, now, limits.grace_s)
+        shown = attempt.instance_id in ids if attempt.instance_id else ref in refs
+        if old and not shown:
+            found.add(ref)
+    return found
+
+
+def blind(
+    instances: Iterable[Instance],
+    attempts: Mapping[AttemptRef, Attempt],
+    missed: Collection[AttemptRef],
+) -> bool:
+    """Whether the listing shows none of the books' instances, though some should be there."""
+    ids = {one.instance_id for one in attempts.values()}
+    return any(attempts[ref].state is not AttemptState.EXITED for ref in missed) and not any(
+        one.id in ids or one.ref in attempts for one in instances
+    )
 
 
 def judge(
@@ -54,13 +128,15 @@ def judge(
     now: datetime,
     limits: Limits,
     unknown_before: set[str],
+    absence: Absence = NOTHING_ABSENT,
+    gone_before: Mapping[AttemptRef, datetime] | None = None,
 ) -> Findings:
     """Compare the cloud's listing with the books, read after it.
 
     `attempts` holds every attempt that is open or is named by an instance's tags; `timeouts` the
-    run limits, in seconds, of those that run.
+    run limits, in seconds, of those that run; `gone_before` since when instances were seen gone.
     """
-    found = Findings()
+    found = Findings(gone_since=dict(gone_before or {}))
     by_id: dict[str, Instance] = {}
     by_ref: dict[AttemptRef, list[Instance]] = {}
     for instance in instances:
@@ -73,13 +149,20 @@ def judge(
         if attempt.state is AttemptState.CLOSED:
             continue
         if attempt.instance_id is not None:
-            instance_of = by_id.get(attempt.instance_id)
+            id_ = attempt.instance_id
+            instance_of = by_id.get(id_) or absence.strays.get(id_)
         else:
             instance_of = next(iter(by_ref.get(ref, ())), None)
         if attempt.state is AttemptState.EXITED:
-            _judge_ended(attempt, instance_of, found, now, limits)
+            _judge_ended(attempt, instance_of, found, now, limits, ref in absence.proven)
+        elif _gone(instance_of, ref in absence.proven):
+            _judge_gone(attempt, instance_of, found, now, limits)
         else:
             _judge_live(attempt, instance_of, found, now, limits, timeouts.get(ref))
+    for instance_id in absence.strays:
+        # What does not carry our tag is not ours to end.
+        found.terminate.pop(instance_id, None)
+    found.gone_since = {ref: found.gone_since[ref] for ref in found.lost}
     return found
 
 
@@ -111,7 +194,12 @@ def _judge_instance(
 
 
 def _judge_ended(
-    attempt: Attempt, instance: Instance | None, found: Findings, now: datetime, limits: Limits
+    attempt: Attempt,
+    instance: Instance | None,
+    found: Findings,
+    now: datetime,
+    limits: Limits,
+    absent: bool,
 ) -> None:
     if instance is not None:
         if instance.gone and attempt.instance_id is None:
@@ -121,10 +209,38 @@ def _judge_ended(
             found.close[attempt.ref] = f"{instance.id} is {instance.state}"
         elif _older(attempt.exited_at, now, limits.stop_s):
             found.overstaying.add(attempt.ref)
-    elif _older(attempt.launched_at or attempt.created_at, now, limits.grace_s) and _older(
-        attempt.exited_at, now, limits.grace_s
-    ):
+    elif absent:
         found.close[attempt.ref] = "EC2 does not list an instance of it any more"
+
+
+def _gone(instance: Instance | None, absent: bool) -> bool:
+    # Whoever stopped it: a second boot is never granted the claim.
+    return absent if instance is None else instance.state in ("terminated", "stopped")
+
+
+def _judge_gone(
+    attempt: Attempt, instance: Instance | None, found: Findings, now: datetime, limits: Limits
+) -> None:
+    if instance is not None and not instance.gone:
+        found.terminate[instance.id] = "it was stopped"
+    if instance is not None and attempt.instance_id is None:
+        # Written down first: the next sweep asks its console.
+        found.adopt[attempt.ref] = instance
+        return
+    why = instance.state_reason if instance else "EC2 does not list it any more"
+    spot = (why or "").startswith(_SPOT)
+    never_ran = (
+        attempt.booted_at is None
+        and attempt.running_at is None
+        and (why or "").startswith("Server.")
+        and not spot
+    )
+    since = found.gone_since.setdefault(attempt.ref, now)
+    found.lost[attempt.ref] = Loss(
+        why,
+        Reason.SPOT_INTERRUPTED if spot else Reason.INSTANCE_LOST,
+        final=never_ran or _older(since, now, min(limits.grace_s, CONSOLE_S)),
+    )
 
 
 def _judge_live(
@@ -135,20 +251,12 @@ def _judge_live(
     limits: Limits,
     timeout_s: int | None,
 ) -> None:
-    if instance is not None and instance.state in ("terminated", "stopped"):
-        # Whoever stopped it: a second boot is never granted the claim.
-        if not instance.gone:
-            found.terminate[instance.id] = "it was stopped"
-        if attempt.instance_id is None:
-            # Written down first: the next sweep asks its console.
-            found.adopt[attempt.ref] = instance
-        else:
-            found.lost[attempt.ref] = instance.state_reason
-        return
-    if instance is None and attempt.instance_id is not None:
-        if _older(attempt.launched_at or attempt.running_at, now, limits.grace_s):
-            found.lost[attempt.ref] = "EC2 does not list it any more"
-        return
+    if instance is not None and attempt.instance_id is not None:
+        news = (instance.public_dns, instance.public_ip)
+        known = (attempt.public_dns, attempt.public_ip)
+        if any(new and not old for new, old in zip(news, known, strict=True)):
+            # The message that it runs was lost.
+            found.addresses[attempt.ref] = instance
     if attempt.state is AttemptState.RUNNING:
         if timeout_s is not None and _older(attempt.running_at, now, timeout_s + RUN_GRACE_S):
             found.overdue[attempt.ref] = Reason.TIMED_OUT

@@ -6,19 +6,21 @@ attempt is closed only when EC2 shows its instance gone.
 Mechanism: messages name ended attempts, whose instances are terminated in batches. The sweep lists
 the cloud first and reads the books after it, so whatever is in the listing was committed before;
 `judgement` compares the two. One reaper sweeps at a time; terminating twice does no harm.
-Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id ends the others.
+Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id ends the others. One
+attempt's failure is logged and holds up no other; only without Postgres a sweep ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from atemporal import waiting
 from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud, Instance
+from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.console import exit_record
-from atemporal.errors import Invalid
+from atemporal.errors import AtemporalError, Invalid, Refused, Retry, Unavailable
 from atemporal.inbox import Inbox
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
@@ -27,6 +29,7 @@ from atemporal.store import attempts, counts, jobs
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import (
     ENDED,
+    LISTING_BLIND,
     LONGEST_WAIT,
     OVERSTAYING,
     TERMINATIONS,
@@ -36,12 +39,19 @@ from atemporal.telemetry import (
     logger,
 )
 from atemporal.waiting import Phase
-from services.reaper.judgement import Findings, Limits, judge
+from services.reaper.judgement import (
+    NOTHING_ABSENT,
+    Absence,
+    Findings,
+    Limits,
+    Loss,
+    blind,
+    judge,
+    missing,
+)
 
 ACTOR = "reaper"
 BATCH = 100
-# How EC2's codes begin for a spot instance that it has taken back.
-_SPOT = "Server.SpotInstance"
 
 
 class Reaper:
@@ -52,6 +62,7 @@ class Reaper:
         self._database = database
         self.cloud = cloud
         self.log = logger(ACTOR)
+        self.gone_since: dict[AttemptRef, datetime] = {}
 
     def ping(self) -> None:
         """Ask whether the database is there.
@@ -111,8 +122,15 @@ class Reaper:
             books = attempts.many(tx, refs)
             timeouts = attempts.timeouts(tx)
         findings = judge(
-            instances, books, timeouts=timeouts, now=now, limits=limits, unknown_before=set()
+            instances,
+            books,
+            timeouts=timeouts,
+            now=now,
+            limits=limits,
+            unknown_before=set(),
+            gone_before=self.gone_since,
         )
+        self.gone_since = {**self.gone_since, **findings.gone_since}
         self.act(findings, books, instances)
 
     def act(
@@ -121,23 +139,42 @@ class Reaper:
         books: Mapping[AttemptRef, Attempt],
         listed: Iterable[Instance],
     ) -> None:
-        """Do what the judgement of `listed` and `books` asks for."""
+        """Do what the judgement of `listed` and `books` asks for: ends first, consoles last."""
+        self.terminate(findings.terminate)
         for ref, instance in findings.adopt.items():
-            with self._database.begin() as tx:
-                attempts.launched(tx, ref, instance.id, actor=ACTOR)
-            self.log.info("adopted", **about(ref, instance.id))
+            with self._alone(ref, instance.id):
+                with self._database.begin() as tx:
+                    attempts.launched(tx, ref, instance.id, actor=ACTOR)
+                self.log.info("adopted", **about(ref, instance.id))
+        for ref, instance in findings.addresses.items():
+            dns = instance.public_dns or books[ref].public_dns
+            with self._alone(ref, instance.id), self._database.begin() as tx:
+                attempts.set_address(tx, ref, dns, instance.public_ip or books[ref].public_ip)
+        for ref, why in findings.close.items():
+            with self._alone(ref), self._database.begin() as tx:
+                attempts.close(tx, ref, actor=ACTOR, detail=why)
         ours = {one.id for one in listed if not one.gone}
         for ref, reason in findings.overdue.items():
-            ended = self.end(ref, reason)
             instance_id = books[ref].instance_id
-            if ended and instance_id in ours:
-                findings.terminate[instance_id] = "its deadline is over"
-        self.terminate(findings.terminate)
-        for ref, why in findings.lost.items():
-            self._recover(books[ref], why)
-        for ref, why in findings.close.items():
-            with self._database.begin() as tx:
-                attempts.close(tx, ref, actor=ACTOR, detail=why)
+            with self._alone(ref, instance_id):
+                ran_out = reason is Reason.TIMED_OUT
+                ended = (ran_out and self._recover(books[ref])) or self.end(ref, reason)
+                if ended and instance_id in ours:
+                    self.terminate({instance_id: "its deadline is over"})
+        for ref, loss in findings.lost.items():
+            with self._alone(ref, books[ref].instance_id):
+                self._lose(books[ref], loss)
+
+    @contextmanager
+    def _alone(self, ref: AttemptRef, instance_id: str | None = None) -> Iterator[None]:
+        """Let what fails in here be this attempt's matter alone; the next sweep tries it again."""
+        try:
+            yield
+        except AtemporalError as error:
+            if isinstance(error, Unavailable) and not isinstance(error, CloudError):
+                raise
+            log = self.log.warning if isinstance(error, Retry) else self.log.error
+            log("left to the next sweep", error=str(error), **about(ref, instance_id))
 
     def end(
         self,
@@ -155,19 +192,30 @@ class Reaper:
             self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
         return ended
 
-    def _recover(self, attempt: Attempt, why: str | None) -> None:
+    def _recover(self, attempt: Attempt) -> bool:
+        """End an attempt by its console's word; False when that has none.
+
+        Raises:
+            Retry, Unknown: EC2 can not be asked now.
+        """
+        if attempt.instance_id is None:
+            return False
+        try:
+            console = self.cloud.console(attempt.instance_id)
+        except Refused as error:
+            where = about(attempt.ref, attempt.instance_id)
+            self.log.warning("no console to be read", error=str(error), **where)
+            return False
+        record = exit_record(console, attempt.ref.id)
+        if record is None:
+            return False
+        detail = "recovered from the console"
+        return self.end(attempt.ref, record.reason, record=record, detail=detail)
+
+    def _lose(self, attempt: Attempt, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's word, else as lost."""
-        record = None
-        if attempt.instance_id:
-            record = exit_record(self.cloud.console(attempt.instance_id), attempt.ref.id)
-        if record is not None:
-            self.end(
-                attempt.ref, record.reason, record=record, detail="recovered from the console"
-            )
-        else:
-            taken = why is not None and why.startswith(_SPOT)
-            reason = Reason.SPOT_INTERRUPTED if taken else Reason.INSTANCE_LOST
-            self.end(attempt.ref, reason, detail=why)
+        if not self._recover(attempt) and loss.final:
+            self.end(attempt.ref, loss.reason, detail=loss.why)
 
 
 class ReapLoop:
@@ -223,6 +271,7 @@ class SweepLoop:
         self._limits = limits
         self._interval_s = interval_s
         self._unknown: set[str] = set()
+        self._missing: set[AttemptRef] = set()
 
     def turn(self) -> float:
         """Sweep once, unless another reaper does."""
@@ -232,8 +281,9 @@ class SweepLoop:
         return self._interval_s
 
     def reset(self) -> None:
-        """Forget the marks: an instance must be unknown in two sweeps in a row."""
-        self._unknown.clear()
+        """Forget the marks: an instance must be unknown, or missing, in two sweeps in a row."""
+        self._unknown = set()
+        self._missing = set()
 
     def _sweep(self) -> None:
         with self._database.begin() as tx:
@@ -246,22 +296,56 @@ class SweepLoop:
             named = [one.ref for one in instances if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
             timeouts = attempts.timeouts(tx)
+        missed = missing(instances, books, now=now, limits=self._limits)
+        no_sight = blind(instances, books, missed)
+        LISTING_BLIND.set(no_sight)
+        if no_sight:
+            self._reaper.log.error(
+                "EC2's listing shows not one instance of the books: nothing is concluded from that;"
+                " check the region, the deployment's name and the credentials",
+                missing=len(missed),
+            )
+            missed = set()
         findings = judge(
             instances,
             books,
             timeouts=timeouts,
             now=now,
             limits=self._limits,
-            unknown_before=self._unknown,
+            # What this listing shows may be another deployment's.
+            unknown_before=set() if no_sight else self._unknown,
+            absence=self._absence(books, missed & self._missing),
+            gone_before=self._reaper.gone_since,
         )
-        self._unknown = findings.unknown
+        self._unknown = set() if no_sight else findings.unknown
+        self._missing = missed
+        self._reaper.gone_since = findings.gone_since
+        self._reaper.act(findings, books, instances)
         with self._database.begin() as tx:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
             queued = counts.oldest_waiting(tx)
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **about(ref))
         self._report(books.values(), queued, findings, now)
-        self._reaper.act(findings, books, instances)
+
+    def _absence(self, books: Mapping[AttemptRef, Attempt], missed: set[AttemptRef]) -> Absence:
+        """Ask for what was missing twice by its id: the listing goes by tags."""
+        ids = {ref: id_ for ref in missed if (id_ := books[ref].instance_id)}
+        log = self._reaper.log
+        try:
+            strays = self._reaper.cloud.describe(ids.values(), tagged=False) if ids else {}
+        except AtemporalError as error:
+            log.warning("missing instances not looked up", error=str(error), missing=len(ids))
+            return NOTHING_ABSENT
+        for ref, instance_id in ids.items():
+            if instance_id in strays:
+                log.error(
+                    "its instance is there, but not in the listing: it has lost its tags",
+                    state=strays[instance_id].state,
+                    **about(ref, instance_id),
+                )
+        proven = {ref for ref in missed if ids.get(ref) not in strays}
+        return Absence(proven, strays)
 
     def _report(
         self,

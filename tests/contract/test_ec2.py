@@ -199,6 +199,7 @@ def test_describing_by_id_leaves_out_who_is_somebody_elses(
     theirs = launch_many(ec2, 1, launch, uuid4().hex)
 
     assert cloud.describe(theirs) == {}
+    assert set(cloud.describe(theirs, tagged=False)) == set(theirs)
     ec2.terminate_instances(InstanceIds=theirs)
 
 

@@ -91,7 +91,7 @@ def world(clients: World, tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def loop(world: World, queue: Queue) -> Iterator[NoticeLoop]:
     notices = Notices(Settings(events_queue_url=queue.url))
-    yield NoticeLoop(world.reaper, world.database, notices, limits=limits(grace_s=300))
+    yield NoticeLoop(world.reaper, world.database, notices, limits=limits())
     notices.close()
 
 

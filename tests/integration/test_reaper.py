@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 
-from atemporal.cloud import NoInstance, Volume
-from atemporal.model import AttemptRef
+from atemporal.cloud import (
+    CloudError,
+    Instance,
+    NoInstance,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Volume,
+)
+from atemporal.errors import Unavailable
+from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts
 from atemporal.store.database import Database
@@ -160,6 +172,250 @@ def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: Worl
     world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
     world.sweep().turn()
     assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
+
+
+class TestAbsence:
+    """A listing goes by tags, so what it does not show may run all the same."""
+
+    def blindfold(self, world: World, patch: pytest.MonkeyPatch, shown: list[Instance]) -> None:
+        """Let the listing show only these, as with a wrong region or lost tags."""
+        patch.setattr(world.cloud, "all", lambda: shown)
+
+    def test_a_listing_without_any_of_ours_ends_nothing(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, one = world.launch()
+        ended, two = world.launch()
+        world.cancel(ended)
+        stranger = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
+        (listed,) = (i for i in world.cloud.all() if i.id == stranger)
+        sweep = world.sweep()
+        with monkeypatch.context() as patch:
+            self.blindfold(world, patch, [listed])
+            patch.setattr(world.cloud, "describe", lambda _ids, **_: {})
+            for _ in range(4):
+                sweep.turn()
+            assert world.attempt(first).state is AttemptState.WARMING
+            assert world.attempt(ended).state is AttemptState.EXITED
+            assert world.states() == dict.fromkeys((one, two, stranger), "pending")
+            assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+        sweep.turn()
+        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 0
+        assert world.attempt(first).state is AttemptState.WARMING
+        assert world.states()[two] in ENDED
+
+    def test_one_that_lost_its_tags_lives_and_is_looked_up_by_its_id(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live, mine = world.launch()
+        ended, over = world.launch()
+        bystander, shown = world.launch()
+        world.cancel(ended)
+        for one in (mine, over):
+            world.change(one, tags={"atemporal:job": str(live.job_id)})
+        assert [one.id for one in world.cloud.all()] == [shown]
+        sweep = world.sweep()
+        for _ in range(4):
+            sweep.turn()
+        assert world.attempt(live).state is AttemptState.WARMING
+        assert world.attempt(ended).state is AttemptState.EXITED
+        world.ec2.terminate_instances(InstanceIds=[mine, over])
+        world.wait_gone(mine, over)
+        sweep.turn()
+        assert world.attempt(live).reason is Reason.INSTANCE_LOST
+        assert world.attempt(ended).state is AttemptState.CLOSED
+        assert world.attempt(bystander).state is AttemptState.WARMING
+
+    def test_one_that_ec2_does_not_know_is_lost_at_the_second_look(self, world: World) -> None:
+        world.launch()
+        live, ended = world.begin(), world.begin()
+        world.write_down(live, NOBODY)
+        world.write_down(ended, "i-0123456789abcdef1")
+        world.cancel(ended)
+        sweep = world.sweep()
+        sweep.turn()
+        sweep.reset()
+        sweep.turn()
+        world.reaper.look([live, ended], world.limits)
+        assert world.attempt(live).state is AttemptState.WARMING
+        assert world.attempt(ended).state is AttemptState.EXITED
+        sweep.turn()
+        assert world.attempt(live).reason is Reason.INSTANCE_LOST
+        assert world.attempt(ended).state is AttemptState.CLOSED
+
+    def test_while_ids_can_not_be_looked_up_the_rest_of_the_sweep_goes_on(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ended, mine = world.launch()
+        live = world.begin()
+        world.write_down(live, NOBODY)
+        sweep = world.sweep()
+        sweep.turn()
+        world.cancel(ended)
+
+        def away(*_: object, **__: object) -> None:
+            raise Throttled("describing", "RequestLimitExceeded")
+
+        monkeypatch.setattr(world.cloud, "describe", away)
+        sweep.turn()
+        assert world.states()[mine] in ENDED
+        assert world.attempt(live).state is AttemptState.WARMING
+
+
+class Consoles:
+    """Consoles as EC2 posts them: late, never, or with an error."""
+
+    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        """Answer for every instance of the world."""
+        self.said: dict[str, str | CloudError] = {}
+        patch.setattr(world.cloud, "console", self)
+
+    def __call__(self, instance_id: str) -> str:
+        """Stand in for `Cloud.console`."""
+        said = self.said.get(instance_id, "")
+        if isinstance(said, CloudError):
+            raise said
+        return said
+
+    def report(self, world: World, ref: AttemptRef, exit_code: int) -> None:
+        """Let the machine of an attempt say how its container ended."""
+        record = ExitRecord(exit_code=exit_code)
+        text = record.model_dump_json(exclude={"log_tail"})
+        self.said[world.attempt(ref).instance_id or ""] = f"atemporal-exit {ref.id} {text}\n"
+
+
+@pytest.fixture
+def consoles(world: World, monkeypatch: pytest.MonkeyPatch) -> Consoles:
+    return Consoles(world, monkeypatch)
+
+
+def run(world: World, **fields: Any) -> tuple[AttemptRef, str]:
+    """A new attempt whose machine has claimed it."""
+    ref, mine = world.launch(**fields)
+    with world.database.begin() as tx:
+        attempts.claim(tx, ref, claim_id="c", instance_id=mine, actor="test")
+    return ref, mine
+
+
+def vanish(world: World, *ids: str) -> None:
+    for one in ids:
+        world.change(one, state="terminated", state_reason=("Server.InternalError", "host"))
+
+
+class TestOneBadItem:
+    """What can not be done for one attempt holds up no other."""
+
+    @pytest.mark.parametrize(
+        ("fault", "reason"),
+        [
+            (Rejected("reading", "UnsupportedOperation"), Reason.INSTANCE_LOST),
+            (Unauthorized("reading", "UnauthorizedOperation"), None),
+            (Throttled("reading", "RequestLimitExceeded"), None),
+        ],
+    )
+    def test_a_console_that_can_not_be_read(
+        self, world: World, consoles: Consoles, fault: CloudError, reason: Reason | None
+    ) -> None:
+        bad, first = run(world)
+        good, second = run(world)
+        ended, third = world.launch()
+        world.cancel(ended)
+        vanish(world, first, second)
+        consoles.said[first] = fault
+        consoles.report(world, good, 7)
+        world.sweep().turn()
+        assert world.attempt(bad).reason is reason
+        assert world.attempt(good).exit_code == 7
+        assert world.states()[third] in ENDED
+        consoles.report(world, bad, 3)
+        world.sweep().turn()
+        assert world.attempt(bad).exit_code == (3 if reason is None else None)
+
+    def test_an_instance_that_another_attempt_has_in_the_books(self, world: World) -> None:
+        bad = world.begin()
+        taken = world.cloud.run(bad, world.attempt(bad).launch, b"#!/bin/true\n")
+        thief = world.begin()
+        world.write_down(thief, taken.id)
+        good = world.begin()
+        mine = world.cloud.run(good, world.attempt(good).launch, b"#!/bin/true\n")
+        ended, over = world.launch()
+        world.cancel(ended)
+        sweep = world.sweep()
+        sweep.turn()
+        assert world.attempt(bad).instance_id is None
+        assert world.attempt(good).instance_id == mine.id
+        assert world.states()[over] in ENDED
+        world.wait_gone(over)
+        sweep.turn()
+        assert world.attempt(ended).state is AttemptState.CLOSED
+
+    def test_without_postgres_the_sweep_ends(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, mine = run(world)
+        vanish(world, mine)
+
+        def away(*_: object, **__: object) -> None:
+            raise Unavailable("Postgres is away")
+
+        monkeypatch.setattr(world.reaper, "end", away)
+        with pytest.raises(Unavailable):
+            world.sweep().turn()
+
+
+class TestConsoles:
+    def test_a_console_that_comes_late_is_waited_for(
+        self, world: World, consoles: Consoles
+    ) -> None:
+        world.limits = limits(grace_s=60)
+        ref, mine = run(world)
+        vanish(world, mine)
+        sweep = world.sweep()
+        sweep.turn()
+        sweep.turn()
+        assert world.attempt(ref).state is AttemptState.RUNNING
+        consoles.report(world, ref, 7)
+        sweep.turn()
+        assert world.attempt(ref).exit_code == 7
+
+    def test_one_that_never_comes_is_waited_for_no_longer_than_the_grace(
+        self, world: World, consoles: Consoles
+    ) -> None:
+        world.limits = limits(grace_s=60)
+        ref, mine = run(world)
+        vanish(world, mine)
+        sweep = world.sweep()
+        sweep.turn()
+        world.reaper.gone_since = {
+            one: at - timedelta(seconds=61) for one, at in world.reaper.gone_since.items()
+        }
+        sweep.turn()
+        assert world.attempt(ref).reason is Reason.INSTANCE_LOST
+        sweep.turn()
+        assert world.reaper.gone_since == {}
+
+    def test_a_run_that_is_over_time_may_have_said_how_it_ended(
+        self, world: World, consoles: Consoles
+    ) -> None:
+        said, one = run(world, timeout_s=1)
+        silent, two = run(world, timeout_s=1)
+        consoles.report(world, said, 7)
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
+        world.sweep().turn()
+        assert world.attempt(said).exit_code == 7
+        assert world.attempt(silent).reason is Reason.TIMED_OUT
+        assert {world.states()[one], world.states()[two]} <= set(ENDED)
+
+
+def test_an_address_whose_message_was_lost_is_written_down(world: World) -> None:
+    ref, mine = world.launch()
+    world.change(mine, state="running")
+    shown = world.cloud.describe([mine])[mine]
+    assert shown.public_ip or shown.public_dns
+    world.sweep().turn()
+    attempt = world.attempt(ref)
+    assert (attempt.public_dns, attempt.public_ip) == (shown.public_dns, shown.public_ip)
 
 
 class TestVolumes:

@@ -12,7 +12,18 @@ import pytest
 from atemporal.cloud import Instance
 from atemporal.model import Attempt, AttemptRef, Launch
 from atemporal.states import AttemptState, Reason
-from services.reaper.judgement import RUN_GRACE_S, Findings, Limits, judge
+from services.reaper.judgement import (
+    CONSOLE_S,
+    NOTHING_ABSENT,
+    RUN_GRACE_S,
+    Absence,
+    Findings,
+    Limits,
+    Loss,
+    blind,
+    judge,
+    missing,
+)
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LIMITS = Limits(launch_s=3600, boot_s=1800, pull_s=600, stop_s=120, queue_s=9999, grace_s=300)
@@ -51,6 +62,8 @@ def judged(
     *attempts: Attempt,
     timeouts: Mapping[AttemptRef, int] | None = None,
     unknown_before: set[str] | None = None,
+    absence: Absence = NOTHING_ABSENT,
+    gone_before: Mapping[AttemptRef, datetime] | None = None,
 ) -> Findings:
     return judge(
         instances,
@@ -59,7 +72,17 @@ def judged(
         now=NOW,
         limits=LIMITS,
         unknown_before=unknown_before or set(),
+        absence=absence,
+        gone_before=gone_before,
     )
+
+
+def missed(instances: Iterable[Instance], *attempts: Attempt) -> set[AttemptRef]:
+    return missing(instances, {one.ref: one for one in attempts}, now=NOW, limits=LIMITS)
+
+
+def sees_nothing(instances: list[Instance], *attempts: Attempt) -> bool:
+    return blind(instances, {one.ref: one for one in attempts}, missed(instances, *attempts))
 
 
 @pytest.mark.parametrize("state", [A.WARMING, A.READY, A.RUNNING])
@@ -85,26 +108,115 @@ def test_one_that_is_shutting_down_is_not_gone() -> None:
 
 @pytest.mark.parametrize("state", [A.WARMING, A.RUNNING])
 def test_a_live_attempt_whose_instance_is_gone_is_lost(state: AttemptState) -> None:
-    found = judged(
-        [instance(state="terminated", state_reason="Server.SpotInstanceTermination")],
-        attempt(state),
-    )
-    assert found.lost == {REF: "Server.SpotInstanceTermination"}
+    code = "Client.UserInitiatedShutdown"
+    found = judged([instance(state="terminated", state_reason=code)], attempt(state))
+    assert found.lost == {REF: Loss(code, Reason.INSTANCE_LOST, final=False)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Client.SpotInstanceX"],
+)
+def test_a_spot_instance_taken_back_is_no_lost_one(code: str) -> None:
+    for state in (A.WARMING, A.RUNNING):
+        found = judged([instance(state="terminated", state_reason=code)], attempt(state))
+        assert found.lost == {REF: Loss(code, Reason.SPOT_INTERRUPTED, final=False)}
+
+
+def test_a_console_without_a_record_is_believed_after_a_while() -> None:
+    gone = [instance(state="terminated", state_reason="Client.InstanceInitiatedShutdown")]
+    first = judged(gone, attempt(A.RUNNING))
+    assert first.gone_since == {REF: NOW}
+    for seconds, final in ((CONSOLE_S - 1, False), (CONSOLE_S + 1, True)):
+        later = judged(gone, attempt(A.RUNNING), gone_before={REF: ago(seconds)})
+        assert later.lost[REF].final is final
+        assert later.gone_since == {REF: ago(seconds)}
+
+
+def test_what_is_not_gone_any_more_is_not_remembered() -> None:
+    found = judged([instance()], attempt(A.RUNNING), gone_before={REF: ago(60)})
+    assert found == Findings()
+
+
+def test_a_machine_that_never_came_up_has_nothing_to_say() -> None:
+    gone = [instance(state="terminated", state_reason="Server.InternalError")]
+    assert judged(gone, attempt(A.WARMING)).lost[REF].final
+    assert not judged(gone, attempt(A.RUNNING)).lost[REF].final, "its host may have failed later"
+    booted = attempt(A.WARMING).model_copy(update={"booted_at": ago(9)})
+    assert not judged(gone, booted).lost[REF].final
+
+
+def test_an_address_that_was_not_written_down_is_found() -> None:
+    shown = instance(public_dns="ec2-1.example", public_ip="192.0.2.1")
+    for state in (A.WARMING, A.RUNNING):
+        assert judged([shown], attempt(state)).addresses == {REF: shown}
+    known = {"public_dns": "ec2-1.example", "public_ip": "192.0.2.1"}
+    assert judged([shown], attempt(A.RUNNING).model_copy(update=known)) == Findings()
+    assert judged([instance()], attempt(A.RUNNING).model_copy(update=known)) == Findings()
+    assert judged([shown], attempt(A.EXITED)).addresses == {}
 
 
 def test_absence_of_a_young_instance_proves_nothing() -> None:
     for state in (A.WARMING, A.RUNNING, A.EXITED):
-        assert judged([], attempt(state, age=299)) == Findings()
+        assert missed([], attempt(state, age=299)) == set()
+        assert missed([], attempt(state, age=301)) == {REF}
+        assert missed([instance(state="terminated")], attempt(state, age=301)) == set()
+    assert missed([], attempt(A.CLOSED, age=301)) == set()
+    assert missed([], attempt(A.LAUNCHING, None, age=301)) == set()
 
 
-def test_absence_of_an_old_instance_does() -> None:
-    assert list(judged([], attempt(A.RUNNING, age=301)).lost) == [REF]
-    assert list(judged([], attempt(A.EXITED, age=301)).close) == [REF]
+@pytest.mark.parametrize("state", [A.WARMING, A.RUNNING, A.EXITED])
+def test_absence_of_an_old_instance_proves_nothing_by_itself(state: AttemptState) -> None:
+    assert judged([], attempt(state, age=1799)) == Findings()
+
+
+def test_absence_that_was_looked_into_does() -> None:
+    proven = Absence(proven={REF})
+    assert list(judged([], attempt(A.RUNNING, age=301), absence=proven).lost) == [REF]
+    assert list(judged([], attempt(A.EXITED, age=301), absence=proven).close) == [REF]
+    assert judged([instance()], attempt(A.RUNNING, age=301), absence=proven) == Findings()
+
+
+def test_an_instance_that_lost_its_tags_lives_and_is_not_ours_to_end() -> None:
+    alive = Absence(strays={"i-1": instance(tags={})})
+    assert judged([], attempt(A.RUNNING, age=301), absence=alive) == Findings()
+    ended = judged([], attempt(A.EXITED, age=301), absence=alive)
+    assert ended == Findings(overstaying={REF})
+    stopped = Absence(strays={"i-1": instance(tags={}, state="stopped")})
+    found = judged([], attempt(A.RUNNING, age=301), absence=stopped)
+    assert (list(found.lost), found.terminate) == ([REF], {})
+
+
+def test_an_instance_that_ended_and_lost_its_tags_is_gone() -> None:
+    gone = Absence(strays={"i-1": instance(tags={}, state="terminated")})
+    assert list(judged([], attempt(A.RUNNING, age=301), absence=gone).lost) == [REF]
+    assert list(judged([], attempt(A.EXITED, age=301), absence=gone).close) == [REF]
+
+
+def test_a_missing_instance_does_not_put_off_its_deadline() -> None:
+    over = attempt(A.RUNNING, age=100 + RUN_GRACE_S + 301)
+    assert judged([], over, timeouts={REF: 100}).overdue == {REF: Reason.TIMED_OUT}
+
+
+def test_a_listing_without_any_instance_of_the_books_is_blind() -> None:
+    live = attempt(A.RUNNING, age=301)
+    other = attempt(A.RUNNING, "i-2", age=301).model_copy(update={"number": 2})
+    stranger = instance("i-9", tags={})
+    assert sees_nothing([], live, other)
+    assert sees_nothing([stranger], live, other)
+    assert not sees_nothing([instance("i-2", tags={}), stranger], live, other)
+    assert not sees_nothing([instance("i-1", state="terminated")], live, other)
+    assert not sees_nothing([], attempt(A.RUNNING, age=299)), "none should be there yet"
+    assert not sees_nothing([], attempt(A.EXITED, age=9999)), "EC2 forgets what has ended"
 
 
 def test_an_intent_that_never_became_an_instance_is_closed_late() -> None:
-    assert judged([], attempt(A.EXITED, None, age=299)).close == {}
-    assert list(judged([], attempt(A.EXITED, None, age=301)).close) == [REF]
+    assert missed([], attempt(A.EXITED, None, age=299)) == set()
+    assert missed([], attempt(A.EXITED, None, age=301)) == {REF}
+    assert missed([instance()], attempt(A.EXITED, None, age=301)) == set()
+    assert judged([], attempt(A.EXITED, None, age=301)).close == {}
+    proven = Absence(proven={REF})
+    assert list(judged([], attempt(A.EXITED, None, age=301), absence=proven).close) == [REF]
 
 
 def test_an_instance_whose_id_was_never_written_down_is_adopted() -> None:
