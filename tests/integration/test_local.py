@@ -62,7 +62,7 @@ def test_the_demo_runs_three_jobs_and_leaves_nothing(tmp_path: Path) -> None:
         timeout=150,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["instances_launched"], result["instances_left"]) == (3, 0)
     environment, failure, later = result["jobs"]
     assert set(later) == {
