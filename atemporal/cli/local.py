@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -199,6 +201,12 @@ def _forget_other(directory: Path) -> None:
         note(f"this shell's {', '.join(found[1])} belong to {found[0]}: they are passed over")
 
 
+def _program() -> str:
+    """What to type for `atemporal`, which may be in a virtual environment that is not active."""
+    beside = Path(sys.executable).with_name("atemporal")
+    return "atemporal" if shutil.which("atemporal") or not beside.exists() else str(beside)
+
+
 def _down(directory: Path) -> str:
     if directory == default_directory():
         return "atemporal down"
@@ -217,7 +225,7 @@ def _welcome(session: Session, stack: Stack, directory: Path) -> None:
     facts = [
         ("API", f"{url}   (its documentation: {url}/docs)"),
         ("try", submit),
-        ("CLI", f". {shlex.quote(str(env))} && atemporal submit busybox -- echo hello"),
+        ("CLI", f". {shlex.quote(str(env))} && {_program()} submit busybox -- echo hello"),
         ("jobs", stack.runs_on),
         *(("not ours", f"{value}, by {name}") for name, value in servers.items()),
         ("state", str(directory)),

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
@@ -27,13 +29,15 @@ SECRET = "hunter2-hunter2-hunter2"
 NOWHERE = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere"
 
 
-def run(*words: str, given: str | None = None, env: dict[str, str | None] | None = None) -> Result:
+def run(
+    *words: str, given: str | None = None, env: Mapping[str, str | None] | None = None
+) -> Result:
     return CliRunner(env={"ATEMPORAL_DATABASE_URL": NOWHERE, **(env or {})}).invoke(
         main, words, input=given
     )
 
 
-def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: object) -> Job:
+def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any) -> Job:
     job_id = UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e")
     launch = Launch(
         image_id="ami-1",
@@ -310,7 +314,7 @@ def test_wait_exits_as_the_job_did(outcome: Outcome, code: int | None, exits: in
         ({}, ": see `atemporal logs 0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e`"),
     ],
 )
-def test_wait_says_what_a_machine_failed_at(attempt: dict[str, object], says: str) -> None:
+def test_wait_says_what_a_machine_failed_at(attempt: dict[str, Any], says: str) -> None:
     job = a_job(Outcome.FAILED, **attempt).model_copy(update={"reason": Reason.CREATE_FAILED})
     assert endings._sentence(job).endswith(f"failed (create_failed){says}")
     own = a_job(Outcome.FAILED, 7, log_tail=b"its own affair")
