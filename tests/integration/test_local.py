@@ -16,7 +16,12 @@ from typing import Any
 
 import pytest
 
+from atemporal.errors import Refused
 from atemporal.local.demo import LETTER
+from atemporal.local.home import Home
+from atemporal.local.stack import Stack
+from atemporal.twin.engine import PROCESS, Engine
+from services.api.server import ApiServer
 from tests.servers.ports import free_port
 
 CODE = "from atemporal.cli import main; main(prog_name='atemporal')"
@@ -182,6 +187,33 @@ def test_a_refused_up_leaves_no_new_directory(tmp_path: Path) -> None:
     assert f"port {port}" in refused.stderr
     assert list(tmp_path.iterdir()) == []
     assert processes_with(tmp_path) == []
+
+
+def test_the_env_file_is_there_when_the_api_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+
+    class Watched(ApiServer):
+        def start(self) -> None:
+            there.append((tmp_path / "env").exists())
+            raise Refused("far enough")
+
+    # What local mode writes into its own process goes back with the patch.
+    for name in [name for name in os.environ if name.startswith(("AWS_", "ATEMPORAL_"))]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.setenv(name, "local")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setattr("atemporal.local.stack.ApiServer", Watched)
+    home = Home(tmp_path)
+    try:
+        with pytest.raises(Refused, match="far enough"):
+            Stack(home, engine=Engine(PROCESS), durable=False).start()
+    finally:
+        home.close()
+    assert there == [True]
 
 
 def until(condition: Callable[[], bool]) -> None:
