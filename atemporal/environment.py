@@ -25,7 +25,7 @@ def check(env: Mapping[str, str]) -> None:
     """
     for name, value in env.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a variable name; use letters, digits and _")
+            raise ValueError(f"{name!r} is not a variable name; {_why_no_name(name)}")
         if name.startswith(RESERVED_PREFIX):
             raise ValueError(f"{name} is reserved: names may not begin with {RESERVED_PREFIX}")
         if "\0" in value:
@@ -51,9 +51,19 @@ def parse_lines(text: str) -> dict[str, str]:
         if not equals:
             raise ValueError(f"line {number} has no '='; write one NAME=value a line")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"line {number}: {name!r} is not a variable name")
+            raise ValueError(
+                f"line {number}: {name!r} is not a variable name; {_why_no_name(name)}"
+            )
         env[name] = value
     return env
+
+
+def _why_no_name(name: str) -> str:
+    if name.startswith("export "):
+        return "remove export"
+    if name[:1].isascii() and name[:1].isdigit():
+        return "it must not begin with a digit"
+    return "use letters, digits and _"
 
 
 def decode_payload(payload: str) -> dict[str, str]:

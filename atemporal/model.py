@@ -106,6 +106,8 @@ class JobSpec(_Frozen):
     def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if command is not None and not all(map(_storable, command)):
             raise ValueError("an argument holds a NUL character or is not valid Unicode text")
+        if command and not command[0]:
+            raise ValueError("the first word, which is the program to run, is empty")
         return command or None
 
     @field_validator("env")
@@ -140,6 +142,13 @@ class JobSpec(_Frozen):
             if len(value) > 255 or not _storable(value):
                 raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
         return dict(sorted(labels.items()))
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _key_is_not_empty(cls, key: Any) -> Any:
+        if key == "":
+            raise ValueError("it is empty; give some text, or leave it out")
+        return key
 
     @field_validator("key")
     @classmethod
@@ -340,5 +349,10 @@ def describe(error: ValidationError) -> dict[str, str]:
         why = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             why = "unknown field"
+        elif item["type"] == "tuple_type":
+            of = "numbers" if name in ("retry_on", "no_retry_on") else "strings"
+            why = f"write a list of {of}"
+        elif item["type"] in ("dict_type", "model_type", "model_attributes_type"):
+            why = "write an object"
         fields[name] = f"{fields[name]}; {why}" if name in fields else why
     return fields

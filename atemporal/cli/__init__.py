@@ -9,6 +9,7 @@ when the command is called.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import signal
@@ -24,7 +25,7 @@ from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry,
 
 COMMANDS = {
     "submit": ("jobs", "Submit a job: an image, an environment, a time."),
-    "list": ("jobs", "List jobs in the order of their submit."),
+    "list": ("jobs", "List jobs, the newest first."),
     "show": ("jobs", "Show a job: what it is, its attempts, its history."),
     "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
     "logs": ("endings", "Print the end of a job's output."),
@@ -39,7 +40,9 @@ COMMANDS = {
     "config": ("admin", "Show the effective settings and where each comes from."),
     "completion": ("admin", "Print the completion script of a shell."),
     "up": ("local", "Run everything on this machine until Ctrl-C."),
+    "down": ("local", "End what an `up` that has stopped left on this machine."),
     "demo": ("local", "Run three jobs on this machine and show what happens."),
+    "twin": ("twin", "The twin, a local EC2: serve it, let things go wrong on it."),
 }
 
 EXIT_CODES = """\b
@@ -69,6 +72,19 @@ class Front(click.Group):
         command: click.Command = module.COMMANDS[cmd_name]
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of an unknown one say which was meant, perhaps."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near and "Did you mean" not in error.format_message():
+                why = f"No such command {args[0]!r}. Did you mean {near[0]!r}?"
+                raise click.UsageError(why, ctx) from None
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -89,7 +105,7 @@ class Front(click.Group):
         try:
             return super().invoke(ctx)
         except AtemporalError as error:
-            tell(error, as_json=session.as_json)
+            tell(error, as_json=session.as_json, hint=session.hint(error))
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
@@ -108,11 +124,12 @@ def exit_code(error: AtemporalError) -> int:
     return 3 if isinstance(error, Retry | Unknown) else 1
 
 
-def tell(error: AtemporalError, *, as_json: bool) -> None:
-    """Print an error: one sentence, or one line for each bad field."""
+def tell(error: AtemporalError, *, as_json: bool, hint: str | None = None) -> None:
+    """Print an error: one sentence, or one line for each bad field; then what may help."""
     fields = error.fields if isinstance(error, Invalid) else {}
     if as_json:
         record = {"error": str(error), **({"fields": fields} if fields else {})}
+        record |= {"hint": hint} if hint else {}
         click.echo(json.dumps(record), err=True)
     elif len(fields) > 1:
         click.echo("atemporal: bad input", err=True)
@@ -120,6 +137,8 @@ def tell(error: AtemporalError, *, as_json: bool) -> None:
             click.echo(f"  {name}: {clean(why)}", err=True)
     else:
         click.echo(f"atemporal: {clean(str(error))}", err=True)
+    if hint and not as_json:
+        click.echo(f"atemporal: {hint}", err=True)
 
 
 @click.command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from atemporal.model import Attempt, Job
 
 
+# An id's end that is shorter says too little about what is meant to be changed by it.
+_CHANGING_ID = 4
+_LONGEST = "365d"
+
+
 def duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """An option's callback: seconds, or like 30s, 10m, 1h30m, 2d, as whole seconds."""
     try:
@@ -25,14 +30,51 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str | N
         raise click.BadParameter(str(error)) from None
 
 
+def duration_from(least: str) -> Callable[..., int | None]:
+    """Make an option's callback: a duration from `least` to a year."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+        seconds = duration(context, parameter, text)
+        low, high = parse_duration(least), parse_duration(_LONGEST)
+        if seconds is not None and not low <= seconds <= high:
+            raise click.BadParameter(f"{text} is not within {least} and {_LONGEST}")
+        return seconds
+
+    return read
+
+
+def text(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """An option's callback: some text."""
+    if text == "":
+        raise click.BadParameter("it is empty; give some text, or leave the option out")
+    return text
+
+
+def changing_ids(
+    _context: click.Context, _parameter: click.Parameter, given: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """An argument's callback: ids of jobs that will be changed, so none by a letter or two."""
+    for one in (given,) if isinstance(given, str) else given:
+        if len(one.strip()) < _CHANGING_ID:
+            raise click.BadParameter(
+                f"{one!r} is too short to change a job by; give {_CHANGING_ID} characters of its "
+                "id or more"
+            )
+    return given
+
+
 def exit_codes(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> tuple[int, ...] | None:
     """An option's callback: numbers with commas between, like 75,137."""
     try:
-        return None if text is None else tuple(int(code) for code in text.split(","))
+        codes = None if text is None else tuple(int(code) for code in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not exit codes; write them like 75,137") from None
+    for code in codes or ():
+        if not 1 <= code <= 255:
+            raise click.BadParameter(f"{code} is no exit code of a failure; those are 1 to 255")
+    return codes
 
 
 def instant(

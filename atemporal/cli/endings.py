@@ -15,11 +15,11 @@ import click
 from atemporal.cli import output, records
 from atemporal.cli.arguments import attempt_of, duration
 from atemporal.cli.jobs import ending
-from atemporal.cli.output import note
+from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import Unavailable
 from atemporal.model import Attempt, Job
-from atemporal.states import AttemptState, JobState, Outcome
+from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import jobs
 
 TIMED_OUT = 124
@@ -27,6 +27,7 @@ NO_EXIT_CODE = 125
 # Nothing announces the end of one job to one reader, so it is looked for: soon at first, because many
 # jobs are short, and calmly later.
 _LOOK_EVERY_S = (0.2, 2.0)
+_FIRST_WORDS = 300
 
 
 @click.command
@@ -61,7 +62,7 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
         for job in fresh:
             ended[job.id] = job
             if not session.as_json:
-                click.echo(_sentence(job))
+                click.echo(clean(_sentence(job)))
         left = None if until is None else until - time.monotonic()
         if len(ended) == len(waiting) or (left is not None and left <= 0):
             break
@@ -83,8 +84,8 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
 def logs(session: Session, job_id: str, attempt: int | None) -> None:
     """Print the end of a job's output.
 
-    It is the last 32 KiB that an attempt printed, kept when it ended; exits with 1 when there is
-    none yet.
+    It is the last 32 KiB that an attempt printed, kept when it ended. Exits with 1 when there is
+    none yet, or when it was not kept, because the job was cancelled while it ran.
     """
     with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
@@ -98,7 +99,7 @@ def logs(session: Session, job_id: str, attempt: int | None) -> None:
         click.echo(tried.log_tail, nl=False)
     if why:
         note(why)
-        click.get_current_context().exit(0 if _over(tried) else 1)
+        click.get_current_context().exit(0 if _over(tried) and not _cut_off(tried) else 1)
 
 
 def exit_code(job: Job) -> int:
@@ -122,11 +123,28 @@ def _finished(session: Session, ids: list[UUID]) -> list[Job]:
 def _sentence(job: Job) -> str:
     with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     why = "" if job.reason is None or str(job.reason) == ending(job) else f" ({job.reason})"
-    return f"{job.id} {ending(job)}{why}{with_code}"
+    return f"{job.id} {ending(job)}{why}{with_code}{_first_words(job)}"
+
+
+def _first_words(job: Job) -> str:
+    """What went wrong, when that was not the program: then its exit code does not say it."""
+    if job.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or not job.attempts:
+        return ""
+    last = job.attempts[-1]
+    if last.exit_code is not None and not str(job.reason).endswith("_failed"):
+        return ""
+    said = last.detail or records.log_text(last) or ""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f": {lines[0][:_FIRST_WORDS]}" if lines else f": see `atemporal logs {job.id}`"
 
 
 def _over(attempt: Attempt) -> bool:
     return attempt.state in (AttemptState.EXITED, AttemptState.CLOSED)
+
+
+def _cut_off(attempt: Attempt) -> bool:
+    ran = attempt.running_at is not None
+    return attempt.reason is Reason.CANCELLED and ran and not attempt.log_tail
 
 
 def _why_nothing(job: Job, attempt: Attempt) -> str | None:
@@ -137,6 +155,8 @@ def _why_nothing(job: Job, attempt: Attempt) -> str | None:
             f"attempt {attempt.number} is {attempt.state}: the end of its output is kept when "
             f"it ends; `atemporal wait {job.id}` waits for that"
         )
+    if _cut_off(attempt):
+        return "its output was not kept: a cancelled instance is ended at once"
     if attempt.exit_code is not None:
         return f"attempt {attempt.number} printed nothing"
     because = f": {attempt.detail}" if attempt.detail else ""

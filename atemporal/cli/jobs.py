@@ -7,6 +7,7 @@ find what follows from it in Postgres.
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -14,17 +15,35 @@ import click
 
 from atemporal import waiting
 from atemporal.cli import arguments, output, records
-from atemporal.cli.arguments import duration, pairs, read_environment
+from atemporal.cli.arguments import changing_ids, duration_from, pairs, read_environment
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job, parse_spec
-from atemporal.states import JobState
+from atemporal.states import JobState, Outcome
 from atemporal.store import events, jobs
 from atemporal.store.database import server_time
 
 
-@click.command
+class Submit(click.Command):
+    """Tells the job's options from its own with a hint, when there is no -- between them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; a job's option taken for ours is told so."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" not in given and not given[0].startswith("-"):
+                raise click.UsageError(
+                    f"No such option: {error.option_name}. If it belongs to the job's command, put "
+                    "-- before the command: atemporal submit IMAGE -- sh -c '...'",
+                    ctx,
+                ) from None
+            raise
+
+
+@click.command(cls=Submit)
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -36,7 +55,7 @@ from atemporal.store.database import server_time
 @click.option(
     "--in",
     "delay",
-    callback=duration,
+    callback=duration_from("0s"),
     metavar="DURATION",
     help="When to run: so long from now, like 10m.",
 )
@@ -56,7 +75,7 @@ from atemporal.store.database import server_time
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="For `list --label`.")
 @click.option(
     "--timeout",
-    callback=duration,
+    callback=duration_from("1s"),
     metavar="DURATION",
     help="How long the container may run.  [default: 1d]",
 )
@@ -68,7 +87,11 @@ from atemporal.store.database import server_time
     type=click.Choice(["on-demand", "spot", "spot-then-on-demand"]),
     help="How to pay for the machine.  [default: on-demand]",
 )
-@click.option("--max-attempts", type=int, help="How often the program may fail.  [default: 1]")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 100),
+    help="How often the program may fail.  [default: 1]",
+)
 @click.option(
     "--retry-on",
     callback=arguments.exit_codes,
@@ -81,14 +104,22 @@ from atemporal.store.database import server_time
     metavar="CODES",
     help="Exit codes that never do, like 2.",
 )
-@click.option("--key", help="Your name for this submit: the same key is the same job.")
+@click.option(
+    "--key",
+    callback=arguments.text,
+    help="Your name for this submit: the same key is the same job.",
+)
 @click.option(
     "--port",
     multiple=True,
     metavar="HOST:CONTAINER",
     help="A port to publish, or none.  [default: 80:80]",
 )
-@click.option("--priority", type=int, help="Among jobs due together the higher goes first.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-100, 100),
+    help="Among jobs due together the higher goes first.",
+)
 @output_option
 @pass_session
 def submit(
@@ -152,27 +183,37 @@ def submit(
 
 
 @click.command("list")
-@click.option("--state", multiple=True, type=click.Choice([state.value for state in JobState]))
+@click.option(
+    "--state",
+    multiple=True,
+    type=click.Choice([state.value for state in (*JobState, *Outcome)]),
+    help="Jobs in this state, or with this outcome.",
+)
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="Jobs that have it.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
-@click.option("--after", metavar="ID", help="Go on behind this job.")
+@click.option("--after", metavar="ID", help="Go on behind this job, the last one of a page.")
+@click.option("--reverse", is_flag=True, help="The oldest first.")
 @output_option
 @pass_session
 def list_jobs(
     session: Session,
+    *,
     state: tuple[str, ...],
     label: tuple[str, ...],
     limit: int,
     after: str | None,
+    reverse: bool,
 ) -> None:
-    """List jobs in the order of their submit."""
+    """List jobs, the newest first."""
     with session.database.begin() as tx:
         page = jobs.listing(
             tx,
-            states=[JobState(name) for name in state],
+            states=[one for one in JobState if one in state],
+            outcomes=[one for one in Outcome if one in state],
             labels=pairs(label, "--label"),
             limit=limit,
             after=jobs.resolve(tx, after) if after else None,
+            newest_first=not reverse,
         )
         now = server_time(tx)
     if session.as_json:
@@ -186,7 +227,11 @@ def list_jobs(
         [_listed(job, now, person) for job in page.jobs],
     )
     if page.next:
-        note(f"{page.total} jobs in all; the next: atemporal list --after {page.next}")
+        again = ["atemporal", "list", *(["--reverse"] if reverse else [])]
+        again += [word for one in state for word in ("--state", one)]
+        again += [word for one in label for word in ("--label", one)]
+        again += ["--limit", str(limit), "--after", str(page.next)]
+        note(f"{page.total} jobs in all; the next: {shlex.join(again)}")
 
 
 @click.command
@@ -219,7 +264,7 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
 
 
 @click.command
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, callback=changing_ids)
 @output_option
 @pass_session
 def cancel(session: Session, ids: tuple[str, ...]) -> None:
@@ -237,7 +282,7 @@ def cancel(session: Session, ids: tuple[str, ...]) -> None:
 
 
 @click.command
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", callback=changing_ids)
 @output_option
 @pass_session
 def retry(session: Session, job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands of local mode: up, demo.
+"""Commands of local mode: up, down, demo.
 
 Promise: the first Ctrl-C or SIGTERM ends everything in order within seconds, the second at once; what
 is printed on standard output is the answer, progress and logs go to standard error.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -24,10 +26,11 @@ from atemporal.cli import output, records
 from atemporal.cli.jobs import ending
 from atemporal.cli.output import clean, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.errors import NotFound
 from atemporal.local import demo_image
 from atemporal.local.demo import PARTS, Demo, Look, Result
-from atemporal.local.home import Home, default_directory
-from atemporal.local.stack import Stack
+from atemporal.local.home import Home, default_directory, forget_other
+from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.store import attempts
@@ -64,13 +67,16 @@ class Interrupts:
         self.asked.set()
 
 
-@click.command
-@click.option(
+dir_option = click.option(
     "--dir",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where its state is kept.  [default: ~/.local/share/atemporal]",
 )
+
+
+@click.command
+@dir_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65_535),
@@ -92,18 +98,23 @@ def up(session: Session, directory: Path | None, port: int | None, engine: str) 
     `up` with the same --dir takes them back. Whoever can connect to loopback on this machine can
     run programs as you.
     """
+    directory = directory or default_directory()
+    _forget_other(directory)
     settings = session.settings
     telemetry.configure("local", log_format=settings.log_format, level=settings.log_level)
     interrupts = Interrupts()
     with interrupts.handled(), ExitStack() as open_things:
-        home = Home(directory or default_directory())
+        home = Home(directory)
         open_things.callback(home.close)
-        stack = Stack(home, port=port, engine=detect(engine))
-        interrupts.kill = stack.kill
-        stack.start()
         try:
-            env = home.write_env(*stack.environment())
-            _welcome(session, stack, env)
+            stack = Stack(home, port=port, engine=detect(engine))
+            interrupts.kill = stack.kill
+            stack.start()
+        except BaseException:
+            home.discard()
+            raise
+        try:
+            _welcome(session, stack, home.directory)
             interrupts.asked.wait()
             left = _machines_left(stack)
         finally:
@@ -112,8 +123,40 @@ def up(session: Session, directory: Path | None, port: int | None, engine: str) 
         note(f"these had to be cut off: {', '.join(cut)}")
     if left:
         what = "1 machine runs" if left == 1 else f"{left} machines run"
-        note(f"{what} on; the next `atemporal up` on {home.directory} takes them back")
+        note(
+            f"{what} on; the next `atemporal up` on {home.directory} takes them back, "
+            f"`{_down(home.directory)}` ends them"
+        )
     note("stopped")
+
+
+@click.command
+@dir_option
+@click.option(
+    "--engine", type=click.Choice(CHOICES), default="auto", help="What `up` ran the jobs with."
+)
+@output_option
+@pass_session
+def down(session: Session, directory: Path | None, engine: str) -> None:
+    """End what an `up` that has stopped left on this machine.
+
+    Its machines are powered off, and a Postgres that a killed `up` left is stopped; jobs and logs
+    stay in the directory. To the next `up` a job whose machine was ended is one whose machine was
+    lost, and runs again within its budget: `atemporal cancel` it before, if it is not to.
+    """
+    directory = directory or default_directory()
+    _forget_other(directory)
+    if not directory.expanduser().is_dir():
+        raise NotFound(f"there is no installation in {directory}")
+    telemetry.configure("local", log_format="console", level="error")
+    with ExitStack() as open_things:
+        home = Home(directory)
+        open_things.callback(home.close)
+        ended = take_down(home, detect(engine))
+    if session.as_json:
+        output.show_json({"dir": str(home.directory), "machines_ended": ended})
+    else:
+        click.echo("1 machine ended" if ended == 1 else f"{ended} machines ended")
 
 
 @click.command
@@ -124,7 +167,7 @@ def demo(session: Session) -> None:
 
     Everything is in a temporary directory and gone at the end; no docker, RabbitMQ, Postgres or AWS
     account is needed, and ATEMPORAL_* settings are passed over. Exits with 0 only if every job
-    ended as planned and no instance is left.
+    ended as planned and no instance is left. `-o json` prints one line into a pipe or file.
     """
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
@@ -152,23 +195,44 @@ def demo(session: Session) -> None:
     click.get_current_context().exit(1 if result.surprises else 0)
 
 
-def _welcome(session: Session, stack: Stack, env: Path) -> None:
-    url = stack.api_url
+def _forget_other(directory: Path) -> None:
+    found = forget_other(directory, os.environ, SHARED_VARIABLES)
+    if found and found[1]:
+        note(f"this shell's {', '.join(found[1])} belong to {found[0]}: they are passed over")
+
+
+def _program() -> str:
+    """What to type for `atemporal`, which may be in a virtual environment that is not active."""
+    beside = Path(sys.executable).with_name("atemporal")
+    return "atemporal" if shutil.which("atemporal") or not beside.exists() else str(beside)
+
+
+def _down(directory: Path) -> str:
+    if directory == default_directory():
+        return "atemporal down"
+    return f"atemporal down --dir {shlex.quote(str(directory))}"
+
+
+def _welcome(session: Session, stack: Stack, directory: Path) -> None:
+    url, env = stack.api_url, stack.env
+    servers = {name: records.masked_url(value) for name, value in stack.servers.items()}
     if session.as_json:
-        record = {"api": url, "env": str(env), "dir": str(env.parent), "runs_on": stack.runs_on}
-        output.show_json(record)
+        record = {"api": url, "env": str(env), "dir": str(directory), "runs_on": stack.runs_on}
+        output.show_json({**record, "from_environment": servers})
         return
     body = '{"image": "busybox", "command": ["echo", "hello"]}'
     submit = f"curl -H 'Content-Type: application/json' -d '{body}' {url}/jobs"
     facts = [
         ("API", f"{url}   (its documentation: {url}/docs)"),
         ("try", submit),
-        ("CLI", f". {shlex.quote(str(env))} && atemporal submit busybox -- echo hello"),
+        ("CLI", f". {shlex.quote(str(env))} && {_program()} submit busybox -- echo hello"),
         ("jobs", stack.runs_on),
-        ("state", str(env.parent)),
+        *(("not ours", f"{value}, by {name}") for name, value in servers.items()),
+        ("state", str(directory)),
         (
             "stop",
-            "Ctrl-C; machines that run then run on, and the next `atemporal up` takes them back",
+            "Ctrl-C; machines that run then run on: the next `atemporal up` takes them back, "
+            f"`{_down(directory)}` ends them",
         ),
     ]
     for line in output.aligned(facts):
@@ -222,11 +286,12 @@ def _summarise(session: Session, result: Result) -> None:
         note(surprise)
     if session.as_json:
         output.show_json(
-            {
+            one_line=not output.for_terminal(),
+            value={
                 "jobs": [records.of_ending(job) for job in result.jobs],
                 "instances_launched": result.launched,
                 "instances_left": result.left,
-            }
+            },
         )
         return
     for part, job in zip(PARTS, result.jobs, strict=True):
@@ -240,4 +305,4 @@ def _summarise(session: Session, result: Result) -> None:
     )
 
 
-COMMANDS = {"up": up, "demo": demo}
+COMMANDS = {"up": up, "down": down, "demo": demo}

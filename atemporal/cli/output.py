@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
-def show_json(value: Any) -> None:
+def show_json(value: Any, *, one_line: bool = False) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=None if one_line else 2, ensure_ascii=False))
 
 
 def note(text: str) -> None:

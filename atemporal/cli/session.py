@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from atemporal.errors import AtemporalError, Unavailable
 
 if TYPE_CHECKING:
     from atemporal.settings import Settings
@@ -49,6 +52,25 @@ class Session:
 
         url = self.settings.database_url.get_secret_value()
         return Database(url, application="atemporal cli", pool_size=1)
+
+    def hint(self, error: AtemporalError) -> str | None:
+        """What may help against an error: a server that does not answer and that nobody named."""
+        if not isinstance(error, Unavailable) or "settings" not in self.__dict__:
+            return None
+        named = self.settings.model_fields_set
+        if str(error).startswith("Postgres") and "database_url" not in named:
+            from atemporal.local.home import default_directory
+
+            return (
+                "ATEMPORAL_DATABASE_URL is not set; for `atemporal up`: "
+                f". {shlex.quote(str(default_directory() / 'env'))}"
+            )
+        if str(error).startswith("RabbitMQ") and "broker_url" not in named:
+            return (
+                "ATEMPORAL_BROKER_URL is not set; the broker of `atemporal up` is inside its "
+                "process: for messages run RabbitMQ and set ATEMPORAL_BROKER_URL before `up`"
+            )
+        return None
 
     @property
     def actor(self) -> str:

@@ -13,8 +13,9 @@ import os
 import random
 import secrets
 import shlex
+import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,9 @@ from atemporal.errors import Conflict, Invalid
 
 # Below the range that systems take outgoing ports from, so that nobody sits there at the next start.
 _PORTS = range(20_000, 32_000)
+_KEPT = "installation.json"
+# Names the installation that a shell's ATEMPORAL_* variables came from.
+MARK = "ATEMPORAL_LOCAL_DIR"
 
 
 class Home:
@@ -35,12 +39,13 @@ class Home:
             Invalid: it can not be made or written.
         """
         self.directory = directory.expanduser().absolute()
+        self._new = _first_missing(self.directory)
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _take(self.directory / "lock")
         except OSError as error:
             raise Invalid({"dir": f"{self.directory}: {error.strerror}"}) from None
-        self._file = self.directory / "installation.json"
+        self._file = self.directory / _KEPT
         self._kept: dict[str, Any] = {}
         if self._file.exists():
             self._kept = json.loads(self._file.read_bytes())
@@ -48,6 +53,16 @@ class Home:
     def close(self) -> None:
         """Let another process take it."""
         self._lock.close()
+
+    def discard(self) -> None:
+        """Remove a directory that this `Home` has made, and the folders above it that it made."""
+        if self._new is None:
+            return
+        shutil.rmtree(self.directory)
+        for folder in self.directory.parents:
+            if not folder.is_relative_to(self._new) or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
     @property
     def callback_keys(self) -> str:
@@ -74,8 +89,12 @@ class Home:
         return port
 
     def write_env(self, variables: Mapping[str, str], stand_ins: Mapping[str, str]) -> Path:
-        """Write a file for a shell to read; a stand-in is only for who has no value of his own."""
-        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        """Write a file for a shell to read; a stand-in is only for who has no value of his own.
+
+        It is marked as ours, so that an `up` elsewhere knows these values for nobody's choice.
+        """
+        marked = {MARK: str(self.directory), **variables}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in marked.items()]
         lines += [f'export {name}="${{{name}:-{value}}}"' for name, value in stand_ins.items()]
         path = self.directory / "env"
         _write_private(path, "\n".join(lines) + "\n")
@@ -96,10 +115,36 @@ class Home:
         _write_private(self._file, json.dumps(self._kept, indent=2))
 
 
+def forget_other(
+    directory: Path, environ: MutableMapping[str, str], shared: Collection[str]
+) -> tuple[Path, list[str]] | None:
+    """Take out of an environment what the shell has from another installation's `env` file.
+
+    `shared` are the variables that such a file may hold. Returns that installation's directory and
+    the variables taken out; None when the environment has no other's.
+    """
+    mark = environ.pop(MARK, "")
+    if not mark or Path(mark) == directory.expanduser().absolute():
+        return None
+    try:
+        written = json.loads((Path(mark) / _KEPT).read_bytes())["env"]
+    except (OSError, ValueError, KeyError):
+        # It is gone: whatever may have come from it has.
+        written = shared
+    names = [name for name in shared if name in written and environ.pop(name, None) is not None]
+    return Path(mark), names
+
+
 def default_directory() -> Path:
     """Where an installation is kept when nobody says."""
     data = os.environ.get("XDG_DATA_HOME", "")
     return (Path(data) if os.path.isabs(data) else Path.home() / ".local/share") / "atemporal"
+
+
+def _first_missing(directory: Path) -> Path | None:
+    """The topmost of the folders that making a directory makes; None when it is there."""
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    return missing[-1] if missing else None
 
 
 def _take(path: Path) -> IO[str]:

@@ -8,8 +8,12 @@ unless they are to be powered off. If something can not start, what was started 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from atemporal.cloud import Cloud
 from atemporal.daemon import Daemon, Loop
 from atemporal.local.home import Home
 from atemporal.local.postgres import EmbeddedPostgres
@@ -37,6 +41,8 @@ _SHARED = (
     *("deployment", "database_url", "broker_url", "callback_url", "callback_keys"),
     *("region", "ec2_endpoint_url"),
 )
+SHARED_VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in _SHARED)
+_SERVERS = ("database_url", "broker_url", "ec2_endpoint_url")
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
@@ -65,7 +71,9 @@ class Stack:
         self._database: Database | None = None
         self._api: ApiServer | None = None
         self._daemon: Daemon | None = None
+        self._chosen: set[str] = set()
         self.settings: Settings = load()
+        self.env: Path | None = None
 
     @property
     def database(self) -> Database:
@@ -86,8 +94,16 @@ class Stack:
             return f"instances of {self.settings.ec2_endpoint_url}"
         return self._engine.says
 
+    @property
+    def servers(self) -> dict[str, str]:
+        """The servers that are not ours, once started: variable and URL, password and all."""
+        found = {name: getattr(self.settings, name) for name in _SERVERS if name in self._chosen}
+        return {f"{PREFIX}{name.upper()}": _plain(value) for name, value in found.items()}
+
     def start(self) -> None:
         """Start everything; return when jobs are taken.
+
+        Once the API answers, the `env` file is there.
 
         Raises:
             AtemporalError: something can not start; the message says what and why.
@@ -129,15 +145,14 @@ class Stack:
         """
         variables: dict[str, str] = {}
         for name in _SHARED:
-            value = getattr(self.settings, name)
-            text = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+            text = _plain(getattr(self.settings, name))
             # A broker in memory is in nobody else's memory.
             if text and not text.startswith("memory:"):
                 variables[f"{PREFIX}{name.upper()}"] = text
         return variables, _CREDENTIALS if self._twin is not None else {}
 
     def _start(self) -> None:
-        given = self._given()
+        given = self._chosen = self._given()
         own: dict[str, Any] = {
             "broker_url": "memory://",
             "callback_keys": self._home.callback_keys,
@@ -160,6 +175,7 @@ class Stack:
         self._database.ping()
         upgrade(url)
         self._api = ApiServer(self.settings, self._database)
+        self.env = self._home.write_env(*self.environment())
         self._api.start()
         loops: list[Loop] = []
         for build in (scheduler_loops, launcher_loops, reaper_loops):
@@ -195,6 +211,33 @@ class Stack:
         self._twin.start()
         _aim_at_loopback()
         return self._twin.url
+
+
+def take_down(home: Home, engine: Engine) -> int:
+    """End the machines of an installation that is not up, and a Postgres that was left.
+
+    Returns how many machines there were.
+    """
+    ended = 0
+    folder = home.directory / "twin"
+    if folder.exists():
+        twin = Twin(folder, port=home.port("twin"), engine=engine.kind, region=load().region)
+        twin.start()
+        try:
+            _aim_at_loopback()
+            with Cloud(load(ec2_endpoint_url=twin.url)) as cloud:
+                ended = sum(not one.gone for one in cloud.all())
+        finally:
+            twin.stop(power_off=True)
+    if (home.directory / "postgres").exists():
+        EmbeddedPostgres(
+            home.directory / "postgres", password=home.database_password
+        ).stop_leftover()
+    return ended
+
+
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _aim_at_loopback() -> None:

@@ -266,20 +266,27 @@ def listing(
     tx: Connection,
     *,
     states: Sequence[JobState] = (),
+    outcomes: Sequence[Outcome] = (),
     labels: Mapping[str, str] | None = None,
     limit: int = 100,
     after: UUID | None = None,
+    newest_first: bool = False,
 ) -> Page:
-    """Return jobs in the order of their submit, with their attempts, without logs, in three queries."""
+    """Return jobs in the order of their submit, with their attempts, without logs, in three queries.
+
+    A job is wanted that is in one of the states or has one of the outcomes, if any are given, and
+    has all the labels.
+    """
     wanted: list[ColumnElement[bool]] = []
-    if states:
-        wanted.append(jobs.c.state.in_(states))
+    if states or outcomes:
+        wanted.append(jobs.c.state.in_(states) | jobs.c.outcome.in_(outcomes))
     if labels:
         wanted.append(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
     total = tx.scalar(select(func.count()).select_from(jobs).where(*wanted)) or 0
     if after is not None:
-        wanted.append(jobs.c.id > after)
-    rows = tx.execute(select(jobs).where(*wanted).order_by(jobs.c.id).limit(limit + 1)).all()
+        wanted.append(jobs.c.id < after if newest_first else jobs.c.id > after)
+    order = jobs.c.id.desc() if newest_first else jobs.c.id
+    rows = tx.execute(select(jobs).where(*wanted).order_by(order).limit(limit + 1)).all()
     page = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in page])
     return Page(

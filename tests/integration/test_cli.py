@@ -215,16 +215,39 @@ def test_list_filters_and_pages(cli: Cli) -> None:
     cli("cancel", ids[1])
 
     found = cli.json("list", "--label", "batch=7")
-    assert [job["id"] for job in found["jobs"]] == ids
-    finished = cli.json("list", "--label", "batch=7", "--state", "finished")
-    assert [job["id"] for job in finished["jobs"]] == [ids[1]]
+    assert [job["id"] for job in found["jobs"]] == ids[::-1]
+    oldest = cli.json("list", "--label", "batch=7", "--reverse", "--limit", "1")
+    assert (oldest["next"], [job["id"] for job in oldest["jobs"]]) == (ids[0], ids[:1])
+    for state in ("finished", "cancelled"):
+        over = cli.json("list", "--label", "batch=7", "--state", state)
+        assert [job["id"] for job in over["jobs"]] == [ids[1]]
+    assert cli.json("list", "--label", "batch=7", "--state", "failed")["total"] == 0
+    either = cli.json("list", "--label", "batch=7", "--state", "cancelled", "--state", "scheduled")
+    assert either["total"] == 3
 
     page = cli("list", "--label", "batch=7", "--limit", "2")
-    assert f"3 jobs in all; the next: atemporal list --after {ids[1]}" in page.stderr
-    rest = cli("list", "--label", "batch=7", "--after", ids[1][-12:])
-    header, line = rest.stdout.splitlines()
+    said, _, following = page.stderr.strip().partition("the next: atemporal ")
+    assert "3 jobs in all" in said
+    assert following == f"list --label batch=7 --limit 2 --after {ids[1]}"
+    header, line = cli(*following.split()).stdout.splitlines()
     assert header.split()[:2] == ["ID", "STATE"]
-    assert line.split()[:2] == [ids[2], "scheduled"]
+    assert line.split()[:2] == [ids[0], "scheduled"]
+    onward = cli.json("list", "--label", "batch=7", "--reverse", "--after", ids[1][-12:])
+    assert [job["id"] for job in onward["jobs"]] == ids[2:]
+
+
+def test_logs_of_a_job_that_was_cancelled_while_it_ran_are_not_kept(
+    cli: Cli, database: Database
+) -> None:
+    early, late = cli.submit(), cli.submit()
+    with database.begin() as tx:
+        refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        for job_id in (early, late):
+            attempts.begin(tx, refs[job_id], LAUNCH, actor="test")
+        attempts.claim(tx, refs[late], claim_id="c", instance_id=None, actor="test")
+    cli("cancel", early, late)
+    assert "was not kept" in cli("logs", late, code=1).stderr
+    assert "left no output (cancelled" in cli("logs", early).stderr
 
 
 def test_wait_ends_with_the_job_and_exits_as_it_did(cli: Cli, database: Database) -> None:

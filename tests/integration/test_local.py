@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,12 @@ from typing import Any
 
 import pytest
 
+from atemporal.errors import Refused
 from atemporal.local.demo import LETTER
+from atemporal.local.home import Home
+from atemporal.local.stack import Stack
+from atemporal.twin.engine import PROCESS, Engine
+from services.api.server import ApiServer
 from tests.servers.ports import free_port
 
 CODE = "from atemporal.cli import main; main(prog_name='atemporal')"
@@ -62,7 +68,7 @@ def test_the_demo_runs_three_jobs_and_leaves_nothing(tmp_path: Path) -> None:
         timeout=150,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["instances_launched"], result["instances_left"]) == (3, 0)
     environment, failure, later = result["jobs"]
     assert set(later) == {
@@ -151,12 +157,63 @@ class Installation:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
+    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Call the CLI in a shell that knows nothing of the installation."""
+        done = subprocess.run(
+            [*ATEMPORAL, *words], env=self.env, capture_output=True, text=True, timeout=90
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
     def job(self, job_id: str) -> Any:
         return json.loads(self.cli("-o", "json", "show", job_id))
 
     def await_closed(self, job_id: str) -> None:
         """Return when EC2 has confirmed that all instances of the job are gone."""
         until(lambda: {one["state"] for one in self.job(job_id)["attempts"]} == {"closed"})
+
+
+def test_a_refused_up_leaves_no_new_directory(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = subprocess.run(
+            [*ATEMPORAL, "up", "--dir", str(tmp_path / "new" / "home"), "--port", port],
+            env=without_account(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert refused.returncode == 1
+    assert f"port {port}" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert processes_with(tmp_path) == []
+
+
+def test_the_env_file_is_there_when_the_api_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+
+    class Watched(ApiServer):
+        def start(self) -> None:
+            there.append((tmp_path / "env").exists())
+            raise Refused("far enough")
+
+    # What local mode writes into its own process goes back with the patch.
+    for name in [name for name in os.environ if name.startswith(("AWS_", "ATEMPORAL_"))]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.setenv(name, "local")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setattr("atemporal.local.stack.ApiServer", Watched)
+    home = Home(tmp_path)
+    try:
+        with pytest.raises(Refused, match="far enough"):
+            Stack(home, engine=Engine(PROCESS), durable=False).start()
+    finally:
+        home.close()
+    assert there == [True]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -242,6 +299,49 @@ def test_a_job_that_ends_while_nothing_is_up_is_known_afterwards(
     with installation.up() as (process, _):
         installation.cli("wait", job_id, code=9)
         installation.await_closed(job_id)
+        installation.stop(process)
+
+
+def test_down_ends_the_machines_that_up_left(installation: Installation) -> None:
+    down = ("down", "--dir", str(installation.directory), "-o", "json")
+    assert "no installation" in installation.run(*down, code=4).stderr
+    with installation.up() as (process, _):
+        job_id = installation.cli("submit", "busybox", "--", "sleep", "600").strip()
+        until(lambda: installation.job(job_id)["state"] == "running")
+        assert "in use by process" in installation.run(*down, code=5).stderr
+        assert "atemporal down --dir" in installation.stop(process)
+    assert json.loads(installation.run(*down).stdout)["machines_ended"] == 1
+    assert processes_with(installation.directory) == []
+    assert json.loads(installation.run(*down).stdout)["machines_ended"] == 0
+
+
+def test_an_up_elsewhere_is_not_joined_and_what_is_used_is_said(
+    installation: Installation, tmp_path: Path
+) -> None:
+    with installation.up() as (process, _):
+        other = Installation(tmp_path / "other")
+        for line in (installation.directory / "env").read_text().splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            other.env[name] = value
+        with other.up() as (second, told):
+            assert told["from_environment"] == {}
+            job_id = other.cli("submit", "busybox", "--", "true").strip()
+            other.cli("wait", job_id)
+            other.await_closed(job_id)
+            assert json.loads(installation.cli("list", "-o", "json"))["total"] == 0
+            said = other.stop(second)
+        assert "ATEMPORAL_DATABASE_URL" in said
+        assert f"belong to {installation.directory}" in said
+
+        # Named by hand it is joined, and that is said.
+        third = Installation(tmp_path / "third")
+        url = other.env["ATEMPORAL_DATABASE_URL"]
+        third.env["ATEMPORAL_DATABASE_URL"] = url
+        with third.up() as (joined, told):
+            shown = told["from_environment"]["ATEMPORAL_DATABASE_URL"]
+            assert shown.rpartition("@")[2] == url.rpartition("@")[2]
+            assert "***" in shown
+            third.stop(joined)
         installation.stop(process)
 
 

@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import SecretStr
 
 from atemporal import errors
 from atemporal.cli import COMMANDS, endings, exit_code, main, output, records
 from atemporal.model import Attempt, Job, JobSpec, Launch
+from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -25,13 +29,15 @@ SECRET = "hunter2-hunter2-hunter2"
 NOWHERE = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere"
 
 
-def run(*words: str, given: str | None = None, env: dict[str, str] | None = None) -> Result:
+def run(
+    *words: str, given: str | None = None, env: Mapping[str, str | None] | None = None
+) -> Result:
     return CliRunner(env={"ATEMPORAL_DATABASE_URL": NOWHERE, **(env or {})}).invoke(
         main, words, input=given
     )
 
 
-def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: object) -> Job:
+def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any) -> Job:
     job_id = UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e")
     launch = Launch(
         image_id="ami-1",
@@ -107,7 +113,12 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
     ("words", "says"),
     [
         (["submit", "Nginx:1.9"], "not an image reference"),
-        (["submit", "nginx", "-e", "1A=x"], "not a variable name"),
+        (["submit", "nginx", "-e", "1A=x"], "must not begin with a digit"),
+        (["submit", "nginx", "sh", "-c", "x"], "put -- before the command"),
+        (["submit", "nginx", "--", ""], "the program to run, is empty"),
+        (["submit", "nginx", "--key", ""], "'--key': it is empty"),
+        (["submit", "nginx", "--retry-on", "0"], "1 to 255"),
+        (["submit", "nginx", "--in", "400d"], "'--in': 400d is not within 0s and 365d"),
         (["submit", "nginx", "-e", "ATEMPORAL_X=x"], "reserved"),
         (["submit", "nginx", "-e", "SURELY_NOT_SET"], "is not in your environment"),
         (["submit", "nginx", "--env-file", "-"], "line 1 has no '='"),
@@ -117,11 +128,16 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
         (["submit", "nginx", "--label", "novalue"], "write NAME=VALUE"),
         (["submit", "nginx", "--port", "80"], "HOST:CONTAINER"),
         (["submit", "nginx", "--instance-type", "big"], "not an instance type"),
-        (["submit", "nginx", "--timeout", "0"], "timeout_s"),
+        (["submit", "nginx", "--timeout", "0s"], "'--timeout': 0s is not within 1s and 365d"),
+        (["submit", "nginx", "--max-attempts", "0"], "'--max-attempts': 0 is not in the range"),
+        (["cancel", "0198c5e0", "e"], "'e' is too short"),
+        (["retry", "d1e"], "'d1e' is too short"),
         (["list", "--state", "asleep"], "asleep"),
         (["wait"], "Missing argument"),
         (["token", "create", "ci", "--scope", "everything"], "everything"),
         (["surely-not-a-command"], "No such command"),
+        (["submitt"], "Did you mean 'submit'?"),
+        (["lst"], "Did you mean 'list'?"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_asked_of_a_server(
@@ -134,14 +150,46 @@ def test_bad_input_is_refused_before_anything_is_asked_of_a_server(
 
 
 def test_every_bad_field_is_named() -> None:
-    done = run("submit", "No Image", "-e", "1A=x", "--max-attempts", "0")
+    done = run("submit", "No Image", "-e", "1A=x", "--port", "80")
     assert done.exit_code == 2
     assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == [
         "atemporal",
         "image",
         "env",
-        "max_attempts",
+        "ports",
     ]
+
+
+def test_an_env_file_for_a_shell_is_told_from_ours() -> None:
+    done = run("submit", "nginx", "--env-file", "-", given="export C=3\n")
+    assert done.exit_code == 2
+    assert "line 1: 'export C' is not a variable name; remove export" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "helps"),
+    [
+        (["list"], "ATEMPORAL_DATABASE_URL", "/atemporal/env"),
+        (["broker", "declare"], "ATEMPORAL_BROKER_URL", "run RabbitMQ"),
+    ],
+)
+def test_of_a_server_that_nobody_named_it_says_how_to_name_it(
+    words: list[str], variable: str, helps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = "postgresql://u@127.0.0.1:1/x" if words == ["list"] else "amqp://u@127.0.0.1:1//"
+    field = Settings.model_fields[variable.removeprefix("ATEMPORAL_").lower()]
+    monkeypatch.setattr(field, "default", SecretStr(default))
+    Settings.model_rebuild(force=True)
+    try:
+        silent = run(*words, env={variable: None})
+        named = run(*words, env={variable: default})
+    finally:
+        monkeypatch.undo()
+        Settings.model_rebuild(force=True)
+    assert (silent.exit_code, named.exit_code) == (3, 3)
+    assert f"{variable} is not set" in silent.stderr
+    assert helps in silent.stderr
+    assert "is not set" not in named.stderr
 
 
 def test_a_wrong_setting_is_named_and_help_does_not_care() -> None:
@@ -256,6 +304,21 @@ def test_a_job_is_told_without_the_values_of_its_environment() -> None:
 )
 def test_wait_exits_as_the_job_did(outcome: Outcome, code: int | None, exits: int) -> None:
     assert endings.exit_code(a_job(outcome, code)) == exits
+
+
+@pytest.mark.parametrize(
+    ("attempt", "says"),
+    [
+        ({"detail": "no such image\nmore"}, ": no such image"),
+        ({"log_tail": b"\n docker: no command\nmore"}, ": docker: no command"),
+        ({}, ": see `atemporal logs 0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e`"),
+    ],
+)
+def test_wait_says_what_a_machine_failed_at(attempt: dict[str, Any], says: str) -> None:
+    job = a_job(Outcome.FAILED, **attempt).model_copy(update={"reason": Reason.CREATE_FAILED})
+    assert endings._sentence(job).endswith(f"failed (create_failed){says}")
+    own = a_job(Outcome.FAILED, 7, log_tail=b"its own affair")
+    assert endings._sentence(own).endswith("exit code 7")
 
 
 @pytest.mark.parametrize(

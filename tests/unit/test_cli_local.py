@@ -13,7 +13,7 @@ import pytest
 
 from atemporal.errors import Conflict, Invalid, Unavailable
 from atemporal.local import demo_image, postgres
-from atemporal.local.home import Home, default_directory
+from atemporal.local.home import Home, default_directory, forget_other
 from atemporal.twin.engine import PROCESS, Engine
 
 # An engine that fails at what a file beside it names, and writes down what it was asked.
@@ -108,6 +108,47 @@ def test_the_env_file_is_read_by_a_shell_and_known_again(tmp_path: Path) -> None
     assert not home.wrote("ATEMPORAL_X", "another")
     assert not home.wrote("ATEMPORAL_Y", None)
     home.close()
+
+
+def test_another_installation_s_settings_are_taken_out_of_a_shell(tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    other.write_env({"ATEMPORAL_DATABASE_URL": "old", "ATEMPORAL_REGION": "r"}, {})
+    other.close()
+    shared = ("ATEMPORAL_DATABASE_URL", "ATEMPORAL_BROKER_URL", "ATEMPORAL_REGION")
+
+    def shell() -> dict[str, str]:
+        # It read the file before that installation changed its port, and has a broker of its own.
+        own = {"ATEMPORAL_BROKER_URL": "mine", "ATEMPORAL_LOG_LEVEL": "debug"}
+        marked = {"ATEMPORAL_LOCAL_DIR": str(other.directory), "ATEMPORAL_DATABASE_URL": "older"}
+        return own | marked
+
+    mine = shell()
+    found = forget_other(tmp_path / "mine", mine, shared)
+    assert found == (other.directory, ["ATEMPORAL_DATABASE_URL"])
+    assert mine == {"ATEMPORAL_BROKER_URL": "mine", "ATEMPORAL_LOG_LEVEL": "debug"}
+
+    same = shell()
+    assert forget_other(other.directory, same, shared) is None
+    assert same["ATEMPORAL_DATABASE_URL"] == "older"
+
+    # Of one that is gone nobody knows what it had set.
+    (other.directory / "installation.json").unlink()
+    mine = shell()
+    assert forget_other(tmp_path / "mine", mine, shared) is not None
+    assert mine == {"ATEMPORAL_LOG_LEVEL": "debug"}
+
+
+def test_only_a_directory_that_was_made_is_discarded(tmp_path: Path) -> None:
+    new = Home(tmp_path / "a" / "b")
+    new.discard()
+    new.close()
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "kept").mkdir()
+    old = Home(tmp_path / "kept")
+    old.discard()
+    old.close()
+    assert (tmp_path / "kept" / "lock").exists()
 
 
 def test_the_default_directory_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

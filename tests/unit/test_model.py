@@ -22,6 +22,24 @@ def test_a_specification_is_normalised() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("command", "sh -c x", "write a list of strings"),
+        ("ports", {}, "write a list of strings"),
+        ("retry_on", "75", "write a list of numbers"),
+        ("env", ["A=b"], "write an object"),
+        ("machine", "t3.small", "write an object"),
+        ("command", ["", "x"], "the first word, which is the program to run, is empty"),
+        ("key", "", "it is empty; give some text, or leave it out"),
+    ],
+)
+def test_the_reason_is_for_who_wrote_json(field: str, value: Any, why: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_spec({"image": "nginx", field: value})
+    assert refused.value.fields == {field: why}
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("image", "no image"),
