@@ -113,7 +113,14 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
         )
         verdict.check(became_calm, f"not everything ended within {CALM_S:.0f} s of calm")
         audit = subprocess.run(
-            [sys.executable, "-c", "from atemporal.cli import main; main()", "audit", "-o", "json"],
+            [
+                sys.executable,
+                "-c",
+                "from atemporal.cli import main; main()",
+                "audit",
+                "-o",
+                "json",
+            ],
             env=fleet.env,
             capture_output=True,
             check=False,
