@@ -47,7 +47,7 @@ def judge(
     with database.begin() as tx:
         known = {job.spec.key: job for job in _all_jobs(tx)}
         for violation in invariants.violations(tx):
-            verdict.check(False, f"{violation.name}: {violation.what}", violation.job_id)
+            verdict.check(False, str(violation), violation.job_id)
         total = tx.scalar(text("SELECT count(*) FROM jobs"))
     _judge_submits(verdict, ledger, known, int(total or 0))
     for wanted in ledger.wanted:
