@@ -18,7 +18,7 @@ from datetime import datetime
 
 from atemporal import waiting
 from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud, CloudError, Instance
+from atemporal.cloud import Cloud, CloudError, Instance, Unauthorized
 from atemporal.console import exit_record
 from atemporal.errors import AtemporalError, Invalid, Refused, Retry, Unavailable
 from atemporal.inbox import Inbox
@@ -202,7 +202,9 @@ class Reaper:
             return False
         try:
             console = self.cloud.console(attempt.instance_id)
-        except Refused as error:
+        except (Refused, Unauthorized) as error:
+            # The listing was allowed, so it is this one right that is missing: waiting for it would
+            # keep a dead attempt open for ever.
             where = about(attempt.ref, attempt.instance_id)
             self.log.warning("no console to be read", error=str(error), **where)
             return False

@@ -763,11 +763,7 @@ def _cell(subnet_id: str) -> Any:
 
 def reaper_sweep(world: World) -> None:
     limits = Limits(
-<<<<<<< HEAD
         launch_s=3600, boot_s=1800, pull_s=1800, stop_s=300, queue_s=86_400, grace_s=300
-=======
-        launch_s=3600, boot_s=1800, pull_s=3600, stop_s=300, queue_s=99_999, grace_s=300
->>>>>>> fix2
     )
     reaper = Reaper(world.database, cast(Cloud, world.cloud))
     ReaperSweep(reaper, world.database, limits=limits, interval_s=10).turn()

@@ -309,7 +309,7 @@ class TestOneBadItem:
         ("fault", "reason"),
         [
             (Rejected("reading", "UnsupportedOperation"), Reason.INSTANCE_LOST),
-            (Unauthorized("reading", "UnauthorizedOperation"), None),
+            (Unauthorized("reading", "UnauthorizedOperation"), Reason.INSTANCE_LOST),
             (Throttled("reading", "RequestLimitExceeded"), None),
         ],
     )
