@@ -1,0 +1,283 @@
+"""The promises about jobs and attempts, as queries that find what breaks them.
+
+Promise: `violations` returns nothing on the tables of a system that kept its word, in every moment
+and not only when it is calm; each query reads one snapshot, so it can be asked while daemons work.
+Mechanism: an `Invariant` is a sentence and a query for the rows that contradict it. What the CHECKs
+and unique indexes of `tables` forbid is asked again, because a restored or hand-mended database may
+have lost them. The history is compared with the same tables of moves that guard the updates.
+Failure: a query reads whole tables; on a large installation ask a replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from atemporal.states import ATTEMPT_MOVES, JOB_MOVES, LIVE_ATTEMPT, Fault, Reason
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One promise: `sentence` states it, `query` gives job_id, attempt and what of what breaks it."""
+
+    name: str
+    sentence: str
+    query: str
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One row that breaks a promise; `attempt` is 0 where the job as a whole does."""
+
+    invariant: Invariant
+    job_id: UUID
+    attempt: int
+    what: str
+
+    def __str__(self) -> str:
+        """Name the promise, the attempt and what is wrong with it."""
+        promise = f"{self.invariant.name} ({self.invariant.sentence})"
+        return f"{promise}: job {self.job_id} attempt {self.attempt}: {self.what}"
+
+
+def violations(tx: Connection) -> list[Violation]:
+    """Return all that contradicts the promises; empty when they hold."""
+    return [
+        Violation(invariant, row.job_id, row.attempt, row.what)
+        for invariant in INVARIANTS
+        for row in tx.execute(text(invariant.query))
+    ]
+
+
+def _listed(values: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{value.value}'" for value in values)
+
+
+def _pairs(moves: Iterable[tuple[StrEnum, StrEnum]], first: StrEnum) -> str:
+    pairs = [("", first.value), *((a.value, b.value) for a, b in moves)]
+    return ", ".join(f"('{a}', '{b}')" for a, b in pairs)
+
+
+def _of_fault(fault: Fault) -> str:
+    return _listed(reason for reason in Reason if reason.fault is fault)
+
+
+_LIVE = _listed(LIVE_ATTEMPT)
+_ATTEMPT_STATES = ", ".join(f"'attempt.{b.value}'" for _, b in ATTEMPT_MOVES)
+_JOB_FIRST, _ATTEMPT_FIRST = next(iter(JOB_MOVES))[0], next(iter(ATTEMPT_MOVES))[0]
+
+# A job's or an attempt's history as its states in order, each beside the one before it.
+_JOB_PATH = """
+    SELECT job_id, attempt, id, at, detail, split_part(type, '.', 2) AS state,
+           coalesce(lag(split_part(type, '.', 2)) OVER w, '') AS before,
+           lag(at) OVER w AS before_at, lag(detail) OVER w AS before_detail
+    FROM events WHERE type LIKE 'job.%' WINDOW w AS (PARTITION BY job_id ORDER BY id)
+"""
+_ATTEMPT_PATH = f"""
+    SELECT job_id, attempt, id, split_part(type, '.', 2) AS state,
+           coalesce(lag(split_part(type, '.', 2)) OVER w, '') AS before
+    FROM events WHERE type IN ('attempt.{_ATTEMPT_FIRST.value}', {_ATTEMPT_STATES})
+    WINDOW w AS (PARTITION BY job_id, attempt ORDER BY id)
+"""
+
+INVARIANTS: tuple[Invariant, ...] = (
+    Invariant(
+        "one_live_attempt",
+        "a job has at most one live attempt",
+        f"""
+        SELECT job_id, max(number) AS attempt, count(*) || ' live attempts' AS what
+        FROM attempts WHERE state IN ({_LIVE}) GROUP BY job_id HAVING count(*) > 1
+        """,
+    ),
+    Invariant(
+        "instance_of_one_attempt",
+        "an instance belongs to at most one attempt",
+        """
+        SELECT job_id, number AS attempt, instance_id || ' has another attempt too' AS what
+        FROM attempts AS a WHERE instance_id IS NOT NULL AND EXISTS (
+            SELECT 1 FROM attempts AS b WHERE b.instance_id = a.instance_id
+            AND (b.job_id, b.number) <> (a.job_id, a.number))
+        """,
+    ),
+    Invariant(
+        "finished_says_how",
+        "a finished job has an outcome, and no other job has one",
+        """
+        SELECT id AS job_id, attempt, state || ', outcome ' || coalesce(outcome, 'none') AS what
+        FROM jobs WHERE (state = 'finished') <> (outcome IS NOT NULL)
+           OR (state = 'finished') <> (finished_at IS NOT NULL)
+           OR (state = 'finished') <> (reason IS NOT NULL)
+        """,
+    ),
+    Invariant(
+        "reason_of_the_last_attempt",
+        "a finished job that was not cancelled ended for its last attempt's reason",
+        """
+        SELECT j.id AS job_id, j.attempt,
+               j.reason || ', its attempt ' || coalesce(a.reason, 'has not ended') AS what
+        FROM jobs AS j JOIN attempts AS a ON a.job_id = j.id AND a.number = j.attempt
+        WHERE j.state = 'finished' AND j.reason <> 'cancelled'
+          AND a.reason IS DISTINCT FROM j.reason
+        """,
+    ),
+    Invariant(
+        "live_attempt_of_active_job",
+        "only a warming or running job has a live attempt, and it is the current one",
+        f"""
+        SELECT a.job_id, a.number AS attempt,
+               a.state || ' while the job is ' || j.state || ' at attempt ' || j.attempt AS what
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id
+        WHERE a.state IN ({_LIVE})
+          AND (j.state NOT IN ('warming', 'running') OR a.number <> j.attempt)
+        """,
+    ),
+    Invariant(
+        "active_job_has_its_attempt",
+        "a warming job has a live attempt that does not run, a running job one that runs",
+        f"""
+        SELECT j.id AS job_id, j.attempt,
+               j.state || ', its attempt ' || coalesce(a.state, 'is missing') AS what
+        FROM jobs AS j LEFT JOIN attempts AS a ON a.job_id = j.id AND a.number = j.attempt
+        WHERE (j.state = 'running' AND a.state IS DISTINCT FROM 'running')
+           OR (j.state = 'warming' AND (a.state IS NULL OR a.state = 'running'
+                                        OR a.state NOT IN ({_LIVE})))
+        """,
+    ),
+    Invariant(
+        "attempt_numbers",
+        "a job's attempt number is its newest attempt's, or that of one not yet begun",
+        """
+        SELECT a.job_id, a.number AS attempt, 'the job is at attempt ' || j.attempt AS what
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id
+        WHERE a.number > j.attempt OR (j.state = 'queued' AND a.number = j.attempt)
+        """,
+    ),
+    Invariant(
+        "within_budget",
+        "neither the program nor the infrastructure fails more often than the job allows",
+        f"""
+        SELECT id AS job_id, attempt,
+               program || ' failures of the program, ' || infra || ' of the infrastructure' AS what
+        FROM (
+            SELECT j.id, j.attempt, j.attempt_base, j.attempt_limit, j.spec,
+                   count(*) FILTER (WHERE a.reason IN ({_of_fault(Fault.PROGRAM)})) AS program,
+                   count(*) FILTER (
+                       WHERE a.reason IN ({_of_fault(Fault.INFRASTRUCTURE)})) AS infra
+            FROM jobs AS j
+            LEFT JOIN attempts AS a ON a.job_id = j.id AND a.number > j.attempt_base
+            GROUP BY j.id
+        ) AS counted
+        WHERE program > (spec ->> 'max_attempts')::int
+           OR infra > (spec ->> 'infra_retries')::int + 1
+           OR attempt - attempt_base > attempt_limit
+        """,
+    ),
+    Invariant(
+        "ended_says_why",
+        "an attempt that has ended says why and when, a live one does not",
+        f"""
+        SELECT job_id, number AS attempt, state || ', reason ' || coalesce(reason, 'none') AS what
+        FROM attempts WHERE (state IN ({_LIVE})) <> (reason IS NULL)
+           OR (state IN ({_LIVE})) <> (exited_at IS NULL)
+           OR (state = 'closed') <> (closed_at IS NOT NULL)
+        """,
+    ),
+    Invariant(
+        "exit_code_fits",
+        "an attempt is completed if and only if its container's exit code is 0",
+        """
+        SELECT job_id, number AS attempt,
+               reason || ', exit code ' || coalesce(exit_code::text, 'none') AS what
+        FROM attempts WHERE (reason = 'completed' AND exit_code IS DISTINCT FROM 0)
+           OR (reason = 'exit_nonzero' AND coalesce(exit_code, 0) = 0)
+        """,
+    ),
+    Invariant(
+        "not_before_its_time",
+        "nothing runs before the time that was asked for",
+        """
+        SELECT a.job_id, a.number AS attempt,
+               'ran at ' || a.running_at || ', asked for ' || j.run_at AS what
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id WHERE a.running_at < j.run_at
+        """,
+    ),
+    Invariant(
+        "not_before_its_backoff",
+        "another attempt is not queued before its backoff is over",
+        f"""
+        SELECT job_id, attempt, 'scheduled at ' || before_at || ' in '
+               || (before_detail ->> 'in_s') || ' s, queued at ' || at AS what
+        FROM ({_JOB_PATH}) AS path
+        WHERE state = 'queued' AND before_detail ->> 'in_s' IS NOT NULL
+          AND at < before_at + make_interval(secs => (before_detail ->> 'in_s')::float)
+        """,
+    ),
+    Invariant(
+        "job_moves",
+        "a job's history is a path of its state machine",
+        f"""
+        SELECT job_id, attempt, 'from ' || before || ' to ' || state AS what
+        FROM ({_JOB_PATH}) AS path
+        WHERE (before, state) NOT IN ({_pairs(JOB_MOVES, _JOB_FIRST)})
+        """,
+    ),
+    Invariant(
+        "attempt_moves",
+        "an attempt's history is a path of its state machine",
+        f"""
+        SELECT job_id, attempt, 'from ' || before || ' to ' || state AS what
+        FROM ({_ATTEMPT_PATH}) AS path
+        WHERE (before, state) NOT IN ({_pairs(ATTEMPT_MOVES, _ATTEMPT_FIRST)})
+        """,
+    ),
+    Invariant(
+        "finished_is_final",
+        "a finished job changes by an operator's retry only",
+        f"""
+        SELECT job_id, attempt, 'finished, then ' || state AS what
+        FROM ({_JOB_PATH}) AS path
+        WHERE before = 'finished' AND detail ->> 'retry' IS DISTINCT FROM 'operator'
+        """,
+    ),
+    Invariant(
+        "closed_is_final",
+        "nothing happens to an attempt after its instance was confirmed gone",
+        """
+        SELECT later.job_id, later.attempt, 'closed, then ' || later.type AS what
+        FROM events AS closed JOIN events AS later
+          ON later.job_id = closed.job_id AND later.attempt = closed.attempt
+         AND later.id > closed.id AND later.type LIKE 'attempt.%'
+        WHERE closed.type = 'attempt.closed'
+        """,
+    ),
+    Invariant(
+        "job_has_its_event",
+        "a job is in the state that its history ends with",
+        f"""
+        SELECT j.id AS job_id, j.attempt,
+               j.state || ', the history ends with ' || coalesce(last.state, 'nothing') AS what
+        FROM jobs AS j LEFT JOIN (
+            SELECT DISTINCT ON (job_id) job_id, state FROM ({_JOB_PATH}) AS path
+            ORDER BY job_id, id DESC
+        ) AS last ON last.job_id = j.id
+        WHERE last.state IS DISTINCT FROM j.state
+        """,
+    ),
+    Invariant(
+        "attempt_has_its_event",
+        "an attempt is in the state that its history ends with",
+        f"""
+        SELECT a.job_id, a.number AS attempt,
+               a.state || ', the history ends with ' || coalesce(last.state, 'nothing') AS what
+        FROM attempts AS a LEFT JOIN (
+            SELECT DISTINCT ON (job_id, attempt) job_id, attempt, state
+            FROM ({_ATTEMPT_PATH}) AS path ORDER BY job_id, attempt, id DESC
+        ) AS last ON last.job_id = a.job_id AND last.attempt = a.number
+        WHERE last.state IS DISTINCT FROM a.state
+        """,
+    ),
+)
