@@ -139,8 +139,13 @@ def end(
     exit_record: ExitRecord | None = None,
     detail: str | None = None,
 ) -> bool:
-    """Write an attempt's end and what follows for its job; False when it had ended before."""
-    if _locked(tx, ref) is None:
+    """Write an attempt's end and what follows for its job.
+
+    False when it had ended before, or can not end for this reason any more: whoever saw it late to
+    boot may write that down after its machine has claimed it.
+    """
+    attempt = _locked(tx, ref)
+    if attempt is None or attempt.state not in reason.ends:
         return False
     values: dict[str, Any] = {"reason": reason, "exited_at": func.now(), "detail": detail}
     if exit_record is not None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud
+from atemporal.cloud import Cloud, CloudError
 from atemporal.console import exit_record
-from atemporal.errors import Invalid
+from atemporal.errors import Invalid, Refused
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
@@ -88,13 +88,14 @@ class Reaper:
         *,
         record: ExitRecord | None = None,
         detail: str | None = None,
-    ) -> None:
-        """Write the end of an attempt, if it has not ended meanwhile."""
+    ) -> bool:
+        """Write the end of an attempt; False when it has ended or moved on meanwhile."""
         with self._database.begin() as tx:
             ended = attempts.end(tx, ref, reason, actor=ACTOR, exit_record=record, detail=detail)
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
+        return ended
 
 
 class ReapLoop:
@@ -161,13 +162,16 @@ class SweepLoop:
         self._unknown.clear()
 
     def _sweep(self) -> None:
+        with self._database.begin() as tx:
+            # Before the listing: a thing is as old as it was when the cloud did not show it, however
+            # long this process was stopped since.
+            now = server_time(tx)
         instances = self._reaper.cloud.all()
         with self._database.begin() as tx:
             books = {one.ref: one for one in attempts.still_open(tx)}
             named = [one.ref for one in instances if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
             timeouts = attempts.timeouts(tx)
-            now = server_time(tx)
         findings = judge(
             instances,
             books,
@@ -187,13 +191,17 @@ class SweepLoop:
                 attempts.launched(tx, ref, instance.id, actor=ACTOR)
             reaper.log.info("adopted", **about(ref, instance.id))
         for ref, reason in findings.overdue.items():
-            reaper.end(ref, reason)
+            ended = reaper.end(ref, reason)
             instance_id = books[ref].instance_id
-            if instance_id:
+            if ended and instance_id:
                 findings.terminate[instance_id] = "its deadline is over"
         reaper.terminate(findings.terminate)
         for ref, why in findings.lost.items():
-            self._recover(books[ref], why)
+            try:
+                self._recover(books[ref], why)
+            except CloudError as error:
+                # One console that can not be read now holds up nobody else's end.
+                reaper.log.warning("console not read", error=str(error), **about(ref))
         for ref, why in findings.close.items():
             with self._database.begin() as tx:
                 attempts.close(tx, ref, actor=ACTOR, detail=why)
@@ -202,7 +210,11 @@ class SweepLoop:
         """End an attempt whose instance is gone: by its console's word, else as lost."""
         record = None
         if attempt.instance_id:
-            record = exit_record(self._reaper.cloud.console(attempt.instance_id), attempt.ref.id)
+            try:
+                console = self._reaper.cloud.console(attempt.instance_id)
+                record = exit_record(console, attempt.ref.id)
+            except Refused as error:
+                why = str(error)
         if record is not None:
             self._reaper.end(
                 attempt.ref, record.reason, record=record, detail="recovered from the console"
