@@ -26,6 +26,12 @@ test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go
 test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python: seconds
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
+.PHONY: sim
+sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules (SEED=, RUNS=, SECONDS=)
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) \
+		$(if $(SECONDS),--seconds $(SECONDS))
+
 lint: $(VENV)/dev.stamp ## Check style, types and shell scripts
 	@$(BIN)/python -m tests.provision git shellcheck
 	$(BIN)/ruff check .
