@@ -8,10 +8,12 @@ orders, which is all a simulated machine reads.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http import HTTPStatus
+from inspect import signature
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +25,6 @@ import atemporal.store.jobs
 import atemporal.userdata
 import services.api.wakes
 import services.launcher.__main__
-import services.launcher.launcher
 import services.reaper.__main__
 import services.scheduler.__main__
 import services.scheduler.scheduler
@@ -33,6 +34,7 @@ from atemporal.states import Reason
 from atemporal.store import attempts
 from services.api import callbacks, jobs
 from services.api.auth import Gate
+from services.launcher.launcher import Launcher
 from tests.sim.broker import Link
 from tests.sim.ec2 import IMAGE, ZONES, Client
 from tests.sim.tasks import current
@@ -124,6 +126,17 @@ def installed(stage: Any) -> Iterator[None]:
     def client(*_: Any, **__: Any) -> Client:
         return Client(stage.schedule.region)
 
+    build: Any = Launcher
+
+    def launcher(*given: Any) -> Any:
+        # Whatever of these it lets itself be given.
+        offered = {
+            "clock": lambda: stage.schedule.world.now.timestamp(),
+            "dice": lambda: stage.schedule.world.dice.random(),
+        }
+        taken = signature(build).parameters.keys() & offered.keys()
+        return build(*given, **{name: offered[name] for name in taken})
+
     def new_id() -> UUID:
         made: UUID = stage.schedule.world.uuid7()
         return made
@@ -135,7 +148,12 @@ def installed(stage: Any) -> Iterator[None]:
             patch.setattr(f"services.{name}.__main__.Link", link)
         patch.setattr(atemporal.cloud.ec2, "Session", lambda: None)
         patch.setattr(atemporal.cloud.ec2, "_client", client)
-        patch.setattr(services.launcher.launcher, "ThreadPoolExecutor", _Inline)
+        for module in [
+            m for name, m in sys.modules.items() if name.startswith("services.launcher.")
+        ]:
+            if hasattr(module, "ThreadPoolExecutor"):
+                patch.setattr(module, "ThreadPoolExecutor", _Inline)
+        patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr(services.api.wakes, "_IDLE_S", 0.0)
         patch.setattr(services.scheduler.scheduler, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs, "_new_id", new_id)
