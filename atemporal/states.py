@@ -91,6 +91,11 @@ class Reason(StrEnum):
         """Whether another attempt could end better."""
         return _MEANING[self][2]
 
+    @property
+    def ends(self) -> tuple[AttemptState, ...]:
+        """The states an attempt can be in when it ends so."""
+        return _ENDS.get(self, LIVE_ATTEMPT)
+
 
 _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.COMPLETED: (Outcome.SUCCEEDED, Fault.NONE, False),
@@ -142,6 +147,13 @@ ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
 
 LIVE_ATTEMPT = (A.LAUNCHING, A.WARMING, A.READY, A.RUNNING)
 CLAIMABLE_ATTEMPT = (A.LAUNCHING, A.WARMING, A.READY)
+
+_ENDS: dict[Reason, tuple[AttemptState, ...]] = {
+    Reason.LAUNCH_REFUSED: (A.LAUNCHING,),
+    Reason.LAUNCH_DEADLINE: (A.LAUNCHING,),
+    Reason.BOOT_DEADLINE: CLAIMABLE_ATTEMPT,
+    Reason.PULL_DEADLINE: CLAIMABLE_ATTEMPT,
+}
 
 
 def job_states_before(state: JobState) -> tuple[JobState, ...]:

@@ -167,9 +167,13 @@ def end(
     exit_record: ExitRecord | None = None,
     detail: str | None = None,
 ) -> bool:
-    """Write an attempt's end and what follows for its job; False when it had ended before."""
+    """Write an attempt's end and what follows for its job.
+
+    False when it had ended before, or can not end for this reason any more: whoever saw it late to
+    boot may write that down after its machine has claimed it.
+    """
     attempt = _locked(tx, ref)
-    if attempt is None:
+    if attempt is None or attempt.state not in reason.ends:
         return False
     # One that never got its instance ends with what it waited for, unless there is more to say.
     detail = detail or attempt.detail

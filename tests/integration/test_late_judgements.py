@@ -1,0 +1,156 @@
+"""The reaper's sweep on a real Postgres: what it concludes late, or can not read, does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+import services.reaper.reaper
+from atemporal.cloud import Instance, Rejected, Throttled
+from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
+from atemporal.model import AttemptRef, Launch, parse_spec
+from atemporal.states import AttemptState, Reason
+from atemporal.store import attempts, jobs
+from atemporal.store.database import Database
+from services.reaper.judgement import Findings, Limits, judge
+from services.reaper.reaper import Reaper, SweepLoop
+
+INSTANCE = "i-0123456789abcdef0"
+LAUNCH = Launch(
+    image_id="ami-1",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:9",
+    key_id="k1",
+    deadline_s=600,
+)
+
+
+class Cloud:
+    """A listing, and a memory of what was terminated."""
+
+    def __init__(self, list_: Callable[[], list[Instance]]) -> None:
+        self.all = list_
+        self.terminated: list[str] = []
+        self.consoles: dict[str, Exception] = {}
+
+    def terminate(self, ids: list[str]) -> dict[str, Any]:
+        self.terminated += ids
+        return {}
+
+    def console(self, instance_id: str) -> str:
+        if instance_id in self.consoles:
+            raise self.consoles[instance_id]
+        return ""
+
+
+@pytest.fixture
+def ref(database: Database) -> Iterator[AttemptRef]:
+    """An attempt whose instance has been warming for an hour."""
+    with database.begin() as tx:
+        job_id: UUID = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
+        ref = AttemptRef(job_id, 1)
+        jobs.claim_due(tx, 1, actor="t")
+        attempts.begin(tx, ref, LAUNCH, actor="t")
+        attempts.launched(tx, ref, INSTANCE, actor="t")
+        tx.execute(text("UPDATE attempts SET launched_at = now() - interval '1 h'"))
+    yield ref
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events"))
+
+
+def sweep(database: Database, cloud: Any, *, grace_s: float = 300) -> None:
+    limits = Limits(launch_s=3600, boot_s=1800, grace_s=grace_s)
+    SweepLoop(Reaper(database, cloud), database, limits=limits, interval_s=1).turn()
+
+
+def claim(database: Database, ref: AttemptRef) -> None:
+    with database.begin() as tx:
+        attempts.claim(tx, ref, claim_id="c", instance_id=INSTANCE, actor="t")
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.LAUNCH_REFUSED, Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE]
+)
+def test_what_runs_does_not_end_for_never_having_run(
+    database: Database, ref: AttemptRef, reason: Reason
+) -> None:
+    claim(database, ref)
+    with database.begin() as tx:
+        assert not attempts.end(tx, ref, reason, actor="t")
+        found = attempts.get(tx, ref)
+    assert found is not None
+    assert found.state is AttemptState.RUNNING
+
+
+def test_a_machine_that_claims_while_it_is_judged_late_is_left_alone(
+    database: Database, ref: AttemptRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {JOB_TAG: str(ref.job_id), ATTEMPT_TAG: "1"}
+    cloud = Cloud(lambda: [Instance(INSTANCE, "running", tags=tags)])
+
+    def judge_slowly(*given: Any, **more: Any) -> Findings:
+        found = judge(*given, **more)
+        assert found.overdue == {ref: Reason.BOOT_DEADLINE}
+        claim(database, ref)
+        return found
+
+    monkeypatch.setattr(services.reaper.reaper, "judge", judge_slowly)
+    sweep(database, cloud)
+    with database.begin() as tx:
+        found = attempts.get(tx, ref)
+    assert found is not None
+    assert found.state is AttemptState.RUNNING
+    assert cloud.terminated == []
+
+
+def test_ages_are_reckoned_by_the_time_of_the_listing(
+    database: Database, ref: AttemptRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[datetime] = []
+    judged: list[datetime] = []
+
+    def listing() -> list[Instance]:
+        listed.append(datetime.now(UTC))
+        return []
+
+    def judge_when(*_: Any, now: datetime, **__: Any) -> Findings:
+        judged.append(now)
+        return Findings()
+
+    monkeypatch.setattr(services.reaper.reaper, "judge", judge_when)
+    sweep(database, Cloud(listing))
+    assert judged[0] <= listed[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (Rejected("reading", "UnsupportedOperation"), set()),
+        (Throttled("reading", "RequestLimitExceeded"), {"i-1"}),
+    ],
+)
+def test_a_console_that_can_not_be_read_holds_up_nobody_else(
+    database: Database, ref: AttemptRef, error: Exception, left: set[str]
+) -> None:
+    ids = ["i-1", "i-2"]
+    with database.begin() as tx:
+        jobs.cancel(tx, ref.job_id, actor="t")
+        for instance_id in ids:
+            jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t")
+            (another,) = jobs.claim_due(tx, 1, actor="t")
+            attempts.begin(tx, another, LAUNCH, actor="t")
+            attempts.launched(tx, another, instance_id, actor="t")
+    cloud = Cloud(lambda: [Instance(one, "terminated") for one in [INSTANCE, *ids]])
+    cloud.consoles["i-1"] = error
+    sweep(database, cloud)
+    with database.begin() as tx:
+        live = [one.instance_id for one in attempts.still_open(tx) if not one.exited_at]
+        closed = attempts.get(tx, ref)
+    assert set(live) == left
+    assert closed is not None
+    assert closed.state is AttemptState.CLOSED
