@@ -27,6 +27,11 @@ class Message:
     reply_to: str | None = None
     deliveries: int = 0
 
+    @property
+    def delivery_tag(self) -> int:
+        """What tells one message on a link from the others."""
+        return id(self)
+
 
 class Broker:
     """The queues, and who hears what nobody has to hear."""
@@ -73,12 +78,14 @@ class Link:
         self._world = world
         self._broker = broker
         self._unacked: list[tuple[str, Message]] = []
+        self.open = False
 
     def connect(self) -> None:
         """Connect, which may fail."""
         if self._world.happens("broker away"):
             self.close()
             raise unavailable("RabbitMQ is away")
+        self.open = True
 
     def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0) -> None:
         """Publish all, or some and fail."""
@@ -147,6 +154,7 @@ class Link:
 
     def close(self) -> None:
         """Drop the connection: the broker gives what was not acknowledged to somebody else."""
+        self.open = False
         for queue, message in self._unacked:
             self._broker.queues[queue].append(message)
         self._unacked.clear()

@@ -82,7 +82,7 @@ def no_grace_for_young_instances(patch: pytest.MonkeyPatch, _: Simulation) -> No
     patch.setattr(
         services.reaper.__main__,
         "Limits",
-        lambda *, launch_s, boot_s, grace_s: Limits(launch_s, boot_s, 0),
+        lambda **limits: Limits(**{**limits, "grace_s": 0}),
     )
 
 
