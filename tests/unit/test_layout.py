@@ -22,6 +22,7 @@ VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "
 
 PURE = (
     "atemporal.clock",
+    "atemporal.console",
     "atemporal.environment",
     "atemporal.errors",
     "atemporal.image",
@@ -30,6 +31,7 @@ PURE = (
     "atemporal.states",
     "atemporal.tokens",
     "atemporal.userdata",
+    "atemporal.waiting",
     "cloud_config",
 )
 # What a pure module may use: the rest of the standard library could do I/O. `importlib.resources` is
