@@ -46,6 +46,7 @@ class Broker:
                 self._bound[queue.routing_key].append(queue.name)
         self.heard: Counter[str] = Counter()
         self.replies: list[Outgoing] = []
+        self.links: list[Link] = []
 
     def take(self, outgoing: Outgoing, reply_to: str | None = None) -> bool:
         """Route one message; tell whether a queue has it."""
@@ -63,6 +64,11 @@ class Broker:
                 queue.append(Message(outgoing, reply_to))
         return bool(names)
 
+    def of(self, name: str) -> list[Message]:
+        """What is in a queue, or was handed out and not acknowledged."""
+        handed_out = [one for link in self.links for queue, one in link._unacked if queue == name]
+        return [*self.queues[name], *handed_out]
+
     def purge(self) -> None:
         """Lose all that is only a wake-up."""
         for name, queue in self.queues.items():
@@ -78,6 +84,7 @@ class Link:
         self._world = world
         self._broker = broker
         self._unacked: list[tuple[str, Message]] = []
+        broker.links.append(self)
         self.open = False
 
     def connect(self) -> None:
@@ -150,7 +157,9 @@ class Link:
         self.publish([Outgoing(DEAD, delivery.body, message_id, exchange="", headers=headers)])
 
     def heartbeat(self) -> None:
-        """Nothing to keep alive."""
+        """Notice that the connection is gone, as may be."""
+        if self.open:
+            self.connect()
 
     def close(self) -> None:
         """Drop the connection: the broker gives what was not acknowledged to somebody else."""

@@ -215,9 +215,9 @@ class Client:
             self._fail_after(doing)
         return {}
 
-    def get_paginator(self, _name: str) -> _Pages:
-        """Only DescribeInstances is paginated."""
-        return _Pages(self)
+    def get_paginator(self, name: str) -> _Pages:
+        """DescribeInstances or DescribeVolumes: no disk here outlives its instance."""
+        return _Pages(self if name == "describe_instances" else None)
 
     def describe(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """DescribeInstances with filters by tag and id."""
@@ -288,10 +288,12 @@ class Client:
 
 
 class _Pages:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client | None) -> None:
         self._client = client
 
     def paginate(self, *, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:
+        if self._client is None:
+            return
         yield {"Reservations": [{"Instances": self._client.describe(Filters)}]}
 
 
