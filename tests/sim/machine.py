@@ -141,6 +141,9 @@ class Machine:
         self.power_off(why)
 
     def _boot(self) -> None:
+        # Its first word: said once, whoever hears it.
+        if not self.world.happens("callback lost", self.orders.ref.id):
+            self.send("POST", self.orders, b"")
         if self.fate == "fails to pull":
             self.record = {"phase": "pull", "exit_code": None}
             self._report_from_now()

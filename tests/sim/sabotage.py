@@ -6,18 +6,19 @@ The simulation must find every one of them: a net that holds nothing is no proof
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 import atemporal.cloud.ec2
-import services.reaper.__main__
+import services.reaper.reaper
 from atemporal.broker import Delivery
 from atemporal.errors import Unknown
 from atemporal.states import AttemptState, JobState
 from atemporal.store import attempts, moves
-from services.reaper.judgement import Limits
+from services.reaper.judgement import Absence, missing
 from tests.sim.broker import Link
 from tests.sim.simulation import Simulation
 
@@ -77,13 +78,20 @@ def claim_for_everybody(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     patch.setattr(attempts, "claim", lambda *_, **__: True)
 
 
-def no_grace_for_young_instances(patch: pytest.MonkeyPatch, _: Simulation) -> None:
-    """What a listing does not show is taken for gone at once."""
-    patch.setattr(
-        services.reaper.__main__,
-        "Limits",
-        lambda **limits: Limits(**{**limits, "grace_s": 0}),
-    )
+def an_absence_counts_at_once(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+    """What one listing does not show is taken for gone, however young.
+
+    All of the reaper's rules for absences at once: while any one of them is left (the grace, two
+    looks, the look by id, a listing that shows nothing at all) it hides that another is missing.
+    """
+    judge = services.reaper.reaper.judge
+
+    def changed(instances: Any, books: Any, **how: Any) -> Any:
+        limits = replace(how["limits"], grace_s=0)
+        gone = missing(instances, books, now=how["now"], limits=limits)
+        return judge(instances, books, **{**how, "limits": limits, "absence": Absence(gone)})
+
+    patch.setattr(services.reaper.reaper, "judge", changed)
 
 
 def sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
@@ -102,7 +110,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ack_before_commit,
     unguarded_update,
     claim_for_everybody,
-    no_grace_for_young_instances,
+    an_absence_counts_at_once,
     sweep_off,
     launch_sweep_off,
 )

@@ -343,13 +343,14 @@ class Schedule:
                 client.cancelling = None
 
     def _send(self, method: str, orders: Orders, body: bytes) -> Task | None:
+        words = {} if method == "POST" else {"body": body}
         return self._serve(
             method,
             "/jobs/{job_id}/callback",
             lambda answer: answer[0],
             job_id=orders.ref.job_id,
             token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=orders.token),
-            body=body,
+            **words,
         )
 
     def _serve(
