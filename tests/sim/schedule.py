@@ -197,6 +197,8 @@ class Schedule:
                 self.world.note(f"{loop.name} failed: {error}")
                 if not isinstance(error, Kept):
                     loop.reset()
+                if self.world.calm:
+                    self._rests[id(loop)] = self.world.after(1)
 
         self.world.counts["turns"] += 1
         self._begin(
