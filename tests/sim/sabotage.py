@@ -13,12 +13,11 @@ from uuid import uuid4
 import pytest
 
 import atemporal.cloud.ec2
-import services.reaper.reaper
 from atemporal.broker import Delivery
 from atemporal.errors import Unknown
 from atemporal.states import AttemptState, JobState
 from atemporal.store import attempts, moves
-from services.reaper.judgement import Absence, missing
+from services.reaper.judgement import Absence, judge, missing
 from tests.sim.broker import Link
 from tests.sim.simulation import Simulation
 
@@ -84,14 +83,13 @@ def an_absence_counts_at_once(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     All of the reaper's rules for absences at once: while any one of them is left (the grace, two
     looks, the look by id, a listing that shows nothing at all) it hides that another is missing.
     """
-    judge = services.reaper.reaper.judge
 
     def changed(instances: Any, books: Any, **how: Any) -> Any:
         limits = replace(how["limits"], grace_s=0)
         gone = missing(instances, books, now=how["now"], limits=limits)
         return judge(instances, books, **{**how, "limits": limits, "absence": Absence(gone)})
 
-    patch.setattr(services.reaper.reaper, "judge", changed)
+    patch.setattr("services.reaper.reaper.judge", changed)
 
 
 def sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
