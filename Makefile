@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit chaos lint fmt ci clean
+.PHONY: help demo up test test-unit sim chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -25,6 +25,11 @@ test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go
 
 test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python: seconds
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules: SEED= RUNS= SECONDS=
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) \
+		$(if $(SECONDS),--seconds $(SECONDS))
 
 chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise: SEED= JOBS= SECONDS=
 	@$(BIN)/python -m tests.provision

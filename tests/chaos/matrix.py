@@ -1,0 +1,273 @@
+"""Services as children of a process that has imported everything; and the cells of the crash matrix.
+
+A cell: the service under test is the only one that may die; a job is submitted; the service dies at
+its point and is started again, whole; in the calm the job must have ended as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pika
+from sqlalchemy import text
+
+from atemporal.broker import EXCHANGE
+from atemporal.cloud.instance import JOB_TAG
+from atemporal.model import Job
+from atemporal.states import Outcome
+from tests.chaos.dying import DIED, Point, Service, run
+from tests.e2e.system import SERVICES, System, ec2
+from tests.invariants import assert_invariants
+
+RUN = ("sh", "-c", "echo done; exit 7")
+_SPAWN = multiprocessing.get_context("forkserver")
+_SPAWN.set_forkserver_preload(["tests.chaos.preloaded"])
+
+
+class _Forked:
+    """A running service, with the interface of `tests.servers.child.Child`."""
+
+    def __init__(self, service: Service) -> None:
+        self._process = _SPAWN.Process(target=run, args=(service,), name=service.name)
+        self._process.start()
+        self._service = service
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def wait_ready(self, ready: Callable[[], bool], within_s: float = 60) -> None:
+        deadline = time.monotonic() + within_s
+        while not ready():
+            log = Path(self._service.log).read_text(errors="replace")[-3000:]
+            assert self._process.is_alive(), f"{self._service.name} ended at once:\n{log}"
+            assert time.monotonic() < deadline, f"{self._service.name} is not ready:\n{log}"
+            time.sleep(0.02)
+
+    def end(self, how: signal.Signals) -> None:
+        if self._process.is_alive():
+            if how is signal.SIGKILL:
+                self._process.kill()
+            else:
+                self._process.terminate()
+        self._process.join()
+        self._process.close()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Which service may die, how the job comes, and what does not work meanwhile."""
+
+    service: str
+    title: str
+    by_message: bool = False
+    deaf: bool = False
+    silent: bool = False
+
+
+SCENARIOS = (
+    Scenario("scheduler", "a job message comes", by_message=True),
+    Scenario("launcher", "the job is due"),
+    Scenario("launcher", "the message is lost", deaf=True),
+    Scenario("reaper", "the job ends"),
+    Scenario("reaper", "the messages are lost", deaf=True),
+    # Not among them: an exit that is on the console only (`silent`), not verified on this reaper.
+    Scenario("api", "submit, claim, exit"),
+)
+
+
+class Matrix(System):
+    """The whole system; services come and go by the cell."""
+
+    ec2_url: str = ""
+    broker_url: str = ""
+
+    def launch(self, name: str, **how: Any) -> _Forked:
+        """Start a service without waiting for it."""
+        env = dict(self.env)
+        if name in self.health_ports:
+            env["ATEMPORAL_HEALTH_PORT"] = str(self.health_ports[name])
+        log = self.directory / f"{name}.log"
+        log.touch()
+        service = Service(name, env, str(log), **how)
+        child = _Forked(service)
+        self._children[name] = child  # type: ignore[assignment]
+        return child
+
+    def start(self, *names: str) -> None:
+        """Start services and return when they are ready."""
+        for name in names:
+            child = self.launch(name)
+            child.wait_ready(lambda name=name: self.ready(name))  # type: ignore[misc]
+
+    def count(self, scenario: Scenario) -> Counter[tuple[str, str]]:
+        """Run a scenario without a death; return how often each effect came."""
+        effects = self.directory / f"effects-{uuid4().hex}"
+        effects.touch()
+        with self._prepared(scenario):
+            self._replace(scenario, effects=str(effects))
+            self._check(self._submit(scenario), scenario)
+            self.kill(scenario.service)
+            self.start(scenario.service)
+        lines = [line.split("\t") for line in effects.read_text().splitlines()]
+        return Counter((loop, kind) for loop, kind, _ in lines)
+
+    def cell(self, scenario: Scenario, death: Point) -> None:
+        """One death.
+
+        Raises:
+            AssertionError: something did not end as if nothing had happened; or it never died.
+        """
+        with self._prepared(scenario):
+            child = self._replace(scenario, effects=str(self.directory / "effects"), death=death)
+            jobs = [self._submit(scenario)]
+            deadline = time.monotonic() + 40
+            following = time.monotonic() + 6
+            while child.exit_code is None:
+                assert time.monotonic() < deadline, f"it never came to {death}"
+                if time.monotonic() > following:
+                    # Several effects can fall together; another job makes up for them.
+                    jobs.append(self._submit(scenario))
+                    following += 6
+                self._end_when_told(jobs, scenario)
+                time.sleep(0.01)
+            assert child.exit_code == DIED, child.exit_code
+            self._replace(scenario)
+            for job in jobs:
+                self._check(job, scenario)
+
+    @contextmanager
+    def _prepared(self, scenario: Scenario) -> Iterator[None]:
+        if scenario.silent:
+            self.kill("api")
+            self.launch("api", mute=True).wait_ready(lambda: self.ready("api"))
+        yield
+        if scenario.silent:
+            self.kill("api")
+            self.start("api")
+
+    def _replace(self, scenario: Scenario, **how: Any) -> _Forked:
+        self.kill(scenario.service)
+        return self.launch(scenario.service, deaf=scenario.deaf, **how)
+
+    def _submit(self, scenario: Scenario) -> _Submit:
+        return _Submit(self, by_message=scenario.by_message)
+
+    def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
+        for submit in jobs:
+            if submit.poll() and scenario.silent and not submit.ended:
+                submit.ended = _end_its_machine(self.ec2_url, submit.job_id)
+
+    def _check(self, submit: _Submit, scenario: Scenario) -> None:
+        def closed() -> bool:
+            self._end_when_told([submit], scenario)
+            if not submit.poll():
+                return False
+            job = self.job(submit.job_id)
+            return job.finished_at is not None and all(one.closed_at for one in job.attempts)
+
+        self.wait(f"{scenario}: {submit} closed", closed, 40)
+        job: Job = self.job(submit.job_id)
+        assert (job.outcome, job.exit_code, job.attempt) == (Outcome.FAILED, 7, 1), job
+        assert job.attempts[0].log_tail == b"done\n"
+        launched = _launched(self.ec2_url, submit.job_id)
+        assert [one["InstanceId"] for one in launched] == [job.attempts[0].instance_id]
+        assert launched[0]["State"]["Name"] == "terminated"
+        assert_invariants(self.database)
+
+
+@dataclass
+class _Submit:
+    """A client that asks, with the same key, until it is answered."""
+
+    matrix: Matrix
+    by_message: bool
+    key: str = field(default_factory=lambda: uuid4().hex)
+    answer: UUID | None = None
+    ended: bool = False
+    _sent: bool = False
+
+    @property
+    def job_id(self) -> UUID:
+        assert self.answer is not None
+        return self.answer
+
+    def poll(self) -> bool:
+        """Ask, or look for the answer; tell whether the job's id is known."""
+        if self.answer is None:
+            self.answer = self._by_message() if self.by_message else self._by_http()
+        return self.answer is not None
+
+    def _by_http(self) -> UUID | None:
+        fields = {"image": "busybox:1.36", "ports": [], "command": list(RUN), "key": self.key}
+        try:
+            answer = httpx.post(f"{self.matrix.api_url}/jobs", json=fields, timeout=5)
+        except httpx.TransportError:
+            return None
+        assert answer.status_code in (200, 201), answer.text
+        return UUID(answer.json()["id"])
+
+    def _by_message(self) -> UUID | None:
+        if not self._sent:
+            # Confirmed, and sent once: from here the broker and the scheduler answer for it.
+            fields = {"image": "busybox:1.36", "ports": [], "command": list(RUN)}
+            parameters = pika.URLParameters(self.matrix.broker_url)
+            connection = pika.BlockingConnection(parameters)
+            channel = connection.channel()
+            channel.confirm_delivery()
+            properties = pika.BasicProperties(
+                message_id=self.key, delivery_mode=2, reply_to="nobody"
+            )
+            body = json.dumps({"type": "job.submit", "v": 1, "job": fields}).encode()
+            channel.basic_publish(EXCHANGE, "job.submit", body, properties, mandatory=True)
+            connection.close()
+            self._sent = True
+        with self.matrix.database.begin() as tx:
+            found = tx.scalar(text("SELECT id FROM jobs WHERE key = :key"), {"key": self.key})
+        return found if found is None else UUID(str(found))
+
+
+def _launched(url: str, job_id: UUID) -> list[Any]:
+    filters = [{"Name": f"tag:{JOB_TAG}", "Values": [str(job_id)]}]
+    pages = _client(url).describe_instances(Filters=filters)["Reservations"]
+    return [instance for page in pages for instance in page["Instances"]]
+
+
+def _end_its_machine(url: str, job_id: UUID) -> bool:
+    """Terminate the job's machine once its console tells how it ended; tell whether it did."""
+    for instance in _launched(url, job_id):
+        instance_id = instance["InstanceId"]
+        if "atemporal-exit" in _client(url).get_console_output(InstanceId=instance_id).get(
+            "Output", ""
+        ):
+            _client(url).terminate_instances(InstanceIds=[instance_id])
+            return True
+    return False
+
+
+_clients: dict[str, Any] = {}
+
+
+def _client(url: str) -> Any:
+    if url not in _clients:
+        _clients[url] = ec2(url)
+    return _clients[url]
+
+
+__all__ = ["SCENARIOS", "SERVICES", "Matrix", "Scenario"]

@@ -1,0 +1,310 @@
+"""EC2 in memory, below boto3: the client that `atemporal.cloud.Cloud` makes its calls with.
+
+Promise: what the developer guide says and what users report of EC2 is here. A client token is zonal
+where the call names a subnet; a known token gives its instance again, refuses other parameters, and
+is spent when the instance has ended (an error in some regions, the dead instance in others). An
+instance can be missing from listings for a minute and a half after its launch, ending it then fails
+and proves nothing; one bad id spares its whole batch; what has ended is listed for an hour, its tags
+for less. Failures come before or after the thing was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NoReturn
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
+from atemporal.model import AttemptRef
+from tests.sim.machine import Machine, Orders
+from tests.sim.tasks import Task
+from tests.sim.world import World, about
+
+HIDDEN_S = 90.0
+LISTED_S = 3600.0
+IMAGE = "ami-0123456789abcdef0"
+ZONES = {"subnet-0a": "us-east-1a", "subnet-0b": "us-east-1b"}
+
+
+@dataclass
+class Instance:
+    """One instance: what is true of it, and from when on EC2 says so."""
+
+    id: str
+    token: str
+    tags: dict[str, str]
+    request: dict[str, Any]
+    launched_at: datetime
+    listed_at: datetime
+    silent: bool
+    machine: Machine
+    ended_at: datetime | None = None
+    gone_at: datetime | None = None
+    tagged_until: datetime | None = None
+    state_reason: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it costs money, or could do anything."""
+        return self.ended_at is None
+
+    @property
+    def ref(self) -> AttemptRef:
+        """The attempt its tags name."""
+        return self.machine.orders.ref
+
+    def state(self, now: datetime) -> str:
+        """EC2's word for its state."""
+        if self.gone_at is None:
+            return "running" if self.machine.booted else "pending"
+        return "terminated" if now >= self.gone_at else "shutting-down"
+
+
+@dataclass
+class _Launch:
+    """What is known of a client token."""
+
+    digest: str
+    instance: Instance | None
+
+
+@dataclass
+class _Call:
+    """A RunInstances call: was its outcome open when another token was used?"""
+
+    token: str
+    answered: bool = False
+
+
+@dataclass
+class Region:
+    """The instances and tokens."""
+
+    world: World
+    instances: dict[str, Instance] = field(default_factory=dict)
+    tokens: dict[tuple[str, str], _Launch] = field(default_factory=dict)
+    calls: dict[AttemptRef, list[_Call]] = field(default_factory=dict)
+    runs: dict[AttemptRef, list[str]] = field(default_factory=dict)
+    send: Callable[[str, Orders, bytes], Task | None] = lambda *_: None
+    judge_kill: Callable[[Instance], None] = lambda _: None
+
+    def launch(self, token: str, request: dict[str, Any]) -> Instance:
+        """Make an instance, unless the token has one."""
+        scope = ZONES[request["SubnetId"]] if "SubnetId" in request else ""
+        digest = repr(sorted(request.items(), key=lambda item: item[0]))
+        known = self.tokens.get((scope, token))
+        if known is not None:
+            if known.digest != digest:
+                refuse("IdempotentParameterMismatch", 400)
+            if known.instance is not None:
+                if known.instance.alive or self.world.seed % 2:
+                    return known.instance
+                refuse("IdempotentInstanceTerminated", 400)
+        # Even a refused call pins its token to its parameters.
+        launch = self.tokens[scope, token] = _Launch(digest, None)
+        if self.world.happens("ec2 no capacity", token):
+            refuse("InsufficientInstanceCapacity", 500)
+        if self.world.happens("ec2 quota", token):
+            refuse("VcpuLimitExceeded", 400)
+        if self.world.happens("ec2 refused", token):
+            refuse("InvalidParameterValue", 400)
+        launch.instance = self._new(token, request)
+        return launch.instance
+
+    def _new(self, token: str, request: dict[str, Any]) -> Instance:
+        world = self.world
+        hidden = 0.0 if world.calm else world.dice.choice([0.0, 0.0, 5.0, HIDDEN_S])
+        instance_id = f"i-{len(self.instances) + 1:017x}"
+        instance = self.instances[instance_id] = Instance(
+            id=instance_id,
+            token=token,
+            silent=world.happens("ec2 has no console", instance_id),
+            tags={tag["Key"]: tag["Value"] for tag in request["TagSpecifications"][0]["Tags"]},
+            request=request,
+            launched_at=world.now,
+            listed_at=world.after(hidden),
+            machine=Machine(
+                world,
+                instance_id,
+                request["UserData"],
+                send=self.send,
+                power_off=lambda why: self.end(instance, why),
+                runs=self.runs,
+            ),
+        )
+        ref = instance.ref
+        assert instance.tags[JOB_TAG] == str(ref.job_id)
+        assert instance.tags[ATTEMPT_TAG] == str(ref.number)
+        world.counts["instances launched"] += 1
+        world.note(f"EC2 launched {instance_id} for {about(ref)} ({token})")
+        earlier = [
+            one for one in self.instances.values() if one.ref == ref and one is not instance
+        ]
+        if earlier:
+            world.counts["second instances"] += 1
+        # Racing launchers may each have a call under way; but a token after an open outcome of
+        # another is money spent on a guess.
+        settled = {call.token for call in self.calls[ref] if call.answered}
+        if any(one.token in settled for one in earlier):
+            world.breaks(f"a second instance was launched for {about(ref)} without need")
+        return instance
+
+    def end(self, instance: Instance, reason: str) -> None:
+        """The instance goes: by a call, by itself, or by EC2's doing."""
+        if not instance.alive:
+            return
+        world = self.world
+        instance.ended_at = world.now
+        instance.gone_at = world.after(world.dice.choice([0.0, 5.0, 60.0]))
+        instance.tagged_until = world.after(world.dice.choice([600.0, LISTED_S, LISTED_S]))
+        instance.state_reason = reason
+        world.note(f"EC2: {instance.id} of {about(instance.ref)} ends: {reason}")
+
+    def listed(self, instance: Instance) -> bool:
+        """Whether EC2 admits that it knows it."""
+        now = self.world.now
+        ended = instance.ended_at
+        if ended is not None and (now - ended).total_seconds() > LISTED_S:
+            return False
+        return now >= instance.listed_at
+
+
+class Client:
+    """A boto3 EC2 client, as far as the product uses one."""
+
+    def __init__(self, region: Region) -> None:
+        """Remember the region."""
+        self._region = region
+        self._world = region.world
+
+    def run_instances(self, *, ClientToken: str, **request: Any) -> dict[str, Any]:
+        """RunInstances."""
+        region, world = self._region, self._world
+        ref = Orders.read(request["UserData"]).ref
+        call = _Call(ClientToken)
+        region.calls.setdefault(ref, []).append(call)
+        doing = f"RunInstances for {about(ref)} ({ClientToken})"
+        try:
+            with world.effect(doing):
+                self._fail_before(doing)
+                instance = region.launch(ClientToken, request)
+                self._fail_after(doing)
+        finally:
+            call.answered = True
+        return {"Instances": [self._item(instance)]}
+
+    def terminate_instances(self, *, InstanceIds: list[str]) -> dict[str, Any]:
+        """TerminateInstances: all or none."""
+        region = self._region
+        doing = f"TerminateInstances {' '.join(InstanceIds)}"
+        with self._world.effect(doing):
+            self._fail_before(doing)
+            for instance_id in InstanceIds:
+                known = region.instances.get(instance_id)
+                if known is None or not region.listed(known):
+                    refuse("InvalidInstanceID.NotFound", 400)
+            for instance_id in InstanceIds:
+                instance = region.instances[instance_id]
+                if instance.alive:
+                    region.judge_kill(instance)
+                    instance.machine.shut_down()
+                region.end(instance, "Client.UserInitiatedShutdown")
+            self._fail_after(doing)
+        return {}
+
+    def get_paginator(self, name: str) -> _Pages:
+        """DescribeInstances or DescribeVolumes: no disk here outlives its instance."""
+        return _Pages(self if name == "describe_instances" else None)
+
+    def describe(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """DescribeInstances with filters by tag and id."""
+        self._world.point("before DescribeInstances")
+        self._fail_before("DescribeInstances")
+        found = [one for one in self._region.instances.values() if self._region.listed(one)]
+        items = [self._item(one) for one in found]
+        for wanted in filters:
+            name, values = wanted["Name"], wanted["Values"]
+            if name == "instance-id":
+                items = [item for item in items if item["InstanceId"] in values]
+            else:
+                key = name.removeprefix("tag:")
+                items = [item for item in items if _tags(item).get(key) in values]
+        self._world.point("after DescribeInstances")
+        return items
+
+    def get_console_output(self, *, InstanceId: str, Latest: bool = False) -> dict[str, Any]:
+        """GetConsoleOutput."""
+        self._fail_before(f"GetConsoleOutput {InstanceId}")
+        instance = self._region.instances[InstanceId]
+        if not self._region.listed(instance):
+            refuse("InvalidInstanceID.NotFound", 400)
+        if instance.silent:
+            refuse("UnsupportedOperation", 400)
+        return {"Output": instance.machine.console}
+
+    def describe_images(self, **_: Any) -> dict[str, Any]:
+        """DescribeImages: one image, with one disk."""
+        disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}
+        image = {"ImageId": IMAGE, "RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [disk]}
+        return {"Images": [image]}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _item(self, instance: Instance) -> dict[str, Any]:
+        now = self._world.now
+        tagged = instance.tagged_until is None or now < instance.tagged_until
+        item: dict[str, Any] = {
+            "InstanceId": instance.id,
+            "State": {"Name": instance.state(now)},
+            "LaunchTime": instance.launched_at,
+            "ClientToken": instance.token,
+            "PublicDnsName": f"{instance.id}.example",
+            "PublicIpAddress": "192.0.2.1",
+            "Tags": [{"Key": k, "Value": v} for k, v in instance.tags.items()] if tagged else [],
+        }
+        if instance.state_reason:
+            item["StateReason"] = {"Code": instance.state_reason}
+        return item
+
+    def _fail_before(self, doing: str) -> None:
+        if self._world.happens("ec2 throttled", doing):
+            refuse("RequestLimitExceeded", 503)
+        if self._world.happens("ec2 unauthorized", doing):
+            refuse("UnauthorizedOperation", 403)
+        if self._world.happens("ec2 server fault", doing):
+            refuse("InternalError", 500)
+        if self._world.happens("ec2 no answer", doing):
+            raise ReadTimeoutError(endpoint_url="http://ec2")
+
+    def _fail_after(self, doing: str) -> None:
+        if self._world.happens("ec2 server fault, done", doing):
+            refuse("InternalError", 500)
+        if self._world.happens("ec2 no answer, done", doing):
+            raise ReadTimeoutError(endpoint_url="http://ec2")
+
+
+class _Pages:
+    def __init__(self, client: Client | None) -> None:
+        self._client = client
+
+    def paginate(self, *, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:
+        if self._client is None:
+            return
+        yield {"Reservations": [{"Instances": self._client.describe(Filters)}]}
+
+
+def refuse(code: str, status: int) -> NoReturn:
+    """Answer with an error, as botocore raises it."""
+    answer: Any = {
+        "Error": {"Code": code, "Message": "simulated"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    raise ClientError(answer, "Simulated")
+
+
+def _tags(item: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in item["Tags"]}

@@ -1,0 +1,237 @@
+"""A machine, as EC2's instances are machines: it boots, asks, runs, reports and powers off, or does not.
+
+Promise: it does what the worker on a real one does, in the same order and with the same words; its
+network loses, doubles and delays; it may never boot, die without a word, boot twice, hang, or lose
+its network for good. Its own deadline ends it in any case: that part is the operating system's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from atemporal.model import AttemptRef
+from tests.sim.tasks import Task
+from tests.sim.world import World, about
+
+REPORT_FOR_S = 600
+ANSWER_WITHIN_S = 30
+REFUSALS = (400, 401, 403, 404, 409, 410, 422)
+
+# What may become of a machine, with how often.
+FATES = {
+    "runs": 60,
+    "fails to pull": 6,
+    "never boots": 4,
+    "dies": 12,
+    "reboots": 8,
+    "hangs": 4,
+    "loses its network": 6,
+}
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the user-data says."""
+
+    ref: AttemptRef
+    token: str
+    timeout_s: int
+    deadline_s: int
+
+    @classmethod
+    def read(cls, user_data: bytes) -> Orders:
+        """Read the records of the orders."""
+        _, _, text = user_data.partition(b"\n")
+        records = dict(one.split("=", 1) for one in text.decode().split("\0") if one)
+        job_id, _, number = records["attempt"].partition(".")
+        return cls(
+            AttemptRef(UUID(job_id), int(number)),
+            records["token"],
+            int(records["timeout"]),
+            int(records["deadline"]),
+        )
+
+
+@dataclass
+class Machine:
+    """One machine; `step` lets it do what is due."""
+
+    world: World
+    instance_id: str
+    user_data: bytes
+    send: Callable[[str, Orders, bytes], Task | None]
+    power_off: Callable[[str], None]
+    runs: dict[AttemptRef, list[str]]
+    console: str = ""
+    phase: str = "boot"
+    record: dict[str, Any] = field(default_factory=dict)
+    asked: Task | None = None
+
+    def __post_init__(self) -> None:
+        """Decide its fate."""
+        world, dice = self.world, self.world.dice
+        self.orders = Orders.read(self.user_data)
+        fates = [*FATES] if not world.calm else ["runs"]
+        weights = [*FATES.values()] if not world.calm else [1]
+        (self.fate,) = dice.choices(fates, weights)
+        self.exit_code = dice.choice([0, 0, 7])
+        self.run_s = dice.choice([5, 60, 60, self.orders.timeout_s + 500])
+        self.claim = f"claim-{dice.getrandbits(64):x}"
+        self.next_at = world.after(dice.choice([20, 45, 200]))
+        self.deadline_at = world.after(30 + self.orders.deadline_s)
+        self.dies_at = world.after(dice.choice([10, 60, 300])) if self.fate == "dies" else None
+        self.give_up_at: datetime | None = None
+        self.ends_at: datetime | None = None
+        self.answer_by: datetime | None = None
+        if self.fate != "runs":
+            world.counts[f"machine {self.fate}"] += 1
+
+    @property
+    def booted(self) -> bool:
+        """Whether its operating system runs."""
+        return self.phase != "boot"
+
+    @property
+    def ready(self) -> bool:
+        """Whether a step would do something."""
+        if self.asked is not None and self.asked.done:
+            return True
+        return any(at <= self.world.now for at in self.moments())
+
+    def moments(self) -> list[datetime]:
+        """When something becomes due."""
+        moments = [self.deadline_at]
+        if self.dies_at is not None:
+            moments.append(self.dies_at)
+        if self.asked is not None and self.answer_by is not None:
+            moments.append(self.answer_by)
+        elif self.phase == "running" and self.fate != "reboots":
+            moments += [self.ends_at] if self.ends_at is not None else []
+        elif self.fate != "never boots":
+            moments.append(self.next_at)
+        return moments
+
+    def step(self) -> None:
+        """Do what is due."""
+        now = self.world.now
+        if now >= self.deadline_at:
+            self._off("Client.InstanceInitiatedShutdown")
+        elif self.dies_at is not None and now >= self.dies_at:
+            self._off("Server.InternalError")
+        elif self.asked is not None:
+            self._listen()
+        elif now >= self.next_at and self.fate != "never boots":
+            getattr(self, f"_{self.phase}")()
+
+    def shut_down(self) -> None:
+        """Stopped from outside: it says how its container ended, as far as time allows."""
+        if self.phase == "running" and self.world.dice.random() < 0.5:
+            self._ended(exit_code=143)
+            self.send("DELETE", self.orders, self._body())
+        self.phase = "off"
+
+    def _off(self, why: str) -> None:
+        self.phase = "off"
+        self.power_off(why)
+
+    def _boot(self) -> None:
+        # Its first word: said once, whoever hears it.
+        if not self.world.happens("callback lost", self.orders.ref.id):
+            self.send("POST", self.orders, b"")
+        if self.fate == "fails to pull":
+            self.record = {"phase": "pull", "exit_code": None}
+            self._report_from_now()
+        else:
+            self.phase = "claiming"
+
+    def _claiming(self) -> None:
+        words = {"claim": self.claim, "instance_id": self.instance_id}
+        self._ask("PATCH", json.dumps(words).encode())
+
+    def _running(self) -> None:
+        if self.fate == "reboots":
+            # It has lost its memory of having been here, and is another claimant.
+            self.fate = "runs"
+            self.claim += "-again"
+            self.phase = "claiming"
+        elif self.ends_at is not None and self.world.now >= self.ends_at:
+            late = self.run_s > self.orders.timeout_s
+            self._ended(exit_code=137 if late else self.exit_code, timed_out=late)
+            self._report_from_now()
+
+    def _ended(self, **how: Any) -> None:
+        self.record = {"phase": "run", **how}
+        self._console()
+
+    def _report_from_now(self) -> None:
+        self._console()
+        self.phase = "reporting"
+        self.give_up_at = self.world.after(REPORT_FOR_S)
+
+    def _reporting(self) -> None:
+        if self.give_up_at is not None and self.world.now >= self.give_up_at:
+            self._off("Client.InstanceInitiatedShutdown")
+        else:
+            self._ask("DELETE", self._body())
+
+    def _console(self) -> None:
+        words = {**self.record, "claim": self.claim, "instance_id": self.instance_id}
+        self.console += f"\natemporal-exit {self.orders.ref.id} {json.dumps(words)}\n"
+
+    def _body(self) -> bytes:
+        words = {"claim": self.claim, "instance_id": self.instance_id, "log_tail": ""}
+        return json.dumps({**self.record, **words}).encode()
+
+    def _ask(self, method: str, body: bytes) -> None:
+        world = self.world
+        deaf = self.fate == "loses its network" and method == "DELETE"
+        if deaf or world.happens("callback lost", self.orders.ref.id):
+            self.next_at = world.after(ANSWER_WITHIN_S)
+            return
+        if world.happens("callback doubled", self.orders.ref.id):
+            self.send(method, self.orders, body)
+        self.asked = self.send(method, self.orders, body)
+        self.answer_by = world.after(ANSWER_WITHIN_S)
+        if self.asked is None:
+            self.next_at = world.after(2)
+
+    def _listen(self) -> None:
+        asked, world = self.asked, self.world
+        assert asked is not None
+        assert self.answer_by is not None
+        if not asked.done:
+            if world.now >= self.answer_by:
+                self.asked = None
+            return
+        self.asked = None
+        status = asked.result
+        if status is None or world.happens("callback answer lost", self.orders.ref.id):
+            self.next_at = world.after(2)
+        elif status == HTTPStatus.NO_CONTENT:
+            self._granted() if self.phase == "claiming" else self._reported()
+        elif status in REFUSALS:
+            world.note(f"{self.instance_id} of {about(self.orders.ref)} is refused ({status})")
+            self._off("Client.InstanceInitiatedShutdown")
+        else:
+            self.next_at = world.after(5)
+
+    def _granted(self) -> None:
+        ref, world = self.orders.ref, self.world
+        started = self.runs.setdefault(ref, [])
+        started.append(f"{self.instance_id} {self.claim}")
+        world.counts["containers started"] += 1
+        world.note(f"{self.instance_id} starts the container of {about(ref)}")
+        if len(started) > 1:
+            world.breaks(f"the container of {about(ref)} was started twice: {started}")
+        self.phase = "running"
+        self.next_at = world.after(3)
+        self.ends_at = None if self.fate == "hangs" else world.after(self.run_s)
+
+    def _reported(self) -> None:
+        self._off("Client.InstanceInitiatedShutdown")

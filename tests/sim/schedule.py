@@ -1,0 +1,517 @@
+"""One schedule: replicas of all daemons, machines and clients stepped by the dice, then the calm.
+
+Promise: a schedule is a function of its seed. The storm interleaves turns at every effect (a commit,
+a publish, an acknowledgement, a call to EC2), lets processes die before or after one, and lets
+everything fail that can. In the calm all must come right: what is broken is in `world.broken`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from fastapi import Response
+from fastapi.security import HTTPAuthorizationCredentials
+from sqlalchemy import text
+
+from atemporal.broker import DEAD, LAUNCH, REAP, SUBMIT, Outgoing
+from atemporal.inbox import Kept
+from atemporal.model import AttemptRef
+from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
+from atemporal.store.invariants import violations
+from services.api.wakes import Wakes
+from tests.sim.broker import Broker, Link, Message
+from tests.sim.database import Ground, SimDatabase
+from tests.sim.ec2 import Instance, Region
+from tests.sim.machine import Machine, Orders
+from tests.sim.stage import DAEMONS, SETTINGS, Api, is_ours
+from tests.sim.tasks import Crash, Task
+from tests.sim.world import World, about
+
+STEPS = (30, 70)
+JUMPS_S = (1, 5, 20, 35, 35, 130, 310, 700, 1900, 3700)
+# A reply is sent once: who misses it asks again, with the same key.
+PATIENCE_S = 400
+POISON = b"\xff not a message"
+
+
+@dataclass
+class Process:
+    """One replica: what is in it is lost when it dies."""
+
+    kind: str
+    database: SimDatabase
+    loops: list[Any] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    wakes: Wakes | None = None
+    alive: bool = True
+
+
+@dataclass
+class Running:
+    """A turn or a request that has begun."""
+
+    process: Process
+    loop: Any
+    task: Task
+    name: str
+
+
+@dataclass
+class Client:
+    """Somebody who wants one job, asks until it is answered, and may change its mind."""
+
+    key: str
+    fields: dict[str, Any]
+    by_message: bool
+    asked: Task | None = None
+    again_at: datetime | None = None
+    job_id: UUID | None = None
+    cancelling: Task | None = None
+    cancelled: bool = False
+
+
+class Schedule:
+    """A world and all that lives in it."""
+
+    def __init__(self, seed: int, ground: Ground, api: Api) -> None:
+        """Set the scene; nothing happens yet."""
+        self.world = World.of(seed)
+        self._ground = ground
+        self._api = api
+        self.broker = Broker(self.world)
+        self.region = Region(self.world, send=self._send, judge_kill=self._judge_kill)
+        self._running: list[Running] = []
+        self._building: Process | None = None
+        self._poison = 0
+        self._rests: dict[int, datetime] = {}
+        dice = self.world.dice
+        kinds = [kind for kind in (*DAEMONS, "api") for _ in range(dice.choice([1, 2]))]
+        self.processes = [self._start(kind) for kind in kinds]
+        self.clients = [self._client(number) for number in range(dice.choice([1, 1, 2, 3]))]
+
+    def link(self) -> Link:
+        """A broker connection of the process that is being built."""
+        assert self._building is not None
+        link = Link(self.world, self.broker)
+        self._building.links.append(link)
+        return link
+
+    def run(self) -> World:
+        """The storm, the calm, the verdict."""
+        self._ground.clear()
+        for client in self.clients:
+            if self.world.dice.random() < 0.7:
+                self._clients_act(client)
+        for _ in range(self.world.dice.randint(*STEPS)):
+            self._step()
+            if self.world.broken:
+                break
+        if not self.world.broken:
+            self._calm()
+        self._stop()
+        if not self.world.broken:
+            self._verdict()
+        return self.world
+
+    # The storm
+
+    def _step(self) -> None:
+        dice = self.world.dice
+        ready = [one for one in self.machines() if one.ready]
+        busy = {id(one.loop) for one in self._running}
+        idle = [
+            (process, loop)
+            for process in self.processes
+            for loop in process.loops
+            if process.alive and id(loop) not in busy
+        ]
+        useful = [(process, loop) for process, loop in idle if self._has_work(process, loop)]
+        choices: list[tuple[Callable[[], None], float]] = [
+            (lambda: self._pass_time(dice.choice(JUMPS_S)), 4),
+            (lambda: self._clients_act(dice.choice(self.clients)), 7),
+            (lambda: self._die(dice.choice(self.processes), "killed"), 1),
+            (self.broker.purge, 0.5),
+            (self._poisoned, 0.3),
+        ]
+        if useful:
+            choices.append((lambda: self._turn(*dice.choice(useful)), 40))
+        if idle:
+            choices.append((lambda: self._turn(*dice.choice(idle)), 2))
+        if self._running:
+            choices.append((lambda: self._resume(dice.choice(self._running)), 30))
+        if ready:
+            choices.append((lambda: dice.choice(ready).step(), 30))
+        else:
+            choices.append((lambda: self._pass_time(self._idle_s(60)), 12))
+        if any(not one.alive for one in self.processes):
+            choices.append((self._restart, 15))
+        (act,) = dice.choices([act for act, _ in choices], [weight for _, weight in choices])
+        act()
+
+    def machines(self) -> list[Machine]:
+        """The machines of instances that have not ended."""
+        return [one.machine for one in self.region.instances.values() if one.alive]
+
+    def _has_work(self, process: Process, loop: Any) -> bool:
+        """Whether a turn is due and would find something to do: most real turns do not."""
+        if self._rests.get(id(loop), self.world.now) > self.world.now:
+            return False
+        queue = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}.get(loop.name)
+        if queue is not None:
+            return bool(self.broker.queues[queue] or loop._inbox._batch)
+        if process.wakes is not None:
+            return bool(process.wakes._waiting)
+        work = {
+            "due": self._ground.books().due,
+            "relay": self._ground.books().unrelayed,
+            "launch-sweep": self._ground.books().unlaunched,
+            "reap-sweep": self._ground.books().open,
+            # They change nothing that is judged here, and only a thirtieth of their turns looks.
+            "reap-volumes": False,
+            "audit": False,
+        }
+        return bool(work.get(loop.name, True))
+
+    def _idle_s(self, longest: float) -> float:
+        """Seconds until something is due somewhere, `longest` at most."""
+        soon = [at for one in self.machines() for at in one.moments()]
+        soon += [self._ground.books().next_due] if self._ground.books().next_due else []
+        ahead = [(at - self.world.now).total_seconds() + 1 for at in soon if at > self.world.now]
+        return min([longest, *ahead])
+
+    def _turn(self, process: Process, loop: Any) -> None:
+        def work() -> None:
+            try:
+                pause_s = loop.turn()
+                self._rests[id(loop)] = self.world.after(pause_s)
+            except Exception as error:  # noqa: BLE001 - as the daemon does it
+                if not is_ours(error):
+                    self.world.breaks(f"a turn of {loop.name} failed with {error!r}")
+                self.world.counts["turns failed"] += 1
+                self.world.note(f"{loop.name} failed: {error}")
+                if not isinstance(error, Kept):
+                    loop.reset()
+                if self.world.calm:
+                    self._rests[id(loop)] = self.world.after(1)
+
+        self.world.counts["turns"] += 1
+        self._begin(
+            process, loop, f"{process.kind}{self.processes.index(process)} {loop.name}", work
+        )
+
+    def _begin(self, process: Process, loop: Any, name: str, work: Callable[[], Any]) -> Task:
+        task = Task(process, work)
+        running = Running(process, loop, task, name)
+        self.world.note(f"{name} begins")
+        self._running.append(running)
+        self._resume(running)
+        return task
+
+    def _resume(self, running: Running) -> None:
+        running.task.resume()
+        if not running.task.done:
+            self.world.note(f"{running.name} stops {self.world.where}")
+            return
+        self._running.remove(running)
+        error = running.task.error
+        if isinstance(error, Crash):
+            self._die(running.process, str(error))
+        elif error is not None:
+            raise error
+
+    def _die(self, process: Process, why: str) -> None:
+        if not process.alive:
+            return
+        process.alive = False
+        self.world.counts["processes died"] += 1
+        self.world.note(f"{process.kind} dies: {why}")
+        for running in [one for one in self._running if one.process is process]:
+            self._running.remove(running)
+            running.task.kill()
+        for link in process.links:
+            link.close()
+
+    def _restart(self) -> None:
+        dead = [i for i, one in enumerate(self.processes) if not one.alive]
+        index = self.world.dice.choice(dead)
+        self.processes[index] = self._start(self.processes[index].kind)
+
+    def _start(self, kind: str) -> Process:
+        process = Process(kind, SimDatabase(self.world, self._ground))
+        self._building = process
+        if kind == "api":
+            process.wakes = Wakes(self.link())  # type: ignore[arg-type]
+            process.loops = [process.wakes]
+        else:
+            process.loops = DAEMONS[kind](SETTINGS, process.database)
+        self._building = None
+        return process
+
+    def _pass_time(self, seconds: float) -> None:
+        # Postgres tells one time to all of a transaction: end those that are open.
+        for running in [one for one in self._running if one.task.open_transactions]:
+            while running in self._running and running.task.open_transactions:
+                self._resume(running)
+        self.world.now = self.world.after(seconds)
+        self._ground.set_clock(self.world.now)
+        self.world.note(f"{seconds:g} s pass")
+
+    def _poisoned(self) -> None:
+        queue = self.world.dice.choice([SUBMIT, LAUNCH, REAP])
+        self.broker.queues[queue].append(Message(Outgoing("poison", POISON, "poison")))
+        self._poison += queue == SUBMIT
+        self.world.counts["poison"] += 1
+
+    # Clients and machines
+
+    def _client(self, number: int) -> Client:
+        dice = self.world.dice
+        fields = {
+            "image": "busybox",
+            "ports": [],
+            "delay_s": dice.choice([0, 0, 0, 30, 600]),
+            "timeout_s": dice.choice([60, 600]),
+            "max_attempts": dice.choice([1, 2, 3]),
+            "infra_retries": dice.choice([0, 1, 3]),
+            "backoff_s": dice.choice([0, 10, 60]),
+        }
+        return Client(f"order-{number}", fields, dice.random() < 0.5)
+
+    def _clients_act(self, client: Client) -> None:
+        if client.job_id is None:
+            self._answers(client)
+        if client.job_id is None:
+            (self._submit_message if client.by_message else self._submit_call)(client)
+        elif not self.world.calm and self.world.dice.random() < 0.15:
+            self._cancel(client)
+
+    def _submit_message(self, client: Client) -> None:
+        if client.again_at is not None:
+            # The broker took it: from here others answer for the job, though not for the reply.
+            if self.world.now < client.again_at:
+                return
+            self._judge_confirmed(client)
+        body = json.dumps({"type": "job.submit", "v": 1, "job": client.fields}).encode()
+        out = Outgoing("job.submit", body, client.key, correlation_id=client.key)
+        if self.broker.take(out, reply_to="replies"):
+            client.again_at = self.world.after(PATIENCE_S)
+
+    def _judge_confirmed(self, client: Client) -> None:
+        waits = any(one.outgoing.message_id == client.key for one in self.broker.of(SUBMIT))
+        written = self._ground.rows("SELECT id FROM jobs WHERE key = :key", key=client.key)
+        if not waits and not written:
+            self.world.breaks(f"the job message {client.key} was confirmed and is lost")
+
+    def _submit_call(self, client: Client) -> None:
+        if client.asked is not None and not client.asked.done:
+            return
+        client.asked = self._serve(
+            "POST",
+            "/jobs",
+            request=SimpleNamespace(headers={"content-type": "application/json"}),
+            response=Response(),
+            actor="client",
+            body=json.dumps(client.fields).encode(),
+            idempotency_key=client.key,
+        )
+
+    def _answers(self, client: Client) -> None:
+        for reply in self.broker.replies:
+            said = json.loads(reply.body)
+            if reply.correlation_id == client.key and said.get("id"):
+                client.job_id = UUID(said["id"])
+        asked = client.asked
+        if asked is not None and asked.done and asked.result is not None:
+            status, view = asked.result
+            if status < 300 and not self.world.happens("callback answer lost", "submit"):
+                client.job_id = UUID(str(view.id))
+            client.asked = None
+
+    def _cancel(self, client: Client) -> None:
+        if client.cancelling is None:
+            client.cancelling = self._serve(
+                "DELETE", "/jobs/{job_id}", job_id=client.job_id, actor="client"
+            )
+        elif client.cancelling.done:
+            if client.cancelling.result is not None and client.cancelling.result[0] < 300:
+                client.cancelled = True
+            else:
+                client.cancelling = None
+
+    def _send(self, method: str, orders: Orders, body: bytes) -> Task | None:
+        words = {} if method == "POST" else {"body": body}
+        return self._serve(
+            method,
+            "/jobs/{job_id}/callback",
+            lambda answer: answer[0],
+            job_id=orders.ref.job_id,
+            token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=orders.token),
+            **words,
+        )
+
+    def _serve(
+        self,
+        method: str,
+        path: str,
+        of: Callable[[Any], Any] = lambda answer: answer,
+        **given: Any,
+    ) -> Task | None:
+        alive = [one for one in self.processes if one.kind == "api" and one.alive]
+        if not alive:
+            return None
+        process = self.world.dice.choice(alive)
+
+        def work() -> Any:
+            try:
+                return of(self._api.call(method, path, **given))
+            except Exception as error:
+                self.world.breaks(f"{method} {path} failed with {error!r}")
+                raise Crash("500") from error
+
+        return self._begin(process, None, f"{process.kind} {method}", work)
+
+    # What must never happen, seen when it does
+
+    def _judge_kill(self, instance: Instance) -> None:
+        rows = self._ground.rows(
+            "SELECT state, instance_id FROM attempts WHERE job_id = :job AND number = :number",
+            job=instance.ref.job_id,
+            number=instance.ref.number,
+        )
+        if not rows:
+            self.world.breaks(f"{instance.id} of {about(instance.ref)} was killed without a book")
+        elif rows[0].state in LIVE_ATTEMPT and rows[0].instance_id in (None, instance.id):
+            self.world.breaks(
+                f"the healthy {instance.id} was killed: {about(instance.ref)} is {rows[0].state}"
+            )
+
+    def judge_end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
+        """Look at what an attempt is ended for, before it is."""
+        query = text("SELECT state FROM attempts WHERE job_id = :job AND number = :number")
+        state = tx.scalar(query, {"job": ref.job_id, "number": ref.number})
+        if state not in reason.ends:
+            return
+        of_it = [one for one in self.region.instances.values() if one.ref == ref]
+        if reason is Reason.INSTANCE_LOST:
+            if any(one.alive for one in of_it):
+                self.world.breaks(f"{about(ref)} is called lost, and its instance is alive")
+            told = [one for one in of_it if self.region.listed(one) and not one.silent]
+            if any(one.machine.console for one in told):
+                self.world.breaks(f"{about(ref)} is called lost, and its console knows its end")
+        if state == AttemptState.RUNNING and reason in (
+            Reason.BOOT_DEADLINE,
+            Reason.LAUNCH_DEADLINE,
+            Reason.LAUNCH_REFUSED,
+        ):
+            self.world.breaks(f"{about(ref)} runs, and is ended for its {reason}")
+
+    # The calm
+
+    def _calm(self) -> None:
+        world = self.world
+        world.note("the storm is over")
+        world.calm = True
+        while self._running:
+            self._resume(self._running[0])
+        self.processes = [one if one.alive else self._start(one.kind) for one in self.processes]
+        self._pass_time(120)
+        wait_s, seen = 35.0, -1
+        for turn in range(150):
+            self._round()
+            if turn == 1:
+                self._judge_leaks()
+            books = self._ground.books()
+            asking = any(one.job_id is None for one in self.clients)
+            if self.world.broken or not (books.unfinished or books.open or asking):
+                break
+            wait_s = 35.0 if books.seen != seen else min(wait_s * 1.7, 7200.0)
+            seen = books.seen
+            self._pass_time(self._idle_s(wait_s))
+        else:
+            world.breaks("it does not come to rest")
+        for _ in range(2):
+            self._pass_time(SETTINGS.sweep_interval_s)
+            for process, loop in self._first_replicas():
+                while self._has_work(process, loop) and not world.broken:
+                    self._turn(process, loop)
+
+    def _round(self) -> None:
+        for client in self.clients:
+            self._clients_act(client)
+        for process, loop in self._first_replicas():
+            if loop.name != "relay" and self._has_work(process, loop):
+                self._turn(process, loop)
+        for _ in range(3):
+            for machine in self.machines():
+                if machine.ready:
+                    machine.step()
+
+    def _first_replicas(self) -> Iterator[tuple[Process, Any]]:
+        done: set[str] = set()
+        for process in self.processes:
+            if process.kind == "api" or process.kind not in done:
+                yield from ((process, loop) for loop in process.loops)
+            done.add(process.kind)
+
+    def _judge_leaks(self) -> None:
+        ended = {
+            AttemptRef(row.job_id, row.number)
+            for row in self._ground.rows(
+                "SELECT job_id, number FROM attempts WHERE state IN ('exited', 'closed')"
+                " AND exited_at < (SELECT at FROM sim.clock)"
+            )
+        }
+        for instance in self.region.instances.values():
+            if instance.alive and instance.ref in ended:
+                self.world.breaks(f"{instance.id} outlives {about(instance.ref)}")
+
+    def _stop(self) -> None:
+        for running in self._running:
+            running.task.kill()
+        self._running.clear()
+
+    # The verdict
+
+    def _verdict(self) -> None:
+        world = self.world
+        with self._ground.engine.connect() as tx:
+            for violation in violations(tx):
+                world.breaks(str(violation))
+        books = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
+        tries = self._ground.rows("SELECT * FROM attempts")
+        if len(books) != len(self.clients):
+            world.breaks(f"{len(self.clients)} clients have {len(books)} jobs")
+        for client in self.clients:
+            job = books.get(client.job_id)
+            if job is None:
+                world.breaks(f"job {client.job_id} was acknowledged and is lost")
+            elif client.cancelled and job.outcome != "cancelled":
+                world.breaks(f"job {job.id} was cancelled and is {job.outcome}")
+        for instance in self.region.instances.values():
+            if instance.alive:
+                world.breaks(f"{instance.id} of {about(instance.ref)} is left over")
+        for one in tries:
+            self._judge_attempt(one)
+        dead = sum(one.outgoing.body == POISON for one in self.broker.queues[DEAD])
+        if dead < self._poison:
+            world.breaks(f"{self._poison} poisoned job messages, {dead} dead letters")
+        events = self._ground.rows("SELECT id FROM events")
+        silent = [row.id for row in events if not self.broker.heard[f"event.{row.id}"]]
+        if silent:
+            world.breaks(f"nobody was told of the events {silent}")
+        world.counts["jobs"] += len(books)
+        world.counts["attempts"] += len(tries)
+
+    def _judge_attempt(self, attempt: Any) -> None:
+        ref = AttemptRef(attempt.job_id, attempt.number)
+        if attempt.exit_code is None:
+            return
+        machines = [one.machine for one in self.region.instances.values() if one.ref == ref]
+        if attempt.exit_code not in [one.record.get("exit_code") for one in machines]:
+            self.world.breaks(f"{about(ref)} has exit code {attempt.exit_code}, which none gave")
