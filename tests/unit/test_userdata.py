@@ -38,7 +38,7 @@ SPEC = JobSpec(
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
 ENV = st.dictionaries(st.from_regex(r"\A[B-Zb-z_][A-Za-z0-9_]{0,8}\Z"), TEXT, max_size=6)
-COMMAND = st.lists(TEXT, max_size=5).map(tuple)
+COMMAND = st.lists(TEXT, max_size=5).filter(lambda words: not words or words[0]).map(tuple)
 
 
 def render(spec: JobSpec, ref: AttemptRef = REF) -> bytes:

@@ -585,7 +585,9 @@ AWKWARD = ("", "-x", "--", "a\nb\n", "'\"`$HOME$(id)", "%n %%", "\\n\\", " ünï
 @settings(max_examples=20)
 @given(
     env=st.dictionaries(st.sampled_from("BCDEF"), st.sampled_from(AWKWARD) | TEXT),
-    command=st.lists(st.sampled_from(AWKWARD) | TEXT, min_size=1, max_size=4).map(tuple),
+    command=st.lists(st.sampled_from(AWKWARD) | TEXT, min_size=1, max_size=4)
+    .filter(lambda words: bool(words[0]))
+    .map(tuple),
 )
 def test_environment_and_command_arrive_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, env: dict[str, str], command: tuple[str, ...]
