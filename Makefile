@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit sim chaos lint fmt ci clean
+.PHONY: help demo up test test-unit sim crashes chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -30,6 +30,10 @@ sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules: SEED= RUN
 	@$(BIN)/python -m tests.provision
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) \
 		$(if $(SECONDS),--seconds $(SECONDS))
+
+crashes: $(VENV)/dev.stamp ## Kill every service before and after each of its effects: about ten minutes
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m pytest -s tests/chaos/crash_matrix.py $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise: SEED= JOBS= SECONDS=
 	@$(BIN)/python -m tests.provision
