@@ -132,7 +132,7 @@ class Machine:
     def shut_down(self) -> None:
         """Stopped from outside: it says how its container ended, as far as time allows."""
         if self.phase == "running" and self.world.dice.random() < 0.5:
-            self._ended(exit_code=143)
+            self._ended(exit_code=143, stopped=True)
             self.send("DELETE", self.orders, self._body())
         self.phase = "off"
 

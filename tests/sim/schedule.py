@@ -406,6 +406,7 @@ class Schedule:
                 self.world.breaks(f"{about(ref)} is called lost, and its console knows its end")
         if state == AttemptState.RUNNING and reason in (
             Reason.BOOT_DEADLINE,
+            Reason.PULL_DEADLINE,
             Reason.LAUNCH_DEADLINE,
             Reason.LAUNCH_REFUSED,
         ):

@@ -29,6 +29,7 @@ import services.reaper.__main__
 import services.scheduler.__main__
 import services.scheduler.scheduler
 from atemporal.errors import AtemporalError, Refused, Unavailable
+from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
@@ -110,6 +111,26 @@ class Api:
         return HTTPStatus.NO_CONTENT, result
 
 
+# Where the store leaves the order of rows to Postgres, it depends on where old rows lay.
+_UNORDERED: tuple[tuple[Any, str], ...] = (
+    (atemporal.store.jobs, "claim_due"),
+    (atemporal.store.jobs, "overlooked"),
+    (attempts, "lease_unlaunched"),
+    (attempts, "with_specs"),
+    (attempts, "still_open"),
+)
+
+
+def _ordered(query: Callable[..., Any]) -> Callable[..., Any]:
+    def ref(row: Any) -> AttemptRef:
+        if isinstance(row, AttemptRef):
+            return row
+        attempt: Attempt = row if isinstance(row, Attempt) else row[0]
+        return attempt.ref
+
+    return lambda *given, **how: sorted(query(*given, **how), key=ref)
+
+
 @contextmanager
 def installed(stage: Any) -> Iterator[None]:
     """Make the product's processes live in `stage.world`, whichever that is at the time."""
@@ -137,6 +158,10 @@ def installed(stage: Any) -> Iterator[None]:
         taken = signature(build).parameters.keys() & offered.keys()
         return build(*given, **{name: offered[name] for name in taken})
 
+    def jitter(least: float, most: float) -> float:
+        chosen: float = stage.schedule.world.dice.uniform(least, most)
+        return chosen
+
     def new_id() -> UUID:
         made: UUID = stage.schedule.world.uuid7()
         return made
@@ -158,6 +183,9 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr(services.scheduler.scheduler, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs, "_new_id", new_id)
         patch.setattr(attempts, "end", watched_end)
+        patch.setattr("atemporal.store.attempts.random.uniform", jitter)
+        for owner, name in _UNORDERED:
+            patch.setattr(owner, name, _ordered(getattr(owner, name)))
         plain = {"flatcar": lambda orders: b"#cloud-config\n" + orders}
         patch.setattr(atemporal.userdata, "FLAVOURS", plain)
         yield
