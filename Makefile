@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit sim crashes chaos lint fmt ci clean
+.PHONY: help demo up test test-unit sim crashes sabotage chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -31,9 +31,13 @@ sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules: SEED= RUN
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) \
 		$(if $(SECONDS),--seconds $(SECONDS))
 
-crashes: $(VENV)/dev.stamp ## Kill every service before and after each of its effects: about ten minutes
+crashes: $(VENV)/dev.stamp ## Kill every service before and after each of its effects: five minutes
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m pytest -s tests/chaos/crash_matrix.py $(ARGS)
+	@$(BIN)/python -m pytest -s tests/chaos/test_crash_matrix.py $(ARGS)
+
+sabotage: $(VENV)/dev.stamp ## Make mistakes in a copy of the product; the tests must see each (ARGS pick some)
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m tests.sabotage $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise: SEED= JOBS= SECONDS=
 	@$(BIN)/python -m tests.provision

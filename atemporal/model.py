@@ -233,7 +233,7 @@ class ExitRecord(BaseModel):
     def reason(self) -> Reason:
         """Name the ending; where signs contradict each other the more specific one wins."""
         if self.phase == "pull":
-            return Reason.PULL_FAILED
+            return Reason.IMAGE_REFUSED if self.definite else Reason.PULL_FAILED
         if self.phase == "create":
             return Reason.CREATE_FAILED
         if self.phase == "start":

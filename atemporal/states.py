@@ -72,6 +72,7 @@ class Reason(StrEnum):
     BOOT_DEADLINE = "boot_deadline"
     PULL_DEADLINE = "pull_deadline"
     PULL_FAILED = "pull_failed"
+    IMAGE_REFUSED = "image_refused"
     CREATE_FAILED = "create_failed"
     SPOT_INTERRUPTED = "spot_interrupted"
     INSTANCE_LOST = "instance_lost"
@@ -112,6 +113,7 @@ _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.BOOT_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     Reason.PULL_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     Reason.PULL_FAILED: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.IMAGE_REFUSED: (Outcome.FAILED, Fault.PROGRAM, False),
     Reason.CREATE_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
     Reason.SPOT_INTERRUPTED: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
     Reason.INSTANCE_LOST: (Outcome.LOST, Fault.INFRASTRUCTURE, True),

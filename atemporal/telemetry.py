@@ -98,8 +98,8 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
 
 
 def logger(name: str) -> Any:
-    """Return a logger for one module or loop."""
-    return structlog.get_logger().bind(logger=name)
+    """Return a logger for one module or loop; made before `configure`, it follows it all the same."""
+    return structlog.get_logger(part=name)
 
 
 def about(ref: AttemptRef, instance_id: str | None = None) -> dict[str, Any]:

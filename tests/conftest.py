@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from atemporal import migrations
+from atemporal.store.database import Database
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.rabbitmq import RabbitMQ, open_rabbitmq
 
@@ -61,3 +63,12 @@ def database_url(postgres_server: Postgres) -> str:
 def broker_url(rabbitmq_server: RabbitMQ) -> str:
     """An empty virtual host of this module's own."""
     return rabbitmq_server.create_vhost()
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Database]:
+    """This module's database, with all tables."""
+    migrations.upgrade(database_url)
+    database = Database(database_url)
+    yield database
+    database.dispose()

@@ -16,6 +16,8 @@ from pika.exceptions import AMQPError
 
 from tests.chaos.fleet import Fleet
 
+CURSED_TYPE = "t3.nano"
+
 
 @dataclass
 class Wanted:
@@ -102,6 +104,8 @@ class Submitters:
             "labels": {"storm": "yes"},
             "machine": dice.choice([{}, {}, {"market": "spot"}]),
         }
+        if dice.random() < 0.04:
+            body["machine"] = {"instance_types": [CURSED_TYPE]}
         if dice.random() < 0.2:
             body["max_attempts"] = 2
         if dice.random() < 0.3:

@@ -1,37 +1,51 @@
-"""What chaos tests share: a twin and the system over it, services forked in no time."""
+"""What chaos tests share: systems, each with a twin of its own, services forked in no time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from tests.chaos.matrix import SERVICES, Matrix
+from tests.servers.postgres import Postgres
+from tests.servers.rabbitmq import RabbitMQ
 
 BOOT_S = 0.5
+# A cell waits more than it computes.
+SIDE_BY_SIDE = 2
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    """A twin for this module, whose machines boot no faster than a launcher writes them down."""
-    twin = Twin(tmp_path_factory.mktemp("twin"), engine="process", pace=Pace(0, BOOT_S, 0, 10))
-    twin.start()
-    yield twin
-    twin.stop(power_off=True)
-
-
-@pytest.fixture(scope="module")
-def matrix(
+def matrices(
     tmp_path_factory: pytest.TempPathFactory,
-    database_url: str,
-    broker_url: str,
-    twin: Twin,
-) -> Iterator[Matrix]:
-    """All services, started and ready."""
+    postgres_server: Postgres,
+    rabbitmq_server: RabbitMQ,
+) -> Iterator[list[Matrix]]:
+    """Whole systems that share nothing but their servers; all services started and ready."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                _system(
+                    tmp_path_factory.mktemp("matrix"),
+                    postgres_server.create_database(),
+                    rabbitmq_server.create_vhost(),
+                )
+            )
+            for _ in range(SIDE_BY_SIDE)
+        ]
+
+
+@contextmanager
+def _system(directory: Path, database_url: str, broker_url: str) -> Iterator[Matrix]:
+    # Machines boot no faster than a launcher writes them down.
+    twin = Twin(directory / "twin", engine="process", pace=Pace(0, BOOT_S, 0, 10))
+    twin.start()
     matrix = Matrix(
-        tmp_path_factory.mktemp("matrix"),
+        directory,
         database_url=database_url,
         broker_url=broker_url,
         ec2_url=twin.url,
@@ -45,3 +59,4 @@ def matrix(
         yield matrix
     finally:
         matrix.close()
+        twin.stop(power_off=True)

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -24,6 +24,22 @@ from tests.chaos.fleet import Fleet
 POISON = (b"", b"\xff\xfe", b"{", b"[]", b'{"type":"job.due"}', b'{"type":"nothing","v":1}')
 WORK_QUEUES = ("atemporal.submit", "atemporal.launch", "atemporal.reap")
 KEYS = ("job.submit", "job.due", "instance.exited")
+SERVER_TROUBLES = ("broker restart", "broker kill", "broker freeze", "pg restart")
+
+
+class Deck:
+    """Draws in a random order in which each comes before any comes again: a short storm has all."""
+
+    def __init__(self, dice: random.Random, cards: Sequence[str]) -> None:
+        self._dice = dice
+        self._cards = list(cards)
+        self._left: list[str] = []
+
+    def draw(self) -> str:
+        """The next one."""
+        if not self._left:
+            self._left = self._dice.sample(self._cards, len(self._cards))
+        return self._left.pop()
 
 
 class Mischief:
@@ -36,6 +52,10 @@ class Mischief:
         self._fleet = fleet
         self._dice = dice
         self._stop = threading.Event()
+        replicas = fleet.replicas
+        self._to_kill = Deck(dice, [*replicas] * 4 + ["twin"])
+        self._to_freeze = Deck(dice, replicas)
+        self._troubles = Deck(dice, SERVER_TROUBLES)
         self._threads = [
             threading.Thread(target=self._loop, args=(do, pause), name=do.__name__)
             for do, pause in (
@@ -62,10 +82,22 @@ class Mischief:
             thread.join()
         self._fleet.revive()
 
+    @property
+    def kinds(self) -> set[str]:
+        """All that it can do."""
+        services = {name.partition("-")[0] for name in self._fleet.replicas}
+        return {
+            *(f"kill -9 {name}" for name in (*services, "twin")),
+            *(f"freeze {name}" for name in services),
+            *SERVER_TROUBLES,
+            *("pg connections dropped", "queues purged", "poison", "forged callback"),
+            "message doubled",
+        }
+
     def note(self, what: str) -> None:
         """Count one fault and remember when."""
         self.counts[what] += 1
-        self.timeline.append((time.time(), what))
+        self.timeline.append((time.time(), f"storm: {what}"))
 
     def _loop(self, do: Callable[[], None], pause: float) -> None:
         while not self._stop.wait(pause * self._dice.uniform(0.5, 1.5)):
@@ -76,20 +108,20 @@ class Mischief:
                 self.counts["(missed its target)"] += 1
 
     def _kill(self) -> None:
-        name = self._dice.choice([*self._fleet.replicas] * 4 + ["twin"])
+        name = self._to_kill.draw()
         self._fleet.kill(name)
         self.note(f"kill -9 {name.partition('-')[0]}")
         self._fleet.start(name)
 
     def _freeze(self) -> None:
-        name = self._dice.choice(self._fleet.replicas)
+        name = self._to_freeze.draw()
         self._fleet.signal(name, signal.SIGSTOP)
         self.note(f"freeze {name.partition('-')[0]}")
         self._stop.wait(self._dice.uniform(1, 6))
         self._fleet.signal(name, signal.SIGCONT)
 
     def _server_trouble(self) -> None:
-        what = self._dice.choice(["broker restart", "broker kill", "broker freeze", "pg restart"])
+        what = self._troubles.draw()
         rabbitmq, keep = self._fleet.rabbitmq, self._fleet.keep
         match what:
             case "broker restart":

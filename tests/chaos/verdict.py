@@ -58,8 +58,8 @@ def judge(
     return verdict
 
 
-def timeline(database: Database, job_id: UUID, faults: list[tuple[float, str]]) -> str:
-    """Everything that happened to one job, in the order of time, with the faults around it."""
+def timeline(database: Database, job_id: UUID, seen: list[tuple[float, str]]) -> str:
+    """One job's events in the order of time, among them what else was seen while it lasted."""
     with database.begin() as tx:
         history = events.of_job(tx, job_id)
     begin, end = history[0].at.timestamp() - 2, history[-1].at.timestamp() + 2
@@ -67,7 +67,7 @@ def timeline(database: Database, job_id: UUID, faults: list[tuple[float, str]]) 
         (event.at.timestamp(), f"{event.type} #{event.attempt} by {event.actor} {event.detail}")
         for event in history
     ]
-    lines += [(at, f"    fault: {what}") for at, what in faults if begin <= at <= end]
+    lines += [(at, f"    {what}") for at, what in seen if begin <= at <= end]
     return "\n".join(f"  {at - begin:8.2f} s  {what}" for at, what in sorted(lines))
 
 

@@ -17,27 +17,24 @@ from uuid import UUID
 
 from fastapi import Response
 from fastapi.security import HTTPAuthorizationCredentials
-from sqlalchemy import text
 
-from atemporal.broker import DEAD, LAUNCH, REAP, SUBMIT, Outgoing
+from atemporal.broker import LAUNCH, REAP, SUBMIT, Outgoing
 from atemporal.inbox import Kept
-from atemporal.model import AttemptRef
-from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
-from atemporal.store.invariants import violations
 from services.api.wakes import Wakes
 from tests.sim.broker import Broker, Link, Message
+from tests.sim.client import Client
 from tests.sim.database import Ground, SimDatabase
-from tests.sim.ec2 import Instance, Region
+from tests.sim.ec2 import Region
+from tests.sim.judge import POISON, Judge
 from tests.sim.machine import Machine, Orders
 from tests.sim.stage import DAEMONS, SETTINGS, Api, is_ours
 from tests.sim.tasks import Crash, Task
-from tests.sim.world import World, about
+from tests.sim.world import World
 
 STEPS = (30, 70)
 JUMPS_S = (1, 5, 20, 35, 35, 130, 310, 700, 1900, 3700)
 # A reply is sent once: who misses it asks again, with the same key.
 PATIENCE_S = 400
-POISON = b"\xff not a message"
 
 
 @dataclass
@@ -62,20 +59,6 @@ class Running:
     name: str
 
 
-@dataclass
-class Client:
-    """Somebody who wants one job, asks until it is answered, and may change its mind."""
-
-    key: str
-    fields: dict[str, Any]
-    by_message: bool
-    asked: Task | None = None
-    again_at: datetime | None = None
-    job_id: UUID | None = None
-    cancelling: Task | None = None
-    cancelled: bool = False
-
-
 class Schedule:
     """A world and all that lives in it."""
 
@@ -85,7 +68,9 @@ class Schedule:
         self._ground = ground
         self._api = api
         self.broker = Broker(self.world)
-        self.region = Region(self.world, send=self._send, judge_kill=self._judge_kill)
+        self.region = Region(self.world, send=self._send)
+        self.judge = Judge(self.world, ground, self.region, self.broker)
+        self.region.judge_kill = self.judge.kill
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
@@ -93,7 +78,9 @@ class Schedule:
         dice = self.world.dice
         kinds = [kind for kind in (*DAEMONS, "api") for _ in range(dice.choice([1, 2]))]
         self.processes = [self._start(kind) for kind in kinds]
-        self.clients = [self._client(number) for number in range(dice.choice([1, 1, 2, 3]))]
+        self.clients = [
+            Client.of(number, self.world.dice) for number in range(dice.choice([1, 1, 2, 3]))
+        ]
 
     def link(self) -> Link:
         """A broker connection of the process that is being built."""
@@ -116,7 +103,7 @@ class Schedule:
             self._calm()
         self._stop()
         if not self.world.broken:
-            self._verdict()
+            self.judge.verdict(self.clients, self._poison)
         return self.world
 
     # The storm
@@ -270,19 +257,6 @@ class Schedule:
 
     # Clients and machines
 
-    def _client(self, number: int) -> Client:
-        dice = self.world.dice
-        fields = {
-            "image": "busybox",
-            "ports": [],
-            "delay_s": dice.choice([0, 0, 0, 30, 600]),
-            "timeout_s": dice.choice([60, 600]),
-            "max_attempts": dice.choice([1, 2, 3]),
-            "infra_retries": dice.choice([0, 1, 3]),
-            "backoff_s": dice.choice([0, 10, 60]),
-        }
-        return Client(f"order-{number}", fields, dice.random() < 0.5)
-
     def _clients_act(self, client: Client) -> None:
         if client.job_id is None:
             self._answers(client)
@@ -296,17 +270,11 @@ class Schedule:
             # The broker took it: from here others answer for the job, though not for the reply.
             if self.world.now < client.again_at:
                 return
-            self._judge_confirmed(client)
+            self.judge.confirmed(client)
         body = json.dumps({"type": "job.submit", "v": 1, "job": client.fields}).encode()
         out = Outgoing("job.submit", body, client.key, correlation_id=client.key)
         if self.broker.take(out, reply_to="replies"):
             client.again_at = self.world.after(PATIENCE_S)
-
-    def _judge_confirmed(self, client: Client) -> None:
-        waits = any(one.outgoing.message_id == client.key for one in self.broker.of(SUBMIT))
-        written = self._ground.rows("SELECT id FROM jobs WHERE key = :key", key=client.key)
-        if not waits and not written:
-            self.world.breaks(f"the job message {client.key} was confirmed and is lost")
 
     def _submit_call(self, client: Client) -> None:
         if client.asked is not None and not client.asked.done:
@@ -376,42 +344,6 @@ class Schedule:
 
         return self._begin(process, None, f"{process.kind} {method}", work)
 
-    # What must never happen, seen when it does
-
-    def _judge_kill(self, instance: Instance) -> None:
-        rows = self._ground.rows(
-            "SELECT state, instance_id FROM attempts WHERE job_id = :job AND number = :number",
-            job=instance.ref.job_id,
-            number=instance.ref.number,
-        )
-        if not rows:
-            self.world.breaks(f"{instance.id} of {about(instance.ref)} was killed without a book")
-        elif rows[0].state in LIVE_ATTEMPT and rows[0].instance_id in (None, instance.id):
-            self.world.breaks(
-                f"the healthy {instance.id} was killed: {about(instance.ref)} is {rows[0].state}"
-            )
-
-    def judge_end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
-        """Look at what an attempt is ended for, before it is."""
-        query = text("SELECT state FROM attempts WHERE job_id = :job AND number = :number")
-        state = tx.scalar(query, {"job": ref.job_id, "number": ref.number})
-        if state not in reason.ends:
-            return
-        of_it = [one for one in self.region.instances.values() if one.ref == ref]
-        if reason is Reason.INSTANCE_LOST:
-            if any(one.alive for one in of_it):
-                self.world.breaks(f"{about(ref)} is called lost, and its instance is alive")
-            told = [one for one in of_it if self.region.listed(one) and not one.silent]
-            if any(one.machine.console for one in told):
-                self.world.breaks(f"{about(ref)} is called lost, and its console knows its end")
-        if state == AttemptState.RUNNING and reason in (
-            Reason.BOOT_DEADLINE,
-            Reason.PULL_DEADLINE,
-            Reason.LAUNCH_DEADLINE,
-            Reason.LAUNCH_REFUSED,
-        ):
-            self.world.breaks(f"{about(ref)} runs, and is ended for its {reason}")
-
     # The calm
 
     def _calm(self) -> None:
@@ -426,7 +358,7 @@ class Schedule:
         for turn in range(150):
             self._round()
             if turn == 1:
-                self._judge_leaks()
+                self.judge.leaks()
             books = self._ground.books()
             asking = any(one.job_id is None for one in self.clients)
             if self.world.broken or not (books.unfinished or books.open or asking):
@@ -460,59 +392,7 @@ class Schedule:
                 yield from ((process, loop) for loop in process.loops)
             done.add(process.kind)
 
-    def _judge_leaks(self) -> None:
-        ended = {
-            AttemptRef(row.job_id, row.number)
-            for row in self._ground.rows(
-                "SELECT job_id, number FROM attempts WHERE state IN ('exited', 'closed')"
-                " AND exited_at < (SELECT at FROM sim.clock)"
-            )
-        }
-        for instance in self.region.instances.values():
-            if instance.alive and instance.ref in ended:
-                self.world.breaks(f"{instance.id} outlives {about(instance.ref)}")
-
     def _stop(self) -> None:
         for running in self._running:
             running.task.kill()
         self._running.clear()
-
-    # The verdict
-
-    def _verdict(self) -> None:
-        world = self.world
-        with self._ground.engine.connect() as tx:
-            for violation in violations(tx):
-                world.breaks(str(violation))
-        books = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
-        tries = self._ground.rows("SELECT * FROM attempts")
-        if len(books) != len(self.clients):
-            world.breaks(f"{len(self.clients)} clients have {len(books)} jobs")
-        for client in self.clients:
-            job = books.get(client.job_id)
-            if job is None:
-                world.breaks(f"job {client.job_id} was acknowledged and is lost")
-            elif client.cancelled and job.outcome != "cancelled":
-                world.breaks(f"job {job.id} was cancelled and is {job.outcome}")
-        for instance in self.region.instances.values():
-            if instance.alive:
-                world.breaks(f"{instance.id} of {about(instance.ref)} is left over")
-        for one in tries:
-            self._judge_attempt(one)
-        dead = sum(one.outgoing.body == POISON for one in self.broker.queues[DEAD])
-        if dead < self._poison:
-            world.breaks(f"{self._poison} poisoned job messages, {dead} dead letters")
-        events = self._ground.rows("SELECT id FROM events")
-        silent = [row.id for row in events if not self.broker.heard[f"event.{row.id}"]]
-        if silent:
-            world.breaks(f"nobody was told of the events {silent}")
-        world.counts["jobs"] += len(books)
-        world.counts["attempts"] += len(tries)
-
-    def _judge_attempt(self, attempt: Any) -> None:
-        ref = AttemptRef(attempt.job_id, attempt.number)
-        if attempt.exit_code is None:
-            return
-        machines = [one.machine for one in self.region.instances.values() if one.ref == ref]
-        if attempt.exit_code not in [one.record.get("exit_code") for one in machines]:
-            self.world.breaks(f"{about(ref)} has exit code {attempt.exit_code}, which none gave")

@@ -137,7 +137,7 @@ def installed(stage: Any) -> Iterator[None]:
     end = attempts.end
 
     def watched_end(tx: Any, ref: Any, reason: Reason, **more: Any) -> bool:
-        stage.schedule.judge_end(tx, ref, reason)
+        stage.schedule.judge.end(tx, ref, reason)
         return end(tx, ref, reason, **more)
 
     def link(_url: str, *, name: str, declare: bool = True) -> Link:

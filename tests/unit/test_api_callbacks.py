@@ -61,6 +61,13 @@ def test_warming_can_end_without_ever_running(api: Api) -> None:
     assert api.job(ref.job_id).reason is Reason.PULL_FAILED
 
 
+def test_an_image_that_is_surely_absent_costs_one_machine(api: Api) -> None:
+    ref = api.warming(infra_retries=5, max_attempts=5)
+    assert api.exit(ref, phase="pull", definite=True, claim="c").status_code == 204
+    job = api.job(ref.job_id)
+    assert (job.state, job.reason) == (JobState.FINISHED, Reason.IMAGE_REFUSED)
+
+
 def test_a_claim_is_granted_once_and_to_the_same_machine_again(api: Api) -> None:
     ref = api.warming()
     assert api.claim(ref, claim="a").status_code == 204

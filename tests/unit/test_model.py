@@ -98,7 +98,7 @@ def test_one_time_only() -> None:
         ({"exit_code": 143, "stopped": True}, Reason.INSTANCE_LOST),
         ({"exit_code": 143, "stopped": True, "interrupted": True}, Reason.SPOT_INTERRUPTED),
         ({"exit_code": 143, "stopped": True, "timed_out": True}, Reason.TIMED_OUT),
-        ({"phase": "pull", "definite": True}, Reason.PULL_FAILED),
+        ({"phase": "pull", "definite": True}, Reason.IMAGE_REFUSED),
         ({"exit_code": 137, "timed_out": True}, Reason.TIMED_OUT),
         ({"phase": "pull"}, Reason.PULL_FAILED),
         ({"phase": "create"}, Reason.CREATE_FAILED),

@@ -392,7 +392,7 @@ def test_an_absent_image_is_not_asked_for_again_and_said_to_be_absent(
     assert api.methods == ["DELETE"]
     assert machine.record.phase == "pull"
     assert machine.record.definite
-    assert machine.record.reason is Reason.PULL_FAILED
+    assert machine.record.reason is Reason.IMAGE_REFUSED
     assert machine.record.exit_code is None
     assert machine.record.log_tail.decode() == f"{message}\n"
 

@@ -1,0 +1,27 @@
+"""A reason for images that the registry surely does not have: no other machine would get them."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+_REASONS = """
+    'completed', 'exit_nonzero', 'signalled', 'out_of_memory', 'start_failed', 'timed_out',
+    'cancelled', 'unreported', 'launch_refused', 'queue_deadline', 'launch_deadline',
+    'boot_deadline', 'pull_deadline', 'pull_failed', 'image_refused', 'create_failed',
+    'spot_interrupted', 'instance_lost'
+"""
+
+
+def upgrade() -> None:
+    """Widen the checks."""
+    for table in ("jobs", "attempts"):
+        name = f"ck_{table}_reason"
+        # NOT VALID keeps the lock short: every row passed the narrower check before.
+        op.execute(
+            f"ALTER TABLE {table} DROP CONSTRAINT {name}, "
+            f"ADD CONSTRAINT {name} CHECK (reason IN ({_REASONS})) NOT VALID"
+        )
+        op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")

@@ -1,0 +1,186 @@
+"""`make sabotage`: mistakes that somebody could make in the product, and the tests that must see them.
+
+Promise: every mistake is made in a copy of the sources, and each test named beside it is run there
+and has to fail; one that still passes is a hole in the net, and the exit status says so. A mistake
+whose place is not found any more is an error: the list has to follow the code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
+CANDIDATES = "integration/test_launcher.py::TestCandidates"
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One mistake: in a file, `right` becomes `wrong`."""
+
+    title: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+
+    def apply(self, root: Path) -> None:
+        """Make it in the sources below `root`.
+
+        Raises:
+            ValueError: its place is not there, or not unique.
+        """
+        path = root / self.file
+        source = path.read_text()
+        if source.count(self.right) != 1:
+            found = source.count(self.right)
+            raise ValueError(f"{self.title}: {self.file} has {found} places like {self.right!r}")
+        path.write_text(source.replace(self.right, self.wrong))
+
+
+SABOTAGES = (
+    Sabotage(
+        "a random ClientToken",
+        "atemporal/cloud/ec2.py",
+        '"ClientToken": f"{ref.id}.{launch.placement}",',
+        '"ClientToken": __import__("uuid").uuid4().hex,',
+        (
+            "contract/test_twin.py::test_the_same_call_again_is_the_same_instance",
+            f"{CANDIDATES}::test_a_crash_after_the_call_repeats_it_to_the_byte",
+            SIMULATION,
+        ),
+    ),
+    Sabotage(
+        "the next zone after a timeout",
+        "services/launcher/launcher.py",
+        "elif isinstance(error, (NoCapacity, OverQuota)):\n            if not",
+        "elif isinstance(error, (NoCapacity, OverQuota, Unknown)):\n            if not",
+        (
+            f"{CANDIDATES}::test_never_another_candidate_after_an_unknown_outcome",
+            SIMULATION,
+        ),
+    ),
+    Sabotage(
+        "an acknowledgement before the commit",
+        "services/scheduler/scheduler.py",
+        "for delivery in self._inbox.take(SUBMIT_BATCH):",
+        "batch = self._inbox.take(SUBMIT_BATCH)\n"
+        "        self._link.ack(batch)\n"
+        "        for delivery in batch:",
+        (SIMULATION,),
+    ),
+    Sabotage(
+        "an update of an attempt that is not guarded",
+        "atemporal/store/moves.py",
+        "            attempts.c.state.in_(attempt_states_before(to)),\n",
+        "",
+        (
+            "integration/test_store.py::test_no_attempt_moves_outside_the_tables",
+            "sim/test_store_machine.py",
+            SIMULATION,
+        ),
+    ),
+    Sabotage(
+        "an update of a job that is not guarded",
+        "atemporal/store/moves.py",
+        "            jobs.c.state.in_(job_states_before(to)),\n",
+        "",
+        (
+            "integration/test_store.py::test_no_move_outside_the_tables_is_possible",
+            "sim/test_store_machine.py",
+            SIMULATION,
+        ),
+    ),
+    Sabotage(
+        "no grace for young instances",
+        "services/reaper/judgement.py",
+        "old = attempt.instance_id is not None and _older(since, now, limits.grace_s)",
+        "old = attempt.instance_id is not None",
+        (
+            "unit/test_judgement.py::test_absence_of_a_young_instance_proves_nothing",
+            "integration/test_reaper.py::TestAbsence",
+        ),
+    ),
+    Sabotage(
+        "no grace for young instances that nobody knows",
+        "services/reaper/judgement.py",
+        "if _older(instance.launched_at, now, limits.grace_s):",
+        "if True:",
+        (
+            "unit/test_judgement.py"
+            "::test_an_unknown_instance_is_marked_then_ended_and_a_young_one_is_spared",
+            "integration/test_reaper.py::test_a_young_instance_that_nobody_knows_is_not_even_marked",
+        ),
+    ),
+    Sabotage(
+        "the reaper's sweep off",
+        "services/reaper/reaper.py",
+        "                self._sweep()\n",
+        "                pass\n",
+        ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),
+    ),
+    Sabotage(
+        "the launcher's sweep off",
+        "services/launcher/loops.py",
+        "        self._calls.make(self._launcher.unfinished())\n",
+        "",
+        ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),
+    ),
+)
+
+
+def main() -> int:
+    """Try every mistake, or those whose titles hold a word given; 1 when a test saw nothing."""
+    wanted = sys.argv[1:]
+    blind = 0
+    for sabotage in SABOTAGES:
+        if wanted and not any(word in sabotage.title for word in wanted):
+            continue
+        with tempfile.TemporaryDirectory(prefix="atemporal-sabotage-") as directory:
+            copy = Path(directory, "copy")
+            _copy(copy)
+            sabotage.apply(copy)
+            for test in sabotage.tests:
+                seen = _run(copy, test) == FAILED
+                blind += not seen
+                print(f"{'seen' if seen else 'BLIND':6} {sabotage.title}: {test}", flush=True)
+    return 1 if blind else 0
+
+
+def _copy(to: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+
+
+def _run(root: Path, test: str) -> int:
+    """Run a test over the sources below `root`; return pytest's exit status."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/{test}"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode not in (0, FAILED):
+        raise RuntimeError(
+            f"tests/{test} did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        )
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

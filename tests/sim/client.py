@@ -1,0 +1,39 @@
+"""Somebody who wants one job, asks until it is answered, and may change its mind."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tests.sim.tasks import Task
+
+
+@dataclass
+class Client:
+    """What it wants, what it has asked, what it was told."""
+
+    key: str
+    fields: dict[str, Any]
+    by_message: bool
+    asked: Task | None = None
+    again_at: datetime | None = None
+    job_id: UUID | None = None
+    cancelling: Task | None = None
+    cancelled: bool = False
+
+    @classmethod
+    def of(cls, number: int, dice: random.Random) -> Client:
+        """Someone with a job of the dice's choice."""
+        fields = {
+            "image": "busybox",
+            "ports": [],
+            "delay_s": dice.choice([0, 0, 0, 30, 600]),
+            "timeout_s": dice.choice([60, 600]),
+            "max_attempts": dice.choice([1, 2, 3]),
+            "infra_retries": dice.choice([0, 1, 3]),
+            "backoff_s": dice.choice([0, 10, 60]),
+        }
+        return cls(f"order-{number}", fields, dice.random() < 0.5)

@@ -1,0 +1,129 @@
+"""What is judged in a simulated world: some things while they happen, the rest at the end.
+
+Promise: the judge looks at what is true (EC2's instances, what machines did, what is committed), never
+at what the daemons think; whatever is broken is in `world.broken`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import text
+
+from atemporal.broker import DEAD, SUBMIT
+from atemporal.model import AttemptRef
+from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
+from atemporal.store.invariants import violations
+from tests.sim.broker import Broker
+from tests.sim.client import Client
+from tests.sim.database import Ground
+from tests.sim.ec2 import Instance, Region
+from tests.sim.world import World, about
+
+POISON = b"\xff not a message"
+
+
+class Judge:
+    """Of one schedule."""
+
+    def __init__(self, world: World, ground: Ground, region: Region, broker: Broker) -> None:
+        """Remember where to look."""
+        self._world = world
+        self._ground = ground
+        self._region = region
+        self._broker = broker
+
+    def kill(self, instance: Instance) -> None:
+        """Look at an instance that is being ended."""
+        rows = self._ground.rows(
+            "SELECT state, instance_id FROM attempts WHERE job_id = :job AND number = :number",
+            job=instance.ref.job_id,
+            number=instance.ref.number,
+        )
+        if not rows:
+            self._world.breaks(f"{instance.id} of {about(instance.ref)} was killed without a book")
+        elif rows[0].state in LIVE_ATTEMPT and rows[0].instance_id in (None, instance.id):
+            self._world.breaks(
+                f"the healthy {instance.id} was killed: {about(instance.ref)} is {rows[0].state}"
+            )
+
+    def end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
+        """Look at what an attempt is ended for, before it is."""
+        query = text("SELECT state FROM attempts WHERE job_id = :job AND number = :number")
+        state = tx.scalar(query, {"job": ref.job_id, "number": ref.number})
+        if state not in reason.ends:
+            return
+        of_it = [one for one in self._region.instances.values() if one.ref == ref]
+        if reason is Reason.INSTANCE_LOST:
+            if any(one.alive for one in of_it):
+                self._world.breaks(f"{about(ref)} is called lost, and its instance is alive")
+            told = [one for one in of_it if self._region.listed(one) and not one.silent]
+            if any(one.machine.console for one in told):
+                self._world.breaks(f"{about(ref)} is called lost, and its console knows its end")
+        if state == AttemptState.RUNNING and reason in (
+            Reason.BOOT_DEADLINE,
+            Reason.PULL_DEADLINE,
+            Reason.LAUNCH_DEADLINE,
+            Reason.LAUNCH_REFUSED,
+        ):
+            self._world.breaks(f"{about(ref)} runs, and is ended for its {reason}")
+
+    def confirmed(self, client: Client) -> None:
+        """Look for a job message that the broker has confirmed."""
+        waits = any(one.outgoing.message_id == client.key for one in self._broker.of(SUBMIT))
+        written = self._ground.rows("SELECT id FROM jobs WHERE key = :key", key=client.key)
+        if not waits and not written:
+            self._world.breaks(f"the job message {client.key} was confirmed and is lost")
+
+    def leaks(self) -> None:
+        """Look for instances whose attempts have ended, with time enough for the daemons."""
+        ended = {
+            AttemptRef(row.job_id, row.number)
+            for row in self._ground.rows(
+                "SELECT job_id, number FROM attempts WHERE state IN ('exited', 'closed')"
+                " AND exited_at < (SELECT at FROM sim.clock)"
+            )
+        }
+        for instance in self._region.instances.values():
+            if instance.alive and instance.ref in ended:
+                self._world.breaks(f"{instance.id} outlives {about(instance.ref)}")
+
+    def verdict(self, clients: Sequence[Client], poison: int) -> None:
+        """Look at everything once all has come to rest; so many job messages were poisoned."""
+        world = self._world
+        with self._ground.engine.connect() as tx:
+            for violation in violations(tx):
+                world.breaks(str(violation))
+        books = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
+        tries = self._ground.rows("SELECT * FROM attempts")
+        if len(books) != len(clients):
+            world.breaks(f"{len(clients)} clients have {len(books)} jobs")
+        for client in clients:
+            job = books.get(client.job_id)
+            if job is None:
+                world.breaks(f"job {client.job_id} was acknowledged and is lost")
+            elif client.cancelled and job.outcome != "cancelled":
+                world.breaks(f"job {job.id} was cancelled and is {job.outcome}")
+        for instance in self._region.instances.values():
+            if instance.alive:
+                world.breaks(f"{instance.id} of {about(instance.ref)} is left over")
+        for one in tries:
+            self._attempt(one)
+        dead = sum(one.outgoing.body == POISON for one in self._broker.queues[DEAD])
+        if dead < poison:
+            world.breaks(f"{poison} poisoned job messages, {dead} dead letters")
+        events = self._ground.rows("SELECT id FROM events")
+        silent = [row.id for row in events if not self._broker.heard[f"event.{row.id}"]]
+        if silent:
+            world.breaks(f"nobody was told of the events {silent}")
+        world.counts["jobs"] += len(books)
+        world.counts["attempts"] += len(tries)
+
+    def _attempt(self, attempt: Any) -> None:
+        ref = AttemptRef(attempt.job_id, attempt.number)
+        if attempt.exit_code is None:
+            return
+        machines = [one.machine for one in self._region.instances.values() if one.ref == ref]
+        if attempt.exit_code not in [one.record.get("exit_code") for one in machines]:
+            self._world.breaks(f"{about(ref)} has exit code {attempt.exit_code}, which none gave")
