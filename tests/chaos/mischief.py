@@ -61,7 +61,7 @@ class Mischief:
             for do, pause in (
                 (self._kill, kill_every_s),
                 (self._freeze, 15.0),
-                (self._server_trouble, 30.0),
+                (self._server_trouble, 20.0),
                 (self._drop_connections, 8.0),
                 (self._purge, 12.0),
                 (self._poison, 6.0),

@@ -135,6 +135,7 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
             capture_output=True,
             check=False,
         )
+        verdict.counts["audit's exit code"] = audit.returncode
         verdict.check(
             audit.returncode == 0, f"the audit does not balance: {audit.stdout[-2000:]!r}"
         )

@@ -114,6 +114,8 @@ def test_a_young_instance_that_nobody_knows_is_not_even_marked(world: World) -> 
 
 def test_that_ec2_does_not_know_a_young_instance_proves_nothing(world: World) -> None:
     world.limits = limits(grace_s=60)
+    # One that is shown, so that the listing is not taken for one of another place.
+    world.launch()
     live, ended = world.begin(), world.begin()
     world.write_down(live, NOBODY)
     world.write_down(ended, "i-0123456789abcdef1")
