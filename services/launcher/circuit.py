@@ -19,7 +19,7 @@ PROBE_S = 60.0
 
 def pause_s(refusals: int) -> float:
     """Seconds without a call after so many refusals in a row."""
-    return min(FIRST_PAUSE_S * 2 ** min(refusals - 1, 20), LONGEST_PAUSE_S)
+    return min(FIRST_PAUSE_S * 2.0 ** min(refusals - 1, 20), LONGEST_PAUSE_S)
 
 
 class Circuit:
