@@ -129,6 +129,7 @@ attempts = Table(
         unique=True,
         postgresql_where=text(f"state IN ({_LIVE})"),
     ),
+    Index("ix_attempts_exited", "exited_at"),
     Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
     Index(
         "ix_attempts_spot_ended",

@@ -34,6 +34,9 @@ LAUNCH_WAITS = Gauge("atemporal_launch_waits", "Attempts without an instance", [
 LAUNCH_TOKENS = Gauge("atemporal_launch_tokens", "RunInstances calls this process may make now")
 LAUNCH_RATE = Gauge("atemporal_launch_rate", "RunInstances calls a second we allow ourselves")
 CELLS_COOLED = Gauge("atemporal_launch_cells_cooled", "Cells left alone: no capacity, or quota")
+MACHINES_SILENT = Gauge(
+    "atemporal_machines_silent", "1 while the last machines that ended had never called"
+)
 LAUNCH_CIRCUIT = Gauge("atemporal_launch_circuit_open", "1 while EC2 refuses this process")
 LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances calls")
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])

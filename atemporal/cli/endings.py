@@ -14,7 +14,7 @@ import click
 
 from atemporal.cli import output, records
 from atemporal.cli.arguments import attempt_of, duration
-from atemporal.cli.jobs import ending
+from atemporal.cli.jobs import ending, reason
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import Unavailable
@@ -122,7 +122,7 @@ def _finished(session: Session, ids: list[UUID]) -> list[Job]:
 
 def _sentence(job: Job) -> str:
     with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    why = "" if job.reason is None or str(job.reason) == ending(job) else f" ({job.reason})"
+    why = f" ({because})" if (because := reason(job)) else ""
     return f"{job.id} {ending(job)}{why}{with_code}{_first_words(job)}"
 
 

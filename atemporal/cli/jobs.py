@@ -20,7 +20,7 @@ from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job, parse_spec
-from atemporal.states import JobState, Outcome
+from atemporal.states import Fault, JobState, Outcome
 from atemporal.store import events, jobs
 from atemporal.store.database import server_time
 
@@ -310,6 +310,15 @@ def ending(job: Job) -> str:
     return str(job.outcome) if job.outcome else str(job.state)
 
 
+def reason(job: Job) -> str:
+    """Why it ended so, where its outcome does not say it, and whose fault that was."""
+    if job.reason is None or job.outcome is Outcome.SUCCEEDED:
+        return ""
+    why = "" if str(job.reason) == ending(job) else str(job.reason)
+    whose = "not the program's fault" if job.reason.fault is Fault.INFRASTRUCTURE else ""
+    return ", ".join(filter(None, (why, whose)))
+
+
 def _listed(job: Job, now: datetime, person: bool) -> tuple[str, ...]:
     exit_code = "" if job.exit_code is None else str(job.exit_code)
     return (
@@ -326,7 +335,10 @@ def _listed(job: Job, now: datetime, person: bool) -> tuple[str, ...]:
 
 def _facts(job: Job, now: datetime) -> dict[str, str]:
     spec = job.spec
-    state = f"{job.state} ({job.outcome}: {job.reason})" if job.outcome else str(job.state)
+    state = str(job.state)
+    if job.outcome:
+        because = reason(job)
+        state += f" ({job.outcome}: {because})" if because else f" ({job.outcome})"
     facts = {
         "job": str(job.id),
         "state": state if job.exit_code is None else f"{state}, exit code {job.exit_code}",
@@ -344,8 +356,8 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     if job.finished_at:
         facts["finished"] = f"{instant(job.finished_at)} ({distance(job.finished_at, now)})"
     facts["limits"] = (
-        f"runs for {output.span(spec.timeout_s)} at most, may fail {spec.max_attempts} x, "
-        f"its machines {spec.infra_retries + 1} x"
+        f"runs for {output.span(spec.timeout_s)} at most; over after {spec.max_attempts} failures "
+        f"of the program, or {spec.infra_retries + 1} of the infrastructure"
     )
     if spec.retry_on:
         facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
@@ -370,7 +382,7 @@ def _tried(attempt: Attempt) -> tuple[str, ...]:
         str(attempt.reason or ""),
         "" if attempt.exit_code is None else str(attempt.exit_code),
         attempt.instance_id or "",
-        attempt.launch.instance_type,
+        f"{attempt.launch.instance_type} {attempt.launch.market}",
         attempt.public_dns or attempt.public_ip or "",
         attempt.detail or "",
     )

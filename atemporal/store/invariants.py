@@ -198,11 +198,14 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "not_before_its_time",
-        "nothing runs before the time that was asked for",
+        "nothing runs before the time that was asked for, but for an operator's retry",
         """
         SELECT a.job_id, a.number AS attempt,
                'ran at ' || a.running_at || ', asked for ' || j.run_at AS what
-        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id WHERE a.running_at < j.run_at
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id
+        WHERE a.running_at < j.run_at AND NOT EXISTS (
+            SELECT 1 FROM events AS e WHERE e.job_id = a.job_id AND e.at <= a.running_at
+            AND e.type = 'job.scheduled' AND e.detail ->> 'retry' = 'operator')
         """,
     ),
     Invariant(

@@ -40,6 +40,27 @@ _INTERRUPTIONS = text(
     """
 )
 
+# Who was cancelled, or never got an instance, says nothing of whether machines can call.
+_SILENT = text(
+    """
+    WITH latest AS (
+        SELECT reason, exited_at FROM attempts
+        WHERE exited_at > now() - make_interval(secs => :within_s)
+          AND launched_at IS NOT NULL AND reason <> 'cancelled'
+        ORDER BY exited_at DESC LIMIT :machines)
+    SELECT count(*) = :machines AND bool_and(reason = 'boot_deadline') AND NOT EXISTS (
+        SELECT 1 FROM attempts WHERE state <> 'closed'
+        AND coalesce(booted_at, running_at) > (SELECT min(exited_at) FROM latest))
+    FROM latest
+    """
+)
+_UNBORN = text(
+    """
+    SELECT count(*) FROM attempts
+    WHERE state IN ('launching', 'warming') AND booted_at IS NULL
+    """
+)
+
 
 class Interruption(NamedTuple):
     """A spot instance that EC2 took back, `age_s` seconds ago."""
@@ -121,6 +142,19 @@ def spot_interruptions(tx: Connection, *, within_s: float) -> list[Interruption]
     """Return the spot instances that EC2 took back in the last `within_s` seconds."""
     rows = tx.execute(_INTERRUPTIONS, {"within_s": within_s})
     return [Interruption(row.instance_type, row.subnet_id, float(row.age_s)) for row in rows]
+
+
+def silent(tx: Connection, *, machines: int, within_s: float) -> bool:
+    """Whether the last `machines` machines that ended never called, and none has called since.
+
+    Only endings of the last `within_s` seconds count: fewer of them prove nothing.
+    """
+    return bool(tx.scalar(_SILENT, {"machines": machines, "within_s": within_s}))
+
+
+def unborn(tx: Connection) -> int:
+    """How many attempts have a machine, or will have one, that has not called yet."""
+    return int(tx.scalar(_UNBORN) or 0)
 
 
 def _still(ref: AttemptRef, launch: Launch) -> tuple[ColumnElement[bool], ...]:

@@ -79,11 +79,9 @@ class Docker:
 
     def _do_start(self, line: dockerline.Line) -> int:
         container = self._container(line)
-        config = container.config
+        container.config  # noqa: B018 - raises if there is no such container
         if container.state["Running"]:
             return 0
-        print(f"docker: the image {config['image']} is not run, only its command", file=sys.stderr)
-        sys.stderr.flush()
         attach = line.has("--attach")
         heard, told = os.pipe()
         child = os.fork()

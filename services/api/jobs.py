@@ -7,14 +7,14 @@ and with another specification is refused with what differs; what is refused cha
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BeforeValidator, Field
 
 from atemporal.errors import Invalid, NotFound
-from atemporal.states import JobState, Reason
+from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, SUBMITS, logger
@@ -34,6 +34,8 @@ _SUBMIT = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO
 # `?limit=` is what a form sends for a field left empty.
 _Limit = Annotated[int, Field(ge=1, le=PAGE)]
 _or_absent = BeforeValidator(lambda value: value or None)
+
+_Kind = TypeVar("_Kind", JobState, Outcome)
 
 
 async def path_id(job_id: str) -> UUID:
@@ -64,7 +66,7 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
         dependencies=[Depends(reader)],
     )
     def listing(
-        state: Annotated[list[str], Query(description="repeated: any of these")] = [],  # noqa: B006
+        state: Annotated[list[str], Query(description="or outcome; repeated: any of these")] = [],  # noqa: B006
         label: Annotated[list[str], Query(description="name=value; repeated: all of these")] = [],  # noqa: B006
         limit: Annotated[_Limit | None, Query(description="of one page"), _or_absent] = None,
         after: Annotated[UUID | None, Query(description="`next` of a page"), _or_absent] = None,
@@ -72,7 +74,12 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
         """Jobs in the order of their submit; `next` is the id to go on after, or null."""
         with database.begin() as tx:
             page = jobs.listing(
-                tx, states=_states(state), labels=_labels(label), limit=limit or PAGE, after=after
+                tx,
+                states=_named(state, JobState),
+                outcomes=_named(state, Outcome),
+                labels=_labels(label),
+                limit=limit or PAGE,
+                after=after,
             )
         return page_view(page)
 
@@ -143,12 +150,12 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
     return routes
 
 
-def _states(given: list[str]) -> list[JobState]:
-    known = {state.value: state for state in JobState}
-    unknown = [state for state in given if state and state not in known]
+def _named(given: list[str], kind: type[_Kind]) -> list[_Kind]:
+    known = [*JobState, *Outcome]
+    unknown = [name for name in given if name and name not in known]
     if unknown:
         raise Invalid({"state": f"{unknown[0]!r} is none; use {', '.join(known)}"})
-    return [known[state] for state in given if state]
+    return [one for one in kind if one in given]
 
 
 def _labels(given: list[str]) -> dict[str, str]:

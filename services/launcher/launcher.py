@@ -44,6 +44,7 @@ from atemporal.telemetry import (
     LAUNCH_TOKENS,
     LAUNCH_WAITS,
     LAUNCHES,
+    MACHINES_SILENT,
     STALE,
     about,
     logger,
@@ -60,6 +61,8 @@ BATCH = 32
 # After so long of one refusal after the other, the rest of the candidates is left to the next turn:
 # a turn must end well before a stopping daemon's patience does.
 TURN_S = 8.0
+SILENT_MACHINES = 5
+"""So many machines in a row that never called are no accident."""
 
 Begun = tuple[Attempt, JobSpec]
 
@@ -136,6 +139,7 @@ class Launcher:
         except Unauthorized as error:
             self._trip(error)
             raise
+        refs = refs[: self._may_begin(len(refs))]
         with self._database.begin() as tx:
             queued = jobs.lock_queued(tx, refs)
             for ref, spec in queued.items():
@@ -143,6 +147,26 @@ class Launcher:
             begun = attempts.with_specs(tx, list(queued))
         STALE.labels("job.due").inc(len(refs) - len(begun))
         return begun
+
+    def _may_begin(self, wanted: int) -> int:
+        """How many jobs may get a machine now: one at a time while none of the last has called.
+
+        Machines that come up and can not reach the API would be paid for until their boot deadline,
+        one for each retry of each job; the one that is tried shows when they can again.
+        """
+        within_s = SILENT_MACHINES * self._settings.boot_deadline_s
+        with self._database.begin() as tx:
+            silent = launches.silent(tx, machines=SILENT_MACHINES, within_s=within_s)
+            unborn = launches.unborn(tx) if silent else 0
+        MACHINES_SILENT.set(silent)
+        if not silent:
+            return wanted
+        self._log.error(
+            "no machine calls: they are tried one at a time, the other jobs stay queued",
+            machines=SILENT_MACHINES,
+            callback_url=self._settings.callback_url,
+        )
+        return 0 if unborn else min(wanted, 1)
 
     def call(self, attempt: Attempt, spec: JobSpec) -> None:
         """Ask EC2 for the attempt's instance and write down what came of it."""

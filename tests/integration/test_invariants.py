@@ -88,6 +88,15 @@ def test_what_the_store_writes_breaks_none(tx: Connection, story: dict[str, str]
     assert violations(tx) == []
 
 
+def test_a_retry_before_the_jobs_time_breaks_none(tx: Connection) -> None:
+    spec = parse_spec({"image": "busybox", "delay_s": 3600})
+    job_id = jobs.submit_one(tx, spec, actor="test").job_id
+    jobs.cancel(tx, job_id, actor="test")
+    jobs.retry(tx, job_id, actor="test")
+    run_to(tx, AttemptRef(job_id, 1))
+    assert violations(tx) == []
+
+
 def test_every_invariant_has_a_break() -> None:
     assert set(BREAKS) == {one.name for one in INVARIANTS}
 

@@ -647,6 +647,54 @@ class TestCircuit:
         assert world.launcher.circuit.closed
 
 
+class TestSilence:
+    """Machines that come up and can not reach the API are paid for until their boot deadline."""
+
+    def never_calls(self, world: World, reason: Reason = Reason.BOOT_DEADLINE) -> AttemptRef:
+        ref = world.launch()
+        with world.database.begin() as tx:
+            assert attempts.end(tx, ref, reason, actor="reaper")
+        world.later(1)  # for the budget of calls
+        return ref
+
+    def test_they_are_tried_one_at_a_time_and_the_other_jobs_stay_queued(
+        self, world: World
+    ) -> None:
+        for _ in range(5):
+            self.never_calls(world)
+        first = world.launch()
+        assert world.has_instance(first)
+        waiting = world.launch()
+        assert world.job(waiting).state is JobState.QUEUED
+        assert gauge("atemporal_machines_silent") == 1
+        with world.database.begin() as tx:
+            attempts.booted(tx, first, actor="api")
+        world.later(60)
+        world.sweep.turn()
+        assert world.has_instance(waiting)
+        assert gauge("atemporal_machines_silent") == 0
+
+    def test_the_next_is_tried_when_the_one_that_was_has_ended(self, world: World) -> None:
+        for _ in range(5):
+            self.never_calls(world)
+        self.never_calls(world)
+        assert world.has_instance(world.launch())
+
+    @pytest.mark.parametrize("other", [Reason.PULL_FAILED, Reason.INSTANCE_LOST])
+    def test_another_ending_among_them_or_fewer_prove_nothing(
+        self, world: World, other: Reason
+    ) -> None:
+        for reason in [Reason.BOOT_DEADLINE] * 2 + [other] + [Reason.BOOT_DEADLINE] * 3:
+            self.never_calls(world, reason)
+        assert all(world.has_instance(world.launch()) for _ in range(2))
+
+    def test_endings_of_long_ago_do_not_count(self, world: World) -> None:
+        for _ in range(5):
+            self.never_calls(world)
+        world.later(6 * world.settings.boot_deadline_s)
+        assert all(world.has_instance(world.launch()) for _ in range(2))
+
+
 class TestRejected:
     def test_ends_the_attempt_with_ec2s_words_and_no_retry(self, world: World) -> None:
         world.cloud.script = [error(Rejected, "InvalidAMIID.NotFound", "no such image")]
