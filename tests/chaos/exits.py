@@ -123,15 +123,15 @@ def _attempt(
             yield f"#{number} ran to its end with {asked.exit_code}, booked is {reason}"
         return
     if run is None and attempt.running_at is None and reason not in OWN_ENDINGS:
-        # Never claimed: launches fail in many ways, and that is no container's end.
-        if code is not None:
-            yield f"#{number} never started, booked is exit {code}"
+        # Never claimed: launches and boots fail in many ways, none of them the program's.
+        if code is not None or reason.fault is Fault.PROGRAM:
+            yield f"#{number} never started, booked is {reason} and exit {code}"
         return
     how = "never started" if run is None else "was cut short"
     if code not in (None, *STOPPED):
         yield f"#{number} {how}, booked is exit {code}"
     if not _excused(reason, asked, killed):
-        yield f"#{number} {how} and nobody is known to have ended it, booked is {reason}"
+        yield f"#{number} {how}, booked is {reason}, and nothing is known that explains it"
 
 
 def _excused(reason: Reason, asked: Asked, killed: Sequence[float]) -> bool:

@@ -99,14 +99,15 @@ class Mischief:
             *(f"kill -9 {name}" for name in (*services, "twin")),
             *(f"freeze {name}" for name in services),
             *SERVER_TROUBLES,
-            *("pg connections dropped", "queues purged", "poison", "forged callback"),
+            *("pg connections dropped", "wake-ups purged", "poison", "forged callback"),
             "message doubled",
         }
 
-    def note(self, what: str) -> None:
-        """Count one fault and remember when."""
-        self.counts[what] += 1
-        self.timeline.append((time.time(), f"storm: {what}"))
+    def note(self, what: str, times: int = 1) -> None:
+        """Count faults of one moment and remember when."""
+        self.counts[what] += times
+        how_often = f" {times} times" if times > 1 else ""
+        self.timeline.append((time.time(), f"storm: {what}{how_often}"))
 
     def _loop(self, do: Callable[[], None], pause: float) -> None:
         while not self._stop.wait(pause * self._dice.uniform(0.5, 1.5)):
@@ -166,24 +167,26 @@ class Mischief:
         return connection, connection.channel()
 
     def _purge(self) -> None:
-        """Lose all wake-ups; what is poison is put back first, since all of it has to be found."""
+        """Lose all wake-ups of some seconds, by being served before the daemons.
+
+        What is poison goes back when the connection closes, since all of it has to be found.
+        """
         connection, channel = self._channel()
-        channel.confirm_delivery()
-        for queue in WAKE_UPS:
-            waiting = channel.queue_declare(queue, passive=True).method.message_count
-            for _ in range(waiting):
-                method, properties, body = channel.basic_get(queue)
-                if method is None:
-                    break
-                if properties.message_id in self.poison:
-                    channel.basic_publish(
-                        "atemporal", method.routing_key, body, properties, mandatory=True
-                    )
-                else:
-                    self.purged += 1
+        before = self.purged
+
+        def lose(_channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+            if properties.message_id not in self.poison:
                 channel.basic_ack(method.delivery_tag)
+                self.purged += 1
+
+        for queue in WAKE_UPS:
+            channel.basic_consume(queue, lose, arguments={"x-priority": 10})
+        until = time.monotonic() + self._dice.uniform(1, 4)
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+            connection.process_data_events(time_limit=left)
         connection.close()
-        self.note("queues purged")
+        if self.purged > before:
+            self.note("wake-ups purged")
 
     def _poison(self) -> None:
         connection, channel = self._channel()
@@ -234,5 +237,6 @@ class Mischief:
         self._dice.shuffle(copies)
         for key, body in copies:
             channel.basic_publish("atemporal", key, body)
-            self.note("message doubled")
         connection.close()
+        if copies:
+            self.note("message doubled", len(copies))

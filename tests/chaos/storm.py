@@ -141,7 +141,7 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
             audit.returncode == 0, f"the audit does not balance: {audit.stdout[-2000:]!r}"
         )
         verdict.counts |= {
-            "wake-ups purged": mischief.purged,
+            "wake-ups lost by purges": mischief.purged,
             "mischief that found nothing": mischief.missed,
         }
         for failure in (*mischief.failures, *submitters.failures):

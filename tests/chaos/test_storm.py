@@ -168,11 +168,20 @@ class TestExits:
 
     def test_a_container_that_nobody_ended_and_that_did_not_end_is_seen(self) -> None:
         of = ended(Outcome.SUCCEEDED, *LOST_THEN_DONE)
-        said = "#1 was cut short and nobody is known to have ended it, booked is instance_lost"
+        said = "#1 was cut short, booked is instance_lost, and nothing is known that explains it"
         assert list(broken_promises(of, Asked(0), [CUT, AGAIN])) == [said]
         assert said.replace("was cut short", "never started") in list(
             broken_promises(of, Asked(0), [AGAIN])
         )
+
+    @pytest.mark.parametrize("claimed_at", [None, SINCE])
+    @pytest.mark.parametrize("reason", [Reason.START_FAILED, Reason.CREATE_FAILED])
+    def test_a_program_that_is_blamed_and_never_started_is_seen(
+        self, reason: Reason, claimed_at: datetime | None
+    ) -> None:
+        of = ended(Outcome.FAILED, attempt(reason, running_at=claimed_at))
+        broken = list(broken_promises(of, Asked(7), [], {ON: [AT + 13]}))
+        assert broken[0].startswith(f"#1 never started, booked is {reason}")
 
     def test_a_success_without_a_run_is_seen(self) -> None:
         for runs in ([], [CUT]):
