@@ -126,6 +126,8 @@ def _attempt(
         # Never claimed: launches and boots fail in many ways, none of them the program's.
         if code is not None or reason.fault is Fault.PROGRAM:
             yield f"#{number} never started, booked is {reason} and exit {code}"
+        if reason in LOSSES and not killed:
+            yield f"#{number} is booked as {reason}, and nobody had ended its instance"
         return
     how = "never started" if run is None else "was cut short"
     if code not in (None, *STOPPED):

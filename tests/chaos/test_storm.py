@@ -174,6 +174,14 @@ class TestExits:
             broken_promises(of, Asked(0), [AGAIN])
         )
 
+    def test_an_instance_called_lost_that_nobody_ended_is_seen(self) -> None:
+        first = attempt(Reason.INSTANCE_LOST, running_at=None)
+        of = ended(Outcome.SUCCEEDED, first, LOST_THEN_DONE[1])
+        assert list(broken_promises(of, Asked(0), [AGAIN], {ON: [AT + 5]})) == []
+        assert list(broken_promises(of, Asked(0), [AGAIN])) == [
+            "#1 is booked as instance_lost, and nobody had ended its instance"
+        ]
+
     @pytest.mark.parametrize("claimed_at", [None, SINCE])
     @pytest.mark.parametrize("reason", [Reason.START_FAILED, Reason.CREATE_FAILED])
     def test_a_program_that_is_blamed_and_never_started_is_seen(
