@@ -22,6 +22,7 @@ from tests.chaos.exits import SAY
 from tests.chaos.fleet import Fleet
 
 CURSED_TYPE = "t3.nano"
+CURSED_EVERY = 20
 # How long after the storm a confirmed message may take to become a job.
 LOOK_UP_S = 120.0
 
@@ -124,7 +125,7 @@ class Submitters:
             "labels": {"storm": "yes"},
             "machine": dice.choice([{}, {}, {"market": "spot"}]),
         }
-        if dice.random() < 0.04:
+        if number % CURSED_EVERY == CURSED_EVERY // 2:
             body["machine"] = {"instance_types": [CURSED_TYPE]}
         if dice.random() < 0.2:
             body["max_attempts"] = 2

@@ -38,8 +38,8 @@ _CURSED = {"instance_type": CURSED_TYPE}
 # How likely each fault of the twin strikes a call or a machine; seconds where it has some.
 TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "spent-token", "probability": 1},
-    {"kind": "timeout-after", "call": "RunInstances", "probability": 0.5, "match": _CURSED},
-    {"kind": "launch-dies", "probability": 0.5, "seconds": 0.1, "match": _CURSED},
+    {"kind": "timeout-after", "call": "RunInstances", "probability": 0.7, "match": _CURSED},
+    {"kind": "launch-dies", "probability": 0.7, "seconds": 0.1, "match": _CURSED},
     {"kind": "hidden", "probability": 1, "seconds": 10, "match": _CURSED},
     {"kind": "throttle", "probability": 0.05},
     {"kind": "capacity", "call": "RunInstances", "probability": 0.05},
@@ -56,13 +56,13 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "stale", "probability": 0.1, "seconds": 3},
     {"kind": "slow-boot", "probability": 0.1, "seconds": 3},
     {"kind": "never-boots", "probability": 0.02},
-    {"kind": "dies", "probability": 0.04, "seconds": 3},
+    {"kind": "dies", "probability": 0.06, "seconds": 8},
     {"kind": "no-network", "probability": 0.03, "seconds": 8},
     {"kind": "no-callback", "probability": 0.04},
     {"kind": "twice", "probability": 0.1},
     {"kind": "forged", "probability": 0.05},
     {"kind": "hangs", "probability": 0.03, "seconds": 60},
-    {"kind": "spot-interruption", "probability": 0.2, "seconds": 3, "after": 0.5},
+    {"kind": "spot-interruption", "probability": 0.3, "seconds": 3, "after": 2},
 )
 CALM_S = 600.0
 FULL_STORM_S = 240.0
@@ -100,7 +100,7 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
         submitters = Submitters(
             fleet, runs, random.Random(dice.random()), count=count, seconds=seconds
         )
-        mischief = Mischief(fleet, random.Random(dice.random()), kill_every_s=1.8)
+        mischief = Mischief(fleet, random.Random(dice.random()), kill_every_s=1.6)
         witness = Witness(fleet.twin_url, directory / "twin")
         submitters.start()
         mischief.start()
