@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,26 @@ from typing import Any
 import httpx
 import pika
 from pika.exceptions import AMQPError
+from sqlalchemy import text
 
+from atemporal.errors import AtemporalError
+from tests.chaos.crew import Crew
+from tests.chaos.exits import SAY
 from tests.chaos.fleet import Fleet
 
 CURSED_TYPE = "t3.nano"
+CURSED_EVERY = 20
+# How long after the storm a confirmed message may take to become a job.
+LOOK_UP_S = 120.0
 
 
 @dataclass
 class Wanted:
-    """One job as its submitter knows it."""
+    """One job as its submitter knows it.
+
+    `confirmed`: the broker confirmed its message; `left_alone`: it is then left to that message,
+    looked up in the books and never submitted again.
+    """
 
     key: str
     exit_code: int
@@ -30,6 +42,8 @@ class Wanted:
     job_id: str | None = None
     cancel: bool = False
     cancelled: bool = False
+    left_alone: bool = False
+    confirmed: bool = False
 
 
 @dataclass
@@ -59,40 +73,47 @@ class Submitters:
         self._stop = threading.Event()
         self._pause = seconds / count
         self._count = count
-        self._threads = [
-            threading.Thread(target=self._submit_all, name="submitter"),
-            threading.Thread(target=self._settle, name="settler"),
-        ]
+        self._crew = Crew()
+        self._crew.add("submitter", self._submit_all)
+        self._crew.add("settler", self._settle)
         self._unsettled: list[Wanted] = []
+
+    @property
+    def failures(self) -> list[str]:
+        """What its threads died of."""
+        return self._crew.failures
 
     def start(self) -> None:
         """Begin to submit."""
-        for thread in self._threads:
-            thread.start()
+        self._crew.start()
 
     def join(self) -> None:
         """Wait until everything was submitted and answered."""
-        self._threads[0].join()
-        self._stop.set()
-        self._threads[1].join()
+        self._crew.join()
 
     def _submit_all(self) -> None:
-        for number in range(self._count):
-            wanted = self._make(number)
-            with self.ledger.lock:
-                self.ledger.wanted.append(wanted)
-                self._unsettled.append(wanted)
-            if wanted.via == "amqp":
-                self._publish(wanted)
-            self._stop.wait(self._pause * self._dice.uniform(0.2, 1.8))
+        try:
+            for number in range(self._count):
+                wanted = self._make(number)
+                with self.ledger.lock:
+                    self.ledger.wanted.append(wanted)
+                if wanted.via == "amqp":
+                    self._publish(wanted)
+                # Only now it is clear who is to settle it.
+                with self.ledger.lock:
+                    self._unsettled.append(wanted)
+                self._stop.wait(self._pause * self._dice.uniform(0.2, 1.8))
+        finally:
+            self._stop.set()
 
     def _make(self, number: int) -> Wanted:
         dice = self._dice
         key = f"storm-{number}-{uuid.UUID(int=dice.getrandbits(128))}"
         code = dice.choice([0, 0, 0, 7, 75])
         runs_s = dice.choice([0, 0.2, 0.5, 1, 3])
-        line = f"echo start >> {self._runs}/{key}; sleep {runs_s}; "
-        line += f"echo end >> {self._runs}/{key}; exit {code}"
+        start, end = (SAY.format(what=what, path=self._runs / key) for what in ("start", "end"))
+        # Whoever kills the sleep has cut the container short.
+        line = f"{start}; sleep {runs_s} || exit; {end}; exit {code}"
         body: dict[str, Any] = {
             "image": "busybox:1.36",
             "command": ["sh", "-c", line],
@@ -104,44 +125,46 @@ class Submitters:
             "labels": {"storm": "yes"},
             "machine": dice.choice([{}, {}, {"market": "spot"}]),
         }
-        if dice.random() < 0.04:
+        if number % CURSED_EVERY == CURSED_EVERY // 2:
             body["machine"] = {"instance_types": [CURSED_TYPE]}
         if dice.random() < 0.2:
             body["max_attempts"] = 2
         if dice.random() < 0.3:
             body["delay_s"] = dice.randrange(1, 20)
         via = "amqp" if dice.random() < 0.25 else "http"
-        return Wanted(key, code, body, via, cancel=dice.random() < 0.08)
+        cancel, left_alone = dice.random() < 0.08, via == "amqp" and dice.random() < 0.5
+        return Wanted(key, code, body, via, cancel=cancel, left_alone=left_alone)
 
     def _settle(self) -> None:
         """Ask again, with the same key, until each submit has an answer."""
+        give_up_at = None
         while True:
             with self.ledger.lock:
                 open_ones = list(self._unsettled)
-            if not open_ones and self._stop.is_set():
-                return
+            if self._stop.is_set():
+                give_up_at = give_up_at or time.monotonic() + LOOK_UP_S
+                if time.monotonic() > give_up_at:
+                    # Lost; the verdict says so.
+                    open_ones = [one for one in open_ones if not _left_to_message(one)]
+                if not open_ones:
+                    return
             for wanted in open_ones:
                 self._settle_one(wanted)
-            self._stop.wait(0.1) if not self._stop.is_set() else threading.Event().wait(0.2)
+            threading.Event().wait(0.2)
 
     def _settle_one(self, wanted: Wanted) -> None:
         try:
             if wanted.job_id is None:
-                answer = httpx.post(
-                    f"{self._fleet.api_url}/jobs",
-                    json=wanted.body,
-                    headers={"Idempotency-Key": wanted.key},
-                    timeout=5,
+                wanted.job_id = (
+                    self._look_up(wanted) if _left_to_message(wanted) else self._submit(wanted)
                 )
-                if answer.status_code not in (200, 201):
-                    raise httpx.TransportError(f"{answer.status_code} {answer.text}")
-                wanted.job_id = answer.json()["id"]
-            if wanted.cancel and not wanted.cancelled:
+                if wanted.job_id is None:
+                    return
+            if wanted.cancel:
                 answer = httpx.delete(f"{self._fleet.api_url}/jobs/{wanted.job_id}", timeout=5)
                 if answer.status_code not in (200, 409):
                     raise httpx.TransportError(str(answer.status_code))
                 wanted.cancelled = answer.status_code == 200
-                wanted.cancel = wanted.cancelled
         except httpx.HTTPError:
             with self.ledger.lock:
                 self.ledger.unsure += 1
@@ -149,15 +172,47 @@ class Submitters:
         with self.ledger.lock:
             self._unsettled.remove(wanted)
 
+    def _submit(self, wanted: Wanted) -> str:
+        answer = httpx.post(
+            f"{self._fleet.api_url}/jobs",
+            json=wanted.body,
+            headers={"Idempotency-Key": wanted.key},
+            timeout=5,
+        )
+        if answer.status_code not in (200, 201):
+            raise httpx.TransportError(f"{answer.status_code} {answer.text}")
+        return str(answer.json()["id"])
+
+    def _look_up(self, wanted: Wanted) -> str | None:
+        try:
+            with self._fleet.database.begin() as tx:
+                found = tx.scalar(
+                    text("SELECT id FROM jobs WHERE key = :key"), {"key": wanted.key}
+                )
+        except AtemporalError:
+            return None
+        return str(found) if found else None
+
     def _publish(self, wanted: Wanted) -> None:
-        """Publish the job; its settler asks over HTTP with the same key what became of it."""
+        """Publish the job; without a confirm it is submitted over HTTP too, with the same key."""
         message = {"type": "job.submit", "v": 1, "job": {**wanted.body, "key": wanted.key}}
         try:
             connection = pika.BlockingConnection(pika.URLParameters(self._fleet.broker_url))
-            connection.channel().basic_publish(
-                "atemporal", "job.submit", json.dumps(message).encode()
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish(
+                "atemporal",
+                "job.submit",
+                json.dumps(message).encode(),
+                pika.BasicProperties(delivery_mode=2),
+                mandatory=True,
             )
+            wanted.confirmed = True
             connection.close()
         except (AMQPError, OSError):
             with self.ledger.lock:
                 self.ledger.unsure += 1
+
+
+def _left_to_message(wanted: Wanted) -> bool:
+    return wanted.left_alone and wanted.confirmed

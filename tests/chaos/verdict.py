@@ -1,22 +1,34 @@
-"""After the storm and the calm: is everything that was promised true?"""
+"""After the storm and the calm: is everything that was promised true?
+
+Promise: every `judge_...` takes data and looks at nothing else, so that each can be shown what is
+broken; `judge` collects the data.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pika
 from sqlalchemy import text
 
 from atemporal.model import Job
-from atemporal.states import AttemptState, JobState, Outcome
+from atemporal.states import AttemptState, JobState
 from atemporal.store import events, invariants, jobs
 from atemporal.store.database import Database
 from tests.chaos.clients import Ledger
+from tests.chaos.exits import Asked, Deaths, broken_promises, read_runs
+from tests.chaos.witness import End, Witness
 from tests.e2e.system import instances
+
+# Books and twin have the same clock; a transaction's time is that of its begin.
+CLOCKS_S = 1.0
 
 
 @dataclass
@@ -38,6 +50,7 @@ def judge(
     runs: Path,
     *,
     twin_url: str,
+    witness: Witness,
     broker_url: str,
     poison: list[str],
     overstay_limit_s: float,
@@ -49,12 +62,16 @@ def judge(
         for violation in invariants.violations(tx):
             verdict.check(False, str(violation), violation.job_id)
         total = tx.scalar(text("SELECT count(*) FROM jobs"))
-    _judge_submits(verdict, ledger, known, int(total or 0))
+    judge_submits(verdict, ledger, known, int(total or 0))
+    deaths = witness.deaths()
     for wanted in ledger.wanted:
         if wanted.key in known:
-            _judge_job(verdict, known[wanted.key], wanted.exit_code, wanted.cancelled, runs)
-    _judge_cloud(verdict, list(known.values()), twin_url, overstay_limit_s)
-    _judge_dead_letters(verdict, broker_url, poison)
+            asked = Asked(wanted.exit_code, wanted.cancel, wanted.cancelled)
+            judge_job(verdict, known[wanted.key], asked, runs, deaths)
+    judge_cloud(
+        verdict, list(known.values()), instances(twin_url), witness.ends(), overstay_limit_s
+    )
+    judge_dead_letters(verdict, _take_dead_letters(broker_url), poison)
     return verdict
 
 
@@ -71,6 +88,147 @@ def timeline(database: Database, job_id: UUID, seen: list[tuple[float, str]]) ->
     return "\n".join(f"  {at - begin:8.2f} s  {what}" for at, what in sorted(lines))
 
 
+def judge_submits(
+    verdict: Verdict, ledger: Ledger, known: Mapping[str | None, Job], total: int
+) -> None:
+    """No submit that was answered, and no job message that was confirmed, is lost or two jobs."""
+    acknowledged = ledger.acknowledged
+    confirmed = [one for one in ledger.wanted if one.confirmed]
+    lost = [one for one in acknowledged if one.key not in known]
+    vanished = [one for one in confirmed if one.key not in known]
+    other = [
+        one for one in acknowledged if one.key in known and str(known[one.key].id) != one.job_id
+    ]
+    doubled = total - len(known) + len(other)
+    verdict.counts |= {
+        "attempted": len(ledger.wanted),
+        "acknowledged": len(acknowledged),
+        "messages confirmed": len(confirmed),
+        "of these left to the message": sum(one.left_alone for one in confirmed),
+        "unsure answers": ledger.unsure,
+        "lost": len(lost),
+        "doubled": doubled,
+    }
+    verdict.check(not lost, f"{len(lost)} acknowledged submits are lost")
+    verdict.check(
+        not vanished,
+        "confirmed job messages are lost: " + ", ".join(one.key for one in vanished),
+    )
+    verdict.check(doubled == 0, f"{doubled} submits became two jobs")
+    outcomes = Counter(str(job.outcome or job.state) for job in known.values())
+    verdict.counts |= {f"jobs {name}": count for name, count in sorted(outcomes.items())}
+
+
+def judge_job(
+    verdict: Verdict, job: Job, asked: Asked, runs: Path, deaths: Deaths | None = None
+) -> None:
+    """It has ended, all of its attempts have, and as its containers say."""
+    verdict.check(job.state is JobState.FINISHED, f"still {job.state}", job.id)
+    for attempt in job.attempts:
+        verdict.check(
+            attempt.state is AttemptState.CLOSED, f"attempt still {attempt.state}", job.id
+        )
+    try:
+        seen = read_runs(runs / str(job.spec.key))
+    except ValueError as error:
+        verdict.check(False, str(error), job.id)
+        return
+    ends = sum(run.ended is not None for run in seen)
+    for name, number in (("containers started", len(seen)), ("containers at their end", ends)):
+        verdict.counts[name] = verdict.counts.get(name, 0) + number
+    for promise in broken_promises(job, asked, seen, deaths):
+        verdict.check(False, promise, job.id)
+
+
+def judge_cloud(
+    verdict: Verdict,
+    known: Sequence[Job],
+    launched: Sequence[Mapping[str, Any]],
+    ends: Mapping[str, End],
+    overstay_limit_s: float,
+) -> None:
+    """Every instance is one attempt's, gone, went soon after it, and not after the books said so.
+
+    `launched` is EC2's listing, `ends` the twin's own word on when each instance was terminated.
+    """
+    tried = [(attempt, job) for job in known for attempt in job.attempts if attempt.instance_id]
+    owners = {attempt.instance_id for attempt, _ in tried}
+    live = [one["InstanceId"] for one in launched if one["State"]["Name"] != "terminated"]
+    by_attempt = Counter(
+        tuple(
+            tag["Value"]
+            for tag in one["Tags"]
+            if tag["Key"] in ("atemporal:job", "atemporal:attempt")
+        )
+        for one in launched
+    )
+    unknown = [one["InstanceId"] for one in launched if one["InstanceId"] not in owners]
+    doubled = sum(count - 1 for count in by_attempt.values())
+    booked, real = [0.0], [0.0]
+    for attempt, job in tried:
+        end = ends.get(attempt.instance_id or "")
+        if attempt.exited_at and attempt.closed_at:
+            booked.append(_seconds(attempt.exited_at, attempt.closed_at))
+        if attempt.exited_at and end:
+            real.append(end.at - attempt.exited_at.timestamp())
+        if attempt.closed_at and end:
+            early = end.at - attempt.closed_at.timestamp()
+            verdict.check(
+                early <= CLOCKS_S,
+                f"#{attempt.number} is booked as closed {early:.1f} s before "
+                f"{attempt.instance_id} ended",
+                job.id,
+            )
+    verdict.counts |= {
+        "launched": len(launched),
+        "launched twice for an attempt": doubled,
+        "live now": len(live),
+        "not in the books": len(unknown),
+        "worst overstay by the books, s": round(max(booked), 1),
+        "worst overstay by the cloud, s": round(max(real), 1),
+    }
+    verdict.check(doubled == 0, f"{doubled} attempts have two instances")
+    verdict.check(not live, f"{len(live)} instances leaked: {', '.join(live)}")
+    verdict.check(
+        not unknown, f"{len(unknown)} instances belong to no attempt: {', '.join(unknown)}"
+    )
+    worst = max(booked + real)
+    verdict.check(worst <= overstay_limit_s, f"an instance outlived its attempt by {worst:.0f} s")
+
+
+def judge_dead_letters(verdict: Verdict, dead: Collection[str], poison: Collection[str]) -> None:
+    """All that nobody could use is in the dead letters; both are the messages' ids."""
+    missing = set(poison) - set(dead)
+    verdict.counts |= {"poison": len(poison), "dead letters": len(dead)}
+    verdict.check(not missing, f"poison not in the dead letters: {json.dumps(sorted(missing))}")
+
+
+def judge_force(
+    verdict: Verdict,
+    faults: Mapping[str, int],
+    kinds: Collection[str],
+    *,
+    seconds: float,
+    jobs_asked: int,
+    full: bool,
+) -> None:
+    """It was a storm; a `full` one had every kind of fault, its kills and all of its jobs."""
+    verdict.check(sum(faults.values()) > 0, "no fault was injected: this shows nothing")
+    if not full:
+        return
+    for kind in sorted(kinds):
+        verdict.check(faults.get(kind, 0) > 0, f"no fault of kind {kind} was injected")
+    kills = sum(number for kind, number in faults.items() if kind.startswith("kill -9 "))
+    verdict.check(kills >= seconds / 3, f"{kills} kills in {seconds:.0f} s: one in three is due")
+    for name in ("attempted", "acknowledged"):
+        number = verdict.counts.get(name, 0)
+        verdict.check(number == jobs_asked, f"{number} jobs {name}, {jobs_asked} were asked for")
+
+
+def _seconds(begin: datetime, end: datetime) -> float:
+    return (end - begin).total_seconds()
+
+
 def _all_jobs(tx: object) -> list[Job]:
     found: list[Job] = []
     after = None
@@ -82,87 +240,7 @@ def _all_jobs(tx: object) -> list[Job]:
             return found
 
 
-def _judge_submits(
-    verdict: Verdict, ledger: Ledger, known: dict[str | None, Job], total: int
-) -> None:
-    acknowledged = ledger.acknowledged
-    lost = [one for one in acknowledged if one.key not in known]
-    other = [
-        one for one in acknowledged if one.key in known and str(known[one.key].id) != one.job_id
-    ]
-    doubled = total - len(known) + len(other)
-    verdict.counts |= {
-        "attempted": len(ledger.wanted),
-        "acknowledged": len(acknowledged),
-        "unsure answers": ledger.unsure,
-        "lost": len(lost),
-        "doubled": doubled,
-    }
-    verdict.check(not lost, f"{len(lost)} acknowledged submits are lost")
-    verdict.check(doubled == 0, f"{doubled} submits became two jobs")
-    outcomes = Counter(str(job.outcome or job.state) for job in known.values())
-    verdict.counts |= {f"jobs {name}": count for name, count in sorted(outcomes.items())}
-
-
-def _judge_job(verdict: Verdict, job: Job, exit_code: int, cancelled: bool, runs: Path) -> None:
-    verdict.check(job.state is JobState.FINISHED, f"still {job.state}", job.id)
-    for attempt in job.attempts:
-        verdict.check(
-            attempt.state is AttemptState.CLOSED, f"attempt still {attempt.state}", job.id
-        )
-    path = runs / str(job.spec.key)
-    lines = path.read_text().split() if path.exists() else []
-    claims = sum(attempt.running_at is not None for attempt in job.attempts)
-    started = lines.count("start")
-    verdict.counts["containers started"] = verdict.counts.get("containers started", 0) + started
-    verdict.check(started <= claims, f"started {started} times for {claims} claims", job.id)
-    if cancelled:
-        verdict.check(job.outcome is Outcome.CANCELLED, f"cancelled, and {job.outcome}", job.id)
-    elif job.outcome in (Outcome.SUCCEEDED, Outcome.FAILED) and job.exit_code is not None:
-        verdict.check(job.exit_code in (exit_code, 143, 137), f"exit {job.exit_code}", job.id)
-        if job.outcome is Outcome.SUCCEEDED:
-            verdict.check("end" in lines, "succeeded without having run", job.id)
-
-
-def _judge_cloud(
-    verdict: Verdict, known: list[Job], twin_url: str, overstay_limit_s: float
-) -> None:
-    launched = instances(twin_url)
-    owners = {attempt.instance_id: job.id for job in known for attempt in job.attempts}
-    live = [one for one in launched if one["State"]["Name"] != "terminated"]
-    by_attempt = Counter(
-        tuple(
-            tag["Value"]
-            for tag in one["Tags"]
-            if tag["Key"] in ("atemporal:job", "atemporal:attempt")
-        )
-        for one in launched
-    )
-    unknown = [one for one in launched if one["InstanceId"] not in owners]
-    overstays = [
-        (attempt.closed_at - attempt.exited_at).total_seconds()
-        for job in known
-        for attempt in job.attempts
-        if attempt.closed_at and attempt.exited_at and attempt.instance_id
-    ]
-    doubled = sum(count - 1 for count in by_attempt.values())
-    verdict.counts |= {
-        "launched": len(launched),
-        "launched twice for an attempt": doubled,
-        "live now": len(live),
-        "not in the books": len(unknown),
-        "worst overstay, s": round(max(overstays, default=0.0), 1),
-    }
-    verdict.check(doubled == 0, f"{doubled} attempts have two instances")
-    verdict.check(not live, f"{len(live)} instances leaked")
-    verdict.check(not unknown, f"{len(unknown)} instances belong to no attempt")
-    verdict.check(
-        max(overstays, default=0.0) <= overstay_limit_s,
-        f"an instance outlived its attempt by {max(overstays, default=0.0):.0f} s",
-    )
-
-
-def _judge_dead_letters(verdict: Verdict, broker_url: str, poison: list[str]) -> None:
+def _take_dead_letters(broker_url: str) -> list[str]:
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     channel = connection.channel()
     dead: list[str] = []
@@ -172,6 +250,4 @@ def _judge_dead_letters(verdict: Verdict, broker_url: str, poison: list[str]) ->
             break
         dead.append(properties.message_id or "")
     connection.close()
-    missing = set(poison) - set(dead)
-    verdict.counts |= {"poison": len(poison), "dead letters": len(dead)}
-    verdict.check(not missing, f"poison not in the dead letters: {json.dumps(sorted(missing))}")
+    return dead

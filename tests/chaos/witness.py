@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +13,27 @@ import httpx
 
 from tests.e2e.system import instances
 
+# The faults that end a machine, with whatever it had not yet said.
+DEADLY = ("dies", "launch-dies", "spot-interruption")
+
+
+@dataclass(frozen=True)
+class End:
+    """When an instance was terminated (seconds since the epoch), and EC2's code for why."""
+
+    at: float
+    code: str
+
 
 class Witness:
     """Looks at a twin's logs from time to time; what came and went between two looks is lost."""
 
-    def __init__(self, twin_url: str) -> None:
+    def __init__(self, twin_url: str, twin_directory: Path) -> None:
         """Nothing is looked at yet."""
         self._url = twin_url
+        self._instances = twin_directory / "instances"
         self._seen: dict[tuple[float, str], tuple[str, str]] = {}
+        self._deadly: dict[tuple[str, float], str] = {}
 
     def look(self) -> None:
         """Take over what is new; a twin that is down just now is asked the next time."""
@@ -31,6 +48,29 @@ class Witness:
         for fault in faults:
             names = str(fault["instance"])
             self._keep(fault, names, f"twin's fault {fault['kind']} {names}")
+            if fault["kind"] in DEADLY:
+                self._deadly[names, float(fault["at"])] = fault["kind"]
+
+    def ends(self) -> dict[str, End]:
+        """When instances really ended: their records on disk say it, no call of EC2 does."""
+        found = {}
+        for path in self._instances.glob("*/record.json"):
+            record: Mapping[str, Any] = json.loads(path.read_bytes())
+            if record["terminated_at"] is not None:
+                code = (record["state_reason"] or ("",))[0]
+                found[path.parent.name] = End(record["terminated_at"], code)
+        return found
+
+    def deaths(self) -> dict[str, list[float]]:
+        """When EC2 put an end to instances that nobody had asked for."""
+        found: dict[str, list[float]] = {}
+        for instance, at in self._deadly:
+            found.setdefault(instance, []).append(at)
+        # A twin that is killed may have ended a machine and not yet said so.
+        for instance, end in self.ends().items():
+            if end.code.startswith("Server."):
+                found.setdefault(instance, []).append(end.at)
+        return found
 
     def of_job(self, job_id: UUID) -> list[tuple[float, str]]:
         """When (seconds since the epoch) and what of one job's tokens and instances was seen."""
