@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import cloud_config
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
-from atemporal.states import Reason
+from atemporal.states import Fault, Reason
 from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
@@ -268,6 +268,17 @@ def test_a_machine_stopped_while_it_asks_reports_nothing(
     machine.boot()
     assert stopped == [0]
     assert api.methods == ["PATCH"]
+
+
+@pytest.mark.parametrize("done", [["pull"], ["pull", "create", "claim"]])
+def test_a_machine_stopped_before_its_container_started_does_not_blame_the_program(
+    machine: Machine, api: CallbackApi, done: list[str]
+) -> None:
+    for step in done:
+        assert machine.worker(step) == 0
+    machine.worker("report")
+    assert api.methods[-1] == "DELETE"
+    assert machine.record.reason.fault is Fault.INFRASTRUCTURE
 
 
 def test_a_claim_without_an_answer_is_repeated_with_the_same_id(
