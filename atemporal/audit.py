@@ -1,9 +1,10 @@
 """Double entry: every instance that EC2 shows against every attempt in the books.
 
 Promise: pure, one look. Nothing is rounded in our favour: an instance that no attempt accounts for,
-an attempt whose instance EC2 should show and does not, a second instance for one attempt and an
-instance that outlived its attempt are faults, each by name, until EC2 has forgotten them. What is
-too young to prove anything is shown as such and is no fault.
+an attempt whose instance EC2 should show and does not, a second instance for one attempt, an
+instance that outlived its attempt, and one that another installation launched under our name are
+faults, each by name, until EC2 has forgotten them. What is too young to prove anything is shown as
+such and is no fault.
 Limits: EC2 forgets an instance about an hour after its end; an attempt closed before that balances
 by the books alone (`Settled`), for it was closed on EC2's word. EC2 does not say when an instance
 that powered itself off ended; then its attempt's end in the books counts.
@@ -16,12 +17,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from atemporal.cloud import Instance
 from atemporal.model import Attempt
 
 # EC2 says "about an hour" of how long it shows an ended instance; half of it is sure enough.
 SHOWN_FOR_S = 1800
+SHARED_NAME = (
+    "another installation uses this deployment's name in this account: give one of them another "
+    "ATEMPORAL_DEPLOYMENT; or this is not the database that launched it: check ATEMPORAL_DATABASE_URL"
+)
 
 
 class Standing(StrEnum):
@@ -34,6 +40,7 @@ class Standing(StrEnum):
     DOUBLED = "doubled"
     MISSING = "missing"
     OVERSTAYED = "overstayed"
+    FOREIGN = "foreign"
 
     @property
     def fault(self) -> bool:
@@ -110,6 +117,7 @@ def audit(
     instances: Iterable[Instance],
     attempts: Iterable[Attempt],
     *,
+    installation: UUID,
     now: datetime,
     grace_s: float,
     overstay_s: float,
@@ -118,7 +126,8 @@ def audit(
     """Compare EC2's listing with the books, read after it; `now` is from before it.
 
     `attempts` are those that are open, were closed while EC2 still shows their instances, or are
-    named by the listing. Below `grace_s` seconds of age nothing is missing; `overstay_s` is how many
+    named by the listing; an instance of which none is, and whose tags name another `installation`,
+    is foreign. Below `grace_s` seconds of age nothing is missing; `overstay_s` is how many
     seconds an instance may need to end.
     """
     books = list(attempts)
@@ -129,10 +138,12 @@ def audit(
     for instance in instances:
         shown.add(instance.id)
         owner = by_instance.get(instance.id)
-        if owner is not None:
+        named = by_ref.get(instance.ref) if instance.ref else None
+        if named is None and instance.foreign_to(installation):
+            rows.append(_foreign(instance, owner, now))
+        elif owner is not None:
             rows.append(_matched(instance, owner, now, overstay_s))
         else:
-            named = by_ref.get(instance.ref) if instance.ref else None
             rows.append(_unmatched(instance, named, now, grace_s))
     rows += [
         _absent(one, now, grace_s)
@@ -184,6 +195,12 @@ def _unmatched(instance: Instance, attempt: Attempt | None, now: datetime, grace
         standing = Standing.UNACCOUNTED
     until = instance.ended_at or now
     return Row(standing, instance, attempt, why, ec2_s=_seconds(instance.launched_at, until))
+
+
+def _foreign(instance: Instance, attempt: Attempt | None, now: datetime) -> Row:
+    until = instance.ended_at or now
+    ec2_s = _seconds(instance.launched_at, until)
+    return Row(Standing.FOREIGN, instance, attempt, SHARED_NAME, ec2_s=ec2_s)
 
 
 def _absent(attempt: Attempt, now: datetime, grace_s: float) -> Row:

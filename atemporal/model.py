@@ -183,6 +183,7 @@ class Launch(BaseModel):
     `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
     `calls` counts the calls that may have been sent with this placement: once there was one, the
     candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
+    `installation` is whose instance it will be; rows of older releases do not say.
     """
 
     # A newer release may have written more.
@@ -202,6 +203,7 @@ class Launch(BaseModel):
     callback_base: str
     key_id: str
     deadline_s: int
+    installation: UUID | None = None
 
 
 class ExitRecord(BaseModel):

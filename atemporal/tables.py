@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     DateTime,
     ForeignKey,
     Index,
@@ -26,9 +27,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    event,
     false,
     func,
+    insert,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -164,3 +168,17 @@ api_tokens = Table(
     _instant("created_at", nullable=False, now=True),
     CheckConstraint("scopes <@ ARRAY['submit', 'read', 'cancel', 'admin']", "scopes"),
 )
+
+# The key is the same for every row, so there can be only one.
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("single", Boolean, primary_key=True, server_default=true()),
+    CheckConstraint("single", "single"),
+)
+
+
+@event.listens_for(installation, "after_create")
+def _make_its_row(_table: Table, connection: Connection, **_: object) -> None:
+    connection.execute(insert(installation))

@@ -61,6 +61,9 @@ LISTING_BLIND = Gauge(
     "atemporal_listing_blind", "1 while EC2's listing shows none of the books' instances"
 )
 UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
+FOREIGN_INSTANCES = Gauge(
+    "atemporal_foreign_instances", "Instances of another installation with our deployment's name"
+)
 
 
 def configure(service: str, *, log_format: str = "auto", level: str = "info") -> None:

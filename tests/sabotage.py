@@ -119,6 +119,17 @@ SABOTAGES = (
         ),
     ),
     Sabotage(
+        "another installation's instances judged like ours",
+        "services/reaper/judgement.py",
+        "theirs = one.ref not in attempts and one.foreign_to(installation)",
+        "theirs = False",
+        (
+            "unit/test_judgement.py"
+            "::test_an_unknown_instance_of_another_installation_is_set_apart",
+            "integration/test_reaper.py::TestAnotherInstallation",
+        ),
+    ),
+    Sabotage(
         "the reaper's sweep off",
         "services/reaper/reaper.py",
         "                self._sweep()\n",

@@ -17,7 +17,7 @@ from atemporal.cli import output
 from atemporal.cli.output import instant, span
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cloud import Cloud
-from atemporal.store import ledger
+from atemporal.store import installation, ledger
 from atemporal.store.database import server_time
 from atemporal.store.invariants import Violation, violations
 
@@ -40,6 +40,7 @@ def audit(session: Session, everything: bool) -> None:
         doubled      a second instance of an attempt
         missing      EC2 should show this attempt's instance and does not
         overstayed   the instance outlived its attempt or its deadline
+        foreign      another installation with this deployment's name launched it
     EC2 shows an instance for about an hour after its end; what was closed before that balances by
     the books alone. Exits with 1 when anything does not balance.
     """
@@ -58,9 +59,11 @@ def audit(session: Session, everything: bool) -> None:
             within_s=SHOWN_FOR_S,
         )
         broken = violations(tx)
+        ours = installation.identity(tx)
     found = compare(
         listed,
         books.attempts,
+        installation=ours,
         now=now,
         grace_s=settings.cloud_grace_s,
         overstay_s=settings.stop_deadline_s,

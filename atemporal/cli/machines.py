@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -20,7 +21,7 @@ from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cloud import Cloud, Instance
 from atemporal.errors import Refused
 from atemporal.model import Attempt, AttemptRef
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, installation, jobs
 from atemporal.store.database import server_time
 
 
@@ -40,6 +41,7 @@ def instances(session: Session, everything: bool) -> None:
     The column BOOKS is the state of the attempt that an instance belongs to, or
         unknown  no attempt accounts for it
         other    its attempt belongs to another instance
+        foreign  another installation with this deployment's name launched it
     The state `absent` marks an attempt's instance that EC2 does not list.
     """
     # The cloud first: what is in its answer was in the books before.
@@ -49,9 +51,10 @@ def instances(session: Session, everything: bool) -> None:
         books = {one.ref: one for one in attempts.still_open(tx)}
         named = [one.ref for one in listed if one.ref and one.ref not in books]
         books.update(attempts.many(tx, named))
+        ours = installation.identity(tx)
         now = server_time(tx)
     present = {one.id for one in listed}
-    rows = [_seen(one, books) for one in listed if everything or not one.gone]
+    rows = [_seen(one, books, ours) for one in listed if everything or not one.gone]
     rows += [
         _absent(one)
         for one in books.values()
@@ -111,10 +114,10 @@ def _token(session: Session, attempt: Attempt) -> str:
         ) from None
 
 
-def _seen(instance: Instance, books: Mapping[AttemptRef, Attempt]) -> dict[str, Any]:
+def _seen(instance: Instance, books: Mapping[AttemptRef, Attempt], ours: UUID) -> dict[str, Any]:
     attempt = books.get(instance.ref) if instance.ref else None
     if attempt is None:
-        standing = "unknown"
+        standing = "foreign" if instance.foreign_to(ours) else "unknown"
     elif attempt.instance_id not in (None, instance.id):
         standing = "other"
     else:

@@ -37,7 +37,7 @@ from atemporal.cloud.faults import (
     Unauthorized,
     classify,
 )
-from atemporal.cloud.instance import DEPLOYMENT_TAG, Instance, tags_of
+from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG, Instance, tags_of
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
@@ -262,10 +262,10 @@ class Cloud:
         return newest
 
     def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
-        tags = [
-            {"Key": key, "Value": value}
-            for key, value in tags_of(self._settings.deployment, ref).items()
-        ]
+        named = tags_of(self._settings.deployment, ref)
+        if launch.installation:  # from the intent, so that a repeated call is the same to the byte
+            named[INSTALLATION_TAG] = str(launch.installation)
+        tags = [{"Key": key, "Value": value} for key, value in named.items()]
         request: dict[str, Any] = {
             "ClientToken": f"{ref.id}.{launch.placement}",
             "MinCount": 1,

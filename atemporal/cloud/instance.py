@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEPLOYMENT_TAG = "atemporal:deployment"
 JOB_TAG = "atemporal:job"
 ATTEMPT_TAG = "atemporal:attempt"
+INSTALLATION_TAG = "atemporal:installation"
 
 # EC2 says it in a sentence only, and only of an end by the API: `User initiated (... GMT)`.
 _ENDED_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
@@ -43,6 +44,11 @@ def ref_of(tags: Mapping[str, str]) -> AttemptRef | None:
         return AttemptRef(UUID(tags[JOB_TAG]), int(tags[ATTEMPT_TAG]))
     except (KeyError, ValueError):
         return None
+
+
+def foreign(tags: Mapping[str, str], installation: UUID) -> bool:
+    """Whether tags name another installation than this one; those of older releases name none."""
+    return tags.get(INSTALLATION_TAG) not in (None, str(installation))
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ class Instance:
         EC2 takes the tags off some time after an instance's end, so an old one may have none.
         """
         return ref_of(self.tags)
+
+    def foreign_to(self, installation: UUID) -> bool:
+        """Whether another installation launched it."""
+        return foreign(self.tags, installation)
 
 
 def read(item: InstanceTypeDef) -> Instance:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from atemporal.cloud.instance import ref_of
+from atemporal.cloud.instance import foreign, ref_of
 from atemporal.model import AttemptRef
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Volume:
     def ref(self) -> AttemptRef | None:
         """The attempt its tags name; `None` when they name none."""
         return ref_of(self.tags)
+
+    def foreign_to(self, installation: UUID) -> bool:
+        """Whether another installation launched the instance it was made with."""
+        return foreign(self.tags, installation)
 
 
 def read(item: VolumeTypeDef) -> Volume:

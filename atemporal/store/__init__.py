@@ -8,5 +8,6 @@ What is due is decided by the database's clock alone.
 
 `database` connections, locks and wake-ups · `moves` the guarded updates · `jobs` · `attempts` ·
 `launches` intents without an instance · `events` history and outbox · `counts` ·
-`ledger` the other side of EC2's bill · `invariants` the promises as queries · `api_tokens`
+`ledger` the other side of EC2's bill · `invariants` the promises as queries · `api_tokens` ·
+`installation` whose database this is
 """

@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 from atemporal import tokens
 from atemporal.cloud import (
@@ -34,7 +35,7 @@ from atemporal.cloud import (
 from atemporal.errors import AtemporalError, Invalid, Refused, Unknown
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
 from atemporal.settings import Settings
-from atemporal.store import attempts, jobs, launches
+from atemporal.store import attempts, installation, jobs, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import (
     CELLS_COOLED,
@@ -142,8 +143,9 @@ class Launcher:
         refs = refs[: self._may_begin(len(refs))]
         with self._database.begin() as tx:
             queued = jobs.lock_queued(tx, refs)
+            ours = installation.identity(tx) if queued else None
             for ref, spec in queued.items():
-                attempts.begin(tx, ref, self._plan(spec, image_id), actor=ACTOR)
+                attempts.begin(tx, ref, self._plan(spec, image_id, ours), actor=ACTOR)
             begun = attempts.with_specs(tx, list(queued))
         STALE.labels("job.due").inc(len(refs) - len(begun))
         return begun
@@ -368,7 +370,7 @@ class Launcher:
         self._books.wait(ref, launch, shut.wait, shut.why, shut.for_s)
         return None
 
-    def _plan(self, spec: JobSpec, image_id: str) -> Launch:
+    def _plan(self, spec: JobSpec, image_id: str, ours: UUID | None) -> Launch:
         """The intent at first: which candidate is open is looked at before it is asked for."""
         settings = self._settings
         cell = self._candidates(spec)[0]
@@ -382,6 +384,7 @@ class Launcher:
             disk_gb=spec.machine.disk_gb,
             callback_base=settings.callback_url,
             key_id=self._key_id,
+            installation=ours,
             deadline_s=(
                 settings.boot_deadline_s
                 + settings.pull_deadline_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from atemporal.audit import SHOWN_FOR_S, Settled, audit
-from atemporal.store import ledger
+from atemporal.store import installation, ledger
 from atemporal.store.database import Database, server_time
 from atemporal.store.invariants import INVARIANTS, violations
 from atemporal.telemetry import AUDIT_OVERSTAY, AUDIT_ROWS, INVARIANT_VIOLATIONS
@@ -66,9 +66,11 @@ class AuditLoop:
                 within_s=SHOWN_FOR_S,
             )
             broken = violations(tx)
+            ours = installation.identity(tx)
         found = audit(
             listed,
             books.attempts,
+            installation=ours,
             now=now,
             grace_s=self._limits.grace_s,
             overstay_s=self._limits.stop_s,

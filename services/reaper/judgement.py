@@ -7,6 +7,7 @@ itself shows that its instance is gone. That something is missing from a listing
 itself: EC2's answers lag behind, and the listing goes by tags. It counts when the thing is `grace_s`
 old, was missing in the listing before too, and EC2 does not know its id either; and never while the
 listing is `blind`, which is what wrong credentials, a wrong region or a wrong deployment look like.
+What no attempt accounts for and another installation launched is set `apart` before anything else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from atemporal.cloud import Instance
 from atemporal.model import Attempt, AttemptRef
@@ -78,6 +80,24 @@ class Findings:
     overdue: dict[AttemptRef, Reason] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     overstaying: set[AttemptRef] = field(default_factory=set)
+
+
+def apart(
+    instances: Iterable[Instance],
+    attempts: Mapping[AttemptRef, Attempt],
+    installation: UUID,
+) -> tuple[list[Instance], list[Instance]]:
+    """Set the instances of other installations apart from those that are to be judged.
+
+    Only what carries another's id and that no attempt accounts for: whatever a machine claimed to
+    be, and whichever database this is, what is in these books goes by them.
+    """
+    ours: list[Instance] = []
+    others: list[Instance] = []
+    for one in instances:
+        theirs = one.ref not in attempts and one.foreign_to(installation)
+        (others if theirs else ours).append(one)
+    return ours, others
 
 
 def missing(

@@ -17,18 +17,21 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from atemporal import waiting
+from atemporal.audit import SHARED_NAME
 from atemporal.broker import REAP, Link
 from atemporal.cloud import Cloud, CloudError, Instance, Unauthorized
+from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG
 from atemporal.console import exit_record
 from atemporal.errors import AtemporalError, Invalid, Refused, Retry, Unavailable
 from atemporal.inbox import Inbox
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Reason
-from atemporal.store import attempts, counts, jobs
+from atemporal.store import attempts, counts, installation, jobs
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import (
     ENDED,
+    FOREIGN_INSTANCES,
     LISTING_BLIND,
     LONGEST_WAIT,
     OVERSTAYING,
@@ -45,6 +48,7 @@ from services.reaper.judgement import (
     Findings,
     Limits,
     Loss,
+    apart,
     blind,
     judge,
     missing,
@@ -103,12 +107,13 @@ class Reaper:
         """
         with self._database.begin() as tx:
             known = attempts.many(tx, list(refs))
+            us = installation.identity(tx)
         ids = [
             one.instance_id
             for one in known.values()
             if one.instance_id and one.state is AttemptState.EXITED
         ]
-        ours = self.cloud.describe(ids).values() if ids else ()
+        ours, _ = apart(self.cloud.describe(ids).values() if ids else (), known, us)
         self.terminate({one.id: "its attempt has ended" for one in ours if not one.gone})
 
     def look(self, refs: Sequence[AttemptRef], limits: Limits) -> None:
@@ -117,10 +122,12 @@ class Reaper:
             named = attempts.many(tx, refs)
             now = server_time(tx)
         ids = [one.instance_id for one in named.values() if one.instance_id]
-        instances = list(self.cloud.describe(ids).values())
+        described = self.cloud.describe(ids).values()
         with self._database.begin() as tx:
             books = attempts.many(tx, refs)
             timeouts = attempts.timeouts(tx)
+            us = installation.identity(tx)
+        instances, _ = apart(described, books, us)
         findings = judge(
             instances,
             books,
@@ -292,12 +299,15 @@ class SweepLoop:
             # Before the listing: a thing is as old as it was when the cloud did not show it, however
             # long this process was stopped since.
             now = server_time(tx)
-        instances = self._reaper.cloud.all()
+        listed = self._reaper.cloud.all()
         with self._database.begin() as tx:
             books = {one.ref: one for one in attempts.still_open(tx)}
-            named = [one.ref for one in instances if one.ref and one.ref not in books]
+            named = [one.ref for one in listed if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
             timeouts = attempts.timeouts(tx)
+            us = installation.identity(tx)
+        instances, others = apart(listed, books, us)
+        self._report_others(others)
         missed = missing(instances, books, now=now, limits=self._limits)
         no_sight = blind(instances, books, missed)
         LISTING_BLIND.set(no_sight)
@@ -329,6 +339,19 @@ class SweepLoop:
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **about(ref))
         self._report(books.values(), queued, findings, now)
+
+    def _report_others(self, others: Iterable[Instance]) -> None:
+        """Show what another installation has under our deployment's name."""
+        alive = [one for one in others if not one.gone]
+        FOREIGN_INSTANCES.set(len(alive))
+        if alive:
+            self._reaper.log.error(
+                f"left alone: {SHARED_NAME}",
+                many=len(alive),
+                instance=alive[0].id,
+                deployment=alive[0].tags.get(DEPLOYMENT_TAG),
+                installation=alive[0].tags.get(INSTALLATION_TAG),
+            )
 
     def _absence(self, books: Mapping[AttemptRef, Attempt], missed: set[AttemptRef]) -> Absence:
         """Ask for what was missing twice by its id: the listing goes by tags."""

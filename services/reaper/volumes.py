@@ -2,8 +2,8 @@
 
 Promise: a volume is deleted only when it carries this deployment's tag, is attached to nothing, is
 older than the grace, its tags name an attempt that was closed on EC2's word, no instance of that
-attempt lives, and all this was so in the look before. One that no attempt accounts for is counted
-and left alone: what is deleted can not be had back.
+attempt lives, and all this was so in the look before. One that no attempt accounts for is counted,
+unless another installation made it, and left alone: what is deleted can not be had back.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from atemporal.cloud import Volume
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
-from atemporal.store import attempts
+from atemporal.store import attempts, installation
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import UNKNOWN_VOLUMES, VOLUMES_DELETED
 from services.reaper.reaper import Reaper
@@ -37,6 +38,7 @@ def leftover(
     volumes: Iterable[Volume],
     books: Mapping[AttemptRef, Attempt],
     *,
+    installation: UUID,
     alive: Collection[AttemptRef],
     now: datetime,
     grace_s: float,
@@ -49,7 +51,8 @@ def leftover(
             continue
         attempt = books.get(volume.ref) if volume.ref else None
         if attempt is None:
-            found.unknown.add(volume.id)
+            if not volume.foreign_to(installation):
+                found.unknown.add(volume.id)
         elif attempt.state is AttemptState.CLOSED and attempt.ref not in alive:
             found.free.add(volume.id)
             if volume.id in free_before:
@@ -101,9 +104,11 @@ class VolumeLoop:
         instances = cloud.all() if volumes else []
         with self._database.begin() as tx:
             books = attempts.many(tx, [one.ref for one in volumes if one.ref])
+            ours = installation.identity(tx)
         found = leftover(
             volumes,
             books,
+            installation=ours,
             alive={one.ref for one in instances if one.ref and not one.gone},
             now=now,
             grace_s=self._grace_s,

@@ -70,6 +70,18 @@ def test_the_instance_carries_the_attempts_tags_from_the_launch(
     }
 
 
+def test_the_intent_says_which_installation_the_instance_is_of(
+    cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ours, ref = uuid4(), new_ref()
+    launch = launch.model_copy(update={"installation": ours})
+    instance = cloud.run(ref, launch, NOTHING)
+    assert instance.tags["atemporal:installation"] == str(ours)
+    assert [one.id for one in cloud.find(ref)] == [instance.id]
+    assert not instance.foreign_to(ours)
+    assert instance.foreign_to(uuid4())
+
+
 def test_the_launch_is_read_back_as_it_was_asked_for(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
 ) -> None:

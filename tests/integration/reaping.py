@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from boto3.session import Session
 from sqlalchemy import text
@@ -16,7 +17,7 @@ from sqlalchemy import text
 from atemporal.cloud import Cloud
 from atemporal.model import Attempt, AttemptRef, Launch, parse_spec
 from atemporal.settings import Settings
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, installation, jobs
 from atemporal.store.database import Database
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
@@ -80,6 +81,11 @@ class World:
     def sweep(self) -> SweepLoop:
         """A sweep that remembers nothing yet."""
         return SweepLoop(self.reaper, self.database, limits=self.limits, interval_s=1)
+
+    def identity(self) -> UUID:
+        """The id of this installation."""
+        with self.database.begin() as tx:
+            return installation.identity(tx)
 
     def begin(self, **fields: Any) -> AttemptRef:
         """Commit the intent to launch a new job's first attempt."""
@@ -154,9 +160,13 @@ def limits(**other: float) -> Limits:
     return Limits(**{**ample, "grace_s": -1, **other})
 
 
-def tags_of(ref: AttemptRef, deployment: str = DEPLOYMENT) -> dict[str, str]:
-    """The tags that an attempt's instance has."""
+def tags_of(
+    ref: AttemptRef, deployment: str = DEPLOYMENT, installation: UUID | None = None
+) -> dict[str, str]:
+    """The tags that an attempt's instance has; releases of old name no installation."""
+    whose = {"atemporal:installation": str(installation)} if installation else {}
     return {
+        **whose,
         "atemporal:deployment": deployment,
         "atemporal:job": str(ref.job_id),
         "atemporal:attempt": str(ref.number),

@@ -107,6 +107,18 @@ def test_every_kind_of_fault_is_named_and_the_exit_code_says_so(world: World, au
     assert all(one in told for one in standings)
 
 
+def test_an_instance_of_another_installation_is_named_with_what_to_do(
+    world: World, audit: Cli
+) -> None:
+    theirs = world.foreign(tags_of(AttemptRef(uuid4(), 1), installation=uuid4()))
+    found = audit.json(code=1)
+    assert found["counts"]["foreign"] == 1
+    assert found["balances"] is False
+    told = audit(code=1)
+    assert theirs in told
+    assert "give one of them another ATEMPORAL_DEPLOYMENT" in told
+
+
 def test_a_young_instance_is_shown_and_is_no_fault(world: World, audit: Cli) -> None:
     unknown = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     assert audit.json()["counts"]["young"] == 1

@@ -410,6 +410,8 @@ def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path
             launch = LAUNCH.model_copy(update={"image_id": cloud.resolve_image()})
             own = cloud.run(refs[known], launch, b"#!/bin/true\n")
             unknown = cloud.run(stranger, launch, b"#!/bin/true\n")
+            launch = launch.model_copy(update={"installation": UUID(int=9)})
+            foreign = cloud.run(AttemptRef(UUID(int=8), 1), launch, b"#!/bin/true\n")
         with database.begin() as tx:
             attempts.launched(tx, refs[known], own.id, actor="test")
         rows = {
@@ -420,6 +422,7 @@ def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path
 
     assert (rows[own.id]["job"], rows[own.id]["books"]) == (known, "warming")
     assert (rows[unknown.id]["job"], rows[unknown.id]["books"]) == (str(UUID(int=7)), "unknown")
+    assert rows[foreign.id]["books"] == "foreign"
     absent = rows["i-0123456789abcdef0"]
     assert (absent["job"], absent["state"]) == (lost, "absent")
     assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "BOOKS"]

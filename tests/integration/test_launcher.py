@@ -40,7 +40,7 @@ from atemporal.messages import JobDue, encode
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Reason
-from atemporal.store import attempts, events, jobs, launches
+from atemporal.store import attempts, events, installation, jobs, launches
 from atemporal.store.database import Database
 from services.launcher.candidates import Cell
 from services.launcher.launcher import Launcher
@@ -244,6 +244,14 @@ class TestCandidates:
         assert world.cloud.cells == [("t3.small", A, "on-demand")]
         assert world.cloud.calls[0].token == f"{ref.id}.0"
         assert world.has_instance(ref)
+
+    def test_the_instance_carries_the_installations_id_from_the_intent(self, world: World) -> None:
+        world.cloud.script = [NO_CAPACITY]
+        ref = world.launch()
+        with world.database.begin() as tx:
+            ours = installation.identity(tx)
+        assert world.attempt(ref).launch.installation == ours
+        assert [str(ours) in call.request for call in world.cloud.calls] == [True, True]
 
     def test_no_capacity_goes_on_to_the_next_with_a_token_of_its_own(self, world: World) -> None:
         world.cloud.script = [NO_CAPACITY, NO_CAPACITY]

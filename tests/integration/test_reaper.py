@@ -103,6 +103,63 @@ def test_one_of_ours_that_names_no_attempt_is_marked_first_and_ended_later(
     assert world.states()[odd] in ENDED
 
 
+def foreign_gauge() -> float | None:
+    return REGISTRY.get_sample_value("atemporal_foreign_instances")
+
+
+class TestAnotherInstallation:
+    """Somebody else uses our deployment's name, or these are not the books of what is there."""
+
+    def test_its_instances_survive_and_ours_that_nobody_knows_end(
+        self, world: World, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        nobodys = AttemptRef(uuid4(), 1)
+        _, known = world.launch()
+        theirs = world.foreign(tags_of(nobodys, installation=uuid4()))
+        ours = world.foreign(tags_of(nobodys, installation=world.identity()))
+        old = world.foreign(tags_of(nobodys))
+        sweep = world.sweep()
+        for _ in range(4):
+            sweep.turn()
+        states = world.states()
+        assert (states[theirs], states[known]) == ("pending", "pending")
+        assert {states[ours], states[old]} <= set(ENDED)
+        assert foreign_gauge() == 1
+        said = "".join(capfd.readouterr())
+        assert theirs in said
+        assert "give one of them another ATEMPORAL_DEPLOYMENT" in said
+        world.ec2.terminate_instances(InstanceIds=[theirs])
+        world.wait_gone(theirs)
+        sweep.turn()
+        assert foreign_gauge() == 0
+
+    def test_an_empty_database_ends_none_of_the_instances_it_is_shown(self, world: World) -> None:
+        another = uuid4()
+        theirs = [
+            world.foreign(tags_of(AttemptRef(uuid4(), number), installation=another))
+            for number in range(1, 9)
+        ]
+        sweep = world.sweep()
+        for _ in range(4):
+            sweep.turn()
+        assert world.states() == dict.fromkeys(theirs, "pending")
+        assert foreign_gauge() == 8
+
+    def test_a_machine_that_claims_to_be_one_of_them_does_not_end_it(self, world: World) -> None:
+        theirs = world.foreign(tags_of(AttemptRef(uuid4(), 1), installation=uuid4()))
+        ref = world.begin()
+        with world.database.begin() as tx:
+            attempts.claim(tx, ref, claim_id="c", instance_id=theirs, actor="test")
+        world.reaper.look([ref], world.limits)
+        world.cancel(ref)
+        world.reaper.end_instances_of([ref])
+        world.reaper.look([ref], world.limits)
+        sweep = world.sweep()
+        for _ in range(3):
+            sweep.turn()
+        assert world.states()[theirs] == "pending"
+
+
 def test_a_young_instance_that_nobody_knows_is_not_even_marked(world: World) -> None:
     world.limits = limits(grace_s=60)
     odd = world.foreign(tags_of(AttemptRef(uuid4(), 1)))

@@ -32,6 +32,7 @@ _CLOCK = """
     CREATE FUNCTION sim.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
         AS 'SELECT at FROM sim.clock';
 """
+INSTALLATION = "01900000-0000-4000-8000-000000000001"
 _BOOKS = """
     SELECT coalesce(bool_or(state <> 'finished'), false) AS unfinished,
            coalesce(bool_or(state = 'scheduled' AND due_at <= now()), false) AS due,
@@ -59,6 +60,7 @@ class Ground:
         with self.engine.begin() as tx:
             tx.execute(text(_CLOCK.format(beginning=BEGINNING.isoformat())))
             metadata.create_all(tx)
+            tx.execute(text(f"UPDATE installation SET id = '{INSTALLATION}'"))
             for table in metadata.tables:
                 tx.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         self.changed = True

@@ -18,6 +18,7 @@ NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 REF = AttemptRef(UUID("01900000-0000-7000-8000-000000000001"), 1)
 GRACE_S, STOP_S, DEADLINE_S = 300, 120, 3600
 A, S = AttemptState, Standing
+OURS, THEIRS = (UUID(f"01900000-0000-4000-8000-00000000000{n}") for n in (1, 2))
 
 
 def ago(seconds: float) -> datetime:
@@ -59,7 +60,15 @@ def attempt(
 
 
 def audited(instances: Iterable[Instance], *attempts: Attempt, **more: Any) -> Audit:
-    return audit(instances, attempts, now=NOW, grace_s=GRACE_S, overstay_s=STOP_S, **more)
+    return audit(
+        instances,
+        attempts,
+        installation=OURS,
+        now=NOW,
+        grace_s=GRACE_S,
+        overstay_s=STOP_S,
+        **more,
+    )
 
 
 def only_row(found: Audit) -> Row:
@@ -163,6 +172,31 @@ def test_one_that_outlives_its_own_deadline_is_a_fault_while_its_attempt_lives()
 def test_one_that_powered_itself_off_nobody_knows_when_is_not_accused() -> None:
     late = attempt(A.CLOSED, ended=5000, closed=4, age=6000)
     assert audited([instance(state="terminated", age=6000)], late).balances
+
+
+def launched_by(installation: UUID, **more: Any) -> Instance:
+    tags = {**instance().tags, "atemporal:installation": str(installation)}
+    return instance(tags=tags, **more)
+
+
+@pytest.mark.parametrize("age", [1, 600])
+def test_an_instance_of_another_installation_is_a_fault_that_says_what_to_do(age: float) -> None:
+    found = audited([launched_by(THEIRS, age=age)])
+    assert only_row(found).standing is S.FOREIGN
+    assert "another ATEMPORAL_DEPLOYMENT" in only_row(found).why
+    assert not found.balances
+    assert only_row(audited([launched_by(OURS)])).standing is S.UNACCOUNTED
+
+
+def test_one_that_is_in_the_books_under_another_name_is_foreign_all_the_same() -> None:
+    claimed = attempt(A.RUNNING).model_copy(update={"number": 2})
+    row = only_row(audited([launched_by(THEIRS)], claimed))
+    assert (row.standing, row.attempt) == (S.FOREIGN, claimed)
+
+
+def test_what_its_attempt_accounts_for_is_matched_whoever_launched_it() -> None:
+    found = audited([launched_by(THEIRS)], attempt(A.RUNNING))
+    assert only_row(found).standing is S.MATCHED
 
 
 def test_every_standing_is_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from services.reaper.judgement import (
     Findings,
     Limits,
     Loss,
+    apart,
     blind,
     judge,
     missing,
@@ -32,6 +34,7 @@ LAUNCH = Launch(
     image_id="ami-1", instance_type="t3.small", callback_base="http://x", key_id="k", deadline_s=9
 )
 A = AttemptState
+OURS, THEIRS = (UUID(f"01900000-0000-4000-8000-00000000000{n}") for n in (1, 2))
 
 
 def ago(seconds: float) -> datetime:
@@ -242,6 +245,30 @@ def test_an_unknown_instance_is_marked_then_ended_and_a_young_one_is_spared() ->
     assert (first.unknown, first.terminate) == ({"i-old"}, {})
     second = judged([old, young], unknown_before=first.unknown)
     assert list(second.terminate) == ["i-old"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "left_alone"), [(str(THEIRS), True), ("", True), (str(OURS), False), (None, False)]
+)
+def test_an_unknown_instance_of_another_installation_is_set_apart(
+    tag: str | None, left_alone: bool
+) -> None:
+    one = instance(age=9999)
+    if tag is not None:
+        one = instance(age=9999, tags={**one.tags, "atemporal:installation": tag})
+    expected = ([], [one]) if left_alone else ([one], [])
+    assert apart([one], {}, OURS) == expected
+    nameless = replace(one, tags={n: v for n, v in one.tags.items() if not n.endswith("job")})
+    other = attempt(A.LAUNCHING, None)
+    assert len(apart([nameless], {other.ref: other}, OURS)[1]) == left_alone
+
+
+@pytest.mark.parametrize("state", list(A))
+def test_what_the_books_account_for_is_judged_whoever_launched_it(state: AttemptState) -> None:
+    tags = {**instance().tags, "atemporal:installation": str(THEIRS)}
+    one = instance(tags=tags)
+    known = attempt(state)
+    assert apart([one], {known.ref: known}, OURS) == ([one], [])
 
 
 def test_an_instance_without_an_attempts_tags_counts_as_unknown() -> None:

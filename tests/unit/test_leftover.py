@@ -17,6 +17,7 @@ REF = AttemptRef(UUID("01900000-0000-7000-8000-000000000001"), 1)
 LAUNCH = Launch(
     image_id="ami-1", instance_type="t3.small", callback_base="http://x", key_id="k", deadline_s=9
 )
+OURS, THEIRS = (UUID(f"01900000-0000-4000-8000-00000000000{n}") for n in (1, 2))
 TAGS = {"atemporal:job": str(REF.job_id), "atemporal:attempt": "1"}
 
 
@@ -37,6 +38,7 @@ def judged(
     return leftover(
         [Volume("vol-1", "available", created, tags=tags)],
         books,
+        installation=OURS,
         alive=alive,
         now=NOW,
         grace_s=300,
@@ -67,3 +69,11 @@ def test_while_another_instance_of_the_attempt_lives_it_stays() -> None:
 def test_one_that_no_attempt_accounts_for_is_counted_and_stays(tags: dict[str, str]) -> None:
     found = judged(None, tags=tags)
     assert (found.delete, found.free, found.unknown) == ([], set(), {"vol-1"})
+
+
+@pytest.mark.parametrize(("installation", "counted"), [(OURS, {"vol-1"}), (THEIRS, set())])
+def test_one_that_another_installation_made_is_not_even_counted(
+    installation: UUID, counted: set[str]
+) -> None:
+    tags = {**TAGS, "atemporal:installation": str(installation)}
+    assert judged(None, tags=tags) == Leftovers(unknown=counted)
