@@ -7,7 +7,8 @@ Mechanism: messages name ended attempts, whose instances are terminated in batch
 the cloud first and reads the books after it, so whatever is in the listing was committed before;
 `judgement` compares the two. One reaper sweeps at a time; terminating twice does no harm.
 Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id ends the others. One
-attempt's failure is logged and holds up no other; only without Postgres a sweep ends.
+attempt's failure, be it one that nobody foresaw, is logged and holds up no other; only without
+Postgres a sweep ends. An attempt that can not be read is left alone, and so is its instance.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Reason
 from atemporal.store import attempts, counts, jobs
 from atemporal.store.database import Database, server_time
+from atemporal.store.rows import left_out
 from atemporal.telemetry import (
     ENDED,
+    LAST_SWEEP,
     LISTING_BLIND,
     LONGEST_WAIT,
+    LOOP_ERRORS,
     OVERSTAYING,
     TERMINATIONS,
     UNKNOWN_INSTANCES,
@@ -175,6 +179,9 @@ class Reaper:
                 raise
             log = self.log.warning if isinstance(error, Retry) else self.log.error
             log("left to the next sweep", error=str(error), **about(ref, instance_id))
+        except Exception:  # noqa: BLE001 - told of; the others must not wait until it is mended
+            LOOP_ERRORS.labels(SweepLoop.name, "error").inc()
+            self.log.exception("left to the next sweep", **about(ref, instance_id))
 
     def end(
         self,
@@ -280,6 +287,7 @@ class SweepLoop:
         with self._database.only_one("reaper sweep") as mine:
             if mine:
                 self._sweep()
+                LAST_SWEEP.set_to_current_time()
         return self._interval_s
 
     def reset(self) -> None:
@@ -297,6 +305,8 @@ class SweepLoop:
             books = {one.ref: one for one in attempts.still_open(tx)}
             named = [one.ref for one in instances if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
+            # No attempt accounts for these as far as this release can tell; the books do all the same.
+            instances = [one for one in instances if not left_out(tx, one.ref)]
             timeouts = attempts.timeouts(tx)
         missed = missing(instances, books, now=now, limits=self._limits)
         no_sight = blind(instances, books, missed)
