@@ -180,9 +180,7 @@ def _stored(model: type[BaseModel], **inner: Any) -> Any:
         )
         for name, field in model.model_fields.items()
     }
-    return create_model(
-        f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields
-    )
+    return create_model(f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields)
 
 
 _StoredSpec = _stored(JobSpec, machine=_stored(Machine))

@@ -146,7 +146,7 @@ class Database:
                 yield True
             finally:
                 if not session.closed:
-                    lost = _unlock(session, key)
+                    lost = _unlock(session, key, limited=limited)
             # Not from within: what failed in the block is what the caller has to hear of.
             if lost is not None:
                 raise Unavailable(
@@ -270,10 +270,11 @@ def _translated() -> Iterator[None]:
         raise
 
 
-def _unlock(session: Connection, key: Mapping[str, int]) -> DBAPIError | None:
+def _unlock(session: Connection, key: Mapping[str, int], *, limited: bool) -> DBAPIError | None:
     """Give the lock back, and the session to the pool as it was; return why that was not possible."""
     try:
-        session.execute(text("RESET ALL"))
+        if limited:
+            session.execute(text("RESET idle_session_timeout"))
         session.execute(text("SELECT pg_advisory_unlock(:key)"), key)
     except DBAPIError as error:
         # The server drops the lock together with the broken session.

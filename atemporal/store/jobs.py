@@ -214,7 +214,7 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
         .order_by(jobs.c.id)
         .with_for_update(key_share=True)
     )
-    queued = [
+    queued: list[Any] = [
         row
         for row in rows
         if row.state == JobState.QUEUED and row.attempt == wanted[row.id].number
@@ -364,7 +364,7 @@ def _stored(spec: JobSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude={"key"})
 
 
-def _differences(row: Row[Any], spec: JobSpec) -> dict[str, str]:
+def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
     """Compare field by field; the environment's values stay out of the text."""
     try:
         known = spec_in(AttemptRef(row.id, row.attempt), row)

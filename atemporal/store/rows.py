@@ -54,9 +54,7 @@ def unreadable(ref: AttemptRef, error: ValidationError) -> Unreadable:
     return Unreadable(str(ref.job_id), ref.number, why)
 
 
-def readable(
-    tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]
-) -> list[T]:
+def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> list[T]:
     """Read all rows, in their order, but for those that can not be read."""
     found: list[T] = []
     for row in rows:

@@ -179,7 +179,8 @@ class Reaper:
                 raise
             log = self.log.warning if isinstance(error, Retry) else self.log.error
             log("left to the next sweep", error=str(error), **about(ref, instance_id))
-        except Exception:  # noqa: BLE001 - told of; the others must not wait until it is mended
+        except Exception:
+            # Told of as a failed turn is; the others must not wait until it is mended.
             LOOP_ERRORS.labels(SweepLoop.name, "error").inc()
             self.log.exception("left to the next sweep", **about(ref, instance_id))
 
