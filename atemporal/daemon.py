@@ -4,7 +4,8 @@ Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_wit
 then the process ends, whatever its threads wait for; a second signal exits at once. A loop whose
 database or broker is away, at start or later, keeps trying and works again by itself; with `Kept` it
 says that its messages are still in hand. After any other failure it drops its connections. Each is
-told in the log and in a metric; the work is in Postgres and nothing is lost by it.
+told in the log and in a metric; the work is in Postgres and nothing is lost by it. No loop turns on
+a database that is older than this release.
 Mechanism: a loop's `turn` waits no longer than about a second before it returns, so a stop is seen
 soon; between turns a loop sleeps on the stop event. The main thread only waits for signals.
 """
@@ -51,9 +52,12 @@ class Loop(Protocol):
 class Runner:
     """One loop in its thread, and how it fares."""
 
-    def __init__(self, loop: Loop, stop: threading.Event) -> None:
-        """Prepare; `start` begins."""
+    def __init__(
+        self, loop: Loop, stop: threading.Event, *, check: Callable[[], None] | None = None
+    ) -> None:
+        """Prepare; `start` begins. `check` has to pass once before the first turn."""
         self.loop = loop
+        self._check = check
         self.last_turn_at = monotonic()
         self.healthy = False
         self._stop = stop
@@ -82,6 +86,9 @@ class Runner:
 
     def _one_turn(self) -> float | None:
         try:
+            if self._check is not None:
+                self._check()
+                self._check = None
             pause = self.loop.turn()
         except Exception as error:  # noqa: BLE001 - a daemon outlives any one turn
             kind = "unavailable" if isinstance(error, Unavailable) else "error"
@@ -114,11 +121,12 @@ class Daemon:
         health_host: str = "127.0.0.1",
         health_port: int = 0,
         on_exit: Callable[[], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare; nothing runs yet."""
+        """Prepare; nothing runs yet. `check` is what each loop has to pass before its first turn."""
         self.name = name
         self.stop = threading.Event()
-        self.runners = [Runner(loop, self.stop) for loop in loops]
+        self.runners = [Runner(loop, self.stop, check=check) for loop in loops]
         self._stop_within_s = stop_within_s
         self._health_address = (health_host, health_port)
         self._on_exit = on_exit
@@ -198,7 +206,9 @@ def serve(name: str, about: str, build: Callable[[Settings, Database], Sequence[
         settings = load()
         telemetry.configure(name, log_format=settings.log_format, level=settings.log_level)
         database = Database(
-            settings.database_url.get_secret_value(), application=f"atemporal {name}"
+            settings.database_url.get_secret_value(),
+            application=f"atemporal {name}",
+            on_unreadable=telemetry.tell_unreadable,
         )
         loops = build(settings, database)
     except AtemporalError as error:
@@ -210,5 +220,6 @@ def serve(name: str, about: str, build: Callable[[Settings, Database], Sequence[
         health_host=settings.health_host,
         health_port=settings.health_port,
         on_exit=database.dispose,
+        check=database.check_schema,
     )
     sys.exit(daemon.run())

@@ -38,6 +38,16 @@ class Denied(Refused):
     """The caller has not shown that it may do this."""
 
 
+class Unreadable(Refused):
+    """A row of the books that this release can not read; nothing of its content is repeated."""
+
+    def __init__(self, job: str, attempt: int, why: str) -> None:
+        self.job, self.attempt, self.why = job, attempt, why
+        super().__init__(
+            f"what is stored of job {job}, attempt {attempt}, can not be read by this release: {why}"
+        )
+
+
 class Retry(AtemporalError):
     """Surely not done, for a passing cause: the same or another attempt may follow later."""
 

@@ -1,8 +1,9 @@
 """A job, its attempts, and what a machine reports: the nouns everything else is about.
 
 Promise: whatever is in a `JobSpec` has been checked, so nobody behind it checks again; a bad field
-is refused with its name, the reason and what is allowed, before anything happens. All types are
-frozen: a change of state happens in the database, and the next read shows it.
+is refused with its name, the reason and what is allowed, before anything happens. What is read from
+the books was checked when it was written, maybe by another release: there the types alone count. All
+types are frozen: a change of state happens in the database, and the next read shows it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 from uuid import UUID
 
 from pydantic import (
     AwareDatetime,
     Base64Bytes,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -164,6 +168,24 @@ class JobSpec(_Frozen):
         return self
 
 
+def _stored(model: type[BaseModel], **inner: Any) -> Any:
+    """The model's fields by their types alone, without the rules for input; `inner` are exchanged."""
+    types = get_type_hints(model) | inner
+    fields: Any = {
+        name: (
+            types[name],
+            Field()
+            if field.is_required()
+            else Field(default_factory=partial(field.get_default, call_default_factory=True)),
+        )
+        for name, field in model.model_fields.items()
+    }
+    return create_model(f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields)
+
+
+_StoredSpec = _stored(JobSpec, machine=_stored(Machine))
+
+
 class AttemptRef(NamedTuple):
     """Which attempt of which job: the fencing pair every guarded update carries."""
 
@@ -257,13 +279,23 @@ class ExitRecord(BaseModel):
         return Reason.SIGNALLED if signalled else Reason.EXIT_NONZERO
 
 
+def _reason_if_known(stored: Any) -> Any:
+    return stored if stored in frozenset(Reason) else None
+
+
+KnownReason = Annotated[Reason | None, BeforeValidator(_reason_if_known)]
+
+
 class Attempt(_Frozen):
-    """One instance's life for one job, as the books have it."""
+    """One instance's life for one job, as the books have it.
+
+    `reason` is None as well for one that only a newer release knows; `state` says that it ended.
+    """
 
     job_id: UUID
     number: int
     state: AttemptState
-    reason: Reason | None = None
+    reason: KnownReason = None
     launch: Launch
     instance_id: str | None = None
     public_dns: str | None = None
@@ -296,7 +328,7 @@ class Job(_Frozen):
     spec: JobSpec
     state: JobState
     outcome: Outcome | None = None
-    reason: Reason | None = None
+    reason: KnownReason = None
     attempt: int = 0
     run_at: datetime
     due_at: datetime
@@ -324,11 +356,26 @@ class Event(_Frozen):
 
 
 def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
-    """Read a specification from the books; fields that a newer release wrote are passed over."""
-    fields = {name: value for name, value in stored.items() if name in JobSpec.model_fields}
-    machine = fields.get("machine") or {}
-    fields["machine"] = {n: value for n, value in machine.items() if n in Machine.model_fields}
-    return JobSpec.model_validate({**fields, "key": key})
+    """Read a specification from the books, whichever release wrote it.
+
+    What an earlier one accepted counts, though this one would refuse it; fields that a newer one
+    wrote are passed over.
+
+    Raises:
+        ValidationError: a field is missing or has another type.
+    """
+    read = _StoredSpec.model_validate(stored)
+    # JSON's objects have an order of their own in the database; a machine's orders depend on it.
+    return JobSpec.model_construct(
+        **{
+            **dict(read),
+            "key": key,
+            "command": read.command or None,
+            "env": dict(sorted(read.env.items())),
+            "labels": dict(sorted(read.labels.items())),
+            "machine": Machine.model_construct(**dict(read.machine)),
+        }
+    )
 
 
 def parse_spec(fields: dict[str, Any]) -> JobSpec:

@@ -49,6 +49,10 @@ metadata = MetaData(
 )
 
 
+REVISION = "0008"
+"""The last step of the migrations, which makes these tables."""
+
+
 def _one_of(column: str, values: type[StrEnum]) -> str:
     listed = ", ".join(f"'{value.value}'" for value in values)
     return f"{column} IN ({listed})"

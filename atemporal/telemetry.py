@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from atemporal.errors import Unreadable
 from atemporal.model import AttemptRef
 
 TURNS = Counter("atemporal_loop_turns", "Turns of a daemon's loop", ["loop"])
@@ -59,6 +60,12 @@ LONGEST_WAIT = Gauge("atemporal_longest_wait_seconds", "The longest of a phase",
 OVERSTAYING = Gauge("atemporal_overstaying_instances", "Instances that do not end")
 LISTING_BLIND = Gauge(
     "atemporal_listing_blind", "1 while EC2's listing shows none of the books' instances"
+)
+LAST_SWEEP = Gauge(
+    "atemporal_last_sweep_timestamp_seconds", "When this process last ended a sweep, 0 if never"
+)
+UNREADABLE = Counter(
+    "atemporal_unreadable_rows", "Times a row was left out that this release can not read"
 )
 UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
 FOREIGN_INSTANCES = Gauge(
@@ -106,6 +113,12 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
 def logger(name: str) -> Any:
     """Return a logger for one module or loop; made before `configure`, it follows it all the same."""
     return structlog.get_logger(part=name)
+
+
+def tell_unreadable(error: Unreadable) -> None:
+    """Log and count a row that was left out; the others were read."""
+    UNREADABLE.inc()
+    logger("store").error("left out", error=str(error), job=error.job, attempt=error.attempt)
 
 
 def about(ref: AttemptRef, instance_id: str | None = None) -> dict[str, Any]:

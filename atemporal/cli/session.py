@@ -48,10 +48,16 @@ class Session:
         Raises:
             Invalid: its URL can not be read.
         """
+        from atemporal.cli.output import note
         from atemporal.store.database import Database
 
         url = self.settings.database_url.get_secret_value()
-        return Database(url, application="atemporal cli", pool_size=1)
+        return Database(
+            url,
+            application="atemporal cli",
+            pool_size=1,
+            on_unreadable=lambda error: note(f"left out: {error}"),
+        )
 
     def hint(self, error: AtemporalError) -> str | None:
         """What may help against an error: a server that does not answer and that nobody named."""

@@ -20,6 +20,7 @@ from atemporal.local.postgres import EmbeddedPostgres
 from atemporal.migrations import upgrade
 from atemporal.settings import PREFIX, Settings, load
 from atemporal.store.database import Database
+from atemporal.telemetry import tell_unreadable
 from atemporal.twin.engine import Engine
 from atemporal.twin.server import Twin
 from services.api.server import ApiServer
@@ -171,7 +172,12 @@ class Stack:
             own["ec2_endpoint_url"] = self._start_twin()
         self.settings = load(**{name: own[name] for name in own.keys() - given})
         url = self.settings.database_url.get_secret_value()
-        self._database = Database(url, application="atemporal local", pool_size=_CONNECTIONS)
+        self._database = Database(
+            url,
+            application="atemporal local",
+            pool_size=_CONNECTIONS,
+            on_unreadable=tell_unreadable,
+        )
         self._database.ping()
         upgrade(url)
         self._api = ApiServer(self.settings, self._database)

@@ -1,14 +1,20 @@
-"""Run by alembic: connect, take turns, apply the steps in one transaction."""
+"""Run by alembic: connect, take turns, apply each step in a transaction of its own, then validate."""
 
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 from atemporal.tables import metadata
 
 _TURN = 7_403_197_415_926_535
+_NOT_VALID = """
+    SELECT format('ALTER TABLE %s VALIDATE CONSTRAINT %I', c.conrelid::regclass, c.conname)
+    FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
+    WHERE NOT c.convalidated AND t.relnamespace = current_schema()::regnamespace
+    ORDER BY c.oid
+"""
 
 
 def run() -> None:
@@ -17,12 +23,25 @@ def run() -> None:
     engine = create_engine(url, connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
-            context.configure(connection=connection, target_metadata=metadata)
+            # The session's, because it has to outlast the steps' transactions; it ends with it.
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _TURN})
+            connection.commit()
+            context.configure(
+                connection=connection, target_metadata=metadata, transaction_per_migration=True
+            )
             with context.begin_transaction():
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
                 context.run_migrations()
+            connection.commit()
+            _validate(connection)
     finally:
         engine.dispose()
+
+
+def _validate(connection: Connection) -> None:
+    statements = connection.scalars(text(_NOT_VALID)).all()
+    for statement in statements:
+        connection.execute(text(statement))
+        connection.commit()
 
 
 run()

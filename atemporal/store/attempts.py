@@ -23,7 +23,6 @@ from atemporal.model import (
     ExitRecord,
     JobSpec,
     Launch,
-    read_spec,
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
@@ -34,6 +33,7 @@ from atemporal.states import (
     Reason,
     verdict,
 )
+from atemporal.store import rows
 from atemporal.store.moves import finish_job, move_attempt, move_job, record, wake_scheduler
 from atemporal.tables import attempts, jobs
 
@@ -74,8 +74,8 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
     """Take over intents whose call nobody has repeated for `stale_s` seconds."""
-    rows = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
-    return [AttemptRef(row.job_id, row.number) for row in rows]
+    leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
+    return [AttemptRef(row.job_id, row.number) for row in leased]
 
 
 def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:
@@ -217,9 +217,13 @@ def set_address(tx: Connection, ref: AttemptRef, dns: str | None, ip: str | None
 
 
 def get(tx: Connection, ref: AttemptRef) -> Attempt | None:
-    """Return one attempt, if it was ever begun."""
+    """Return one attempt, if it was ever begun.
+
+    Raises:
+        Unreadable: it can not be read.
+    """
     row = tx.execute(_select_one(ref)).one_or_none()
-    return _attempt(row) if row else None
+    return rows.attempt(row) if row else None
 
 
 def many(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, Attempt]:
@@ -235,26 +239,39 @@ def of_jobs(
     """Return the attempts of many jobs, in the order of their numbers; `logs` with their tails."""
     found: dict[UUID, list[Attempt]] = defaultdict(list)
     if job_ids:
-        query = select(*_columns(logs)).where(attempts.c.job_id == func.any(list(job_ids)))
-        for row in tx.execute(query.order_by(attempts.c.job_id, attempts.c.number)):
-            found[row.job_id].append(_attempt(row))
+        query = _select_of_jobs(job_ids, logs=logs)
+        for attempt in rows.readable(tx, tx.execute(query), rows.attempt):
+            found[attempt.job_id].append(attempt)
     return found
+
+
+def of_job(tx: Connection, job_id: UUID) -> list[Attempt]:
+    """Return all attempts of one job, with their logs.
+
+    Raises:
+        Unreadable: one of them can not be read.
+    """
+    return [rows.attempt(row) for row in tx.execute(_select_of_jobs([job_id], logs=True))]
 
 
 def still_open(tx: Connection) -> list[Attempt]:
     """Return every attempt whose instance is not yet known to be gone, without logs."""
     query = select(*_columns(logs=False)).where(attempts.c.state != AttemptState.CLOSED)
-    return [_attempt(row) for row in tx.execute(query.order_by(attempts.c.created_at))]
+    return rows.readable(tx, tx.execute(query.order_by(attempts.c.created_at)), rows.attempt)
 
 
 def timeouts(tx: Connection) -> dict[AttemptRef, int]:
     """The run limits, in seconds, of the attempts that run."""
     query = (
-        select(attempts.c.job_id, attempts.c.number, jobs.c.spec["timeout_s"].as_integer())
+        select(attempts.c.job_id, attempts.c.number, jobs.c.spec["timeout_s"])
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(attempts.c.state == AttemptState.RUNNING)
     )
-    return {AttemptRef(job_id, number): seconds for job_id, number, seconds in tx.execute(query)}
+    return {
+        AttemptRef(job_id, number): seconds
+        for job_id, number, seconds in tx.execute(query)
+        if isinstance(seconds, int)
+    }
 
 
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
@@ -268,8 +285,8 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
         )
     )
     wanted = set(refs)
-    rows = [row for row in tx.execute(query) if AttemptRef(row.job_id, row.number) in wanted]
-    return [(_attempt(row), read_spec(row.spec, row.key)) for row in rows]
+    found = [row for row in tx.execute(query) if AttemptRef(row.job_id, row.number) in wanted]
+    return rows.readable(tx, found, _with_spec)
 
 
 def _decide(
@@ -277,7 +294,7 @@ def _decide(
 ) -> None:
     """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
     job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
-    spec = read_spec(job.spec, job.key)
+    spec = rows.spec(ref, job)
     ends = tx.scalars(
         select(attempts.c.reason).where(
             attempts.c.job_id == ref.job_id,
@@ -285,11 +302,14 @@ def _decide(
             attempts.c.reason.is_not(None),
         )
     )
-    faults = [Reason(end).fault for end in ends]
+    faults = [Reason(end).fault if end in frozenset(Reason) else None for end in ends]
+    # Whose fault it was, the release that wrote the end knows. Counted for both, so that neither
+    # budget is exceeded.
+    unknown = faults.count(None)
     after = verdict(
         reason,
-        program_failures=faults.count(Fault.PROGRAM),
-        infra_failures=faults.count(Fault.INFRASTRUCTURE),
+        program_failures=faults.count(Fault.PROGRAM) + unknown,
+        infra_failures=faults.count(Fault.INFRASTRUCTURE) + unknown,
         max_attempts=spec.max_attempts,
         infra_retries=spec.infra_retries,
         backoff_s=spec.backoff_s,
@@ -322,7 +342,7 @@ def _locked(tx: Connection, ref: AttemptRef) -> Attempt | None:
     """
     tx.execute(select(jobs.c.id).where(jobs.c.id == ref.job_id).with_for_update(key_share=True))
     row = tx.execute(_select_one(ref).with_for_update()).one_or_none()
-    return _attempt(row) if row else None
+    return rows.attempt(row) if row else None
 
 
 def _columns(logs: bool) -> list[Any]:
@@ -334,7 +354,11 @@ def _select_one(ref: AttemptRef) -> Any:
     return select(attempts).where(attempts.c.job_id == ref.job_id, attempts.c.number == ref.number)
 
 
-def _attempt(row: Row[Any]) -> Attempt:
-    return Attempt.model_validate(
-        {name: getattr(row, name) for name in Attempt.model_fields if hasattr(row, name)}
-    )
+def _select_of_jobs(job_ids: Sequence[UUID], *, logs: bool) -> Any:
+    query = select(*_columns(logs)).where(attempts.c.job_id == func.any(list(job_ids)))
+    return query.order_by(attempts.c.job_id, attempts.c.number)
+
+
+def _with_spec(row: Row[Any]) -> tuple[Attempt, JobSpec]:
+    attempt = rows.attempt(row)
+    return attempt, rows.spec(attempt.ref, row)

@@ -2,14 +2,16 @@
 
 Promise: whatever psycopg2 or SQLAlchemy raise because the server is away, restarting or too slow
 leaves here as `Unavailable`, a broken rule of the tables as `Conflict`; every wait has an end
-(connect, statement, lock, idle in transaction).
+(connect, statement, lock, idle in transaction), and a session whose client's host has vanished ends
+within about a minute, with its locks.
 After a server's restart the next transaction gets a fresh connection by itself.
 """
 
 from __future__ import annotations
 
+import logging
 import select as os_select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from zlib import crc32
@@ -27,14 +29,24 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atemporal.errors import Conflict, Invalid, Unavailable
+from atemporal.errors import Conflict, Invalid, Unavailable, Unreadable
 from atemporal.settings import PREFIX
 from atemporal.store.moves import DUE_CHANNEL
+from atemporal.store.rows import LEFT_OUT
+from atemporal.tables import REVISION
 
 _SERVER_LIMITS = (
     "-c statement_timeout=30000 -c lock_timeout=10000 "
-    "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+    "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC "
+    # A client whose host or network dies says no goodbye: without these the server keeps its session,
+    # and the locks of that, for about two hours. On a Unix socket they mean nothing.
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+    "-c tcp_user_timeout=60000"
 )
+# Longer than any turn that the daemons' health checks put up with: whoever holds a lock for longer
+# is stopped, not slow. Postgres has this limit since release 14.
+_LONGEST_TURN_S = 600
+_IDLE_LIMIT_SINCE = (14,)
 
 # A network that swallows packets must not hold a thread for the kernel's quarter of an hour.
 _NETWORK_LIMITS = {
@@ -48,15 +60,32 @@ _NOT_OF_THIS_RELEASE = ("42P01", "42703")  # undefined table, undefined column
 _NOT_NOW = ("25006", "42501")  # a read-only server after a failover; a right that is missing
 
 
+def _log_unreadable(error: Unreadable) -> None:
+    logging.getLogger(__name__).error("left out: %s", error)
+
+
 class Database:
     """A pool of connections to one Postgres; safe to share between threads."""
 
-    def __init__(self, url: str, *, application: str = "atemporal", pool_size: int = 10) -> None:
+    longest_turn_s = _LONGEST_TURN_S
+    """How long a stopped process may hold up the others in `only_one`, in seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application: str = "atemporal",
+        pool_size: int = 10,
+        on_unreadable: Callable[[Unreadable], None] = _log_unreadable,
+    ) -> None:
         """Take a libpq or SQLAlchemy URL; nothing is connected yet.
+
+        `on_unreadable` is told of each row that a transaction left out because it can not be read.
 
         Raises:
             Invalid: the URL can not be read.
         """
+        self._on_unreadable = on_unreadable
         self._engine = create_engine(
             _read_url(url),
             pool_size=pool_size,
@@ -82,28 +111,48 @@ class Database:
                 is guarded, so repeating the block is safe even when the commit's answer was lost.
             Conflict: what was written breaks a rule of the tables.
         """
-        with _translated(), self._engine.begin() as tx:
-            yield tx
+        left_out: dict[tuple[str, int], Unreadable] = {}
+        try:
+            with _translated(), self._engine.begin() as tx:
+                tx.execution_options(**{LEFT_OUT: left_out})
+                yield tx
+        finally:
+            for error in left_out.values():
+                self._on_unreadable(error)
 
     @contextmanager
     def only_one(self, name: str) -> Iterator[bool]:
         """Yield whether this process is the only one inside the block named `name`.
 
-        The lock belongs to the connection, so it is free again when this process dies.
+        The lock belongs to a session of its own, idle meanwhile. It is free again at once when this
+        process dies; within about a minute when its host or network does; and after ten minutes when
+        the process is stopped for so long (with Postgres 13: never, while it is). So two can be
+        inside, and what is done inside must bear that: the lock saves work, it protects nothing.
+
+        Raises:
+            Unavailable: at the end of the block: the lock was lost meanwhile.
         """
-        key = crc32(name.encode())
+        key = {"key": crc32(name.encode())}
         with _translated(), self._engine.connect() as session:
             session = session.execution_options(isolation_level="AUTOCOMMIT")
-            held = bool(session.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
+            if not session.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+                yield False
+                return
+            limited = (session.dialect.server_version_info or ()) >= _IDLE_LIMIT_SINCE
+            lost: DBAPIError | None = None
             try:
-                yield held
+                if limited:
+                    session.execute(text(f"SET idle_session_timeout = '{self.longest_turn_s}s'"))
+                yield True
             finally:
-                if held and not session.closed:
-                    try:
-                        session.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-                    except DBAPIError:
-                        # The server drops the lock together with the broken session.
-                        session.invalidate()
+                if not session.closed:
+                    lost = _unlock(session, key, limited=limited)
+            # Not from within: what failed in the block is what the caller has to hear of.
+            if lost is not None:
+                raise Unavailable(
+                    f"Postgres has ended the session that held the lock {name!r}: another process "
+                    f"may have done the same meanwhile ({_first_line(lost.orig)})"
+                ) from lost
 
     def ping(self) -> None:
         """Ask the server anything.
@@ -113,6 +162,20 @@ class Database:
         """
         with self.begin() as tx:
             tx.execute(text("SELECT 1"))
+
+    def check_schema(self) -> None:
+        """Ask whether the tables have the shape that this release needs, or a newer one.
+
+        Raises:
+            Unavailable: they have an older shape, or none; or the server does not answer.
+        """
+        with self.begin() as tx:
+            found = tx.scalar(text("SELECT max(version_num) FROM alembic_version"))
+        if found is None or found < REVISION:
+            raise Unavailable(
+                f"the database is at step {found or 'none'}, this release needs {REVISION}: "
+                "run `atemporal db upgrade`"
+            )
 
     def wakeups(self) -> Wakeups:
         """Open a listener for jobs that became due sooner than a poll would find them."""
@@ -140,7 +203,11 @@ class Wakeups:
         """
         try:
             self._connection = psycopg2.connect(
-                url, connect_timeout=5, application_name="atemporal wakeups", **_NETWORK_LIMITS
+                url,
+                connect_timeout=5,
+                application_name="atemporal wakeups",
+                options=_SERVER_LIMITS,
+                **_NETWORK_LIMITS,
             )
             self._connection.autocommit = True
             with self._connection.cursor() as cursor:
@@ -201,6 +268,19 @@ def _translated() -> Iterator[None]:
         if code in _NOT_NOW or code.startswith("57"):
             raise Unavailable(f"Postgres will not: {_first_line(error.orig)}") from error
         raise
+
+
+def _unlock(session: Connection, key: Mapping[str, int], *, limited: bool) -> DBAPIError | None:
+    """Give the lock back, and the session to the pool as it was; return why that was not possible."""
+    try:
+        if limited:
+            session.execute(text("RESET idle_session_timeout"))
+        session.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+    except DBAPIError as error:
+        # The server drops the lock together with the broken session.
+        session.invalidate()
+        return error
+    return None
 
 
 def _first_line(error: object) -> str:

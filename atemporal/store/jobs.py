@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Row, String, cast, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from atemporal.errors import Conflict, NotFound
-from atemporal.model import Attempt, AttemptRef, Job, JobSpec, read_spec
+from atemporal.errors import Conflict, NotFound, Unreadable
+from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
 from atemporal.store.moves import finish_job, move_attempt, move_job, wake_scheduler
+from atemporal.store.rows import readable, unreadable
+from atemporal.store.rows import spec as spec_in
 from atemporal.tables import jobs
 from atemporal.userdata import check_fits
 
@@ -61,7 +64,8 @@ _CLAIM_DUE = text(
     ), moved AS (
         UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
         FROM due WHERE jobs.id = due.id
-        RETURNING jobs.id, jobs.attempt, (jobs.spec ->> 'priority')::int AS priority
+        RETURNING jobs.id, jobs.attempt, CASE jsonb_typeof(jobs.spec -> 'priority')
+            WHEN 'number' THEN (jobs.spec ->> 'priority')::numeric ELSE 0 END AS priority
     ), logged AS (
         INSERT INTO events (job_id, attempt, type, actor)
         SELECT id, attempt, 'job.queued', :actor FROM moved
@@ -139,14 +143,16 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
     known = {
         row.key: row
         for row in tx.execute(
-            select(jobs.c.id, jobs.c.key, jobs.c.spec).where(jobs.c.key == func.any(keys))
+            select(jobs.c.id, jobs.c.attempt, jobs.c.key, jobs.c.spec).where(
+                jobs.c.key == func.any(keys)
+            )
         )
     }
     return [
         Submission(job_id, created=True)
         if job_id in created
         else Submission(
-            known[spec.key].id, created=False, differs=_differences(known[spec.key].spec, spec)
+            known[spec.key].id, created=False, differs=_differences(known[spec.key], spec)
         )
         for job_id, spec in zip(ids, specs, strict=True)
     ]
@@ -208,11 +214,12 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
         .order_by(jobs.c.id)
         .with_for_update(key_share=True)
     )
-    return {
-        wanted[row.id]: read_spec(row.spec, row.key)
+    queued: list[Any] = [
+        row
         for row in rows
         if row.state == JobState.QUEUED and row.attempt == wanted[row.id].number
-    }
+    ]
+    return dict(readable(tx, queued, lambda row: (wanted[row.id], spec_in(wanted[row.id], row))))
 
 
 def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[AttemptRef]:
@@ -235,12 +242,13 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
 
     Raises:
         NotFound: there is no such job.
+        Unreadable: it, or an attempt of it, can not be read.
     """
     query = select(jobs).where(jobs.c.id == job_id)
     row = tx.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
-    return _job(row, attempt_rows.of_jobs(tx, [job_id], logs=True).get(job_id, ()))
+    return _job(row, attempt_rows.of_job(tx, job_id))
 
 
 def resolve(tx: Connection, text_id: str) -> UUID:
@@ -290,7 +298,7 @@ def listing(
     page = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in page])
     return Page(
-        jobs=[_job(row, tries.get(row.id, ())) for row in page],
+        jobs=readable(tx, page, lambda row: _job(row, tries.get(row.id, ()))),
         total=total,
         next=page[-1].id if len(rows) > limit else None,
     )
@@ -356,9 +364,13 @@ def _stored(spec: JobSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude={"key"})
 
 
-def _differences(stored: Mapping[str, Any], spec: JobSpec) -> dict[str, str]:
+def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
     """Compare field by field; the environment's values stay out of the text."""
-    stored, asked = _stored(read_spec(stored, spec.key)), _stored(spec)
+    try:
+        known = spec_in(AttemptRef(row.id, row.attempt), row)
+    except Unreadable:
+        return {"job": "what is stored of it can not be read by this release"}
+    stored, asked = _stored(known), _stored(spec)
     differences: dict[str, str] = {}
     for name in sorted(asked.keys() | stored.keys()):
         old, new = stored.get(name), asked.get(name)
@@ -374,8 +386,12 @@ def _differences(stored: Mapping[str, Any], spec: JobSpec) -> dict[str, str]:
 
 def _job(row: Row[Any], tries: Sequence[Attempt]) -> Job:
     fields = {name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)}
-    fields["spec"] = read_spec(row.spec, row.key)
-    return Job(**fields, attempts=tuple(tries))
+    ref = AttemptRef(row.id, row.attempt)
+    fields["spec"] = spec_in(ref, row)
+    try:
+        return Job(**fields, attempts=tuple(tries))
+    except ValidationError as error:
+        raise unreadable(ref, error) from None
 
 
 def _new_id() -> UUID:

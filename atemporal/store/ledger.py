@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, or_, select, tuple_
 
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
+from atemporal.store import rows
 from atemporal.tables import attempts
 
 _COLUMNS = [attempts.c[name] for name in Attempt.model_fields if name != "log_tail"]
@@ -68,4 +69,4 @@ def of_instances(tx: Connection, instance_ids: Sequence[str]) -> list[Attempt]:
 
 
 def _read(tx: Connection, query: Any) -> list[Attempt]:
-    return [Attempt.model_validate(dict(row._mapping)) for row in tx.execute(query)]
+    return rows.readable(tx, tx.execute(query), rows.attempt)

@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 
 from atemporal import __version__, telemetry
-from atemporal.errors import AtemporalError
+from atemporal.errors import AtemporalError, Unavailable
 from atemporal.settings import load
 from atemporal.store.database import Database
 from services.api.server import ApiServer
@@ -42,13 +42,20 @@ def main() -> None:
         settings = load()
         telemetry.configure("api", log_format=settings.log_format, level=settings.log_level)
         database = Database(
-            settings.database_url.get_secret_value(), application="atemporal api", pool_size=_POOL
+            settings.database_url.get_secret_value(),
+            application="atemporal api",
+            pool_size=_POOL,
+            on_unreadable=telemetry.tell_unreadable,
         )
         server = ApiServer(settings, database)
         server.start()
     except AtemporalError as error:
         parser.exit(2, f"atemporal-api can not start: {error}\n")
     log = telemetry.logger("api")
+    try:
+        database.check_schema()
+    except Unavailable as error:
+        log.warning("not ready", error=str(error))
     stop.wait()
     if not server.stop():
         log.error("stopped before the requests in hand were answered")

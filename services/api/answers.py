@@ -25,8 +25,9 @@ from atemporal.errors import (
     NotFound,
     Refused,
     Unavailable,
+    Unreadable,
 )
-from atemporal.telemetry import logger
+from atemporal.telemetry import logger, tell_unreadable
 
 _log = logger("api")
 
@@ -63,6 +64,8 @@ _STATUS: tuple[tuple[type[AtemporalError], HTTPStatus], ...] = (
     (Denied, HTTPStatus.UNAUTHORIZED),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    # Not the caller's fault: a machine asks again, and another replica may be of another release.
+    (Unreadable, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 _DESCRIPTIONS = {
     HTTPStatus.UNAUTHORIZED: "no token, or a wrong one",
@@ -112,6 +115,8 @@ async def _on_ours(_request: Request, error: Exception) -> Response:
         return problem(
             status, "the database does not answer; try again soon", headers={"Retry-After": "1"}
         )
+    if isinstance(error, Unreadable):
+        tell_unreadable(error)
     if isinstance(error, Invalid):
         return problem(status, str(error), fields=error.fields)
     headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None

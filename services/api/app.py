@@ -1,7 +1,7 @@
 """The application: all calls put together, and the small ones themselves.
 
 Promise: `GET /` and `/healthz` answer while the database is away, so that a load balancer keeps the
-API and its clients get clear answers; `/readyz` says whether the database answers.
+API and its clients get clear answers; `/readyz` says whether the database answers, and is new enough.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
 
     @app.get("/readyz", tags=["service"], summary="Can it serve?", responses=answers.possible())
     def readyz() -> dict[str, bool]:
-        """503 while the database does not answer; the broker may be away."""
-        database.ping()
+        """503 while the database does not answer or is older than the API; the broker may be away."""
+        database.check_schema()
         return {"ok": True}
 
     @app.get("/metrics", tags=["service"], summary="For Prometheus", dependencies=reader)

@@ -7,7 +7,8 @@ Mechanism: messages name ended attempts, whose instances are terminated in batch
 the cloud first and reads the books after it, so whatever is in the listing was committed before;
 `judgement` compares the two. One reaper sweeps at a time; terminating twice does no harm.
 Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id ends the others. One
-attempt's failure is logged and holds up no other; only without Postgres a sweep ends.
+attempt's failure, be it one that nobody foresaw, is logged and holds up no other; only without
+Postgres a sweep ends. An attempt that can not be read is left alone, and so is its instance.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Reason
 from atemporal.store import attempts, counts, installation, jobs
 from atemporal.store.database import Database, server_time
+from atemporal.store.rows import left_out
 from atemporal.telemetry import (
     ENDED,
     FOREIGN_INSTANCES,
+    LAST_SWEEP,
     LISTING_BLIND,
     LONGEST_WAIT,
+    LOOP_ERRORS,
     OVERSTAYING,
     TERMINATIONS,
     UNKNOWN_INSTANCES,
@@ -182,6 +186,10 @@ class Reaper:
                 raise
             log = self.log.warning if isinstance(error, Retry) else self.log.error
             log("left to the next sweep", error=str(error), **about(ref, instance_id))
+        except Exception:
+            # Told of as a failed turn is; the others must not wait until it is mended.
+            LOOP_ERRORS.labels(SweepLoop.name, "error").inc()
+            self.log.exception("left to the next sweep", **about(ref, instance_id))
 
     def end(
         self,
@@ -287,6 +295,7 @@ class SweepLoop:
         with self._database.only_one("reaper sweep") as mine:
             if mine:
                 self._sweep()
+                LAST_SWEEP.set_to_current_time()
         return self._interval_s
 
     def reset(self) -> None:
@@ -304,6 +313,8 @@ class SweepLoop:
             books = {one.ref: one for one in attempts.still_open(tx)}
             named = [one.ref for one in listed if one.ref and one.ref not in books]
             books.update(attempts.many(tx, named))
+            # No attempt accounts for these as far as this release can tell; the books do all the same.
+            listed = [one for one in listed if not left_out(tx, one.ref)]
             timeouts = attempts.timeouts(tx)
             us = installation.identity(tx)
         instances, others = apart(listed, books, us)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from atemporal.tables import REVISION
 from tests.e2e.system import DAEMONS, System, TwinProcess
 from tests.servers.ports import free_port
 from tests.servers.postgres import Postgres
@@ -78,6 +80,28 @@ def test_a_second_signal_exits_at_once_though_the_broker_is_frozen(
         assert time.monotonic() - begun < 3
     finally:
         rabbitmq_server.resume()
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_it_waits_for_a_database_of_its_release_and_takes_a_newer_one(
+    daemons: System, name: str
+) -> None:
+    _set_revision(daemons, "0001")
+    process = _start_not_ready(daemons, name)
+    try:
+        log = daemons.directory / f"{name}.log"
+        daemons.wait("it says what to do", lambda: "atemporal db upgrade" in log.read_text())
+        _set_revision(daemons, "9999")
+        daemons.wait(f"{name} is ready", lambda: daemons.ready(name))
+    finally:
+        process.terminate()
+        assert process.wait(25) == 0
+        _set_revision(daemons, REVISION)
+
+
+def _set_revision(system: System, revision: str) -> None:
+    with system.database.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
 
 
 def test_without_a_callback_key_the_launcher_refuses_to_start(daemons: System) -> None:

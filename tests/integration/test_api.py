@@ -232,6 +232,43 @@ def test_it_starts_without_any_server(tmp_path: Path) -> None:
         assert api.http.get("/jobs").status_code == 503
 
 
+def test_on_an_older_database_it_is_not_ready_and_says_what_to_do(
+    tmp_path: Path, postgres_server: Postgres
+) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0001")
+    with running(tmp_path, url) as (api, _):
+        assert api.http.get("/readyz").status_code == 503
+        until(lambda: '"not ready"' in (tmp_path / "api.log").read_text())
+        assert "atemporal db upgrade" in (tmp_path / "api.log").read_text()
+        migrations.upgrade(url)
+        assert api.http.get("/readyz").status_code == 200
+
+
+def test_a_row_that_can_not_be_read_is_an_error_of_ours(tmp_path: Path, database_url: str) -> None:
+    with running(tmp_path, database_url) as (api, _):
+        job_id, other = api.submitted(env={"A": "hush"}), api.submitted()
+        with api.database.begin() as tx:
+            bad = '{"image": 7, "env": {"A": ["hush"]}}'
+            tx.execute(
+                text("UPDATE jobs SET spec = CAST(:bad AS jsonb) WHERE id = :id"),
+                {"bad": bad, "id": job_id},
+            )
+        answer = api.http.get(f"/jobs/{job_id}")
+        assert answer.status_code == 500
+        assert str(job_id) in answer.json()["error"]
+        listed = {job["id"] for job in api.http.get("/jobs").json()["jobs"]}
+        assert str(other) in listed
+        assert str(job_id) not in listed
+        assert "atemporal_unreadable_rows_total 2.0" in api.http.get("/metrics").text
+        with api.database.begin() as tx:
+            tx.execute(text("DELETE FROM events WHERE job_id = :id"), {"id": job_id})
+            tx.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": job_id})
+    log = (tmp_path / "api.log").read_text()
+    assert str(job_id) in log
+    assert "hush" not in log
+
+
 def test_it_logs_jobs_and_no_secrets(tmp_path: Path, database_url: str) -> None:
     migrations.upgrade(database_url)
     with running(tmp_path, database_url) as (api, child):

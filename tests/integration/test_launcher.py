@@ -862,3 +862,22 @@ def reaper_sweep(world: World) -> None:
     )
     reaper = Reaper(world.database, cast(Cloud, world.cloud))
     ReaperSweep(reaper, world.database, limits=limits, interval_s=10).turn()
+
+
+class TestUnreadable:
+    def test_a_row_that_can_not_be_read_is_leased_and_the_others_are_launched(
+        self, world: World
+    ) -> None:
+        refs = [world.queued() for _ in range(4)]
+        world.launcher.begin(refs[:2])
+        with world.database.begin() as tx:
+            for ref in (refs[0], refs[2]):
+                tx.execute(text("UPDATE jobs SET spec = '{}' WHERE id = :id"), {"id": ref.job_id})
+        world.later(60)
+        world.sweep.turn()
+        assert world.has_instance(refs[1])
+        assert world.has_instance(refs[3])
+        # Not again at once: it has its turn, as any other has.
+        with world.database.begin() as tx:
+            assert attempts.lease_unlaunched(tx, stale_s=30, limit=9) == []
+            assert jobs.overlooked(tx, stale_s=30, limit=9) == []

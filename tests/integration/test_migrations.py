@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, create_engine, insert, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, create_engine, insert, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
@@ -17,7 +22,7 @@ from atemporal import migrations
 from atemporal.errors import Unavailable
 from atemporal.store.database import Database
 from atemporal.store.installation import identity
-from atemporal.tables import installation, metadata
+from atemporal.tables import REVISION, installation, metadata
 from tests.servers.postgres import Postgres
 
 
@@ -40,6 +45,94 @@ def test_two_processes_upgrade_at_once_and_the_result_is_the_tables(
         if isinstance(constraint, CheckConstraint)
     }
     assert built == declared
+    assert _unvalidated(url) == []
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg2"))
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def _unvalidated(url: str) -> list[str]:
+    with connected(url) as connection:
+        query = "SELECT conname FROM pg_constraint WHERE NOT convalidated ORDER BY conname"
+        return list(connection.scalars(text(query)))
+
+
+def _version(connection: Connection) -> str:
+    connection.rollback()
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+
+
+def test_a_step_that_waits_holds_no_lock_of_the_step_before(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0002")
+    with connected(url) as reader, connected(url) as observer:
+        reader.execute(text("SELECT count(*) FROM jobs"))
+        upgrade = threading.Thread(target=migrations.upgrade, args=(url,))
+        upgrade.start()
+        deadline = time.monotonic() + 30
+        while not observer.scalar(text("SELECT bool_or(NOT granted) FROM pg_locks")):
+            assert time.monotonic() < deadline, "the step that needs jobs alone never waited"
+            observer.rollback()
+            time.sleep(0.02)
+        # 0003 has made its index, under a lock on attempts that is free again.
+        assert _version(observer) == "0003"
+        observer.execute(text("LOCK TABLE attempts IN ROW EXCLUSIVE MODE NOWAIT"))
+        observer.rollback()
+        reader.rollback()
+        upgrade.join(30)
+        assert _version(observer) == REVISION
+    assert _unvalidated(url) == []
+
+
+def test_an_upgrade_that_was_interrupted_goes_on(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url)
+    with connected(url) as connection:
+        # As it is when the process died after the last step's commit.
+        connection.execute(
+            text(
+                "ALTER TABLE attempts DROP CONSTRAINT ck_attempts_number, "
+                "ADD CONSTRAINT ck_attempts_number CHECK (number > 0) NOT VALID"
+            )
+        )
+        connection.commit()
+    migrations.upgrade(url)
+    assert _unvalidated(url) == []
+
+
+def test_the_release_names_its_last_step() -> None:
+    steps = ScriptDirectory.from_config(migrations.config("postgresql://"))
+    assert steps.get_heads() == [REVISION]
+    # They are compared as text.
+    assert all(len(step.revision) == 4 for step in steps.walk_revisions())
+
+
+@pytest.mark.parametrize(
+    ("found", "fits"), [(None, False), ("0001", False), (REVISION, True), ("9999", True)]
+)
+def test_an_older_database_is_told_and_a_newer_one_is_fine(
+    postgres_server: Postgres, found: str | None, fits: bool
+) -> None:
+    url = postgres_server.create_database()
+    if found:
+        migrations.upgrade(url)
+        with connected(url) as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": found})
+            connection.commit()
+    database = Database(url)
+    try:
+        if fits:
+            database.check_schema()
+        else:
+            with pytest.raises(Unavailable, match="atemporal db upgrade"):
+                database.check_schema()
+    finally:
+        database.dispose()
 
 
 def _identity(url: str) -> UUID:

@@ -26,6 +26,7 @@ from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts
 from atemporal.store.database import Database
+from atemporal.telemetry import LAST_SWEEP
 from services.reaper.auditor import AuditLoop
 from services.reaper.volumes import VolumeLoop
 from tests.integration.reaping import DEPLOYMENT, ENDED, NOBODY, World, limits, tags_of
@@ -546,3 +547,60 @@ def test_the_audit_is_in_the_gauges(world: World) -> None:
     assert shown == {"matched": 1, "doubled": 1, "unaccounted": 1, "missing": 1}
     broken = {"invariant": "one_live_attempt"}
     assert REGISTRY.get_sample_value("atemporal_invariant_violations", broken) == 0
+
+
+def gauge(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_only_who_swept_says_when(world: World) -> None:
+    LAST_SWEEP.set(0)
+    with world.database.only_one("reaper sweep"):
+        world.sweep().turn()
+        assert gauge("atemporal_last_sweep_timestamp_seconds") == 0
+    world.sweep().turn()
+    assert gauge("atemporal_last_sweep_timestamp_seconds") > 1e9
+
+
+def test_a_row_that_can_not_be_read_costs_neither_its_instance_nor_the_others_theirs(
+    world: World,
+) -> None:
+    bad, spared = world.launch()
+    over, ended = world.launch()
+    world.cancel(over)
+    with world.database.begin() as tx:
+        tx.execute(
+            text("UPDATE attempts SET launch = '{}' WHERE job_id = :id"), {"id": bad.job_id}
+        )
+    stranger = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
+    sweep = world.sweep()
+    for _ in range(3):
+        sweep.turn()
+    assert world.states()[spared] == "pending"
+    assert world.states()[ended] in ENDED
+    assert world.states()[stranger] in ENDED
+
+
+def test_a_mistake_about_one_attempt_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [world.launch()[0] for _ in range(3)]
+    for ref in refs:
+        world.cancel(ref)
+    sweep = world.sweep()
+    sweep.turn()
+    world.wait_gone(*world.states())
+    close = attempts.close
+
+    def mistaken(tx: Any, ref: AttemptRef, **more: Any) -> bool:
+        if ref == refs[0]:
+            raise ZeroDivisionError
+        return close(tx, ref, **more)
+
+    monkeypatch.setattr(attempts, "close", mistaken)
+    counted = {"loop": "reap-sweep", "kind": "error"}
+    before = gauge("atemporal_loop_errors_total", **counted)
+    sweep.turn()
+    states = [world.attempt(ref).state for ref in refs]
+    assert states == [AttemptState.EXITED, AttemptState.CLOSED, AttemptState.CLOSED]
+    assert gauge("atemporal_loop_errors_total", **counted) == before + 1

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, cast, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 
-from atemporal.errors import Conflict, Invalid, NotFound, Unavailable
+from atemporal.errors import Conflict, Invalid, NotFound, Unavailable, Unreadable
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
 from atemporal.states import (
     ATTEMPT_MOVES,
@@ -23,7 +26,7 @@ from atemporal.states import (
     Outcome,
     Reason,
 )
-from atemporal.store import attempts, events, jobs
+from atemporal.store import attempts, events, jobs, ledger, rows
 from atemporal.store.database import Database
 from atemporal.store.moves import move_attempt, move_job
 from atemporal.tables import attempts as attempt_table
@@ -593,3 +596,240 @@ def test_events_wait_for_the_relay(database: Database) -> None:
 def test_an_unknown_job_is_not_found(database: Database) -> None:
     with database.begin() as tx, pytest.raises(NotFound):
         jobs.get(tx, uuid4())
+
+
+class TestSessions:
+    def test_a_session_whose_host_is_gone_ends_soon(self, database: Database) -> None:
+        with database.begin() as tx:
+            found = {
+                name: tx.scalar(text(f"SHOW {name}"))
+                for name in (
+                    "tcp_keepalives_idle",
+                    "tcp_keepalives_interval",
+                    "tcp_keepalives_count",
+                    "tcp_user_timeout",
+                )
+            }
+        assert list(found.values()) == ["30", "10", "3", "60000"]
+
+    def test_a_lock_lost_meanwhile_is_told(self, database: Database) -> None:
+        with pytest.raises(Unavailable, match="'lost'"), database.only_one("lost"):
+            self.end_lock_sessions(database)
+        with database.only_one("lost") as mine:
+            assert mine
+
+    def test_what_failed_under_a_lost_lock_is_told_instead(self, database: Database) -> None:
+        def fail() -> None:
+            self.end_lock_sessions(database)
+            raise LookupError
+
+        with pytest.raises(LookupError), database.only_one("lost"):
+            fail()
+
+    def test_a_failure_gives_the_lock_back(self, database: Database) -> None:
+        with pytest.raises(LookupError), database.only_one("failed"):
+            raise LookupError
+        with database.only_one("failed") as mine:
+            assert mine
+
+    def test_a_stopped_holder_loses_the_lock(self, database_url: str) -> None:
+        stopped, other = Database(database_url), Database(database_url)
+        stopped.longest_turn_s = 1
+
+        def take() -> None:
+            deadline = time.monotonic() + 30
+            taken = False
+            while not taken:
+                assert time.monotonic() < deadline, "nobody else ever got the lock"
+                with other.only_one("stopped") as taken:
+                    time.sleep(0.02)
+
+        try:
+            with pytest.raises(Unavailable, match="'stopped'"), stopped.only_one("stopped"):
+                take()
+        finally:
+            stopped.dispose()
+            other.dispose()
+
+    def test_a_session_that_held_a_lock_is_an_ordinary_one_again(self, database_url: str) -> None:
+        alone = Database(database_url, pool_size=1)
+        try:
+            with alone.only_one("once") as mine:
+                assert mine
+            with alone.begin() as tx:
+                assert tx.scalar(text("SHOW idle_session_timeout")) == "0"
+                assert tx.scalar(text("SHOW statement_timeout")) == "30s"
+        finally:
+            alone.dispose()
+
+    def end_lock_sessions(self, database: Database) -> None:
+        with database.begin() as tx:
+            query = (
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
+            )
+            assert tx.scalars(text(query)).all() == [True]
+
+
+class TestUnreadable:
+    """Rows of another release, or of a hand, beside good ones."""
+
+    @pytest.fixture
+    def told(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Unreadable]:
+        told: list[Unreadable] = []
+        monkeypatch.setattr(database, "_on_unreadable", told.append)
+        return told
+
+    def spoil_launch(self, tx: Connection, ref: AttemptRef) -> None:
+        tx.execute(
+            update(attempt_table)
+            .where(attempt_table.c.job_id == ref.job_id)
+            .values(launch={"market": "barter"})
+        )
+
+    def spoil_spec(self, tx: Connection, job_id: UUID) -> None:
+        bad = {"image": 7, "env": {"A": ["hush"]}, "timeout_s": "long", "priority": "high"}
+        tx.execute(update(job_table).where(job_table.c.id == job_id).values(spec=bad))
+
+    def test_an_attempt_is_left_out_and_told_once(
+        self, database: Database, told: list[Unreadable]
+    ) -> None:
+        with database.begin() as tx:
+            bad, good = warming(tx), warming(tx)
+            self.spoil_launch(tx, bad)
+        with database.begin() as tx:
+            assert [one.ref for one in attempts.still_open(tx)] == [good]
+            assert list(attempts.many(tx, [bad, good])) == [good]
+            ids = [f"i-{ref.job_id.hex[-17:]}" for ref in (bad, good)]
+            assert [one.ref for one in ledger.of_instances(tx, ids)] == [good]
+            page = ledger.page(tx, instance_ids=ids, refs=[bad, good], within_s=60)
+            assert [one.ref for one in page.attempts] == [good]
+            assert (rows.left_out(tx, bad), rows.left_out(tx, good)) == (True, False)
+            assert not rows.left_out(tx, None)
+        assert [(one.job, one.attempt) for one in told] == [(str(bad.job_id), 1)]
+        with database.begin() as tx:
+            assert not rows.left_out(tx, bad)
+
+    def test_it_is_told_though_the_turn_fails(
+        self, database: Database, told: list[Unreadable]
+    ) -> None:
+        with database.begin() as tx:
+            self.spoil_launch(tx, warming(tx))
+        with suppress(LookupError), database.begin() as tx:
+            attempts.still_open(tx)
+            raise LookupError
+        assert len(told) == 1
+
+    def test_one_alone_is_refused_by_its_name_and_without_its_content(
+        self, database: Database
+    ) -> None:
+        with database.begin() as tx:
+            first, second = warming(tx, env={"A": "hush"}), warming(tx)
+            self.spoil_launch(tx, first)
+            self.spoil_spec(tx, second.job_id)
+            for ref in (first, second):
+                with pytest.raises(Unreadable, match=str(ref.job_id)) as refused:
+                    jobs.get(tx, ref.job_id)
+                assert "hush" not in str(refused.value)
+            with pytest.raises(Unreadable, match="launch"):
+                attempts.get(tx, first)
+
+    def test_a_job_is_left_out_of_a_page_and_the_next_page_follows(
+        self, database: Database, told: list[Unreadable]
+    ) -> None:
+        with database.begin() as tx:
+            one, two, three = submitted(tx), submitted(tx), submitted(tx)
+            self.spoil_spec(tx, two)
+        with database.begin() as tx:
+            page = jobs.listing(tx, limit=2)
+            rest = jobs.listing(tx, limit=2, after=page.next)
+        assert [job.id for job in page.jobs] == [one]
+        assert [job.id for job in rest.jobs] == [three]
+        assert (page.total, page.next) == (3, two)
+        assert [error.job for error in told] == [str(two)]
+
+    def test_a_launcher_gets_the_others(self, database: Database, told: list[Unreadable]) -> None:
+        with database.begin() as tx:
+            refs = [queued(tx) for _ in range(4)]
+            for ref in refs[:2]:
+                assert attempts.begin(tx, ref, LAUNCH, actor="test")
+            self.spoil_spec(tx, refs[0].job_id)
+            self.spoil_spec(tx, refs[2].job_id)
+        with database.begin() as tx:
+            assert [one.ref for one, _ in attempts.with_specs(tx, refs)] == [refs[1]]
+            assert list(jobs.lock_queued(tx, refs)) == [refs[3]]
+        assert {error.job for error in told} == {str(refs[0].job_id), str(refs[2].job_id)}
+
+    def test_a_scheduler_claims_it_and_the_others(self, database: Database) -> None:
+        with database.begin() as tx:
+            ids = {submitted(tx) for _ in range(2)}
+            self.spoil_spec(tx, min(ids))
+            urgent = submitted(tx, priority=5)
+            claimed = [ref.job_id for ref in jobs.claim_due(tx, 10, actor="test")]
+            assert set(claimed) == {*ids, urgent}
+            assert claimed[0] == urgent
+
+    def test_a_limit_that_is_no_number_hides_no_other(self, database: Database) -> None:
+        with database.begin() as tx:
+            bad, good = running(tx), running(tx, timeout_s=7)
+            self.spoil_spec(tx, bad.job_id)
+            assert attempts.timeouts(tx) == {good: 7}
+
+    def test_a_submit_with_its_key_is_refused_alone(self, database: Database) -> None:
+        with database.begin() as tx:
+            known = submitted(tx, key="k")
+            self.spoil_spec(tx, known)
+            same, other = jobs.submit(tx, [spec(key="k"), spec()], actor="test")
+            assert (same.job_id, same.created, list(same.differs)) == (known, False, ["job"])
+            assert other.created
+
+    def test_a_reason_of_a_newer_release_hides_nothing(
+        self, database: Database, told: list[Unreadable]
+    ) -> None:
+        with self.newer(database) as tx:
+            ref = running(tx)
+            ended(tx, ref, 1)
+            for table in (attempt_table, job_table):
+                tx.execute(update(table).values(reason="eaten_by_a_dog"))
+            (attempt,) = attempts.still_open(tx)
+            job = jobs.get(tx, ref.job_id)
+            assert (attempt.state, attempt.reason) == (AttemptState.EXITED, None)
+            assert (job.outcome, job.reason) == (Outcome.FAILED, None)
+            assert attempts.close(tx, ref, actor="test")
+        assert told == []
+
+    @pytest.mark.parametrize(
+        ("budget", "code", "after"),
+        [
+            ({"max_attempts": 3, "infra_retries": 0}, 1, JobState.SCHEDULED),
+            ({"max_attempts": 2, "infra_retries": 5}, 1, JobState.FINISHED),
+            ({"max_attempts": 5, "infra_retries": 1}, None, JobState.FINISHED),
+            ({"max_attempts": 1, "infra_retries": 2}, None, JobState.SCHEDULED),
+        ],
+    )
+    def test_an_end_of_unknown_fault_counts_for_both_budgets(
+        self, database: Database, budget: dict[str, int], code: int | None, after: JobState
+    ) -> None:
+        """One such end, and then one of the program's (with a code) or of the infrastructure's."""
+        with self.newer(database) as tx:
+            first = running(tx, backoff_s=0, **{**budget, "max_attempts": 5, "infra_retries": 5})
+            ended(tx, first, 1)
+            tx.execute(update(attempt_table).values(reason="eaten_by_a_dog"))
+            stored = func.jsonb_set
+            for name, value in budget.items():
+                path, new = f"{{{name}}}", cast(str(value), JSONB)
+                tx.execute(update(job_table).values(spec=stored(job_table.c.spec, path, new)))
+            (second,) = jobs.claim_due(tx, 10, actor="test")
+            assert attempts.begin(tx, second, LAUNCH, actor="test")
+            reason = Reason.EXIT_NONZERO if code else Reason.PULL_FAILED
+            record = ExitRecord(exit_code=code)
+            assert attempts.end(tx, second, reason, actor="test", exit_record=record)
+            assert jobs.get(tx, first.job_id).state is after
+
+    @contextmanager
+    def newer(self, database: Database) -> Iterator[Connection]:
+        """A transaction on the tables of a newer release, which knows more reasons; undone."""
+        with database.begin() as tx:
+            for table in ("attempts", "jobs"):
+                tx.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT ck_{table}_reason"))
+            yield tx
+            tx.rollback()

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 
+from atemporal.errors import Unreadable
 from atemporal.store.database import Database, Wakeups
 from atemporal.tables import metadata
 from tests.sim.tasks import current
@@ -114,6 +115,7 @@ class SimDatabase(Database):
         self._engine = ground.engine
         self._ground = ground
         self._world = world
+        self._on_unreadable = _never
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -150,6 +152,10 @@ class SimDatabase(Database):
     def wakeups(self) -> Wakeups:
         """A listener that never waits: the scheduler's turns come by the dice."""
         return _NoWakeups()
+
+
+def _never(error: Unreadable) -> None:
+    raise error
 
 
 class _NoWakeups(Wakeups):

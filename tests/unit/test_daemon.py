@@ -80,6 +80,21 @@ def test_only_what_says_so_keeps_its_messages_over_a_failed_turn(
     assert loop.told == told
 
 
+def test_no_turn_before_the_check_has_passed_once() -> None:
+    loop = OneTurn(Refused("never"))
+    checks = iter([Unavailable("run `atemporal db upgrade`"), None])
+
+    def check() -> None:
+        loop.told.append("check")
+        if error := next(checks):
+            raise error
+
+    runner = Runner(loop, loop.stop, check=check)
+    runner.start()
+    assert runner.join(10)
+    assert loop.told == ["check", "reset", "check", "turn", "reset", "turn", "reset"]
+
+
 def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HELD_UP],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from atemporal.errors import Invalid
-from atemporal.model import ExitRecord, parse_spec
+from atemporal.model import ExitRecord, parse_spec, read_spec
 from atemporal.states import Reason
 
 
@@ -108,3 +109,63 @@ def test_one_time_only() -> None:
 )
 def test_an_exit_record_names_its_reason(record: dict[str, Any], reason: Reason) -> None:
     assert ExitRecord.model_validate(record).reason is reason
+
+
+def test_what_was_written_is_read_back_the_same() -> None:
+    spec = parse_spec(
+        {
+            "image": "nginx",
+            "command": ["a", "b"],
+            "env": {"B": "2", "AA": "1"},
+            "run_at": "2030-01-01T01:00:00+01:00",
+            "labels": {"b": "", "aa": "x"},
+            "retry_on": [75],
+            "machine": {"instance_types": ["t3.small"], "disk_gb": 20},
+            "key": "k",
+        }
+    )
+    stored = spec.model_dump(mode="json", exclude={"key"})
+    # As the database gives it back: the shorter names first.
+    stored["env"] = {"B": "2", "AA": "1"}
+    read = read_spec(stored, "k")
+    assert read == spec
+    assert list(read.env) == ["AA", "B"]
+    assert list(read.labels) == ["aa", "b"]
+    assert read.model_dump_json() == spec.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("command", ["", "x"]),
+        ("image", "no image"),
+        ("priority", 1000),
+        ("retry_on", [0]),
+        ("ports", ["80"]),
+        ("labels", {"a b": "x"}),
+        ("env", {"A B": "1"}),
+    ],
+)
+def test_what_an_earlier_release_accepted_can_be_read(field: str, value: Any) -> None:
+    spec = read_spec({"image": "nginx", field: value, "newer": 1}, None)
+    found = getattr(spec, field)
+    assert (list(found) if isinstance(found, tuple) else found) == value
+    assert (
+        read_spec({"image": "nginx", "machine": {"disk_gb": 1, "x": 1}}, None).machine.disk_gb == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"image": 7},
+        {"image": "nginx", "env": ["A=b"]},
+        {"image": "nginx", "machine": 1},
+        [],
+        None,
+    ],
+)
+def test_what_is_no_specification_can_not_be_read(stored: Any) -> None:
+    with pytest.raises(ValidationError):
+        read_spec(stored, None)

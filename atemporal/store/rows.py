@@ -1,0 +1,75 @@
+"""Reading rows: one that can not be read is left out, told of, and nobody else's matter.
+
+Promise: a reader of many rows gets all that this release understands. Another release, or a hand, may
+have written one that it does not; that one is named, without its content, to whoever opened the
+database, once a transaction, and `left_out` names it to a reader who would else conclude something
+from its absence. A reader of one row gets `Unreadable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row
+
+from atemporal.errors import Unreadable
+from atemporal.model import Attempt, AttemptRef, JobSpec, describe, read_spec
+
+T = TypeVar("T")
+
+LEFT_OUT = "left_out"
+
+
+def attempt(row: Row[Any]) -> Attempt:
+    """Read an attempt's row.
+
+    Raises:
+        Unreadable: a value of it means nothing to this release.
+    """
+    try:
+        return Attempt.model_validate(
+            {name: getattr(row, name) for name in Attempt.model_fields if hasattr(row, name)}
+        )
+    except ValidationError as error:
+        raise unreadable(AttemptRef(row.job_id, row.number), error) from None
+
+
+def spec(ref: AttemptRef, row: Row[Any]) -> JobSpec:
+    """Read the specification in a row with `spec` and `key`, for the attempt `ref`.
+
+    Raises:
+        Unreadable: it has not the shape of one.
+    """
+    try:
+        return read_spec(row.spec, row.key)
+    except ValidationError as error:
+        raise unreadable(ref, error) from None
+
+
+def unreadable(ref: AttemptRef, error: ValidationError) -> Unreadable:
+    """Say which row, and which of its fields; not the values: an environment may be among them."""
+    why = "; ".join(f"{name}: {what}" for name, what in describe(error).items())
+    return Unreadable(str(ref.job_id), ref.number, why)
+
+
+def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> list[T]:
+    """Read all rows, in their order, but for those that can not be read."""
+    found: list[T] = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except Unreadable as error:
+            _told(tx)[error.job, error.attempt] = error
+    return found
+
+
+def left_out(tx: Connection, ref: AttemptRef | None) -> bool:
+    """Whether the attempt is in the books but was left out of what this transaction has read."""
+    return ref is not None and (str(ref.job_id), ref.number) in _told(tx)
+
+
+def _told(tx: Connection) -> dict[tuple[str, int], Unreadable]:
+    told: dict[tuple[str, int], Unreadable] = tx.get_execution_options()[LEFT_OUT]
+    return told
