@@ -137,6 +137,11 @@ attempts = Table(
             "launch ->> 'market' = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')"
         ),
     ),
+    Index(
+        "ix_attempts_no_capacity",
+        "exited_at",
+        postgresql_where=text("reason = 'no_capacity'"),
+    ),
 )
 
 events = Table(

@@ -11,7 +11,7 @@ that began so long ago that it ends then.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
@@ -40,12 +40,34 @@ _INTERRUPTIONS = text(
     """
 )
 
+# Newest first; `detail` is EC2's code.
+_SHORTAGES = text(
+    """
+    SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
+           coalesce(launch ->> 'market', 'on-demand') AS market, detail AS why,
+           extract(epoch FROM now() - exited_at) AS age_s
+    FROM attempts
+    WHERE reason = 'no_capacity' AND exited_at > now() - make_interval(secs => :within_s)
+    ORDER BY exited_at DESC
+    """
+)
+
 
 class Interruption(NamedTuple):
     """A spot instance that EC2 took back, `age_s` seconds ago."""
 
     instance_type: str
     subnet_id: str | None
+    age_s: float
+
+
+class Shortage(NamedTuple):
+    """An instance that EC2 took on and then had no room for, `age_s` seconds ago; `why` is its code."""
+
+    instance_type: str
+    subnet_id: str | None
+    market: Literal["on-demand", "spot"]
+    why: str
     age_s: float
 
 
@@ -121,6 +143,15 @@ def spot_interruptions(tx: Connection, *, within_s: float) -> list[Interruption]
     """Return the spot instances that EC2 took back in the last `within_s` seconds."""
     rows = tx.execute(_INTERRUPTIONS, {"within_s": within_s})
     return [Interruption(row.instance_type, row.subnet_id, float(row.age_s)) for row in rows]
+
+
+def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
+    """Return the instances that EC2 had no room for after all, of the last `within_s` seconds."""
+    rows = tx.execute(_SHORTAGES, {"within_s": within_s})
+    return [
+        Shortage(row.instance_type, row.subnet_id, row.market, row.why or "", float(row.age_s))
+        for row in rows
+    ]
 
 
 def _still(ref: AttemptRef, launch: Launch) -> tuple[ColumnElement[bool], ...]:

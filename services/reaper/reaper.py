@@ -12,15 +12,15 @@ attempt's failure is logged and holds up no other; only without Postgres a sweep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from atemporal import waiting
 from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud, CloudError, Instance, Unauthorized
-from atemporal.console import exit_record
-from atemporal.errors import AtemporalError, Invalid, Refused, Retry, Unavailable
+from atemporal.cloud import Cloud, CloudError, Instance
+from atemporal.errors import AtemporalError, Invalid, Retry, Unavailable
 from atemporal.inbox import Inbox
 from atemporal.messages import InstanceRunning, JobDue, decode_wake
 from atemporal.model import Attempt, AttemptRef, ExitRecord
@@ -39,8 +39,8 @@ from atemporal.telemetry import (
     logger,
 )
 from atemporal.waiting import Phase
+from services.reaper.consoles import Consoles
 from services.reaper.judgement import (
-    NOTHING_ABSENT,
     Absence,
     Findings,
     Limits,
@@ -57,10 +57,14 @@ BATCH = 100
 class Reaper:
     """The steps, shared by message loop and sweep."""
 
-    def __init__(self, database: Database, cloud: Cloud) -> None:
+    def __init__(
+        self, database: Database, cloud: Cloud, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Take what it needs; nothing is called yet."""
         self._database = database
         self.cloud = cloud
+        self._clock = clock
+        self._unread: set[AttemptRef] = set()
         self.log = logger(ACTOR)
         self.gone_since: dict[AttemptRef, datetime] = {}
 
@@ -131,13 +135,14 @@ class Reaper:
             gone_before=self.gone_since,
         )
         self.gone_since = {**self.gone_since, **findings.gone_since}
-        self.act(findings, books, instances)
+        self.act(findings, books, instances, limits)
 
     def act(
         self,
         findings: Findings,
         books: Mapping[AttemptRef, Attempt],
         listed: Iterable[Instance],
+        limits: Limits,
     ) -> None:
         """Do what the judgement of `listed` and `books` asks for: ends first, consoles last."""
         self.terminate(findings.terminate)
@@ -154,16 +159,25 @@ class Reaper:
             with self._alone(ref), self._database.begin() as tx:
                 attempts.close(tx, ref, actor=ACTOR, detail=why)
         ours = {one.id for one in listed if not one.gone}
-        for ref, reason in findings.overdue.items():
-            instance_id = books[ref].instance_id
-            with self._alone(ref, instance_id):
-                ran_out = reason is Reason.TIMED_OUT
-                ended = (ran_out and self._recover(books[ref])) or self.end(ref, reason)
-                if ended and instance_id in ours:
-                    self.terminate({instance_id: "its deadline is over"})
-        for ref, loss in findings.lost.items():
+        for ref, code in findings.scarce.items():
             with self._alone(ref, books[ref].instance_id):
-                self._lose(books[ref], loss)
+                patience_s = limits.launch_s
+                self.end(ref, Reason.NO_CAPACITY, detail=code, patience_s=patience_s)
+        for ref, reason in findings.overdue.items():
+            if books[ref].instance_id is None:
+                with self._alone(ref):
+                    self.end(ref, reason)
+        self._unread &= {*findings.overdue, *findings.lost}
+        consoles = Consoles(self.cloud, failed=self._unread, clock=self._clock)
+        of_machines = [r for r in (*findings.overdue, *findings.lost) if books[r].instance_id]
+        for ref in consoles.in_time(of_machines):
+            attempt = books[ref]
+            with self._alone(ref, attempt.instance_id):
+                said = consoles.read(attempt)
+                if ref in findings.lost:
+                    self._lose(attempt, said, findings.lost[ref])
+                else:
+                    self._run_out(attempt, said, findings.overdue[ref], ours)
 
     @contextmanager
     def _alone(self, ref: AttemptRef, instance_id: str | None = None) -> Iterator[None]:
@@ -183,40 +197,42 @@ class Reaper:
         *,
         record: ExitRecord | None = None,
         detail: str | None = None,
+        patience_s: float = 0.0,
     ) -> bool:
         """Write the end of an attempt; False when it has ended or moved on meanwhile."""
         with self._database.begin() as tx:
-            ended = attempts.end(tx, ref, reason, actor=ACTOR, exit_record=record, detail=detail)
+            ended = attempts.end(
+                tx,
+                ref,
+                reason,
+                actor=ACTOR,
+                exit_record=record,
+                detail=detail,
+                patience_s=patience_s,
+            )
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
         return ended
 
-    def _recover(self, attempt: Attempt) -> bool:
-        """End an attempt by its console's word; False when that has none.
-
-        Raises:
-            Retry, Unknown: EC2 can not be asked now.
-        """
-        if attempt.instance_id is None:
-            return False
-        try:
-            console = self.cloud.console(attempt.instance_id)
-        except (Refused, Unauthorized) as error:
-            # The listing was allowed, so it is this one right that is missing: waiting for it would
-            # keep a dead attempt open for ever.
-            where = about(attempt.ref, attempt.instance_id)
-            self.log.warning("no console to be read", error=str(error), **where)
-            return False
-        record = exit_record(console, attempt.ref.id)
-        if record is None:
+    def _recover(self, attempt: Attempt, said: ExitRecord | None) -> bool:
+        """End an attempt by its console's word; False when that has none."""
+        if said is None:
             return False
         detail = "recovered from the console"
-        return self.end(attempt.ref, record.reason, record=record, detail=detail)
+        return self.end(attempt.ref, said.reason, record=said, detail=detail)
 
-    def _lose(self, attempt: Attempt, loss: Loss) -> None:
+    def _run_out(
+        self, attempt: Attempt, said: ExitRecord | None, reason: Reason, ours: Collection[str]
+    ) -> None:
+        """End an attempt that is over its time: by its console's word, else for its deadline."""
+        ended = self._recover(attempt, said) or self.end(attempt.ref, reason)
+        if ended and attempt.instance_id in ours:
+            self.terminate({attempt.instance_id: "its deadline is over"})
+
+    def _lose(self, attempt: Attempt, said: ExitRecord | None, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's word, else as lost."""
-        if not self._recover(attempt) and loss.final:
+        if not self._recover(attempt, said) and loss.final:
             self.end(attempt.ref, loss.reason, detail=loss.why)
 
 
@@ -274,6 +290,7 @@ class SweepLoop:
         self._interval_s = interval_s
         self._unknown: set[str] = set()
         self._missing: set[AttemptRef] = set()
+        self._blind = False
 
     def turn(self) -> float:
         """Sweep once, unless another reaper does."""
@@ -307,7 +324,8 @@ class SweepLoop:
                 " check the region, the deployment's name and the credentials",
                 missing=len(missed),
             )
-            missed = set()
+        # A blind look counts for none, also when sight is back.
+        twice = set() if no_sight or self._blind else missed & self._missing
         findings = judge(
             instances,
             books,
@@ -316,13 +334,13 @@ class SweepLoop:
             limits=self._limits,
             # What this listing shows may be another deployment's.
             unknown_before=set() if no_sight else self._unknown,
-            absence=self._absence(books, missed & self._missing),
+            absence=self._absence(books, missed, twice),
             gone_before=self._reaper.gone_since,
         )
         self._unknown = set() if no_sight else findings.unknown
-        self._missing = missed
+        self._missing, self._blind = missed, no_sight
         self._reaper.gone_since = findings.gone_since
-        self._reaper.act(findings, books, instances)
+        self._reaper.act(findings, books, instances, self._limits)
         with self._database.begin() as tx:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
             queued = counts.oldest_waiting(tx)
@@ -330,15 +348,20 @@ class SweepLoop:
             self._reaper.log.error("waited too long for a launcher", **about(ref))
         self._report(books.values(), queued, findings, now)
 
-    def _absence(self, books: Mapping[AttemptRef, Attempt], missed: set[AttemptRef]) -> Absence:
-        """Ask for what was missing twice by its id: the listing goes by tags."""
+    def _absence(
+        self,
+        books: Mapping[AttemptRef, Attempt],
+        missed: set[AttemptRef],
+        twice: Collection[AttemptRef],
+    ) -> Absence:
+        """Ask for what is missing by its id: the listing goes by tags. `twice` may be proven."""
         ids = {ref: id_ for ref in missed if (id_ := books[ref].instance_id)}
         log = self._reaper.log
         try:
             strays = self._reaper.cloud.describe(ids.values(), tagged=False) if ids else {}
         except AtemporalError as error:
             log.warning("missing instances not looked up", error=str(error), missing=len(ids))
-            return NOTHING_ABSENT
+            return Absence(unasked=missed)
         for ref, instance_id in ids.items():
             if instance_id in strays:
                 log.error(
@@ -346,8 +369,8 @@ class SweepLoop:
                     state=strays[instance_id].state,
                     **about(ref, instance_id),
                 )
-        proven = {ref for ref in missed if ids.get(ref) not in strays}
-        return Absence(proven, strays)
+        unknown = {ref for ref in missed if ids.get(ref) not in strays}
+        return Absence(unknown & set(twice), strays, unknown)
 
     def _report(
         self,

@@ -90,6 +90,14 @@ class World:
             assert attempts.begin(tx, ref, LAUNCH, actor="test")
         return ref
 
+    def begin_again(self, ref: AttemptRef) -> None:
+        """Let the next attempt of a known job be due, and begin it."""
+        with self.database.begin() as tx:
+            due = text("UPDATE jobs SET due_at = now() WHERE id = :id AND state = 'scheduled'")
+            tx.execute(due, {"id": ref.job_id})
+            assert ref in jobs.claim_due(tx, 10, actor="test")
+            assert attempts.begin(tx, ref, LAUNCH, actor="test")
+
     def launch(self, **fields: Any) -> tuple[AttemptRef, str]:
         """Give a new attempt its instance, written down."""
         ref = self.begin(**fields)

@@ -42,6 +42,9 @@ class Cloud:
         self.terminated += ids
         return {}
 
+    def describe(self, _ids: list[str], **_: Any) -> dict[str, Instance]:
+        return {}
+
     def console(self, instance_id: str) -> str:
         if instance_id in self.consoles:
             raise self.consoles[instance_id]
