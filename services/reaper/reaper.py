@@ -227,7 +227,7 @@ class Reaper:
     ) -> None:
         """End an attempt that is over its time: by its console's word, else for its deadline."""
         ended = self._recover(attempt, said) or self.end(attempt.ref, reason)
-        if ended and attempt.instance_id in ours:
+        if ended and attempt.instance_id and attempt.instance_id in ours:
             self.terminate({attempt.instance_id: "its deadline is over"})
 
     def _lose(self, attempt: Attempt, said: ExitRecord | None, loss: Loss) -> None:

@@ -90,7 +90,8 @@ class Wish:
         row: list[Try] = []
         for one in counted:
             row = [*row, one] if one.reason is Reason.NO_CAPACITY else []
-        faults = [one.reason.fault for one in counted if one.reason is not Reason.NO_CAPACITY]
+        reasons = [one.reason for one in counted if one.reason]
+        faults = [reason.fault for reason in reasons if reason is not Reason.NO_CAPACITY]
         after = (
             verdict_of_scarcity(
                 in_a_row=len(row), since_s=now - row[0].begun, patience_s=PATIENCE_S
