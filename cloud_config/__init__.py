@@ -17,7 +17,7 @@ Order on the machine:
 2. `atemporal-job.service` calls the worker (`/opt/atemporal/worker`): `pull` (with retries), `create`,
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
    at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit
-   record to the serial console, then by the callback for up to 10 minutes. Then systemd powers off,
+   record to the serial console, then by the callback for up to an hour. Then systemd powers off,
    however the unit ended.
 
 When something fails:

@@ -8,6 +8,7 @@ failure whether the thing was surely not done, may be done later, or may have be
 from atemporal.cloud.ec2 import Cloud
 from atemporal.cloud.faults import (
     CloudError,
+    Forbidden,
     NoAnswer,
     NoCapacity,
     NoInstance,
@@ -27,6 +28,7 @@ from atemporal.cloud.volume import Volume
 __all__ = [
     "Cloud",
     "CloudError",
+    "Forbidden",
     "Instance",
     "NoAnswer",
     "NoCapacity",

@@ -29,6 +29,7 @@ from atemporal.cloud import volume as volumes
 from atemporal.cloud.faults import (
     FOREIGN,
     CloudError,
+    Forbidden,
     NoAnswer,
     NoInstance,
     Rejected,
@@ -62,7 +63,6 @@ _READ_TIMEOUT_S = 20
 _ATTEMPTS = 4
 _SERVER_FAULTS = 20  # enough to find two bad ids among a hundred
 _DENIALS = 20  # then no batch is halved any more, yet each is tried
-_DENIED = "UnauthorizedOperation"
 
 
 class Cloud:
@@ -167,7 +167,7 @@ class Cloud:
             except AtemporalError as error:
                 faults_left -= isinstance(error, ServerFault)
                 # A policy may deny one id by its tags: the others are not to suffer for it.
-                denied = isinstance(error, Unauthorized) and error.code == _DENIED
+                denied = isinstance(error, Forbidden)
                 denials_left -= denied
                 if denied and denials_left < 0:
                     failures.update(dict.fromkeys(batch, error))

@@ -85,6 +85,10 @@ class Unauthorized(CloudError, Retry):
     advice = "check this process's AWS credentials and IAM policy, and the account"
 
 
+class Forbidden(Unauthorized):
+    """This process may not do this: a policy may forbid all of it, or one type, subnet or market."""
+
+
 class Unreachable(CloudError, Unavailable):
     """EC2 did not answer a call that only reads."""
 
@@ -121,11 +125,12 @@ _CODES: dict[type[CloudError], str] = {
         BandwidthLimitExceeded TooManyRequestsException
     """,
     Unauthorized: """
-        AuthFailure AuthFailure.ServiceLinkedRoleCreationNotPermitted UnauthorizedOperation
-        AccessDenied AccessDeniedException InvalidClientTokenId UnrecognizedClientException
-        MissingAuthenticationToken IncompleteSignature SignatureDoesNotMatch OptInRequired Blocked
-        AccountDisabled RequestExpired ExpiredToken ExpiredTokenException
+        AuthFailure AccessDenied AccessDeniedException InvalidClientTokenId
+        UnrecognizedClientException MissingAuthenticationToken IncompleteSignature
+        SignatureDoesNotMatch OptInRequired Blocked AccountDisabled RequestExpired ExpiredToken
+        ExpiredTokenException
     """,
+    Forbidden: "UnauthorizedOperation AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     ServerFault: """
         InternalError InternalFailure ServerInternal ServiceUnavailable Unavailable RequestTimeout
     """,

@@ -2,7 +2,8 @@
 
 Promise: a cell that was refused for want of capacity is left alone by all attempts of this process
 for a while; a refusal for the account's quota closes the type in that market, in every zone, because
-quotas hold for the region; what the breaker says of a spot pool closes its spot cell only.
+quotas hold for the region; what the breaker says of a spot pool closes its spot cell only; a cell
+that a policy forbids is closed while others are open to us, so one job's wish stops no other job.
 Mechanism: cooling is in memory. A refusal speaks of EC2's stock at that moment, not of our books:
 who restarts, or runs beside us, learns it again for one refused call a cell, and nothing that is
 counted, promised or paid for depends on it. Interruptions are our own history and come from the
@@ -13,13 +14,17 @@ do the instances that EC2 granted and then had no room for, which only the reape
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from atemporal.store.launches import Interruption, Shortage
 from services.launcher.candidates import Cell
+from services.launcher.circuit import pause_s
 from services.launcher.waits import Wait
+
+ADMITTED_S = 600.0
+"""How long an answer that was no refusal of rights shows that we have some."""
 
 Pool = tuple[str, str | None]
 """A spot pool: an instance type in a subnet."""
@@ -44,6 +49,8 @@ class Cells:
         self._clock = clock
         self._lock = threading.Lock()
         self._until: dict[Cell, tuple[float, Wait, str]] = {}
+        self._admitted: dict[Cell, float] = {}
+        self._refusals: Counter[Cell] = Counter()
 
     def no_capacity(self, cell: Cell, why: str) -> None:
         """Note that EC2 had nothing there."""
@@ -52,6 +59,35 @@ class Cells:
     def over_quota(self, cell: Cell, why: str) -> None:
         """Note that the account may have no more of this type in this market, in any zone."""
         self._close(_everywhere(cell), self._quota_s, Wait.QUOTA, why)
+
+    def forbidden(self, cell: Cell, why: str) -> None:
+        """Note that we may not ask there, though elsewhere we may; each time in a row for longer."""
+        with self._lock:
+            self._admitted.pop(cell, None)
+            self._refusals[cell] += 1
+            refusals = self._refusals[cell]
+        self._close(cell, pause_s(refusals), Wait.AUTHORIZATION, why)
+
+    def admitted(self, cell: Cell) -> None:
+        """Note that EC2 let us in there, whatever else it answered."""
+        with self._lock:
+            self._admitted[cell] = self._clock()
+            del self._refusals[cell]
+
+    def admitted_elsewhere(self, cell: Cell) -> bool:
+        """Whether EC2 has lately let us in at another cell."""
+        since = self._clock() - ADMITTED_S
+        with self._lock:
+            return any(at > since for other, at in self._admitted.items() if other != cell)
+
+    def pardon(self) -> None:
+        """EC2 lets us in again: what was forbidden may be allowed as well."""
+        with self._lock:
+            self._until = {
+                cell: closed
+                for cell, closed in self._until.items()
+                if closed[1] is not Wait.AUTHORIZATION
+            }
 
     def closed(self, cell: Cell) -> Closed | None:
         """Why and for how long the cell is not to be asked; None when it may be."""

@@ -17,6 +17,11 @@ PROBE_S = 60.0
 """After so long a probe has died on its way."""
 
 
+def pause_s(refusals: int) -> float:
+    """Seconds without a call after so many refusals in a row."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(refusals - 1, 20), LONGEST_PAUSE_S)
+
+
 class Circuit:
     """Closed while all is well; safe to share between threads."""
 
@@ -59,8 +64,8 @@ class Circuit:
             if not was_closed and self._probe_until is None and self._ready_in() > 0:
                 return False  # a call that was in flight already says nothing new
             self._refusals += 1
-            pause_s = min(FIRST_PAUSE_S * 2 ** min(self._refusals - 1, 20), LONGEST_PAUSE_S)
-            self._open_until = self._clock() + pause_s * (0.5 + self._random() / 2)
+            jitter = 0.5 + self._random() / 2
+            self._open_until = self._clock() + pause_s(self._refusals) * jitter
             self._probe_until = None
             return was_closed
 

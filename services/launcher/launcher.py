@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from atemporal import tokens
 from atemporal.cloud import (
     Cloud,
-    Instance,
+    Forbidden,
     NoCapacity,
     OverQuota,
     Throttled,
@@ -34,12 +34,10 @@ from atemporal.cloud import (
 from atemporal.errors import AtemporalError, Invalid, Refused, Unknown
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
 from atemporal.settings import Settings
-from atemporal.states import Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import (
     CELLS_COOLED,
-    ENDED,
     LAUNCH_CIRCUIT,
     LAUNCH_RATE,
     LAUNCH_SECONDS,
@@ -51,18 +49,17 @@ from atemporal.telemetry import (
     logger,
 )
 from atemporal.userdata import render
+from services.launcher.books import ACTOR, REPEAT_S, Books, said
 from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
 from services.launcher.cells import Breaker, Cells, Closed, Pool, closures, short, summary
 from services.launcher.circuit import Circuit
 from services.launcher.waits import Wait
 
-ACTOR = "launcher"
 BATCH = 32
 # After so long of one refusal after the other, the rest of the candidates is left to the next turn:
 # a turn must end well before a stopping daemon's patience does.
 TURN_S = 8.0
-REPEAT_S = 5.0
 
 Begun = tuple[Attempt, JobSpec]
 
@@ -90,6 +87,7 @@ class Launcher:
         self._clock = clock
         self._dice = dice
         self._log = logger(ACTOR)
+        self._books = Books(settings, database, cloud, dice=dice)
         self._key_id = settings.signing_key_id
         self.circuit = Circuit(clock=clock, random=dice)
         self.budget = Budget(
@@ -152,7 +150,7 @@ class Launcher:
         until = self._clock() + TURN_S
         while launch is not None:
             if self._clock() >= until:
-                self._leave(attempt.ref, launch)
+                self._books.leave(attempt.ref, launch)
                 return
             launch = self._step(attempt.ref, spec, launch)
 
@@ -163,6 +161,12 @@ class Launcher:
         if room == 0:
             return []
         stale_s = self._settings.stale_after_s
+        if not self.circuit.closed:
+            # The one probe should not be the call that was refused before, if there is another.
+            with self._database.begin() as tx:
+                untried = jobs.overlooked(tx, stale_s=stale_s, limit=room)
+            if untried:
+                return self.begin(untried)
         with self._database.begin() as tx:
             leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=room)
             unlaunched = attempts.with_specs(tx, leased)
@@ -210,17 +214,17 @@ class Launcher:
         except KeyError:
             # Keys are being replaced, and this process has not got the new one yet.
             why = f"the callback key {launch.key_id!r} is not among this launcher's"
-            self._wait(ref, launch, Wait.KEY, why, REPEAT_S)
+            self._books.wait(ref, launch, Wait.KEY, why, REPEAT_S)
             return None
         except Invalid as error:
-            self._refuse(ref, f"the user-data can not be made: {error}")
+            self._books.refuse(ref, f"the user-data can not be made: {error}")
             return None
         if self.circuit.ready_in() > 0:
             self._await_circuit(ref, launch)
             return None
         if not self.budget.take():
             self.behind = True
-            self._leave(ref, launch)
+            self._books.leave(ref, launch)
             return None
         since = self._clock()
         with self._database.begin() as tx:
@@ -249,13 +253,16 @@ class Launcher:
             return self._answer(ref, spec, launch, error)
         LAUNCHES.labels("launched").inc()
         self._learn(launch, None)
-        self._write_down(ref, instance)
+        self._books.write_down(ref, instance)
         return None
 
     def _learn(self, launch: Launch, error: AtemporalError | None) -> None:
         """What one call's outcome means for the calls of all attempts."""
+        cell = cell_of(launch)
         if isinstance(error, Unauthorized):
-            self._trip(error)
+            # Whether it is this process that may not, or this cell: see `_forbidden`.
+            if not isinstance(error, Forbidden):
+                self._trip(error)
         elif isinstance(error, Throttled):
             self.budget.throttled()
             self.circuit.unsure()
@@ -263,33 +270,58 @@ class Launcher:
             self.circuit.unsure()
         else:
             self.budget.answered()
+            self.cells.admitted(cell)
             if self.circuit.mend():
+                self.cells.pardon()
                 self._log.info("EC2 lets this process in again")
         if isinstance(error, NoCapacity):
-            self.cells.no_capacity(cell_of(launch), _said(error))
+            self.cells.no_capacity(cell, said(error))
         elif isinstance(error, OverQuota):
-            self.cells.over_quota(cell_of(launch), _said(error))
+            self.cells.over_quota(cell, said(error))
 
     def _answer(
         self, ref: AttemptRef, spec: JobSpec, launch: Launch, error: AtemporalError
     ) -> Launch | None:
         """What a failed call means for its attempt; return a candidate to be asked at once."""
         if isinstance(error, (TokenSpent, TokenMismatch)):
-            self._adopt(ref, error)
+            self._books.adopt(ref, error)
         elif isinstance(error, (NoCapacity, OverQuota)):
-            if not self._launched_earlier(ref, launch):
+            if not self._books.launched_earlier(ref, launch):
                 return self._place(ref, spec, launch)
         elif isinstance(error, Refused):
-            if not self._launched_earlier(ref, launch):
-                self._refuse(ref, str(error))
+            if not self._books.launched_earlier(ref, launch):
+                self._books.refuse(ref, str(error))
+        elif isinstance(error, Forbidden):
+            return self._forbidden(ref, spec, launch, error)
         elif isinstance(error, Unauthorized):
             self._await_circuit(ref, launch)
         elif isinstance(error, Throttled):
-            self._wait(ref, launch, Wait.THROTTLE, _said(error), self.budget.ready_in())
+            self._books.wait(ref, launch, Wait.THROTTLE, said(error), self.budget.ready_in())
         else:
             # The outcome is not known: nothing but the identical call may follow.
-            self._wait(ref, launch, Wait.ANSWER, _said(error), REPEAT_S)
+            self._books.wait(ref, launch, Wait.ANSWER, said(error), REPEAT_S)
         return None
+
+    def _forbidden(
+        self, ref: AttemptRef, spec: JobSpec, launch: Launch, error: Forbidden
+    ) -> Launch | None:
+        """A policy forbids this cell or everything: close the cell while another may be open to us.
+
+        What one job wants must not stop the others, whose cells are allowed.
+        """
+        cell = cell_of(launch)
+        untried = any(
+            other != cell and self.cells.closed(other) is None for other in self._candidates(spec)
+        )
+        if not untried and not self.cells.admitted_elsewhere(cell):
+            self._trip(error)
+            self._await_circuit(ref, launch)
+            return None
+        self.circuit.unsure()
+        self.cells.forbidden(cell, said(error))
+        if self._books.launched_earlier(ref, launch):
+            return None
+        return self._place(ref, spec, launch)
 
     def _place(self, ref: AttemptRef, spec: JobSpec, launch: Launch) -> Launch | None:
         """Commit the first open candidate as the one to ask, or wait until one opens.
@@ -309,7 +341,7 @@ class Launcher:
         if first_open:
             return launch
         shut = summary(closed)
-        self._wait(ref, launch, shut.wait, shut.why, shut.for_s)
+        self._books.wait(ref, launch, shut.wait, shut.why, shut.for_s)
         return None
 
     def _plan(self, spec: JobSpec, image_id: str) -> Launch:
@@ -356,77 +388,11 @@ class Launcher:
             happened = launches.shortages(tx, within_s=max(capacity_s, quota_s))
         return short(happened, capacity_s=capacity_s, quota_s=quota_s)
 
-    def _wait(self, ref: AttemptRef, launch: Launch, wait: Wait, why: str, seconds: float) -> None:
-        with self._database.begin() as tx:
-            launches.postpone(
-                tx,
-                ref,
-                launch,
-                waits_for=wait,
-                why=why,
-                # Jitter on top: who waits for the same thing should not come back all at once.
-                delay_s=seconds * (1 + self._dice() / 4),
-                stale_s=self._settings.stale_after_s,
-                actor=ACTOR,
-            )
-
     def _await_circuit(self, ref: AttemptRef, launch: Launch) -> None:
         seconds = self.circuit.ready_in()
-        self._wait(ref, launch, Wait.AUTHORIZATION, self.circuit.why, seconds)
-
-    def _leave(self, ref: AttemptRef, launch: Launch) -> None:
-        """Leave the attempt to whoever has a token first."""
-        with self._database.begin() as tx:
-            stale_s = self._settings.stale_after_s
-            launches.release(tx, ref, launch, delay_s=0, stale_s=stale_s)
+        self._books.wait(ref, launch, Wait.AUTHORIZATION, self.circuit.why, seconds)
 
     def _trip(self, error: Unauthorized) -> None:
-        if self.circuit.trip(_said(error)):
+        if self.circuit.trip(said(error)):
             self._log.error("EC2 refuses this process: launches wait", error=str(error))
         LAUNCH_CIRCUIT.set(1)
-
-    def _write_down(self, ref: AttemptRef, instance: Instance) -> None:
-        with self._database.begin() as tx:
-            in_time = attempts.launched(tx, ref, instance.id, actor=ACTOR)
-        if not in_time:
-            STALE.labels("launched").inc()
-        self._log.info("launched", in_time=in_time, **about(ref, instance.id))
-
-    def _launched_earlier(self, ref: AttemptRef, launch: Launch) -> bool:
-        """Before a refusal of a repeated call is believed: look for what an earlier one launched.
-
-        EC2's answer to the repeated token should have said so; but it checks quotas, parameters and
-        rights too, in an order that it does not promise.
-        """
-        if launch.calls < 2:
-            return False
-        try:
-            alive = [one for one in self._cloud.find(ref) if not one.gone]
-        except AtemporalError as error:
-            self._wait(ref, launch, Wait.ANSWER, _said(error), REPEAT_S)
-            return True
-        if alive:
-            self._write_down(ref, alive[0])
-        return bool(alive)
-
-    def _adopt(self, ref: AttemptRef, error: AtemporalError) -> None:
-        """The token has been used: find what it launched. The reaper judges what became of it."""
-        found = sorted(self._cloud.find(ref), key=lambda instance: instance.gone)
-        if found:
-            self._write_down(ref, found[0])
-        elif isinstance(error, TokenSpent):
-            with self._database.begin() as tx:
-                attempts.end(tx, ref, Reason.INSTANCE_LOST, actor=ACTOR, detail=str(error))
-            ENDED.labels(Reason.INSTANCE_LOST).inc()
-
-    def _refuse(self, ref: AttemptRef, why: str) -> None:
-        with self._database.begin() as tx:
-            attempts.end(tx, ref, Reason.LAUNCH_REFUSED, actor=ACTOR, detail=why)
-        ENDED.labels(Reason.LAUNCH_REFUSED).inc()
-        self._log.error("launch refused", why=why, **about(ref))
-
-
-def _said(error: AtemporalError) -> str:
-    """EC2's part of the message: whose call it was would mislead the other attempts that wait."""
-    doing, _, said = str(error).partition(": ")
-    return said or doing

@@ -14,7 +14,7 @@ class Wait(StrEnum):
     """What has to change before EC2 is asked (again) for the attempt's instance."""
 
     AUTHORIZATION = "authorization"
-    """EC2 refuses this process altogether: credentials, policy, account."""
+    """EC2 refuses this process: altogether (credentials, policy, account), or what the job wants."""
     KEY = "key"
     """Its callback key has not reached this launcher yet."""
     QUOTA = "quota"

@@ -21,6 +21,7 @@ from atemporal.broker import LAUNCH, Link, Outgoing
 from atemporal.cloud import (
     Cloud,
     CloudError,
+    Forbidden,
     Instance,
     NoAnswer,
     NoCapacity,
@@ -591,6 +592,44 @@ class TestCircuit:
         world.sweep.turn()
         assert len(world.cloud.calls) == 2
         assert world.launcher.circuit.ready_in() == 2 * pause
+
+    def test_what_one_job_may_not_have_holds_up_no_other(self, world: World) -> None:
+        assert world.has_instance(world.launch())
+        world.cloud.script = [error(Forbidden, "UnauthorizedOperation")]
+        ref = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
+        assert world.waits(ref) == ["authorization"]
+        assert "p5.48xlarge" in (world.attempt(ref).detail or "")
+        assert world.launcher.circuit.closed
+        assert world.has_instance(world.launch())
+        world.later(400)
+        world.sweep.turn()  # asked again, in case somebody has changed the policy
+        assert world.has_instance(ref)
+
+    def test_the_next_candidate_is_asked_where_a_policy_forbids_the_first(
+        self, world: World
+    ) -> None:
+        refused = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+        world.cloud.script = [error(Forbidden, refused)]
+        ref = world.launch(market="spot-then-on-demand", subnets=[A])
+        assert world.has_instance(ref)
+        assert world.attempt(ref).launch.market == "on-demand"
+        assert world.launcher.circuit.closed
+
+    def test_a_job_that_may_not_does_not_take_the_probe_of_the_others(self, world: World) -> None:
+        world.cloud.script = [error(Forbidden, "UnauthorizedOperation")]
+        world.launch(instance_types=["p5.48xlarge"], subnets=[A])
+        assert not world.launcher.circuit.closed, "nothing has been let in yet"
+        healthy = world.queued()
+        world.later(60)
+        world.sweep.turn()
+        assert world.has_instance(healthy)
+        assert world.launcher.circuit.closed
+
+    def test_a_policy_that_forbids_everything_opens_it(self, world: World) -> None:
+        assert world.has_instance(world.launch(instance_types=["t3.small"], subnets=[A]))
+        world.cloud.script = [error(Forbidden, "UnauthorizedOperation")] * 2
+        world.launch(instance_types=["t3.small", "t3.large"], subnets=[A])
+        assert not world.launcher.circuit.closed
 
     def test_a_refused_look_for_the_image_opens_it_too_and_begins_nothing(
         self, world: World

@@ -19,7 +19,7 @@ from atemporal.model import AttemptRef
 from tests.sim.tasks import Task
 from tests.sim.world import World, about
 
-REPORT_FOR_S = 600
+REPORT_FOR_S = 3600
 ANSWER_WITHIN_S = 30
 REFUSALS = (400, 401, 403, 404, 409, 410, 422)
 

@@ -19,6 +19,7 @@ from botocore.parsers import ResponseParserError
 from atemporal.cloud import (
     Cloud,
     CloudError,
+    Forbidden,
     NoAnswer,
     NoCapacity,
     NoInstance,
@@ -83,7 +84,7 @@ def answered(code: str, status: int, message: str = "said EC2") -> ClientError:
         ("PendingVerification", 400, OverQuota, Retry),
         ("RequestLimitExceeded", 503, Throttled, Retry),
         ("Throttling", 400, Throttled, Retry),
-        ("UnauthorizedOperation", 403, Unauthorized, Retry),
+        ("UnauthorizedOperation", 403, Forbidden, Retry),
         ("AuthFailure", 401, Unauthorized, Retry),
         ("ExpiredToken", 400, Unauthorized, Retry),
         ("IdempotentInstanceTerminated", 400, TokenSpent, Refused),
@@ -373,7 +374,7 @@ def test_one_bad_id_saves_no_other_instance(
 
 @pytest.mark.parametrize(
     ("code", "status", "kind"),
-    [("UnauthorizedOperation", 403, Unauthorized), ("InternalError", 500, ServerFault)],
+    [("UnauthorizedOperation", 403, Forbidden), ("InternalError", 500, ServerFault)],
 )
 def test_what_holds_for_every_call_is_not_asked_for_every_id(
     cloud: Cloud, wire: Wire, code: str, status: int, kind: type[CloudError]
