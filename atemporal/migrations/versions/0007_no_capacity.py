@@ -7,7 +7,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0005"
 
 _REASONS = """
     'completed', 'exit_nonzero', 'signalled', 'out_of_memory', 'start_failed', 'timed_out',
