@@ -272,7 +272,10 @@ class ExitRecord(BaseModel):
         if self.oom_killed and self.exit_code != 0:
             return Reason.OUT_OF_MEMORY
         if self.exit_code is None:
-            return Reason.UNREPORTED
+            # A machine that does not even know of a start never had a word from its docker. A bare
+            # callback, as a program itself may send it, says nothing about its machine.
+            silent = self.claim is not None and self.started_at is None
+            return Reason.INSTANCE_LOST if silent else Reason.UNREPORTED
         if self.exit_code == 0:
             return Reason.COMPLETED
         signalled = _SIGNALS[0] <= self.exit_code <= _SIGNALS[1]

@@ -76,6 +76,7 @@ class Reason(StrEnum):
     CREATE_FAILED = "create_failed"
     SPOT_INTERRUPTED = "spot_interrupted"
     INSTANCE_LOST = "instance_lost"
+    NO_CAPACITY = "no_capacity"
 
     @property
     def outcome(self) -> Outcome:
@@ -86,6 +87,11 @@ class Reason(StrEnum):
     def fault(self) -> Fault:
         """Whose fault the ending was."""
         return _MEANING[self][1]
+
+    @property
+    def costs(self) -> bool:
+        """Whether the ending is taken from a budget of attempts."""
+        return self is not Reason.NO_CAPACITY
 
     @property
     def retryable(self) -> bool:
@@ -117,7 +123,11 @@ _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.CREATE_FAILED: (Outcome.FAILED, Fault.PROGRAM, True),
     Reason.SPOT_INTERRUPTED: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
     Reason.INSTANCE_LOST: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
+    Reason.NO_CAPACITY: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
 }
+
+# Seconds: the first wait for room, and the longest.
+_SCARCITY_S = (5, 300)
 
 J, A = JobState, AttemptState
 
@@ -155,6 +165,7 @@ _ENDS: dict[Reason, tuple[AttemptState, ...]] = {
     Reason.LAUNCH_DEADLINE: (A.LAUNCHING,),
     Reason.BOOT_DEADLINE: CLAIMABLE_ATTEMPT,
     Reason.PULL_DEADLINE: CLAIMABLE_ATTEMPT,
+    Reason.NO_CAPACITY: CLAIMABLE_ATTEMPT,
 }
 
 
@@ -214,6 +225,17 @@ def verdict(
     if failures >= allowed:
         return Finish(reason.outcome)
     return Again(min(backoff_s * 2 ** min(failures - 1, 20), 3600))
+
+
+def verdict_of_scarcity(*, in_a_row: int, since_s: float, patience_s: float) -> Finish | Again:
+    """Decide what follows an attempt whose instance EC2 took on and then had no room for.
+
+    It costs no budget: time bounds it. `in_a_row` such attempts, this one included, the first begun
+    `since_s` seconds ago, may take `patience_s` together. The delay doubles up to five minutes.
+    """
+    if since_s >= patience_s:
+        return Finish(Reason.NO_CAPACITY.outcome)
+    return Again(min(_SCARCITY_S[0] * 2 ** min(in_a_row - 1, 20), _SCARCITY_S[1]))
 
 
 def diagram() -> str:

@@ -49,7 +49,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0008"
+REVISION = "0006"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -145,6 +145,11 @@ attempts = Table(
         postgresql_where=text(
             "launch ->> 'market' = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')"
         ),
+    ),
+    Index(
+        "ix_attempts_no_capacity",
+        "exited_at",
+        postgresql_where=text("reason = 'no_capacity'"),
     ),
 )
 

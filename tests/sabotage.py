@@ -131,7 +131,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the reaper's sweep off",
-        "services/reaper/reaper.py",
+        "services/reaper/sweep.py",
         "                self._sweep()\n",
         "                pass\n",
         ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),

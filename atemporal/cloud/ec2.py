@@ -29,6 +29,7 @@ from atemporal.cloud import volume as volumes
 from atemporal.cloud.faults import (
     FOREIGN,
     CloudError,
+    Forbidden,
     NoAnswer,
     NoInstance,
     Rejected,
@@ -61,6 +62,7 @@ _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 20
 _ATTEMPTS = 4
 _SERVER_FAULTS = 20  # enough to find two bad ids among a hundred
+_DENIALS = 20  # then no batch is halved any more, yet each is tried
 
 
 class Cloud:
@@ -150,12 +152,13 @@ class Cloud:
         """End instances; ending one again does no harm. Returns the failures: none means all done.
 
         A `NoInstance` proves nothing about a young instance: it may run all the same. A failure
-        that holds for every call alike (`Throttled`, `Unauthorized`, `NoAnswer`, or EC2 failing
-        again and again) is given to all the ids not yet ended.
+        that holds for every call alike (`Throttled`, `NoAnswer`, an `Unauthorized` that is no policy's
+        denial, or EC2 failing again and again) is given to all the ids not yet ended.
         """
         failures: dict[str, AtemporalError] = {}
         pending = deque(_chunks(ids, TERMINATE_BATCH))
         faults_left = _SERVER_FAULTS
+        denials_left = _DENIALS
         while pending:
             batch = pending.popleft()
             try:
@@ -163,7 +166,14 @@ class Cloud:
                     self._ec2.terminate_instances(InstanceIds=batch)
             except AtemporalError as error:
                 faults_left -= isinstance(error, ServerFault)
-                if isinstance(error, (Throttled, Unauthorized, NoAnswer)) or not faults_left:
+                # A policy may deny one id by its tags: the others are not to suffer for it.
+                denied = isinstance(error, Forbidden)
+                denials_left -= denied
+                if denied and denials_left < 0:
+                    failures.update(dict.fromkeys(batch, error))
+                    continue
+                general = isinstance(error, (Throttled, Unauthorized, NoAnswer)) and not denied
+                if general or not faults_left:
                     for unended in (batch, *pending):
                         failures.update(dict.fromkeys(unended, error))
                     break

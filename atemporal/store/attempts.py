@@ -7,6 +7,7 @@ attempt) with it; `closed` is written only on EC2's word that the instance is go
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,12 +27,14 @@ from atemporal.model import (
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
+    Again,
     AttemptState,
     Fault,
     Finish,
     JobState,
     Reason,
     verdict,
+    verdict_of_scarcity,
 )
 from atemporal.store import rows
 from atemporal.store.moves import finish_job, move_attempt, move_job, record, wake_scheduler
@@ -166,8 +169,12 @@ def end(
     actor: str,
     exit_record: ExitRecord | None = None,
     detail: str | None = None,
+    patience_s: float = 0.0,
 ) -> bool:
     """Write an attempt's end and what follows for its job.
+
+    `patience_s` is how long a lack of capacity may go on, attempt after attempt, before it fails
+    the job.
 
     False when it had ended before, or can not end for this reason any more: whoever saw it late to
     boot may write that down after its machine has claimed it.
@@ -191,7 +198,8 @@ def end(
         detail={"reason": reason, "exit_code": values.get("exit_code"), "detail": detail},
     )
     if ended:
-        _decide(tx, ref, reason, exit_code=values.get("exit_code"), actor=actor)
+        exit_code = values.get("exit_code")
+        _decide(tx, ref, reason, exit_code=exit_code, actor=actor, patience_s=patience_s)
     return ended
 
 
@@ -290,44 +298,66 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
 
 
 def _decide(
-    tx: Connection, ref: AttemptRef, reason: Reason, *, exit_code: int | None, actor: str
+    tx: Connection,
+    ref: AttemptRef,
+    reason: Reason,
+    *,
+    exit_code: int | None,
+    actor: str,
+    patience_s: float,
 ) -> None:
     """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
     job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
     spec = rows.spec(ref, job)
-    ends = tx.scalars(
-        select(attempts.c.reason).where(
+    ends = tx.execute(
+        select(
+            attempts.c.reason,
+            func.extract("epoch", func.now() - attempts.c.created_at).label("age_s"),
+        )
+        .where(
             attempts.c.job_id == ref.job_id,
             attempts.c.number > job.attempt_base,
             attempts.c.reason.is_not(None),
         )
-    )
-    faults = [Reason(end).fault if end in frozenset(Reason) else None for end in ends]
-    # Whose fault it was, the release that wrote the end knows. Counted for both, so that neither
-    # budget is exceeded.
-    unknown = faults.count(None)
-    after = verdict(
-        reason,
-        program_failures=faults.count(Fault.PROGRAM) + unknown,
-        infra_failures=faults.count(Fault.INFRASTRUCTURE) + unknown,
-        max_attempts=spec.max_attempts,
-        infra_retries=spec.infra_retries,
-        backoff_s=spec.backoff_s,
-        exit_code=exit_code,
-        retry_on=spec.retry_on,
-        no_retry_on=spec.no_retry_on,
-    )
+        .order_by(attempts.c.number.desc())
+    ).all()
+    after: Finish | Again
+    if reason is Reason.NO_CAPACITY:
+        row = list(itertools.takewhile(lambda end: end.reason == reason, ends))
+        after = verdict_of_scarcity(
+            in_a_row=len(row), since_s=float(row[-1].age_s), patience_s=patience_s
+        )
+    else:
+        known = [Reason(end.reason) if end.reason in frozenset(Reason) else None for end in ends]
+        faults = [one.fault for one in known if one is not None and one.costs]
+        # Whose fault it was, the release that wrote the end knows. Counted for both, so that neither
+        # budget is exceeded.
+        unknown = known.count(None)
+        after = verdict(
+            reason,
+            program_failures=faults.count(Fault.PROGRAM) + unknown,
+            infra_failures=faults.count(Fault.INFRASTRUCTURE) + unknown,
+            max_attempts=spec.max_attempts,
+            infra_retries=spec.infra_retries,
+            backoff_s=spec.backoff_s,
+            exit_code=exit_code,
+            retry_on=spec.retry_on,
+            no_retry_on=spec.no_retry_on,
+        )
     if isinstance(after, Finish):
         finish_job(tx, ref, reason, actor=actor)
         return
     # Jitter, so that what failed together does not come back together.
     delay_s = round(after.delay_s * random.uniform(0.5, 1), 3)
+    due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s)
+    # What costs no budget leaves as many attempts to come as before.
+    free = {} if reason.costs else {"attempt_limit": jobs.c.attempt_limit + 1}
     move_job(
         tx,
         ref,
         JobState.SCHEDULED,
         actor=actor,
-        values={"due_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s)},
+        values={"due_at": due_at, **free},
         detail={"retry": reason, "in_s": delay_s},
     )
     if after.delay_s == 0:

@@ -63,7 +63,7 @@ def _pairs(moves: Iterable[tuple[StrEnum, StrEnum]], first: StrEnum) -> str:
 
 
 def _of_fault(fault: Fault) -> str:
-    return _listed(reason for reason in Reason if reason.fault is fault)
+    return _listed(reason for reason in Reason if reason.fault is fault and reason.costs)
 
 
 _LIVE = _listed(LIVE_ATTEMPT)

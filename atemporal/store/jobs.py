@@ -353,6 +353,7 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
             "finished_at": None,
             "due_at": func.now(),
             "attempt_base": job.attempt,
+            "attempt_limit": job.spec.max_attempts + job.spec.infra_retries,
         },
         detail={"retry": "operator"},
     )

@@ -11,7 +11,7 @@ that began so long ago that it ends then.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
@@ -40,13 +40,13 @@ _INTERRUPTIONS = text(
     """
 )
 
-# Who was cancelled, or never got an instance, says nothing of whether machines can call.
+# Who was cancelled, or never got an instance after all, says nothing of whether machines can call.
 _SILENT = text(
     """
     WITH latest AS (
         SELECT reason, exited_at FROM attempts
         WHERE exited_at > now() - make_interval(secs => :within_s)
-          AND launched_at IS NOT NULL AND reason <> 'cancelled'
+          AND launched_at IS NOT NULL AND reason NOT IN ('cancelled', 'no_capacity')
         ORDER BY exited_at DESC LIMIT :machines)
     SELECT count(*) = :machines AND bool_and(reason = 'boot_deadline') AND NOT EXISTS (
         SELECT 1 FROM attempts WHERE state <> 'closed'
@@ -60,6 +60,17 @@ _UNBORN = text(
     WHERE state IN ('launching', 'warming') AND booted_at IS NULL
     """
 )
+# Newest first; `detail` is EC2's code.
+_SHORTAGES = text(
+    """
+    SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
+           coalesce(launch ->> 'market', 'on-demand') AS market, detail AS why,
+           extract(epoch FROM now() - exited_at) AS age_s
+    FROM attempts
+    WHERE reason = 'no_capacity' AND exited_at > now() - make_interval(secs => :within_s)
+    ORDER BY exited_at DESC
+    """
+)
 
 
 class Interruption(NamedTuple):
@@ -67,6 +78,16 @@ class Interruption(NamedTuple):
 
     instance_type: str
     subnet_id: str | None
+    age_s: float
+
+
+class Shortage(NamedTuple):
+    """An instance that EC2 took on and then had no room for, `age_s` seconds ago; `why` is its code."""
+
+    instance_type: str
+    subnet_id: str | None
+    market: Literal["on-demand", "spot"]
+    why: str
     age_s: float
 
 
@@ -155,6 +176,15 @@ def silent(tx: Connection, *, machines: int, within_s: float) -> bool:
 def unborn(tx: Connection) -> int:
     """How many attempts have a machine, or will have one, that has not called yet."""
     return int(tx.scalar(_UNBORN) or 0)
+
+
+def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
+    """Return the instances that EC2 had no room for after all, of the last `within_s` seconds."""
+    rows = tx.execute(_SHORTAGES, {"within_s": within_s})
+    return [
+        Shortage(row.instance_type, row.subnet_id, row.market, row.why or "", float(row.age_s))
+        for row in rows
+    ]
 
 
 def _still(ref: AttemptRef, launch: Launch) -> tuple[ColumnElement[bool], ...]:

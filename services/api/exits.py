@@ -31,7 +31,14 @@ class Exit(NamedTuple):
     @property
     def reason(self) -> Reason:
         """Why the attempt ended."""
-        return self.record.reason if self.record else Reason.UNREPORTED
+        if self.record is None:
+            return Reason.UNREPORTED
+        # A code or a start that can not be read was said all the same: docker has answered.
+        answered = any(self.said.get(name) is not None for name in ("exit_code", "started_at"))
+        lost = self.record.reason is Reason.INSTANCE_LOST
+        if lost and answered and not self.record.stopped:
+            return Reason.UNREPORTED
+        return self.record.reason
 
     def check_speaks_for(self, attempt: Attempt) -> None:
         """Refuse the word of a machine that is not the one that runs the attempt.

@@ -7,7 +7,8 @@ that a policy forbids is closed while others are open to us, so one job's wish s
 Mechanism: cooling is in memory. A refusal speaks of EC2's stock at that moment, not of our books:
 who restarts, or runs beside us, learns it again for one refused call a cell, and nothing that is
 counted, promised or paid for depends on it. Interruptions are our own history and come from the
-books, so a restart does not send the next job into a pool that has just thrown out the last two.
+books, so a restart does not send the next job into a pool that has just thrown out the last two; so
+do the instances that EC2 granted and then had no room for, which only the reaper has seen.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from atemporal.store.launches import Interruption
+from atemporal.store.launches import Interruption, Shortage
 from services.launcher.candidates import Cell
 from services.launcher.circuit import pause_s
 from services.launcher.waits import Wait
@@ -140,15 +141,35 @@ class Breaker:
         return broken
 
 
+def short(
+    happened: Iterable[Shortage], *, capacity_s: float, quota_s: float
+) -> Mapping[Cell, Closed]:
+    """The cells that are empty by our own books; those over the account's quota in any zone."""
+    closed: dict[Cell, Closed] = {}
+    for one in happened:
+        cell = Cell(one.instance_type, one.subnet_id, one.market)
+        wait, for_s = Wait.CAPACITY, capacity_s
+        if one.why.endswith("LimitExceeded"):
+            cell, wait, for_s = _everywhere(cell), Wait.QUOTA, quota_s
+        if one.age_s < for_s:
+            # The newest of a cell comes first.
+            closed.setdefault(cell, Closed(for_s - one.age_s, wait, one.why))
+    return closed
+
+
 def closures(
-    cells: Iterable[Cell], cooling: Cells, broken: Mapping[Pool, Closed]
+    cells: Iterable[Cell],
+    cooling: Cells,
+    broken: Mapping[Pool, Closed],
+    shortages: Mapping[Cell, Closed],
 ) -> dict[Cell, Closed]:
     """Those of the cells that are not to be asked now."""
     closed = {}
     for cell in cells:
         pool = (cell.instance_type, cell.subnet_id)
         interrupts = broken.get(pool) if cell.market == "spot" else None
-        why = cooling.closed(cell) or interrupts
+        empty = shortages.get(_everywhere(cell)) or shortages.get(cell)
+        why = cooling.closed(cell) or empty or interrupts
         if why:
             closed[cell] = why
     return closed

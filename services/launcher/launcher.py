@@ -54,7 +54,7 @@ from atemporal.userdata import render
 from services.launcher.books import ACTOR, REPEAT_S, Books, said
 from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
-from services.launcher.cells import Breaker, Cells, Closed, Pool, closures, summary
+from services.launcher.cells import Breaker, Cells, Closed, Pool, closures, short, summary
 from services.launcher.circuit import Circuit
 from services.launcher.waits import Wait
 
@@ -355,7 +355,7 @@ class Launcher:
         Only for a launch that was never asked for, or has just been refused definitely.
         """
         cells = self._candidates(spec)
-        closed = closures(cells, self.cells, self._broken_pools(spec))
+        closed = closures(cells, self.cells, self._broken_pools(spec), self._shortages())
         first_open = next((cell for cell in cells if cell not in closed), None)
         wanted = first_open or cells[0]
         if launch.calls or wanted != cell_of(launch):
@@ -406,6 +406,14 @@ class Launcher:
         with self._database.begin() as tx:
             happened = launches.spot_interruptions(tx, within_s=self._breaker.memory_s)
         return self._breaker.broken(happened)
+
+    def _shortages(self) -> Mapping[Cell, Closed]:
+        """The cells where EC2 granted an instance lately and then had no room for it."""
+        capacity_s = self._settings.capacity_cooling_s
+        quota_s = self._settings.quota_cooling_s
+        with self._database.begin() as tx:
+            happened = launches.shortages(tx, within_s=max(capacity_s, quota_s))
+        return short(happened, capacity_s=capacity_s, quota_s=quota_s)
 
     def _await_circuit(self, ref: AttemptRef, launch: Launch) -> None:
         seconds = self.circuit.ready_in()

@@ -10,7 +10,8 @@ from atemporal.store.database import Database
 from services.reaper.auditor import AuditLoop
 from services.reaper.judgement import Limits
 from services.reaper.notices import NoticeLoop
-from services.reaper.reaper import Reaper, ReapLoop, SweepLoop
+from services.reaper.reaper import Reaper, ReapLoop
+from services.reaper.sweep import SweepLoop
 from services.reaper.volumes import VolumeLoop
 
 

@@ -8,6 +8,8 @@ itself: EC2's answers lag behind, and the listing goes by tags. It counts when t
 old, was missing in the listing before too, and EC2 does not know its id either; and never while the
 listing is `blind`, which is what wrong credentials, a wrong region or a wrong deployment look like.
 What no attempt accounts for and another installation launched is set `apart` before anything else.
+What EC2 shows by its id counts always. A run that is over its time while EC2 knows nothing of its
+instance is lost and not timed out: nobody can say that the program is to blame.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ RUN_GRACE_S = 120
 # EC2 posts a machine's last console output some time after it shows the machine gone.
 CONSOLE_S = 120
 _SPOT = ("Server.SpotInstance", "Client.SpotInstance")
+# RunInstances was granted, and the room or the account's limit was found wanting afterwards.
+_SCARCE = ("Server.InsufficientInstanceCapacity", "Client.VolumeLimitExceeded")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,15 @@ class Limits:
 class Absence:
     """What is known about instances that the listing does not show.
 
-    `proven` are the attempts whose instance was missing twice running and whose id EC2 does not
-    know; `strays` are instances that it shows by their id: their tags are gone, they are not.
+    `strays` are instances that EC2 shows by their id: their tags are gone, they are not. `unknown`
+    are the attempts whose instance's id it does not know, `proven` those of them that have no
+    instance any more. Of the `unasked` nothing is known, for EC2 could not be asked.
     """
 
     proven: Collection[AttemptRef] = ()
     strays: Mapping[str, Instance] = field(default_factory=dict)
+    unknown: Collection[AttemptRef] = ()
+    unasked: Collection[AttemptRef] = ()
 
 
 NOTHING_ABSENT = Absence()
@@ -66,7 +73,8 @@ class Loss:
 
 @dataclass
 class Findings:
-    """What to do. `terminate` says why for each instance id; `lost` are to be looked up once more.
+    """What to do. `terminate` says why for each instance id; `lost` are to be looked up once more,
+    `scarce` got no machine for want of room, with EC2's code for it.
 
     `gone_since` is to be handed to the next judgement.
     """
@@ -78,6 +86,7 @@ class Findings:
     gone_since: dict[AttemptRef, datetime] = field(default_factory=dict)
     addresses: dict[AttemptRef, Instance] = field(default_factory=dict)
     overdue: dict[AttemptRef, Reason] = field(default_factory=dict)
+    scarce: dict[AttemptRef, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     overstaying: set[AttemptRef] = field(default_factory=set)
 
@@ -178,7 +187,7 @@ def judge(
         elif _gone(instance_of, ref in absence.proven):
             _judge_gone(attempt, instance_of, found, now, limits)
         else:
-            _judge_live(attempt, instance_of, found, now, limits, timeouts.get(ref))
+            _judge_live(attempt, instance_of, found, now, limits, timeouts.get(ref), absence)
     for instance_id in absence.strays:
         # What does not carry our tag is not ours to end.
         found.terminate.pop(instance_id, None)
@@ -249,12 +258,12 @@ def _judge_gone(
         return
     why = instance.state_reason if instance else "EC2 does not list it any more"
     spot = (why or "").startswith(_SPOT)
-    never_ran = (
-        attempt.booted_at is None
-        and attempt.running_at is None
-        and (why or "").startswith("Server.")
-        and not spot
-    )
+    no_word = attempt.booted_at is None and attempt.running_at is None
+    if no_word and why in _SCARCE:
+        # There never was a machine, so there is no console either.
+        found.scarce[attempt.ref] = why
+        return
+    never_ran = no_word and (why or "").startswith("Server.") and not spot
     since = found.gone_since.setdefault(attempt.ref, now)
     found.lost[attempt.ref] = Loss(
         why,
@@ -270,6 +279,7 @@ def _judge_live(
     now: datetime,
     limits: Limits,
     timeout_s: int | None,
+    absence: Absence,
 ) -> None:
     if instance is not None and attempt.instance_id is not None:
         news = (instance.public_dns, instance.public_ip)
@@ -278,8 +288,10 @@ def _judge_live(
             # The message that it runs was lost.
             found.addresses[attempt.ref] = instance
     if attempt.state is AttemptState.RUNNING:
-        if timeout_s is not None and _older(attempt.running_at, now, timeout_s + RUN_GRACE_S):
-            found.overdue[attempt.ref] = Reason.TIMED_OUT
+        over = timeout_s is not None and _older(attempt.running_at, now, timeout_s + RUN_GRACE_S)
+        if over and attempt.ref not in absence.unasked:
+            lost = attempt.ref in absence.unknown
+            found.overdue[attempt.ref] = Reason.INSTANCE_LOST if lost else Reason.TIMED_OUT
     elif attempt.instance_id is not None:
         if attempt.booted_at is None:
             if _older(attempt.launched_at, now, limits.boot_s):

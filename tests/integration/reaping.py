@@ -22,7 +22,8 @@ from atemporal.store.database import Database
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from services.reaper.judgement import Limits
-from services.reaper.reaper import Reaper, SweepLoop
+from services.reaper.reaper import Reaper
+from services.reaper.sweep import SweepLoop
 from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
@@ -95,6 +96,14 @@ class World:
             (ref,) = (r for r in jobs.claim_due(tx, 10, actor="test") if r.job_id == job_id)
             assert attempts.begin(tx, ref, LAUNCH, actor="test")
         return ref
+
+    def begin_again(self, ref: AttemptRef) -> None:
+        """Let the next attempt of a known job be due, and begin it."""
+        with self.database.begin() as tx:
+            due = text("UPDATE jobs SET due_at = now() WHERE id = :id AND state = 'scheduled'")
+            tx.execute(due, {"id": ref.job_id})
+            assert ref in jobs.claim_due(tx, 10, actor="test")
+            assert attempts.begin(tx, ref, LAUNCH, actor="test")
 
     def launch(self, **fields: Any) -> tuple[AttemptRef, str]:
         """Give a new attempt its instance, written down."""

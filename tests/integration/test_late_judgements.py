@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-import services.reaper.reaper
+import services.reaper.sweep
 from atemporal.cloud import Instance
 from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
 from atemporal.model import AttemptRef, Launch, parse_spec
@@ -18,7 +18,8 @@ from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
 from services.reaper.judgement import Findings, Limits, judge
-from services.reaper.reaper import Reaper, SweepLoop
+from services.reaper.reaper import Reaper
+from services.reaper.sweep import SweepLoop
 
 INSTANCE = "i-0123456789abcdef0"
 LAUNCH = Launch(
@@ -40,6 +41,9 @@ class Cloud:
 
     def terminate(self, ids: list[str]) -> dict[str, Any]:
         self.terminated += ids
+        return {}
+
+    def describe(self, _ids: list[str], **_: Any) -> dict[str, Instance]:
         return {}
 
     def console(self, instance_id: str) -> str:
@@ -101,7 +105,7 @@ def test_a_machine_that_claims_while_it_is_judged_late_is_left_alone(
         claim(database, ref)
         return found
 
-    monkeypatch.setattr(services.reaper.reaper, "judge", judge_slowly)
+    monkeypatch.setattr(services.reaper.sweep, "judge", judge_slowly)
     sweep(database, cloud)
     with database.begin() as tx:
         found = attempts.get(tx, ref)
@@ -124,6 +128,6 @@ def test_ages_are_reckoned_by_the_time_of_the_listing(
         judged.append(now)
         return Findings()
 
-    monkeypatch.setattr(services.reaper.reaper, "judge", judge_when)
+    monkeypatch.setattr(services.reaper.sweep, "judge", judge_when)
     sweep(database, Cloud(listing))
     assert judged[0] <= listed[0]

@@ -47,7 +47,7 @@ from services.launcher.launcher import Launcher
 from services.launcher.loops import LaunchLoop, SweepLoop
 from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
-from services.reaper.reaper import SweepLoop as ReaperSweep
+from services.reaper.sweep import SweepLoop as ReaperSweep
 
 A, B = "subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb"
 
@@ -784,6 +784,51 @@ class TestSpotBreaker:
             tx.execute(text("SET LOCAL enable_seqscan = off"))
             plan = tx.execute(text(f"EXPLAIN {launches._INTERRUPTIONS.text}"), {"within_s": 1})
             assert "ix_attempts_spot_ended" in " ".join(row[0] for row in plan)
+
+
+class TestShortages:
+    """EC2 granted an instance and had no room for it after all; the reaper has written that down."""
+
+    def no_room(
+        self, world: World, code: str = "Server.InsufficientInstanceCapacity", **machine: Any
+    ) -> AttemptRef:
+        ref = world.launch(**machine)
+        with world.database.begin() as tx:
+            attempts.end(tx, ref, Reason.NO_CAPACITY, actor="reaper", detail=code, patience_s=3600)
+        return ref
+
+    def test_the_next_attempt_begins_at_the_next_candidate_also_after_a_restart(
+        self, world: World
+    ) -> None:
+        ref = self.no_room(world)
+        world.restart()
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE jobs SET due_at = now()"))
+            (again,) = jobs.claim_due(tx, 10, actor="test")
+        assert again == AttemptRef(ref.job_id, 2)
+        world.call(again)
+        assert world.cloud.cells == [("t3.small", A, "on-demand"), ("t3.small", B, "on-demand")]
+        assert world.has_instance(again)
+
+    def test_without_another_candidate_it_waits_until_the_cell_has_cooled(
+        self, world: World
+    ) -> None:
+        self.no_room(world, subnets=[A])
+        ref = world.launch(subnets=[A])
+        assert world.waits(ref) == ["capacity"]
+        world.later(world.settings.capacity_cooling_s + 60)
+        world.sweep.turn()
+        assert world.has_instance(ref)
+
+    def test_a_limit_of_the_account_is_waited_for_as_a_quota(self, world: World) -> None:
+        self.no_room(world, "Client.VolumeLimitExceeded")
+        assert world.waits(world.launch()) == ["quota"]
+
+    def test_the_books_are_asked_through_an_index(self, world: World) -> None:
+        with world.database.begin() as tx:
+            tx.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = tx.execute(text(f"EXPLAIN {launches._SHORTAGES.text}"), {"within_s": 1})
+            assert "ix_attempts_no_capacity" in " ".join(row[0] for row in plan)
 
 
 class TestLoop:

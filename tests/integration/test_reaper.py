@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
@@ -19,17 +20,19 @@ from atemporal.cloud import (
     Rejected,
     Throttled,
     Unauthorized,
+    Unreachable,
     Volume,
 )
 from atemporal.errors import Unavailable
 from atemporal.model import AttemptRef, ExitRecord
-from atemporal.states import AttemptState, Reason
-from atemporal.store import attempts
+from atemporal.states import AttemptState, JobState, Outcome, Reason
+from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
+from atemporal.store.invariants import violations
 from atemporal.telemetry import LAST_SWEEP
 from services.reaper.auditor import AuditLoop
 from services.reaper.volumes import VolumeLoop
-from tests.integration.reaping import DEPLOYMENT, ENDED, NOBODY, World, limits, tags_of
+from tests.integration.reaping import DEPLOYMENT, ENDED, LAUNCH, NOBODY, World, limits, tags_of
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,59 @@ def test_of_fifty_with_one_bad_id_forty_nine_end(world: World) -> None:
     assert terminations("failed") - before == 1
 
 
+class Policy:
+    """EC2 behind a policy that denies to end some instances: the whole call fails with one of them."""
+
+    def __init__(self, world: World, patch: pytest.MonkeyPatch, *denied: str) -> None:
+        """Stand in for TerminateInstances."""
+        self.calls = 0
+        self._denied = set(denied)
+        self._end = world.cloud._ec2.terminate_instances
+        patch.setattr(world.cloud._ec2, "terminate_instances", self)
+
+    def __call__(self, *, InstanceIds: list[str]) -> Any:
+        """End all of them or none."""
+        self.calls += 1
+        if self._denied & set(InstanceIds):
+            answer: Any = {
+                "Error": {"Code": "UnauthorizedOperation", "Message": "explicit deny"},
+                "ResponseMetadata": {"HTTPStatusCode": 403},
+            }
+            raise ClientError(answer, "TerminateInstances")
+        return self._end(InstanceIds=InstanceIds)
+
+
+class TestDenied:
+    """A policy may deny one id; EC2 then refuses the whole call."""
+
+    def launch(self, world: World, count: int) -> list[str]:
+        answer = world.ec2.run_instances(
+            ImageId="ami-12345678", InstanceType="t3.small", MinCount=count, MaxCount=count
+        )
+        return [one["InstanceId"] for one in answer["Instances"]]
+
+    def test_of_fifty_with_one_denied_id_forty_nine_end(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("atemporal.cloud.ec2.TERMINATE_BATCH", 25)
+        ids = self.launch(world, 50)
+        policy = Policy(world, monkeypatch, ids[3])
+        failures = world.cloud.terminate(ids)
+        assert list(failures) == [ids[3]]
+        assert isinstance(failures[ids[3]], Unauthorized)
+        states = world.states()
+        assert [one for one in ids if states[one] not in ENDED] == [ids[3]]
+        assert policy.calls < 20
+
+    def test_without_the_right_each_batch_is_tried_and_few_are_halved(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = [f"i-{number:017x}" for number in range(6000)]
+        policy = Policy(world, monkeypatch, *ids)
+        assert world.cloud.terminate(ids).keys() == set(ids)
+        assert policy.calls <= 60 + 2 * 20
+
+
 def terminations(result: str) -> float:
     labels = {"cause": "test", "result": result}
     return REGISTRY.get_sample_value("atemporal_terminations_total", labels) or 0.0
@@ -216,6 +272,44 @@ def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: Wor
     assert world.attempt(ref).state is AttemptState.CLOSED
     audited(world)
     assert (rows("matched"), rows("unaccounted")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "code", ["Server.InsufficientInstanceCapacity", "Client.VolumeLimitExceeded"]
+)
+def test_an_instance_that_found_no_room_costs_no_budget_before_the_launch_deadline(
+    world: World, code: str
+) -> None:
+    world.limits = limits(launch_s=3600)
+    ref = world.begin(infra_retries=0, backoff_s=0)
+    for number in range(1, 6):
+        ref = AttemptRef(ref.job_id, number)
+        if number > 1:
+            world.begin_again(ref)
+        mine = world.cloud.run(ref, LAUNCH, b"#!/bin/true\n").id
+        world.write_down(ref, mine)
+        world.change(mine, state="terminated", state_reason=(code, "no room"))
+        if number == 5:
+            with world.database.begin() as tx:
+                tx.execute(text("UPDATE attempts SET created_at = now() - interval '1 hour'"))
+        world.sweep().turn()
+        assert (world.attempt(ref).reason, world.attempt(ref).detail) == (Reason.NO_CAPACITY, code)
+        with world.database.begin() as tx:
+            job = jobs.get(tx, ref.job_id)
+            # The test does not wait for its backoff.
+            broken = {one.invariant.name for one in violations(tx)}
+            assert broken <= {"not_before_its_backoff"}
+        over = number == 5
+        assert job.state is (JobState.FINISHED if over else JobState.SCHEDULED)
+        assert job.outcome is (Outcome.FAILED if over else None)
+    # An operator's retry begins anew, with the budgets of the beginning.
+    with world.database.begin() as tx:
+        jobs.retry(tx, ref.job_id, actor="test")
+    again = AttemptRef(ref.job_id, 6)
+    world.begin_again(again)
+    with world.database.begin() as tx:
+        attempts.end(tx, again, Reason.BOOT_DEADLINE, actor="test")
+        assert jobs.get(tx, ref.job_id).state is JobState.FINISHED
 
 
 def test_a_stopped_instance_ends_and_its_attempt_with_it(world: World) -> None:
@@ -263,6 +357,50 @@ class TestAbsence:
         assert REGISTRY.get_sample_value("atemporal_listing_blind") == 0
         assert world.attempt(first).state is AttemptState.WARMING
         assert world.states()[two] in ENDED
+
+    def test_one_that_ec2_shows_ended_by_its_id_is_gone_also_while_the_listing_is_blind(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live, mine = run(world)
+        vanish(world, mine)
+        world.change(mine, tags={})
+        sweep = world.sweep()
+        self.blindfold(world, monkeypatch, [])
+        sweep.turn()
+        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+        assert world.attempt(live).reason is Reason.INSTANCE_LOST
+
+    def test_who_runs_over_while_ec2_does_not_know_its_instance_is_lost(
+        self, world: World
+    ) -> None:
+        ref = world.begin(timeout_s=60)
+        with world.database.begin() as tx:
+            attempts.claim(tx, ref, claim_id="c", instance_id=NOBODY, actor="test")
+        sweep = world.sweep()
+        for _ in range(3):
+            sweep.turn()
+        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+        assert world.attempt(ref).state is AttemptState.RUNNING
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
+        sweep.turn()
+        assert world.attempt(ref).reason is Reason.INSTANCE_LOST
+
+    def test_what_a_blind_listing_did_not_show_is_looked_for_twice_more(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, shown = world.launch()
+        live = world.begin()
+        world.write_down(live, NOBODY)
+        sweep = world.sweep()
+        with monkeypatch.context() as patch:
+            self.blindfold(world, patch, [])
+            sweep.turn()
+        sweep.turn()
+        assert world.attempt(live).state is AttemptState.WARMING
+        sweep.turn()
+        assert world.attempt(live).reason is Reason.INSTANCE_LOST
+        assert world.states()[shown] == "pending"
 
     def test_one_that_lost_its_tags_lives_and_is_looked_up_by_its_id(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -328,18 +466,24 @@ class Consoles:
     def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
         """Answer for every instance of the world."""
         self.said: dict[str, str | CloudError] = {}
+        self.asked: list[str] = []
+        self.now = 0.0
+        self.takes_s = 0.0
+        patch.setattr(world.reaper, "_clock", lambda: self.now)
         patch.setattr(world.cloud, "console", self)
 
     def __call__(self, instance_id: str) -> str:
         """Stand in for `Cloud.console`."""
+        self.asked.append(instance_id)
+        self.now += self.takes_s
         said = self.said.get(instance_id, "")
         if isinstance(said, CloudError):
             raise said
         return said
 
-    def report(self, world: World, ref: AttemptRef, exit_code: int) -> None:
+    def report(self, world: World, ref: AttemptRef, exit_code: int | None, **how: Any) -> None:
         """Let the machine of an attempt say how its container ended."""
-        record = ExitRecord(exit_code=exit_code)
+        record = ExitRecord(exit_code=exit_code, **how)
         text = record.model_dump_json(exclude={"log_tail"})
         self.said[world.attempt(ref).instance_id or ""] = f"atemporal-exit {ref.id} {text}\n"
 
@@ -385,6 +529,7 @@ class TestOneBadItem:
         consoles.report(world, good, 7)
         world.sweep().turn()
         assert world.attempt(bad).reason is reason
+        world.sweep().turn()
         assert world.attempt(good).exit_code == 7
         assert world.states()[third] in ENDED
         consoles.report(world, bad, 3)
@@ -453,6 +598,70 @@ class TestConsoles:
         assert world.attempt(ref).reason is Reason.INSTANCE_LOST
         sweep.turn()
         assert world.reaper.gone_since == {}
+
+    def test_slow_consoles_are_read_a_sweeps_time_long_and_the_ends_come_first(
+        self, world: World, consoles: Consoles
+    ) -> None:
+        lost = [run(world) for _ in range(5)]
+        vanish(world, *(mine for _, mine in lost))
+        ended, over = world.launch()
+        world.cancel(ended)
+        never = world.begin()
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE attempts SET created_at = now() - interval '9 h' WHERE job_id = :id"),
+                {"id": never.job_id},
+            )
+        consoles.takes_s = 20.0
+        sweep = world.sweep()
+        sweep.turn()
+        assert len(consoles.asked) == 2
+        assert world.states()[over] in ENDED
+        assert world.attempt(never).reason is Reason.LAUNCH_DEADLINE
+        sweep.turn()
+        sweep.turn()
+        assert len(consoles.asked) == len(set(consoles.asked)) == 5
+        assert {world.attempt(ref).reason for ref, _ in lost} == {Reason.INSTANCE_LOST}
+
+    @pytest.mark.parametrize(
+        "fault", [Throttled("reading", "SlowDown"), Unreachable("reading", "ReadTimeoutError")]
+    )
+    def test_the_first_sign_that_ec2_has_no_time_ends_the_reading(
+        self, world: World, consoles: Consoles, fault: CloudError
+    ) -> None:
+        lost = [run(world) for _ in range(4)]
+        vanish(world, *(mine for _, mine in lost))
+        bad = [mine for _, mine in lost[:2]]
+        consoles.said = dict.fromkeys(bad, fault)
+        sweep = world.sweep()
+        sweep.turn()
+        assert consoles.asked == bad[:1]
+        for _ in range(2):
+            sweep.turn()
+        assert [world.attempt(ref).state for ref, _ in lost] == [
+            AttemptState.RUNNING,
+            AttemptState.RUNNING,
+            AttemptState.EXITED,
+            AttemptState.EXITED,
+        ], "the bad ones hide no other"
+
+    @pytest.mark.parametrize("booted", [False, True])
+    def test_a_machine_that_is_late_may_have_said_that_there_is_no_such_image(
+        self, world: World, consoles: Consoles, booted: bool
+    ) -> None:
+        world.limits = limits(boot_s=-1, pull_s=-1)
+        said, one = world.launch()
+        silent, two = world.launch()
+        if booted:
+            with world.database.begin() as tx:
+                for ref in (said, silent):
+                    attempts.booted(tx, ref, actor="test")
+        consoles.report(world, said, None, phase="pull", definite=True)
+        world.sweep().turn()
+        assert world.attempt(said).reason is Reason.IMAGE_REFUSED
+        late = Reason.PULL_DEADLINE if booted else Reason.BOOT_DEADLINE
+        assert world.attempt(silent).reason is late
+        assert {world.states()[one], world.states()[two]} <= set(ENDED)
 
     def test_a_run_that_is_over_time_may_have_said_how_it_ended(
         self, world: World, consoles: Consoles

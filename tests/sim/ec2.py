@@ -5,7 +5,8 @@ where the call names a subnet; a known token gives its instance again, refuses o
 is spent when the instance has ended (an error in some regions, the dead instance in others). An
 instance can be missing from listings for a minute and a half after its launch, ending it then fails
 and proves nothing; one bad id spares its whole batch; what has ended is listed for an hour, its tags
-for less. Failures come before or after the thing was done.
+for less. An instance that was granted may end for want of room before it boots. Failures come before
+or after the thing was done.
 """
 
 from __future__ import annotations
@@ -145,6 +146,9 @@ class Region:
         ]
         if earlier:
             world.counts["second instances"] += 1
+        if world.happens("ec2 no room after all", instance_id):
+            instance.machine.phase = "off"
+            self.end(instance, "Server.InsufficientInstanceCapacity")
         # Racing launchers may each have a call under way; but a token after an open outcome of
         # another is money spent on a guess.
         settled = {call.token for call in self.calls[ref] if call.answered}

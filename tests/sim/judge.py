@@ -21,6 +21,14 @@ from tests.sim.database import Ground
 from tests.sim.ec2 import Instance, Region
 from tests.sim.world import World, about
 
+# When the run of an attempt is over its time.
+_OVER = text(
+    """
+    SELECT a.running_at + make_interval(secs => (j.spec ->> 'timeout_s')::int)
+    FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id
+    WHERE a.job_id = :job AND a.number = :number
+    """
+)
 POISON = b"\xff not a message"
 
 
@@ -55,6 +63,12 @@ class Judge:
         if state not in reason.ends:
             return
         of_it = [one for one in self._region.instances.values() if one.ref == ref]
+        if reason is Reason.NO_CAPACITY and any(one.alive for one in of_it):
+            self._world.breaks(f"{about(ref)} found no room, and its instance is alive")
+        if reason is Reason.TIMED_OUT:
+            over = tx.scalar(_OVER, {"job": ref.job_id, "number": ref.number})
+            if of_it and all(one.ended_at and one.ended_at < over for one in of_it):
+                self._world.breaks(f"{about(ref)} is called timed out, and died long before")
         if reason is Reason.INSTANCE_LOST:
             if any(one.alive for one in of_it):
                 self._world.breaks(f"{about(ref)} is called lost, and its instance is alive")

@@ -89,7 +89,12 @@ def an_absence_counts_at_once(patch: pytest.MonkeyPatch, _: Simulation) -> None:
         gone = missing(instances, books, now=how["now"], limits=limits)
         return judge(instances, books, **{**how, "limits": limits, "absence": Absence(gone)})
 
-    patch.setattr("services.reaper.reaper.judge", changed)
+    patch.setattr("services.reaper.sweep.judge", changed)
+
+
+def the_dead_are_blamed(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+    """That a machine is gone is not seen: its attempt waits for its time to be over."""
+    patch.setattr("services.reaper.judgement._gone", lambda *_: False)
 
 
 def sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
@@ -109,6 +114,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     unguarded_update,
     claim_for_everybody,
     an_absence_counts_at_once,
+    the_dead_are_blamed,
     sweep_off,
     launch_sweep_off,
 )

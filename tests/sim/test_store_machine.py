@@ -27,7 +27,7 @@ from sqlalchemy import Connection
 
 from atemporal.errors import Conflict
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
-from atemporal.states import Again, Fault, Reason, verdict
+from atemporal.states import Again, Fault, Reason, verdict, verdict_of_scarcity
 from atemporal.store import attempts, jobs
 from atemporal.store.invariants import violations
 from tests.servers.postgres import Postgres
@@ -48,7 +48,10 @@ BEFORE = {
     Reason.LAUNCH_DEADLINE: ("launching",),
     Reason.BOOT_DEADLINE: ("launching", "warming"),
     Reason.PULL_DEADLINE: ("launching", "warming"),
+    Reason.NO_CAPACITY: ("launching", "warming"),
 }
+# Seconds that a lack of capacity may go on.
+PATIENCE_S = 3600
 WHICH = st.integers(0, 2)
 NUMBERS = st.sampled_from([0, 0, 0, -1, 1])
 CLAIMS = st.sampled_from(["c1", "c2"])
@@ -58,6 +61,7 @@ CLAIMS = st.sampled_from(["c1", "c2"])
 class Try:
     """An attempt, in the model."""
 
+    begun: int
     state: str = "launching"
     instance: str | None = None
     claim: str | None = None
@@ -82,16 +86,25 @@ class Wish:
         """What follows the end of the current attempt."""
         current = self.tries[self.attempt]
         current.state, current.reason = "exited", reason
-        faults = [
-            one.reason.fault for n, one in self.tries.items() if n > self.base and one.reason
-        ]
-        after = verdict(
-            reason,
-            program_failures=faults.count(Fault.PROGRAM),
-            infra_failures=faults.count(Fault.INFRASTRUCTURE),
-            max_attempts=self.max_attempts,
-            infra_retries=self.infra_retries,
-            backoff_s=self.backoff_s,
+        counted = [one for n, one in sorted(self.tries.items()) if n > self.base and one.reason]
+        row: list[Try] = []
+        for one in counted:
+            row = [*row, one] if one.reason is Reason.NO_CAPACITY else []
+        reasons = [one.reason for one in counted if one.reason]
+        faults = [reason.fault for reason in reasons if reason is not Reason.NO_CAPACITY]
+        after = (
+            verdict_of_scarcity(
+                in_a_row=len(row), since_s=now - row[0].begun, patience_s=PATIENCE_S
+            )
+            if row
+            else verdict(
+                reason,
+                program_failures=faults.count(Fault.PROGRAM),
+                infra_failures=faults.count(Fault.INFRASTRUCTURE),
+                max_attempts=self.max_attempts,
+                infra_retries=self.infra_retries,
+                backoff_s=self.backoff_s,
+            )
         )
         if isinstance(after, Again):
             self.state, self.due = "scheduled", now + after.delay_s
@@ -162,7 +175,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.tx() as tx:
             assert attempts.begin(tx, ref, LAUNCH, actor="model") == expected
         if expected:
-            wish.state, wish.tries[ref.number] = "warming", Try()
+            wish.state, wish.tries[ref.number] = "warming", Try(self.now)
 
     @rule(which=WHICH, off=NUMBERS)
     def launched(self, which: int, off: int) -> None:
@@ -208,7 +221,9 @@ class StoreMachine(RuleBasedStateMachine):
         code = {Reason.COMPLETED: 0, Reason.EXIT_NONZERO: 7}.get(reason)
         record = None if code is None else ExitRecord(exit_code=code)
         with self.tx() as tx:
-            ended = attempts.end(tx, ref, reason, actor="model", exit_record=record)
+            ended = attempts.end(
+                tx, ref, reason, actor="model", exit_record=record, patience_s=PATIENCE_S
+            )
         assert ended == expected
         if expected:
             wish.end(reason, self.now)

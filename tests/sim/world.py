@@ -39,6 +39,7 @@ CHANCES = {
     "ec2 no answer, done": 0.05,
     "ec2 unauthorized": 0.01,
     "ec2 no capacity": 0.06,
+    "ec2 no room after all": 0.04,
     "ec2 quota": 0.03,
     "ec2 refused": 0.01,
     "ec2 has no console": 0.03,

@@ -149,6 +149,18 @@ def test_a_machine_that_never_came_up_has_nothing_to_say() -> None:
     assert not judged(gone, booted).lost[REF].final
 
 
+@pytest.mark.parametrize(
+    "code", ["Server.InsufficientInstanceCapacity", "Client.VolumeLimitExceeded"]
+)
+def test_an_instance_that_ec2_had_no_room_for_is_not_lost(code: str) -> None:
+    gone = [instance(state="terminated", state_reason=code)]
+    assert judged(gone, attempt(A.WARMING)) == Findings(scarce={REF: code})
+    booted = attempt(A.WARMING).model_copy(update={"booted_at": ago(9)})
+    for came_up in (booted, attempt(A.RUNNING)):
+        found = judged(gone, came_up)
+        assert (list(found.lost), found.scarce) == ([REF], {})
+
+
 def test_an_address_that_was_not_written_down_is_found() -> None:
     shown = instance(public_dns="ec2-1.example", public_ip="192.0.2.1")
     for state in (A.WARMING, A.RUNNING):
@@ -199,6 +211,14 @@ def test_an_instance_that_ended_and_lost_its_tags_is_gone() -> None:
 def test_a_missing_instance_does_not_put_off_its_deadline() -> None:
     over = attempt(A.RUNNING, age=100 + RUN_GRACE_S + 301)
     assert judged([], over, timeouts={REF: 100}).overdue == {REF: Reason.TIMED_OUT}
+
+
+def test_who_is_over_its_time_while_ec2_does_not_know_its_instance_is_lost() -> None:
+    over = attempt(A.RUNNING, age=100 + RUN_GRACE_S + 301)
+    found = judged([], over, timeouts={REF: 100}, absence=Absence(unknown={REF}))
+    assert found.overdue == {REF: Reason.INSTANCE_LOST}
+    unasked = judged([], over, timeouts={REF: 100}, absence=Absence(unasked={REF}))
+    assert unasked == Findings(), "a sweep later it can be asked"
 
 
 def test_a_listing_without_any_instance_of_the_books_is_blind() -> None:

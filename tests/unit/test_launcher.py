@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atemporal.model import Launch, Machine, Market
-from atemporal.store.launches import Interruption
+from atemporal.store.launches import Interruption, Shortage
 from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
-from services.launcher.cells import Breaker, Cells, closures, summary
+from services.launcher.cells import Breaker, Cells, closures, short, summary
 from services.launcher.circuit import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, Circuit
 from services.launcher.waits import Wait
 
@@ -121,11 +121,11 @@ class TestCells:
         cells.no_capacity(first, "no room")
         clock.now += 130
         cells.over_quota(second, "the limit is 5")
-        wait = summary(closures([first, second], cells, {}))
+        wait = summary(closures([first, second], cells, {}, {}))
         assert (wait.for_s, wait.wait) == (50, Wait.QUOTA)
         assert "the limit is 5" in wait.why
         clock.now += 1
-        assert summary(closures([first, second], cells, {})).why == wait.why
+        assert summary(closures([first, second], cells, {}, {})).why == wait.why
 
 
 class TestBreaker:
@@ -162,9 +162,31 @@ class TestBreaker:
     def test_a_broken_pool_is_closed_for_spot_only(self, clock: Clock) -> None:
         broken = self.breaker.broken([Interruption("a.b", A, 1)] * 2)
         cells = [Cell("a.b", A, "spot"), Cell("a.b", A, "on-demand"), Cell("a.b", B, "spot")]
-        closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), broken)
+        closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), broken, {})
         assert list(closed) == [cells[0]]
         assert closed[cells[0]].wait is Wait.INTERRUPTIONS
+
+
+class TestShortages:
+    """What EC2 granted and then had no room for."""
+
+    def closed(self, *happened: Shortage) -> dict[Cell, tuple[float, Wait]]:
+        cells = short(happened, capacity_s=180, quota_s=60)
+        return {cell: (one.for_s, one.wait) for cell, one in cells.items()}
+
+    def test_the_newest_closes_its_cell_for_what_is_left(self) -> None:
+        code = "Server.InsufficientInstanceCapacity"
+        new, old = (Shortage("a.b", A, "spot", code, age) for age in (30.0, 170.0))
+        assert self.closed(new, old) == {Cell("a.b", A, "spot"): (150, Wait.CAPACITY)}
+        assert self.closed(old._replace(age_s=180)) == {}
+
+    def test_a_limit_of_the_account_holds_in_every_zone(self, clock: Clock) -> None:
+        full = Shortage("a.b", A, "spot", "Client.VolumeLimitExceeded", 30)
+        cells = [Cell("a.b", A, "spot"), Cell("a.b", B, "spot"), Cell("c.d", A, "spot")]
+        shortages = short([full], capacity_s=180, quota_s=60)
+        closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), {}, shortages)
+        assert list(closed) == cells[:2]
+        assert {(one.for_s, one.wait) for one in closed.values()} == {(30, Wait.QUOTA)}
 
 
 class TestBudget:

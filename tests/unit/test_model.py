@@ -105,6 +105,9 @@ def test_one_time_only() -> None:
         ({"phase": "create"}, Reason.CREATE_FAILED),
         ({"phase": "start", "exit_code": 127}, Reason.START_FAILED),
         ({}, Reason.UNREPORTED),
+        ({"claim": "c"}, Reason.INSTANCE_LOST),
+        ({"claim": "c", "started_at": "2030-01-01T00:00:00Z"}, Reason.UNREPORTED),
+        ({"claim": "c", "exit_code": 0}, Reason.COMPLETED),
     ],
 )
 def test_an_exit_record_names_its_reason(record: dict[str, Any], reason: Reason) -> None:

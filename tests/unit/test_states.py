@@ -20,6 +20,7 @@ from atemporal.states import (
     Outcome,
     Reason,
     verdict,
+    verdict_of_scarcity,
 )
 
 BUDGET: dict[str, Any] = {
@@ -68,6 +69,14 @@ def test_exit_codes_can_be_named_for_and_against_another_attempt() -> None:
     assert after(1, no_retry_on=(2,)) == Again(10)
     lost = verdict(Reason.INSTANCE_LOST, **BUDGET, retry_on=(75,))
     assert lost == Again(10), "the rules are about the program"
+
+
+def test_a_lack_of_capacity_is_waited_out_as_long_as_there_is_patience() -> None:
+    def after(in_a_row: int, since_s: float) -> object:
+        return verdict_of_scarcity(in_a_row=in_a_row, since_s=since_s, patience_s=3600)
+
+    assert [after(n, 3599) for n in (1, 2, 3, 99)] == [Again(s) for s in (5, 10, 20, 300)]
+    assert after(1, 3600) == Finish(Outcome.FAILED)
 
 
 def test_the_delay_doubles_up_to_an_hour() -> None:
