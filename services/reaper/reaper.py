@@ -43,6 +43,7 @@ from services.reaper.judgement import (
 )
 
 ACTOR = "reaper"
+SWEEP = "reap-sweep"
 BATCH = 100
 
 
@@ -186,7 +187,7 @@ class Reaper:
             log("left to the next sweep", error=str(error), **about(ref, instance_id))
         except Exception:
             # Told of as a failed turn is; the others must not wait until it is mended.
-            LOOP_ERRORS.labels(ACTOR, "error").inc()
+            LOOP_ERRORS.labels(SWEEP, "error").inc()
             self.log.exception("left to the next sweep", **about(ref, instance_id))
 
     def end(

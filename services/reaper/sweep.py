@@ -41,13 +41,13 @@ from services.reaper.judgement import (
     judge,
     missing,
 )
-from services.reaper.reaper import ACTOR, Reaper
+from services.reaper.reaper import ACTOR, SWEEP, Reaper
 
 
 class SweepLoop:
     """Compares the cloud with the books."""
 
-    name = "reap-sweep"
+    name = SWEEP
 
     def __init__(
         self, reaper: Reaper, database: Database, *, limits: Limits, interval_s: float
