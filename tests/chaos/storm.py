@@ -64,6 +64,11 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "hangs", "probability": 0.03, "seconds": 60},
     {"kind": "spot-interruption", "probability": 0.3, "seconds": 3, "after": 2},
 )
+LEGEND = """\
+Jobs fail and are cancelled on purpose here. Dead letters are the poison and copies of it.
+VALID: no submit lost or doubled, no second instance for an attempt, none left, each container that
+ended booked as it ended, every job finished, poison kept, and the audit balances. A replay is a storm
+of the same kind, not the same one: only the dice are the same."""
 CALM_S = 600.0
 FULL_STORM_S = 240.0
 OVERSTAY_LIMIT_S = 120.0
@@ -201,6 +206,7 @@ def _print(verdict: Verdict, faults: Counter[str], elapsed_s: float) -> None:
     print(f"faults injected: {sum(faults.values())}")
     for name, number in sorted(faults.items()):
         print(f"  {name:32} {number}")
+    print(LEGEND)
     for promise, job_id in verdict.broken:
         print(f"BROKEN  {promise}" + (f"  (job {job_id})" if job_id else ""))
 
