@@ -57,7 +57,7 @@ _SILENT = text(
 _UNBORN = text(
     """
     SELECT count(*) FROM attempts
-    WHERE state IN ('launching', 'warming') AND booted_at IS NULL
+    WHERE booted_at IS NULL AND (state = 'warming' OR state = 'launching' AND detail IS NULL)
     """
 )
 # Newest first; `detail` is EC2's code.
@@ -174,7 +174,10 @@ def silent(tx: Connection, *, machines: int, within_s: float) -> bool:
 
 
 def unborn(tx: Connection) -> int:
-    """How many attempts have a machine, or will have one, that has not called yet."""
+    """How many attempts have a machine that has not called yet, or will have one in a moment.
+
+    Not those that wait until EC2 gives one: that can take hours.
+    """
     return int(tx.scalar(_UNBORN) or 0)
 
 

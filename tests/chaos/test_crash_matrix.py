@@ -22,7 +22,9 @@ ONLY = os.environ.get("ATEMPORAL_TEST_CRASHES", "")
 
 
 @pytest.mark.timeout(1800)
-def test_every_service_dies_at_every_effect(matrices: list[Matrix]) -> None:
+def test_every_service_dies_at_every_effect(
+    matrices: list[Matrix], capsys: pytest.CaptureFixture[str]
+) -> None:
     begun = time.monotonic()
     free: Queue[Matrix] = Queue()
     for matrix in matrices:
@@ -40,7 +42,8 @@ def test_every_service_dies_at_every_effect(matrices: list[Matrix]) -> None:
         tried = list(pool.map(run, asked))
     took = time.monotonic() - begun
     cells = sum(one.cells for one in tried)
-    print(f"{cells} cells in {took:.0f} s, {len(matrices)} at a time")
+    with capsys.disabled():
+        print(f"\ncrash matrix: {cells} cells in {took:.0f} s, {len(matrices)} at a time")
     failures = [failure for one in tried for failure in one.failures]
     assert cells, "nothing was tried"
     assert not failures, "\n\n".join(failures)

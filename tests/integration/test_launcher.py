@@ -682,6 +682,16 @@ class TestSilence:
         assert world.has_instance(waiting)
         assert gauge("atemporal_machines_silent") == 0
 
+    def test_one_that_waits_for_room_does_not_count_as_the_one_that_is_tried(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [error(NoCapacity, "InsufficientInstanceCapacity")]
+        waiting = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
+        assert world.waits(waiting) == ["capacity"]
+        for _ in range(5):
+            self.never_calls(world)
+        assert world.has_instance(world.launch())
+
     def test_the_next_is_tried_when_the_one_that_was_has_ended(self, world: World) -> None:
         for _ in range(5):
             self.never_calls(world)
