@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, case, func, insert, select, text, update
 
 from atemporal.errors import Conflict
 from atemporal.model import (
@@ -204,13 +204,21 @@ def end(
 
 
 def close(tx: Connection, ref: AttemptRef, *, actor: str, detail: str | None = None) -> bool:
-    """Write that EC2 confirmed the instance gone; False when it is not an ended attempt."""
+    """Write that EC2 confirmed the instance gone; False when it is not an ended attempt.
+
+    `detail` is EC2's word for it, and stays with an attempt whose machine was lost: it may be the
+    first that tells why.
+    """
+    lost = (attempts.c.reason == Reason.INSTANCE_LOST) & attempts.c.detail.is_(None)
     return move_attempt(
         tx,
         ref,
         AttemptState.CLOSED,
         actor=actor,
-        values={"closed_at": func.now()},
+        values={
+            "closed_at": func.now(),
+            "detail": case((lost, detail), else_=attempts.c.detail),
+        },
         detail={"detail": detail},
     )
 

@@ -235,7 +235,8 @@ def _judge_ended(
             # Written down first: the books are to show whatever was launched.
             found.adopt[attempt.ref] = instance
         elif instance.gone:
-            found.close[attempt.ref] = f"{instance.id} is {instance.state}"
+            why = f": {instance.state_reason}" if instance.state_reason else ""
+            found.close[attempt.ref] = f"{instance.id} is {instance.state}{why}"
         elif _older(attempt.exited_at, now, limits.stop_s):
             found.overstaying.add(attempt.ref)
     elif absent:

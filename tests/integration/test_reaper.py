@@ -328,6 +328,19 @@ def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: Worl
     assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
 
 
+def test_a_machine_that_spoke_before_ec2_did_is_told_to_have_been_taken_back(world: World) -> None:
+    ref, mine = world.launch()
+    with world.database.begin() as tx:
+        stopped = ExitRecord(exit_code=143, stopped=True, claim="c")
+        assert attempts.end(tx, ref, stopped.reason, actor="machine", exit_record=stopped)
+    code = "Server.SpotInstanceTermination"
+    world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
+    world.sweep().turn()
+    attempt = world.attempt(ref)
+    assert (attempt.state, attempt.reason) == (AttemptState.CLOSED, Reason.INSTANCE_LOST)
+    assert attempt.detail == f"{mine} is terminated: {code}"
+
+
 class TestAbsence:
     """A listing goes by tags, so what it does not show may run all the same."""
 
