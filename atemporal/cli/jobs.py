@@ -356,8 +356,8 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     if job.finished_at:
         facts["finished"] = f"{instant(job.finished_at)} ({distance(job.finished_at, now)})"
     facts["limits"] = (
-        f"runs for {output.span(spec.timeout_s)} at most; over after {spec.max_attempts} failures "
-        f"of the program, or {spec.infra_retries + 1} of the infrastructure"
+        f"runs for {output.span(spec.timeout_s)} at most; may fail: the program "
+        f"{spec.max_attempts} x, the infrastructure {spec.infra_retries + 1} x"
     )
     if spec.retry_on:
         facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
