@@ -48,13 +48,15 @@ class AuditLoop:
         if turn % self._every == 0:
             with self._database.only_one("reaper audit") as mine:
                 if mine:
-                    self._audit()
+                    self._balance()
+                    # After it: it reads the whole history, and one day may take too long.
+                    self._look_at_promises()
         return self._interval_s
 
     def reset(self) -> None:
         """Nothing of its own is open between turns."""
 
-    def _audit(self) -> None:
+    def _balance(self) -> None:
         with self._database.begin() as tx:
             now = server_time(tx)
         listed = self._reaper.cloud.all()
@@ -65,7 +67,6 @@ class AuditLoop:
                 refs={one.ref for one in listed if one.ref},
                 within_s=SHOWN_FOR_S,
             )
-            broken = violations(tx)
             ours = installation.identity(tx)
         found = audit(
             listed,
@@ -79,17 +80,20 @@ class AuditLoop:
         for standing, count in found.counts.items():
             AUDIT_ROWS.labels(standing).set(count)
         AUDIT_OVERSTAY.set(found.worst_overstay_s)
-        counts = Counter(one.invariant.name for one in broken)
-        for invariant in INVARIANTS:
-            INVARIANT_VIOLATIONS.labels(invariant.name).set(counts[invariant.name])
-        log = self._reaper.log
         for row in found.faults[:_LINES]:
-            log.error(
+            self._reaper.log.error(
                 "the books do not balance",
                 standing=row.standing,
                 why=row.why,
                 instance=row.instance.id if row.instance else None,
                 attempt=row.attempt.ref.id if row.attempt else None,
             )
+
+    def _look_at_promises(self) -> None:
+        with self._database.begin() as tx:
+            broken = violations(tx)
+        counts = Counter(one.invariant.name for one in broken)
+        for invariant in INVARIANTS:
+            INVARIANT_VIOLATIONS.labels(invariant.name).set(counts[invariant.name])
         for one in broken[:_LINES]:
-            log.error("a promise of the tables is broken", promise=str(one))
+            self._reaper.log.error("a promise of the tables is broken", promise=str(one))

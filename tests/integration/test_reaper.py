@@ -771,6 +771,19 @@ def test_the_audit_is_in_the_gauges(world: World) -> None:
     assert REGISTRY.get_sample_value("atemporal_invariant_violations", broken) == 0
 
 
+def test_what_takes_too_long_to_check_does_not_hide_what_does_not_balance(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_too_long(_tx: object) -> None:
+        raise Unavailable("the database gave up on a query")
+
+    monkeypatch.setattr("services.reaper.auditor.violations", takes_too_long)
+    world.foreign(tags_of(AttemptRef(uuid4(), 1)))
+    with pytest.raises(Unavailable):
+        audited(world)
+    assert rows("unaccounted") == 1
+
+
 def gauge(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
