@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,22 +12,7 @@ from sqlalchemy import text
 
 from atemporal.cli import main
 from atemporal.model import AttemptRef
-from atemporal.store.database import Database
 from tests.integration.reaping import DEPLOYMENT, NOBODY, World, tags_of
-
-
-@pytest.fixture(scope="module")
-def clients(database: Database) -> Iterator[World]:
-    made = World(database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(clients: World, tmp_path: Path) -> Iterator[World]:
-    clients.open(tmp_path / "twin")
-    yield clients
-    clients.shut()
 
 
 class Cli:

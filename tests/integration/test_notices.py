@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +15,6 @@ from atemporal.cloud import Notices
 from atemporal.errors import Invalid, Refused
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, Reason
-from atemporal.store.database import Database
 from services.reaper.__main__ import loops
 from services.reaper.notices import NoticeLoop
 from tests.integration.reaping import ENDED, NOBODY, World, limits, tags_of
@@ -72,20 +70,6 @@ def queue(moto_url: str) -> Iterator[Queue]:
     made = Queue(moto_url)
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def clients(database: Database) -> Iterator[World]:
-    made = World(database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(clients: World, tmp_path: Path) -> Iterator[World]:
-    clients.open(tmp_path / "twin")
-    yield clients
-    clients.shut()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,26 +25,11 @@ from atemporal.errors import Unavailable
 from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, jobs
-from atemporal.store.database import Database
 from atemporal.store.invariants import violations
 from atemporal.telemetry import LAST_SWEEP
 from services.reaper.auditor import AuditLoop
 from services.reaper.volumes import VolumeLoop
 from tests.integration.reaping import DEPLOYMENT, ENDED, LAUNCH, NOBODY, World, limits, tags_of
-
-
-@pytest.fixture(scope="module")
-def clients(database: Database) -> Iterator[World]:
-    made = World(database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(clients: World, tmp_path: Path) -> Iterator[World]:
-    clients.open(tmp_path / "twin")
-    yield clients
-    clients.shut()
 
 
 def foreigners(world: World, ref: AttemptRef) -> list[str]:
