@@ -86,7 +86,6 @@ SABOTAGES = (
         "",
         (
             "integration/test_store.py::test_no_attempt_moves_outside_the_tables",
-            "sim/test_store_machine.py",
             SIMULATION,
         ),
     ),
@@ -95,10 +94,7 @@ SABOTAGES = (
         "atemporal/store/moves.py",
         "            jobs.c.state.in_(job_states_before(to)),\n",
         "",
-        (
-            "integration/test_store.py::test_no_move_outside_the_tables_is_possible",
-            "sim/test_store_machine.py",
-        ),
+        ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),
     ),
     Sabotage(
         "no grace for young instances",
