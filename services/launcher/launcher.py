@@ -191,8 +191,8 @@ class Launcher:
             # The one probe should not be the call that was refused before, if there is another.
             with self._database.begin() as tx:
                 untried = jobs.overlooked(tx, stale_s=stale_s, limit=room)
-            if untried:
-                return self.begin(untried)
+            if begun := self.begin(untried):
+                return begun
         with self._database.begin() as tx:
             leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=room)
             unlaunched = attempts.with_specs(tx, leased)

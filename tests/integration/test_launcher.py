@@ -692,6 +692,19 @@ class TestSilence:
             self.never_calls(world)
         assert world.has_instance(world.launch())
 
+    def test_while_no_job_may_begin_one_that_was_begun_is_the_probe(self, world: World) -> None:
+        world.cloud.script = [error(NoCapacity, "InsufficientInstanceCapacity")]
+        begun = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
+        for _ in range(5):
+            self.never_calls(world)
+        assert world.has_instance(world.launch()), "the one that is tried"
+        world.queued()
+        world.launcher.circuit.trip("AuthFailure")
+        world.later(400)
+        world.sweep.turn()
+        assert world.has_instance(begun)
+        assert world.launcher.circuit.closed
+
     def test_the_next_is_tried_when_the_one_that_was_has_ended(self, world: World) -> None:
         for _ in range(5):
             self.never_calls(world)
