@@ -231,8 +231,8 @@ class Launch(BaseModel):
 class ExitRecord(BaseModel):
     """What a machine says about the end of its container.
 
-    `phase` is where it ended: while pulling the image, creating the container, starting it, or in
-    the run itself. `exit_code` is the container's and is absent when none ever started. `stopped`:
+    `phase` is what ended it: the pull, docker's refusal to create or to start the container, or the
+    run. Who ends the machine in between leaves `pull` or `run`: the program is not to blame. `exit_code` is the container's and is absent when none ever started. `stopped`:
     the machine was ended from outside while the container ran, and took it along. `definite`: the
     registry said that there is no such image, or not for us; asking again would not help.
     """
