@@ -232,9 +232,10 @@ class ExitRecord(BaseModel):
     """What a machine says about the end of its container.
 
     `phase` is what ended it: the pull, docker's refusal to create or to start the container, or the
-    run. Who ends the machine in between leaves `pull` or `run`: the program is not to blame. `exit_code` is the container's and is absent when none ever started. `stopped`:
-    the machine was ended from outside while the container ran, and took it along. `definite`: the
-    registry said that there is no such image, or not for us; asking again would not help.
+    run. Who ends the machine in between leaves `pull` or `run`: the program is not to blame.
+    `exit_code` is the container's and is absent when none ever started. `stopped`: the machine was
+    ended from outside while the container ran, and took it along. `definite`: the registry said that
+    there is no such image, or not for us; asking again would not help.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
