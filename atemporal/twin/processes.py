@@ -1,10 +1,16 @@
-"""Processes of this host: who lives, who descends from whom, and how to end them all.
+"""Processes of this host: which ones descend from which, and how to end them all.
 
-Promise: a process is named by its id *and* its start time, so that an id that the host has given
-to another process since is never signalled. A machine's family is everything that descends from
-its first process or stands in its session, which a process leaves only by becoming a daemon; and
-daemons come back to the machine's process as children, where the host can do that (Linux). Reads
-/proc where there is one, else asks `ps`.
+Promise: a process is identified by its id *and* its start time, so that an id that the host has
+given to another process since is never signalled. A machine's family is everything that descends
+from its first process or is in its session. A process leaves its session only by becoming a daemon,
+and daemons come back to the machine's process as children, where the host can do that (Linux).
+Reads /proc where there is one, else `ps`.
+
+Why not psutil: its start times are those of the wall clock (boot time plus the process's age), so
+one that was saved by another process does not compare after the clock was set, and then a machine
+could not be ended any more. It has neither sessions nor process groups, so the table would have to
+be built here all the same, and takes a third longer. And the machines' `docker` and `curl` start
+without site-packages, in which it is, to be fast.
 """
 
 from __future__ import annotations
