@@ -336,7 +336,7 @@ def test_tags_can_be_added_later(
 def test_a_spot_request_is_launched_as_spot(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
 ) -> None:
-    instance = cloud.run(new_ref(), launch.model_copy(update={"market": "spot"}), NOTHING)
+    instance = cloud.run(new_ref(), launch.model_copy(update={"capacity_type": "spot"}), NOTHING)
 
     answer = ec2.describe_instances(InstanceIds=[instance.id])
     assert answer["Reservations"][0]["Instances"][0]["InstanceLifecycle"] == "spot"

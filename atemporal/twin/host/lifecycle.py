@@ -73,7 +73,7 @@ class Lifecycle(threading.Thread):
         self._metadata_url = metadata_url
         self._over = over
         self._directory = state.directory(instance.id)
-        self._ending = threading.Event()
+        self._end_requested = threading.Event()
         self._gone = threading.Event()
         self._abandoned = threading.Event()
         self._spawning = threading.Lock()
@@ -84,13 +84,13 @@ class Lifecycle(threading.Thread):
 
     def terminate(self) -> None:
         """Tell the machine to shut down, and kill it if that takes too long; do not wait for it."""
-        self._ending.set()
+        self._end_requested.set()
         threading.Thread(target=self._shut_down, daemon=True).start()
 
     def abandon(self) -> None:
         """Change nothing from now on: the twin stops, the machine goes on."""
         self._abandoned.set()
-        self._ending.set()
+        self._end_requested.set()
         self._cancel_endings()
 
     def schedule_endings(self) -> None:
@@ -112,14 +112,14 @@ class Lifecycle(threading.Thread):
             return
         self._directory.mkdir(exist_ok=True)
         self.schedule_endings()
-        if instance.state == PENDING and not self._ending.wait(
+        if instance.state == PENDING and not self._end_requested.wait(
             plan.pending_s(instance, pace.pending_s)
         ):
             state.change(self._id, unless=(SHUTTING_DOWN, TERMINATED), state=RUNNING)
         if (
-            not self._ending.is_set()
+            not self._end_requested.is_set()
             and not self._was_spawned()
-            and not self._ending.wait(plan.boot_s(instance, pace.boot_s))
+            and not self._end_requested.wait(plan.boot_s(instance, pace.boot_s))
         ):
             self._spawn(instance)
         self._wait_for_the_machine()
@@ -157,7 +157,7 @@ class Lifecycle(threading.Thread):
             (self._directory / "lock").open("w") as lock,
             (self._directory / "machine.log").open("wb") as log,
         ):
-            if self._ending.is_set():
+            if self._end_requested.is_set():
                 return
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._process = subprocess.Popen(
@@ -190,7 +190,7 @@ class Lifecycle(threading.Thread):
 
     def _kill(self) -> None:
         """End the machine at once, booted or not; the lifecycle's own thread ends what is left."""
-        self._ending.set()
+        self._end_requested.set()
         with self._spawning:
             process = self._process
         if process is not None and process.returncode is None:

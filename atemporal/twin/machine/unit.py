@@ -19,7 +19,6 @@ MODELLED = {
         *("Type", "ExecStartPre", "ExecStart", "ExecStopPost"),
         *("TimeoutStartSec", "TimeoutStopSec"),
     },
-    "Install": set[str](),
 }
 WITHOUT_EFFECT = {
     "Unit": {"After", "Conflicts", "DefaultDependencies"},
@@ -121,7 +120,7 @@ def _read(text: str) -> Sections:
         if "%" in value or value.endswith("\\"):
             raise BadUnit(f"[{section}] {key}=: specifiers and continued lines are not modelled")
         values = sections.setdefault(section, {}).setdefault(key, [])
-        if values and key in MODELLED[section] - _MAY_REPEAT:
+        if values and key in MODELLED.get(section, set()) - _MAY_REPEAT:
             raise BadUnit(f"[{section}] {key}= more than once is not modelled")
         values.append(value)
     return sections
