@@ -41,5 +41,5 @@ def cut(found: list[Instance], parameters: Parameters) -> tuple[list[Instance], 
     page = found[:size]
     if len(found) <= size:
         return page, None
-    at, last = order(page[-1])
-    return page, base64.urlsafe_b64encode(f"{at!r} {last}".encode()).decode()
+    launched_at, instance_id = order(page[-1])
+    return page, base64.urlsafe_b64encode(f"{launched_at!r} {instance_id}".encode()).decode()
