@@ -69,8 +69,8 @@ def tree(leaders: set[int]) -> list[int]:
 def family(pid: int, started: str) -> list[int]:
     """The process, its descendants and all of its session, except the caller.
 
-    The session is there still when its first process is gone: the host gives no new process an id
-    that names a session. If another process has the id by now, the session had ended: no family.
+    The session can outlive its first process: the host gives no new process an id that names a
+    session. If another process has the id by now, the session has ended: there is no family.
     """
     table = _table()
     if any(process.pid == pid and process.started != started for process in table):
@@ -86,7 +86,7 @@ def _descend(table: list[Process], members: set[int]) -> list[int]:
 
 
 def send(pids: list[int], number: signal.Signals) -> None:
-    """Signal those of the processes that still are."""
+    """Signal the processes that are still there."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -104,7 +104,7 @@ def kill_family(pid: int, started: str) -> None:
     """Kill a family to the last member and see it gone.
 
     All are halted before the first is killed: a member that dies gives its children to the host's
-    first process, where nobody could tell any more whose they were.
+    first process, where they could not be found any more.
     """
     halted: set[int] = set()
     while members := set(family(pid, started)):

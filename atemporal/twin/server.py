@@ -124,7 +124,7 @@ class Twin:
         return self
 
     def stop(self, *, power_off: bool = False) -> None:
-        """Stop serving. Machines live on, unless they are to be powered off: then all are gone."""
+        """Stop serving. Machines go on, unless they are to be powered off: then all are gone."""
         running, self._running = self._running, None
         if running is not None:
             running.stop(power_off=power_off)

@@ -1,7 +1,7 @@
 """A container that is a process of the host: its files.
 
-Promise: what `docker inspect`, `docker wait` and `docker logs` report is in these files, and true
-whoever was killed in between.
+Promise: what `docker inspect`, `docker wait` and `docker logs` report is in these files, and stays
+true if a process is killed at any moment.
 
 A container is a directory under ROOT/var/lib/docker: `config.json`, `state.json`, `log`,
 `scratch/` and `lock`, which the container's monitor holds as long as it runs; so waiting for a
@@ -93,7 +93,7 @@ class Container:
         jsonfile.replace(self.directory / "state.json", state)
 
     def wait(self, within_s: float | None = None) -> bool:
-        """Wait until it does not run; tell whether that came within so many seconds."""
+        """Wait until it does not run; return whether that came within so many seconds."""
         with (self.directory / "lock").open() as lock:
             if within_s is not None:
 

@@ -64,7 +64,7 @@ def earlier_launch(account: Account, parameters: Parameters) -> Reservation | No
 
 
 def _reserve(account: Account, parameters: Parameters) -> tuple[Reservation, bool]:
-    """Save a new launch, or find the one that this call repeats; tell whether it is new."""
+    """Save a new launch, or find the one that this call repeats; return whether it is new."""
     least, most = _counts(parameters)
     user_data = _user_data(parameters)
     behaviour = parameters.get("InstanceInitiatedShutdownBehavior", "stop")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 LAUNCH = "RunInstances"
 """The action by which machines are launched: the one that faults of machines belong to."""
@@ -25,8 +26,8 @@ class Kind:
     """One kind of fault.
 
     `call` is the only action it is for. `takes` names the fields of a rule that it uses; `seconds`
-    and `code` are their values when the rule does not give them. A code that is refused to a client
-    comes with `message` and `status`.
+    and `code` are their values when the rule does not give them. An error response has its code,
+    `message` and HTTP `status`.
     """
 
     site: Site
@@ -55,29 +56,7 @@ def _refusal(
     return Kind(site, summary, call, ("code",), code=code, message=message, status=status)
 
 
-def _cut(site: Site, summary: str) -> Kind:
-    return Kind(site, summary, takes=("seconds",), seconds=1.0)
-
-
-def _machine(
-    summary: str,
-    *takes: str,
-    seconds: float | None = None,
-    code: str = "",
-    at_launch_only: bool = False,
-    spot_only: bool = False,
-) -> Kind:
-    return Kind(
-        Site.MACHINE,
-        summary,
-        LAUNCH,
-        takes,
-        seconds,
-        code,
-        at_launch_only=at_launch_only,
-        spot_only=spot_only,
-    )
-
+_machine = partial(Kind, Site.MACHINE, call=LAUNCH)
 
 _INTERNAL = ("InternalError", 500, "An internal error has occurred")
 
@@ -100,11 +79,13 @@ KINDS = {
     ),
     "fail-before": _refusal(*_INTERNAL),
     "fail-after": _refusal(*_INTERNAL, site=Site.RESPONSE),
-    "timeout-before": _cut(
+    "timeout-before": Kind(
         Site.CALL,
         "not done; the connection is held for `seconds`, then cut without a response",
+        takes=("seconds",),
+        seconds=1.0,
     ),
-    "timeout-after": _cut(Site.RESPONSE, "the same, but done"),
+    "timeout-after": Kind(Site.RESPONSE, "the same, but done", takes=("seconds",), seconds=1.0),
     "partial-terminate": _refusal(
         *_INTERNAL,
         call="TerminateInstances",
@@ -119,32 +100,34 @@ KINDS = {
     ),
     "launch-dies": _machine(
         "200 and pending, and after `seconds` terminated with Server.InternalError",
-        *("seconds", "code"),
+        takes=("seconds", "code"),
         seconds=0.0,
         code="Server.InternalError",
         at_launch_only=True,
     ),
-    "hidden": _machine("unknown to all calls for `seconds`", "seconds", seconds=10.0),
-    "stale": _machine("described as it was `seconds` ago", "seconds", seconds=5.0),
-    "slow-boot": _machine("boots `seconds` later", "seconds", seconds=30.0, at_launch_only=True),
+    "hidden": _machine("unknown to all calls for `seconds`", takes=("seconds",), seconds=10.0),
+    "stale": _machine("described as it was `seconds` ago", takes=("seconds",), seconds=5.0),
+    "slow-boot": _machine(
+        "boots `seconds` later", takes=("seconds",), seconds=30.0, at_launch_only=True
+    ),
     "never-boots": _machine("runs, and never boots", at_launch_only=True),
     "dies": _machine(
         "vanishes at a random moment within `seconds`: Server.InternalError",
-        *("seconds", "after"),
+        takes=("seconds", "after"),
         seconds=10.0,
     ),
     "no-network": _machine(
-        "callbacks get no connection, for `seconds` or for ever", "seconds", "after"
+        "callbacks get no connection, for `seconds` or for ever", takes=("seconds", "after")
     ),
     "no-callback": _machine("the end is on the console and never called back"),
     "twice": _machine("each callback is sent twice"),
     "forged": _machine("before each callback a false one is sent with a wrong token"),
     "hangs": _machine(
-        "hangs when it powers off, for `seconds` or until it is terminated", "seconds"
+        "hangs when it powers off, for `seconds` or until it is terminated", takes=("seconds",)
     ),
     "spot-interruption": _machine(
         "a spot instance gets its notice, and is ended `seconds` later",
-        *("seconds", "after"),
+        takes=("seconds", "after"),
         seconds=120.0,
         spot_only=True,
     ),

@@ -71,7 +71,7 @@ class Host:
             self._begin(instance)
 
     def close(self, *, power_off: bool) -> None:
-        """Let go of all machines, which live on; or power them off first."""
+        """Stop watching all machines, which go on; or power them off first."""
         with self._lock:
             lifecycles = list(self._lifecycles.values())
         if power_off:

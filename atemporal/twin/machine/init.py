@@ -55,7 +55,7 @@ class Init:
             self._power_off.set()
 
     def start(self, name: str) -> bool:
-        """Start a unit and what it requires; tell whether it started."""
+        """Start a unit and what it requires; return whether it started."""
         if name not in self._units:
             self._machine.log(f"systemd[1]: {name} belongs to the image, nothing is started here")
             return True

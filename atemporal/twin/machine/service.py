@@ -69,7 +69,7 @@ class Service:
         self._thread = threading.Thread(target=self._run, name=unit.name, daemon=True)
 
     def start(self) -> bool:
-        """Start it and wait, as `systemctl start` does; tell whether it started."""
+        """Start it and wait, as `systemctl start` does; return whether it started."""
         self._machine.log(f"         Starting {self.unit.name} - {self.unit.description}...")
         self._thread.start()
         self._settled.wait()
@@ -113,7 +113,7 @@ class Service:
         self._settled.set()
 
     def _prepare(self) -> bool:
-        """Run the commands before the main process; tell whether it may run."""
+        """Run the commands before the main process; return whether it may run."""
         limit_s = self.unit.start_timeout_s
         deadline = None if limit_s is None else time.monotonic() + limit_s
         for command in self.unit.start_pre:
