@@ -13,14 +13,18 @@ from typing import Final
 from atemporal.states import BlockedReason
 
 SPOT_TERMINATION: Final = "Server.SpotInstanceTermination"
-SPOT_INTERRUPTIONS: Final = frozenset({SPOT_TERMINATION, "Server.SpotInstanceShutdown"})
-"""EC2 took a spot instance back."""
+"""EC2 took a spot instance back; `is_spot_interruption` knows its siblings too."""
 
 SHORTAGES: Final = {
     "Server.InsufficientInstanceCapacity": BlockedReason.CAPACITY,
     "Client.VolumeLimitExceeded": BlockedReason.QUOTA,
 }
 """RunInstances was granted, and the room or the account's limit was found wanting afterwards."""
+
+
+def is_spot_interruption(code: str | None) -> bool:
+    """Whether EC2 took a spot instance back: all codes for that, also new ones, begin alike."""
+    return code is not None and code.partition(".")[2].startswith("SpotInstance")
 
 
 def is_ec2s_fault(code: str | None) -> bool:

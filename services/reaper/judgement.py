@@ -20,7 +20,7 @@ from datetime import datetime
 from uuid import UUID
 
 from atemporal.cloud import Instance
-from atemporal.end_code import SHORTAGES, SPOT_INTERRUPTIONS, is_ec2s_fault
+from atemporal.end_code import SHORTAGES, is_ec2s_fault, is_spot_interruption
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState, Reason
 
@@ -260,7 +260,7 @@ def _judge_gone(
         found.adopt[attempt.ref] = instance
         return
     code = instance.state_reason if instance else None
-    spot = code in SPOT_INTERRUPTIONS
+    spot = is_spot_interruption(code)
     no_word = attempt.booted_at is None and attempt.running_at is None
     if no_word and code in SHORTAGES:
         # There never was a machine, so there is no console either.
