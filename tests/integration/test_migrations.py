@@ -201,7 +201,9 @@ def test_facts_in_the_sentences_of_earlier_releases_get_their_columns(
     with connected(url) as connection:
         for number, (sentence, (blocked_on, _)) in enumerate(_SENTENCES.items(), 1):
             lost = blocked_on is None and sentence != "no instance yet"
-            connection.execute(text(_OLD_ATTEMPT), {"n": number, "sentence": sentence, "lost": lost})
+            connection.execute(
+                text(_OLD_ATTEMPT), {"n": number, "sentence": sentence, "lost": lost}
+            )
         connection.commit()
     migrations.upgrade(url)
     with connected(url) as connection:
