@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
     quota_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=60.0,
-        description="how long a type in a capacity type is not asked again when the account's quota is full",
+        description="how long a type is not asked again when the account's quota is full",
     )
     spot_interruptions: Annotated[int, Field(ge=1, le=100)] = Field(
         default=2, description="so many interruptions within spot_window_s break a spot pool"
