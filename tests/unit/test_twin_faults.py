@@ -1,11 +1,9 @@
-"""Faults of the twin's calls, its limits and its fault rules, tested by the real SDK."""
+"""Faults of the twin's calls and its fault rules, tested by the real SDK."""
 
 from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,11 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from atemporal.errors import Conflict, Invalid, NotFound
-from atemporal.twin.ec2.api import ACTIONS
-from atemporal.twin.ec2.limits import Limits
-from atemporal.twin.ec2.wire import ApiError
 from atemporal.twin.faults import rule
-from atemporal.twin.faults.kind import KINDS
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from tests.unit.test_twin_api import Clock, describe, run, run_one
@@ -108,17 +102,6 @@ def failures(*calls: Callable[[], object]) -> list[bool]:
         except ClientError:
             outcomes.append(True)
     return outcomes
-
-
-def ask(twin: Twin, method: str, path: str, body: object = None) -> tuple[int, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{twin.url}/_twin/{path}", data, method=method)
-    try:
-        with urllib.request.urlopen(request) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
 
 
 @pytest.mark.parametrize(
@@ -444,164 +427,3 @@ def test_a_fault_of_a_machine_that_is_not_there_is_refused(twin: Twin, ec2: EC2C
 
     assert twin.faults.rules() == []
     assert twin.faults.counts() == {}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_for_an_action_that_there_is(kind: str) -> None:
-    assert KINDS[kind].call in ("*", *ACTIONS)
-
-
-def test_any_action_of_the_table_can_be_made_to_fail(twin: Twin) -> None:
-    for name in ACTIONS:
-        twin.faults.add("throttle", call=name, times=1)
-
-    assert {error_of(twin, name) for name in ACTIONS} == {"RequestLimitExceeded"}
-    assert twin.faults.counts() == {"throttle": len(ACTIONS)}
-    assert error_of(twin, "ReleaseHosts") == "InvalidAction"
-
-
-def error_of(twin: Twin, action: str) -> str:
-    request = urllib.request.Request(twin.url, f"Action={action}".encode())
-    try:
-        urllib.request.urlopen(request).close()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read().decode().partition("<Code>")[2].partition("<")[0]
-    return ""
-
-
-def test_ec2s_limits_are_off_unless_asked_for(twin: Twin, ec2: EC2Client) -> None:
-    assert not any(failures(*[lambda: run(ec2)] * 8))
-
-
-def test_ec2s_limit_of_requests(tmp_path: Path, clock: Clock, refused: Refused) -> None:
-    with started(tmp_path, clock, limits="aws") as (twin, ec2):
-        assert failures(*[lambda: run(ec2)] * 6) == [False] * 5 + [True]
-        with refused("RequestLimitExceeded", 503):
-            run(ec2)
-        assert failures(ec2.describe_images) == [False], "each call has its own"
-        clock.now += 0.5
-        assert failures(*[lambda: run(ec2)] * 2) == [False, True]
-        clock.now += 3600
-        assert failures(*[lambda: run(ec2)] * 6) == [False] * 5 + [True]
-        assert twin.faults.counts() == {}, "a limit is no fault"
-        assert twin.calls[-1]["code"] == "RequestLimitExceeded"
-
-
-def test_unknown_limits_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="none of none, aws"):
-        Twin(tmp_path, engine="process", limits="azure").start()
-
-
-IDS = [f"i-{number:017x}" for number in range(1000)]
-
-
-@pytest.mark.parametrize(
-    ("call", "parameters", "at_once", "a_second"),
-    [
-        ("RunInstances", {"MaxCount": "1"}, 5, 2),
-        ("TerminateInstances", {"InstanceId": ["i-1"]}, 100, 5),
-        ("CreateTags", {"ResourceId": ["i-1"]}, 100, 10),
-        ("DescribeInstances", {}, 50, 10),
-        ("DescribeInstanceStatus", {}, 50, 10),
-        ("DescribeInstances", {"Filter": [{}]}, 100, 20),
-        ("DescribeInstances", {"InstanceId": ["i-1"]}, 100, 20),
-        ("DescribeInstances", {"MaxResults": "5"}, 100, 20),
-        ("DescribeImages", {}, 100, 20),
-        ("GetConsoleOutput", {"InstanceId": "i-1"}, 100, 20),
-        # Here it is the instances that there are not more of, not the requests.
-        ("RunInstances", {"MaxCount": "250"}, 4, 0),
-        ("TerminateInstances", {"InstanceId": IDS[:100]}, 10, 0),
-        ("TerminateInstances", {"InstanceId": IDS[:20]}, 50, 1),
-    ],
-)
-def test_the_buckets_have_the_published_sizes(
-    clock: Clock, call: str, parameters: dict[str, Any], at_once: int, a_second: int
-) -> None:
-    limits = Limits(clock)
-
-    def admitted() -> int:
-        for count in range(1001):
-            try:
-                limits.take(call, ACTIONS[call], dict(parameters))
-            except ApiError:
-                return count
-        raise AssertionError("there is no limit")
-
-    assert admitted() == at_once
-    clock.now += 1
-    assert admitted() == a_second
-    clock.now -= 60
-    assert admitted() == 0
-    clock.now += 1
-    assert admitted() == a_second, "a clock that was set back neither fills nor drains"
-
-
-def test_a_thousand_instances_take_as_long_as_published(clock: Clock) -> None:
-    limits = Limits(clock)
-    began = clock.now
-    for _ in range(1000):
-        while True:
-            try:
-                limits.take("RunInstances", ACTIONS["RunInstances"], {"MaxCount": "1"})
-                break
-            except ApiError:
-                clock.now += 0.25
-    assert 497 <= clock.now - began <= 498
-
-
-def test_the_twins_own_endpoint(twin: Twin, ec2: EC2Client) -> None:
-    asked = {"kind": "throttle", "call": "DescribeImages", "times": 2}
-    status, added = ask(twin, "POST", "faults", asked)
-    assert (status, added["id"], added["times"]) == (201, "f1", 2)
-    ask(twin, "POST", "faults", {"kind": "capacity", "match": {"market": "spot"}})
-    failures(ec2.describe_images)
-
-    status, found = ask(twin, "GET", "faults")
-    assert status == 200
-    assert found["injected"] == {"throttle": 1}
-    assert [(one["kind"], one["used"]) for one in found["rules"]] == [
-        ("throttle", 1),
-        ("capacity", 0),
-    ]
-    assert found["rules"][1]["match"] == {"capacity_type": "spot"}, "market is an alias"
-    [call] = ask(twin, "GET", "calls")[1]["calls"]
-    assert (call["action"], call["code"], call["fault"], call["rule"]) == (
-        "DescribeImages",
-        "RequestLimitExceeded",
-        "throttle",
-        "f1",
-    )
-    [injected] = ask(twin, "GET", "injected")[1]["injected"]
-    assert (injected["kind"], injected["rule"], injected["call"]) == (
-        "throttle",
-        "f1",
-        "DescribeImages",
-    )
-
-    assert ask(twin, "DELETE", "faults/f1") == (200, {})
-    assert ask(twin, "DELETE", "faults/f1")[0] == 404
-    assert [rule.kind for rule, _ in twin.faults.rules()] == ["capacity"]
-    assert ask(twin, "DELETE", "faults") == (200, {})
-    assert failures(ec2.describe_images) == [False]
-    assert ask(twin, "GET", "faults")[1]["injected"] == {"throttle": 1}
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("POST", "faults", {"kind": "gremlins"}, 400),
-        ("POST", "faults", ["throttle"], 400),
-        ("POST", "faults", {}, 400),
-        ("POST", "faults", {"kind": "dies", "match": {"instance": UNKNOWN}}, 404),
-        ("GET", "nonsense", None, 404),
-        ("DELETE", "calls", None, 404),
-    ],
-)
-def test_the_twins_own_endpoint_refuses_nonsense(
-    twin: Twin, method: str, path: str, body: object, status: int
-) -> None:
-    refused, found = ask(twin, method, path, body)
-
-    assert refused == status
-    assert found["error"]
