@@ -61,13 +61,23 @@ ExitCode = Annotated[int, Field(ge=1, le=255)]
 class Machine(_Frozen):
     """The instance a job wants; what is left out comes from the deployment's settings."""
 
-    instance_types: tuple[str, ...] = Field(default=(), max_length=20)
+    instance_types: tuple[str, ...] = Field(
+        default=(),
+        max_length=20,
+        description="The kinds of machine that will do, like t3.small, the first one first.",
+    )
     # The first name of this field, which clients may still write.
     capacity_type: CapacityType = Field(
-        default="on-demand", validation_alias=AliasChoices("capacity_type", "market")
+        default="on-demand",
+        validation_alias=AliasChoices("capacity_type", "market"),
+        description="How to pay for the machine.",
     )
-    subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = ()
-    disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = None
+    subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(
+        default=(), description="The subnets that will do, the first one first."
+    )
+    disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = Field(
+        default=None, description="The size of the machine's disk, in GiB."
+    )
 
     @field_validator("instance_types")
     @classmethod
@@ -87,22 +97,52 @@ class JobSpec(_Frozen):
     another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
     """
 
-    image: Annotated[str, Field(max_length=512)]
-    command: Annotated[tuple[str, ...], Field(max_length=256)] | None = None
-    env: dict[str, str] = Field(default_factory=dict, repr=False)
-    run_at: AwareDatetime | None = None
-    delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = None
-    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
-    infra_retries: Annotated[int, Field(ge=0, le=100)] = 3
-    retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = ()
-    no_retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = ()
-    backoff_s: Annotated[int, Field(ge=0, le=3600)] = 10
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    machine: Machine = Machine()
-    ports: Annotated[tuple[str, ...], Field(max_length=32)] = ("80:80",)
-    labels: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
-    key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = None
+    image: Annotated[str, Field(max_length=512, description="The image to run.")]
+    command: Annotated[tuple[str, ...], Field(max_length=256)] | None = Field(
+        default=None, description="What to run in place of the image's own command."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="The variables of the job's environment."
+    )
+    run_at: AwareDatetime | None = Field(
+        default=None, description="When to run; absent or past means now."
+    )
+    delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
+        default=None, description="When to run: so many seconds after the submit."
+    )
+    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = Field(
+        default=DEFAULT_TIMEOUT_S, description="How long the container may run."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="How often the program may fail."
+    )
+    infra_retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3, description="How often the infrastructure may fail and is tried again."
+    )
+    retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
+        default=(),
+        description="The only exit codes that lead to another attempt, like 75,137.",
+    )
+    no_retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
+        default=(), description="Exit codes that never lead to another attempt, like 2."
+    )
+    backoff_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=10,
+        description="The pause before another attempt; doubled with each failure of its kind.",
+    )
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+        default=0, description="Among jobs due together the higher goes first."
+    )
+    machine: Machine = Field(default=Machine(), description="The instance that the job wants.")
+    ports: Annotated[tuple[str, ...], Field(max_length=32)] = Field(
+        default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
+    )
+    labels: Annotated[dict[str, str], Field(max_length=32)] = Field(
+        default_factory=dict, description="Names and values to find the job by."
+    )
+    key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = Field(
+        default=None, description="Your name for this submit: the same key is the same job."
+    )
 
     @field_validator("image")
     @classmethod
