@@ -420,9 +420,12 @@ def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path
         }
         text = cli("instances", ATEMPORAL_EC2_ENDPOINT_URL=twin.url).stdout
 
-    assert (rows[own.id]["job"], rows[own.id]["books"]) == (known, "warming")
-    assert (rows[unknown.id]["job"], rows[unknown.id]["books"]) == (str(UUID(int=7)), "unknown")
-    assert rows[foreign.id]["books"] == "foreign"
+    assert (rows[own.id]["job"], rows[own.id]["recorded"]) == (known, "warming")
+    assert (rows[unknown.id]["job"], rows[unknown.id]["recorded"]) == (
+        str(UUID(int=7)),
+        "orphaned",
+    )
+    assert rows[foreign.id]["recorded"] == "foreign"
     absent = rows["i-0123456789abcdef0"]
     assert (absent["job"], absent["state"]) == (lost, "absent")
     assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "BOOKS"]
