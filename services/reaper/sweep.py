@@ -123,11 +123,11 @@ def _report_waiting(
     attempts: Iterable[Attempt], queued: Mapping[JobState, tuple[int, float]], now: datetime
 ) -> None:
     """Show as gauges what is waited for, and since when."""
-    waits: dict[Phase, list[float]] = {phase: [] for phase in Phase}
+    seconds: dict[Phase, list[float]] = {phase: [] for phase in Phase}
     for attempt in attempts:
         if found := waiting.of_attempt(attempt):
-            waits[found.phase].append((now - found.since).total_seconds())
-    for phase, ages in waits.items():
+            seconds[found.phase].append((now - found.since).total_seconds())
+    for phase, ages in seconds.items():
         WAITING.labels(phase).set(len(ages))
         LONGEST_WAIT.labels(phase).set(max(ages, default=0.0))
     for state, phase in ((JobState.SCHEDULED, Phase.TIME), (JobState.QUEUED, Phase.QUEUED)):
