@@ -395,7 +395,9 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     assert "k1" in other.stderr
 
 
-def test_instances_stand_beside_their_attempts(cli: Cli, database: Database, tmp_path: Path) -> None:
+def test_instances_stand_beside_their_attempts(
+    cli: Cli, database: Database, tmp_path: Path
+) -> None:
     lost, known = cli.submit(), cli.submit()
     with database.begin() as tx:
         refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
