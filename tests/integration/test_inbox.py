@@ -19,7 +19,8 @@ from atemporal.store import jobs
 from atemporal.store.database import Database
 from services.launcher.launcher import Begun, Launcher
 from services.launcher.loops import LaunchLoop
-from services.reaper.reaper import Reaper, ReapLoop
+from services.reaper.reap import ReapLoop
+from services.reaper.reaper import Reaper
 
 # More than the broker delivers a message before it counts as dead.
 FAILING_TURNS = 30
