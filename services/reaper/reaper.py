@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import assert_never
 
-from atemporal.broker import REAP, Link
+from atemporal.broker import Link
 from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.errors import AtemporalError, Invalid, Retry, Unavailable
 from atemporal.inbox import Inbox
-from atemporal.messages import InstanceRunning, JobDue, decode_notification
+from atemporal.messages import REAP, InstanceExited, InstanceRunning, JobCancel, decode
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts, installation
@@ -263,13 +264,17 @@ class ReapLoop:
         ended: list[AttemptRef] = []
         for delivery in self._inbox.take(BATCH):
             try:
-                message = decode_notification(delivery.body)
-                if isinstance(message, JobDue):
-                    raise Invalid({"type": f"{message.type} does not belong into {REAP}"})
+                message = decode(REAP, delivery.body)
             except Invalid as error:
                 self._inbox.dead_letter(delivery, str(error))
                 continue
-            (running if isinstance(message, InstanceRunning) else ended).append(message.ref)
+            match message:
+                case InstanceRunning():
+                    running.append(message.ref)
+                case InstanceExited() | JobCancel():
+                    ended.append(message.ref)
+                case _:
+                    assert_never(message)
         if ended:
             self._reaper.end_instances_of(ended)
         if running:

@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import text
 
 from atemporal import migrations
-from atemporal.broker import REAP, Link
-from atemporal.messages import decode_notification
+from atemporal.broker import Link
+from atemporal.messages import REAP, decode
 from atemporal.model import AttemptRef
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -161,7 +161,7 @@ def received(broker_url: str, count: int) -> set[tuple[str, AttemptRef]]:
 
     def all_came() -> bool:
         batch = link.receive(REAP, limit=10)
-        messages = [decode_notification(one.body) for one in batch]
+        messages = [decode(REAP, one.body) for one in batch]
         found.update((message.type, message.ref) for message in messages)
         link.ack(batch)
         return len(found) >= count

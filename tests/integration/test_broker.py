@@ -11,8 +11,9 @@ import pika
 import pytest
 
 from atemporal import broker
-from atemporal.broker import DEAD, LAUNCH, REASON_HEADER, SUBMIT, Delivery, Link, Outgoing
+from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
+from atemporal.messages import LAUNCH, REAP, SUBMIT
 from tests.servers.rabbitmq import RabbitMQ
 
 
@@ -97,7 +98,7 @@ def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: s
 
 
 def test_queues_are_quorum_queues_with_dead_letters(broker_url: str) -> None:
-    assert set(broker.declare(broker_url)) >= {SUBMIT, LAUNCH, broker.REAP, DEAD}
+    assert set(broker.declare(broker_url)) >= {SUBMIT, LAUNCH, REAP, DEAD}
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     try:
         # Declaring again with other arguments is refused: this is how a plain client can tell.

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from atemporal.broker import DEAD, LAUNCH, REAP, Link, Outgoing
+from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.daemon import Loop
 from atemporal.errors import Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import InstanceExited, JobDue, encode
+from atemporal.messages import LAUNCH, REAP, InstanceExited, JobDue, encode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.store import jobs
 from atemporal.store.database import Database

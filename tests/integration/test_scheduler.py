@@ -15,15 +15,17 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from atemporal.broker import DEAD, EXCHANGE, LAUNCH, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.broker import DEAD, EXCHANGE, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import decode_notification
+from atemporal.messages import LAUNCH, decode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import JobState
 from atemporal.store import jobs
 from atemporal.store.database import Database
-from services.scheduler.scheduler import CLAIM_BATCH, DueLoop, RelayLoop, SubmitLoop
+from services.scheduler.due import BATCH, DueLoop
+from services.scheduler.relay import RelayLoop
+from services.scheduler.submit import SubmitLoop
 from tests.servers.postgres import Postgres
 
 
@@ -80,7 +82,7 @@ def test_a_due_job_is_emitted_once(database: Database, due: DueLoop, link: Link)
     due.tick()
     due.tick()
     (message,) = drain(link, LAUNCH)
-    assert decode_notification(message.body).ref == AttemptRef(job_id, 1)
+    assert decode(LAUNCH, message.body).ref == AttemptRef(job_id, 1)
     assert state(database, job_id) is JobState.QUEUED
 
 
@@ -94,11 +96,11 @@ def test_a_future_job_is_not(database: Database, due: DueLoop, link: Link) -> No
 def test_more_than_a_batch_goes_out_without_a_pause(
     database: Database, due: DueLoop, link: Link
 ) -> None:
-    wanted = set(submitted(database, CLAIM_BATCH + 20))
+    wanted = set(submitted(database, BATCH + 20))
     due.tick()
     due.tick()
-    sent = [decode_notification(one.body).job_id for one in drain(link, LAUNCH)]
-    assert len(sent) == CLAIM_BATCH + 20
+    sent = [decode(LAUNCH, one.body).job_id for one in drain(link, LAUNCH)]
+    assert len(sent) == BATCH + 20
     assert set(sent) == wanted
 
 
@@ -122,7 +124,7 @@ def test_what_the_broker_did_not_confirm_stays_scheduled(
     loop.tick()
     loop.reset()
     # The message went out twice, and names the same attempt both times.
-    refs = {decode_notification(one.body).ref for one in drain(link, LAUNCH)}
+    refs = {decode(LAUNCH, one.body).ref for one in drain(link, LAUNCH)}
     assert refs == {AttemptRef(job_id, 1)}
     assert state(database, job_id) is JobState.QUEUED
 

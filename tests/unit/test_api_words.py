@@ -153,12 +153,12 @@ def record(**fields: Any) -> bytes:
     return json.dumps({"phase": "run", "exit_code": 7, "claim": "c", **fields}).encode()
 
 
-def test_a_good_record_is_taken_whole() -> None:
-    told = exit_report.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
-    assert told.detail is None
-    assert told.reason is Reason.EXIT_NONZERO
-    assert told.record is not None
-    assert (told.record.exit_code, told.record.log_tail) == (7, b"hello")
+def test_a_good_exit_record_is_taken_whole() -> None:
+    end = exit_report.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
+    assert end.detail is None
+    assert end.reason is Reason.EXIT_NONZERO
+    assert end.record is not None
+    assert (end.record.exit_code, end.record.log_tail) == (7, b"hello")
 
 
 @pytest.mark.parametrize(
@@ -174,39 +174,39 @@ def test_a_good_record_is_taken_whole() -> None:
         ("instance_id", {"a": 1}),
     ],
 )
-def test_a_damaged_field_costs_that_field_alone(field: str, value: Any) -> None:
-    told = exit_report.read(record(**{field: value}))
-    assert told.record is not None
-    assert told.record.exit_code == 7
-    assert told.reason is Reason.EXIT_NONZERO
-    assert told.detail == f"its exit record was damaged in: {field}"
+def test_a_damaged_field_of_an_exit_record_costs_that_field_alone(field: str, value: Any) -> None:
+    end = exit_report.read(record(**{field: value}))
+    assert end.record is not None
+    assert end.record.exit_code == 7
+    assert end.reason is Reason.EXIT_NONZERO
+    assert end.detail == f"its exit record was damaged in: {field}"
 
 
-def test_a_log_that_is_too_long_is_cut_to_its_end() -> None:
+def test_the_log_of_an_exit_record_is_cut_to_its_end() -> None:
     log = b"a" * 4 * LOG_TAIL_LIMIT + b"the end"
-    told = exit_report.read(record(log_tail=base64.b64encode(log).decode()))
-    assert told.record is not None
-    assert told.record.log_tail == log[-LOG_TAIL_LIMIT:]
-    assert told.record.exit_code == 7
+    end = exit_report.read(record(log_tail=base64.b64encode(log).decode()))
+    assert end.record is not None
+    assert end.record.log_tail == log[-LOG_TAIL_LIMIT:]
+    assert end.record.exit_code == 7
 
 
-def test_an_exit_code_that_is_none_leaves_the_end_unreported() -> None:
-    told = exit_report.read(record(exit_code=4711))
-    assert told.reason is Reason.UNREPORTED
-    assert told.detail == "its exit record was damaged in: exit_code"
+def test_an_exit_code_that_can_not_be_one_leaves_the_exit_unreported() -> None:
+    end = exit_report.read(record(exit_code=4711))
+    assert end.reason is Reason.UNREPORTED
+    assert end.detail == "its exit record was damaged in: exit_code"
 
 
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"exit_code=0", None, b"", b" \n"]
 )
-def test_no_readable_record_is_still_an_end(body: bytes | None) -> None:
-    told = exit_report.read(body)
-    assert told.reason is Reason.UNREPORTED
-    assert told.record is None
-    assert (told.detail is None) == (body is not None and not body.strip())
+def test_an_exit_without_a_readable_record_is_unreported(body: bytes | None) -> None:
+    end = exit_report.read(body)
+    assert end.reason is Reason.UNREPORTED
+    assert end.record is None
+    assert (end.detail is None) == (body is not None and not body.strip())
 
 
-def test_another_machines_word_is_refused() -> None:
+def test_another_machines_exit_record_is_refused() -> None:
     attempt = Attempt.model_validate(
         {
             "job_id": "00000000-0000-7000-8000-000000000000",
@@ -218,13 +218,13 @@ def test_another_machines_word_is_refused() -> None:
             "created_at": "2026-01-01T00:00:00Z",
         }
     )
-    exit_report.read(record(instance_id="i-1")).check_speaks_for(attempt)
-    exit_report.read(b"").check_speaks_for(attempt)
+    exit_report.read(record(instance_id="i-1")).check_machine(attempt)
+    exit_report.read(b"").check_machine(attempt)
     for wrong in ({"claim": "d"}, {"claim": ["c"]}, {"claim": "c" * 99}, {"instance_id": "i-2"}):
         with pytest.raises(Conflict):
-            exit_report.read(record(**wrong)).check_speaks_for(attempt)
+            exit_report.read(record(**wrong)).check_machine(attempt)
     unclaimed = attempt.model_copy(update={"claim": None, "instance_id": None})
-    exit_report.read(record(instance_id="i-9")).check_speaks_for(unclaimed)
+    exit_report.read(record(instance_id="i-9")).check_machine(unclaimed)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

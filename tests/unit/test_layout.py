@@ -27,6 +27,7 @@ PURE = (
     "atemporal.environment",
     "atemporal.errors",
     "atemporal.image",
+    "atemporal.job_view",
     "atemporal.messages",
     "atemporal.model",
     "atemporal.states",
