@@ -1,12 +1,12 @@
 """A job as it is shown: one shape for HTTP, for `-o json` and for events.
 
 Promise: `image` reads as a person would type it (`nginx:1.9`, not its normal form); instants are UTC
-text with milliseconds; output that is not UTF-8 is shown with replacement characters. An
-environment's values and the end of the output are shown where the caller asks for them, a claim never.
-Mechanism: a view inherits the fields of what it shows, so a new field of `JobSpec` or `Attempt` is
-shown without another line. The keys of the 2015 project come first: `id`, `image`, `time`, `state`, and
-`instances` with `id`, `aws_id`, `dns`, `ip`. A view is made by `of`, without checks: what an older
-release accepted is shown as well.
+text with milliseconds; output that is not UTF-8 is shown with replacement characters. A
+claim is never shown; the environment's values and the end of the output are for the caller to ask for.
+Mechanism: a view inherits the fields of what it shows, so a new field of a specification or an
+attempt is shown without another line. The keys of the original, the 2015 project, come first: `id`,
+`image`, `time`, `state`, and `instances` with `id`, `aws_id`, `dns`, `ip`. A view is made by `of`,
+without checks: what an older release accepted is shown as well.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from datetime import datetime
 from typing import Annotated, Any, Self, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from atemporal import image, waiting
 from atemporal.clock import format_utc
-from atemporal.model import Attempt, Event, Job, JobSpec, Launch
+from atemporal.model import Attempt, Event, Job, JobFields, Launch
 from atemporal.states import JobState, Outcome, Reason
 
 
@@ -48,6 +48,8 @@ class OriginalInstance(BaseModel):
 
 class AttemptView(Attempt, OriginalInstance):
     """One attempt, that is one instance, under the original's names and ours."""
+
+    model_config = ConfigDict(extra="ignore")
 
     job_id: UUID = Field(exclude=True)
     claim: str | None = Field(default=None, exclude=True)
@@ -87,8 +89,11 @@ class OriginalJob(BaseModel):
     instances: tuple[AttemptView, ...]
 
 
-class JobView(JobSpec, OriginalJob):
+class JobView(JobFields, OriginalJob):
     """A job: what was asked for, and how it stands."""
+
+    # Readers pass over what they do not know: a newer release may show more.
+    model_config = ConfigDict(extra="ignore")
 
     run_at: datetime | None = Field(default=None, exclude=True)
     delay_s: int | None = Field(default=None, exclude=True)

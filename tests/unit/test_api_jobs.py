@@ -19,7 +19,7 @@ from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome
 from atemporal.store import api_tokens, attempts
 from atemporal.store.database import Database, server_time
-from services.api import jobs as calls
+from services.api import schemas
 from services.api.server import ApiServer
 from tests.api import KEYS, Api, bearer, serving, until
 
@@ -245,7 +245,7 @@ def test_an_unexpected_error_shows_nothing_of_itself(
     def broken(*_: object) -> None:
         raise RuntimeError("the secret cause")
 
-    monkeypatch.setattr(calls, "page_view", broken)
+    monkeypatch.setattr(schemas.JobPage, "show", broken)
     with structlog.testing.capture_logs() as lines:
         answer = api.http.get("/jobs?label=hidden=1")
         until(lambda: any(line["event"] == "request" for line in lines))
