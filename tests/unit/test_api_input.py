@@ -1,4 +1,4 @@
-"""What clients and machines say, and how the API reads it: no server, no database."""
+"""What clients and machines send, and how the API reads it: no server, no database."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_form_as_curl_sends_it_and_one_that_is_escaped_mean_the_same() -> None
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json", FORM, ""])
-def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
+def test_json_is_known_by_its_content_type_or_by_its_brace(kind: str) -> None:
     assert request_body.fields(b' {"image": "nginx"}', kind) == {"image": "nginx"}
 
 
@@ -61,7 +61,7 @@ def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
         (b"image=a", "multipart/form-data; boundary=x"),
     ],
 )
-def test_a_body_that_is_neither_is_refused(body: bytes, kind: str) -> None:
+def test_a_body_that_is_neither_form_nor_json_is_refused(body: bytes, kind: str) -> None:
     with pytest.raises(Invalid) as caught:
         request_body.fields(body, kind)
     assert list(caught.value.fields) == ["body"]
@@ -72,7 +72,7 @@ def test_a_form_field_given_twice_is_refused_by_name() -> None:
         request_body.fields(b"image=a&image=b", FORM)
 
 
-def test_the_originals_words_and_ours_mean_the_same() -> None:
+def test_the_originals_field_names_and_ours_mean_the_same() -> None:
     payload = base64.b64encode(b"A=1\n").decode()
     ours = specification({"image": "a", "run_at": "2015-04-25T05:27:27.069Z", "env": {"A": "1"}})
     assert ours == specification(
@@ -83,7 +83,7 @@ def test_the_originals_words_and_ours_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize("absent", [None, ""])
-def test_empty_time_and_payload_are_absent(absent: str | None) -> None:
+def test_an_empty_time_or_payload_is_absent(absent: str | None) -> None:
     spec = specification({"image": "a", "time": absent, "payload": absent, "env": {"A": "1"}})
     assert spec.run_at is None
     assert spec.env == {"A": "1"}
@@ -99,7 +99,7 @@ def test_every_bad_field_is_named_as_the_client_called_it() -> None:
     assert refusal(image="a", time=7, payload=[])["time"] == "is not text"
 
 
-def test_one_thing_said_in_two_words_is_refused() -> None:
+def test_a_field_given_under_both_names_is_refused() -> None:
     assert refusal(image="a", payload=_b64("A=1"), env={})["payload"].endswith("not both")
     both = refusal(image="a", time="2015-04-25", run_at="2015-04-25T00:00:00Z")
     assert both["time"].endswith("not both")
@@ -123,11 +123,11 @@ def test_the_key_comes_from_the_header_or_the_field_but_is_one() -> None:
         {"ports": ["٣:80"]},
     ],
 )
-def test_what_postgres_or_a_clock_can_not_hold_is_refused_here(given: dict[str, Any]) -> None:
+def test_a_value_that_postgres_or_a_clock_can_not_hold_is_refused(given: dict[str, Any]) -> None:
     assert refusal(image="a", **given).keys() == given.keys()
 
 
-def test_the_documented_body_is_the_accepted_one() -> None:
+def test_the_documented_body_of_a_submit_is_the_accepted_one() -> None:
     content = documentation()["content"]
     names = content["application/json"]["schema"]["properties"].keys()
     example = {"image": "a"}
@@ -228,10 +228,10 @@ def test_another_machines_exit_record_is_refused() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
-def test_loopback_is_this_machine(host: str) -> None:
+def test_a_loopback_host_is_this_machine(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.1", "example.com", "", "*"])
-def test_all_else_is_not_surely_this_machine(host: str) -> None:
+def test_any_other_host_is_not_surely_this_machine(host: str) -> None:
     assert not is_loopback(host)
