@@ -45,7 +45,8 @@ class Inbox:
         except (Retry, Unknown) as error:
             if not self._link.open:
                 raise
-            raise Kept(str(error), getattr(error, "service", None)) from error
+            service = error.service if isinstance(error, Unavailable) else None
+            raise Kept(str(error), service) from error
 
     def take(self, limit: int) -> Sequence[Delivery]:
         """Return the batch that is still in hand, or receive one of `limit` at most.
