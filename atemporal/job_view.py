@@ -24,7 +24,7 @@ from atemporal.model import Attempt, Event, Job, JobFields, Launch
 from atemporal.states import JobState, Outcome, Reason
 
 
-def text(log: bytes | None) -> str | None:
+def log_text(log: bytes | None) -> str | None:
     """The end of an attempt's output as text; None when there is none."""
     return None if log is None else log.decode(errors="replace")
 
@@ -34,7 +34,7 @@ Instant = Annotated[
     PlainSerializer(format_utc),
     Field(examples=["2015-04-25T05:27:27.069Z"]),
 ]
-LogTail = Annotated[bytes | None, PlainSerializer(text)]
+LogTail = Annotated[bytes | None, PlainSerializer(log_text)]
 
 
 class OriginalInstance(BaseModel):

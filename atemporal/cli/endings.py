@@ -18,7 +18,7 @@ from atemporal.cli.jobs import ending, reason
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import Unavailable
-from atemporal.job_view import text
+from atemporal.job_view import log_text
 from atemporal.model import Attempt, Job
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import jobs
@@ -95,7 +95,7 @@ def logs(session: Session, job_id: str, attempt: int | None) -> None:
     tried = attempt_of(job, attempt)
     why = _why_nothing(job, tried)
     if session.as_json:
-        end = text(tried.log_tail)
+        end = log_text(tried.log_tail)
         answer = {"id": str(job.id), "attempt": tried.number, "log_tail": end, "why": why}
         output.show_json(answer)
     elif tried.log_tail:
@@ -136,7 +136,7 @@ def _first_line(job: Job) -> str:
     last = job.attempts[-1]
     if last.exit_code is not None and job.reason not in _DOCKER_REFUSED:
         return ""
-    detail = last.detail or text(last.log_tail) or ""
+    detail = last.detail or log_text(last.log_tail) or ""
     lines = [line.strip() for line in detail.splitlines() if line.strip()]
     return f": {lines[0][:_DETAIL_LIMIT]}" if lines else f": see `atemporal logs {job.id}`"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from atemporal.job_view import AttemptView, EventView, JobView, LogTail, text
+from atemporal.job_view import AttemptView, EventView, JobView, LogTail, log_text
 from atemporal.model import Event, Job, Launch
 
 MASK = "***"
@@ -56,7 +56,7 @@ def of_event(event: Event) -> dict[str, Any]:
 def of_ending(job: Job) -> dict[str, Any]:
     """A job by its end alone: what it printed, how it ended, where it ran."""
     shown = {"id", "image", "state", "outcome", "exit_code", "instances"}
-    tail = text(job.attempts[-1].log_tail) if job.attempts else None
+    tail = log_text(job.attempts[-1].log_tail) if job.attempts else None
     return {**JobView.of(job).model_dump(mode="json", include=shown), "log_tail": tail}
 
 

@@ -40,17 +40,17 @@ _FAILURES = possible(
     HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
 )
 # Printable ASCII: what a machine makes, and what every log and column takes.
-_Token = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+_Identifier = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 
 
 class Claim(BaseModel):
     """What a machine sends when it asks whether it may run."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    claim: _Token | None = Field(
+    claim: _Identifier | None = Field(
         default=None, description="made once per boot; repeats are granted"
     )
-    instance_id: _Token | None = Field(default=None, examples=["i-0123456789abcdef0"])
+    instance_id: _Identifier | None = Field(default=None, examples=["i-0123456789abcdef0"])
 
 
 def router(settings: Settings, database: Database, publisher: Publisher) -> APIRouter:
