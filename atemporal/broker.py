@@ -94,7 +94,7 @@ class Outgoing:
 
     @classmethod
     def reply(cls, message: Message, to: Delivery) -> Outgoing:
-        """An answer, for the queue that was named; it may be gone by now, together with who asked."""
+        """A reply, for the queue that the asker named; both may be gone by now."""
         return cls(
             to.reply_to or "",
             encode(message),
