@@ -31,7 +31,9 @@ def daemons(
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-def test_a_daemon_serves_its_health_and_metrics_and_stops_in_order(daemons: System, name: str) -> None:
+def test_a_daemon_serves_its_health_and_metrics_and_stops_in_order(
+    daemons: System, name: str
+) -> None:
     daemons.start(name)
     port = daemons.health_ports[name]
     health = httpx.get(f"http://127.0.0.1:{port}/healthz").json()
