@@ -88,14 +88,8 @@ class Machine(_Frozen):
         return types
 
 
-class JobSpec(_Frozen):
-    """What a submitter asks for.
-
-    `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
-    `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
-    `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
-    another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
-    """
+class JobFields(_Frozen):
+    """The fields of a specification, each listed here and nowhere else: `JobSpec` has their rules."""
 
     image: Annotated[str, Field(max_length=512, description="The image to run.")]
     command: Annotated[tuple[str, ...], Field(max_length=256)] | None = Field(
@@ -143,6 +137,16 @@ class JobSpec(_Frozen):
     key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = Field(
         default=None, description="Your name for this submit: the same key is the same job."
     )
+
+
+class JobSpec(JobFields):
+    """What a submitter asks for.
+
+    `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
+    `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
+    `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
+    another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
+    """
 
     @field_validator("image")
     @classmethod

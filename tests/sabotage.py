@@ -72,9 +72,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "an acknowledgement before the commit",
-        "services/scheduler/scheduler.py",
-        "for delivery in self._inbox.take(SUBMIT_BATCH):",
-        "batch = self._inbox.take(SUBMIT_BATCH)\n"
+        "services/scheduler/submit.py",
+        "for delivery in self._inbox.take(BATCH):",
+        "batch = self._inbox.take(BATCH)\n"
         "        self._link.ack(batch)\n"
         "        for delivery in batch:",
         (SIMULATION,),

@@ -6,10 +6,12 @@ records and from EC2's answer. What it does not get done, the sweep does.
 
 from __future__ import annotations
 
-from atemporal.broker import REAP, Link
+from typing import assert_never
+
+from atemporal.broker import Link
 from atemporal.errors import Invalid
 from atemporal.inbox import Inbox
-from atemporal.messages import InstanceRunning, JobDue, decode_notification
+from atemporal.messages import REAP, InstanceExited, InstanceRunning, JobCancel, decode
 from atemporal.model import AttemptRef
 from services.reaper.reaper import Reaper
 
@@ -41,13 +43,17 @@ class ReapLoop:
         ended: list[AttemptRef] = []
         for delivery in self._inbox.take(BATCH):
             try:
-                message = decode_notification(delivery.body)
-                if isinstance(message, JobDue):
-                    raise Invalid({"type": f"{message.type} does not belong into {REAP}"})
+                message = decode(REAP, delivery.body)
             except Invalid as error:
                 self._inbox.dead_letter(delivery, str(error))
                 continue
-            (running if isinstance(message, InstanceRunning) else ended).append(message.ref)
+            match message:
+                case InstanceRunning():
+                    running.append(message.ref)
+                case InstanceExited() | JobCancel():
+                    ended.append(message.ref)
+                case _:
+                    assert_never(message)
         if ended:
             self._reaper.end_instances_of(ended)
         if running:

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from atemporal import settings as settings_module
-from atemporal.broker import LAUNCH, Link, Outgoing
+from atemporal.broker import Link, Outgoing
 from atemporal.cloud import (
     Cloud,
     CloudError,
@@ -37,7 +37,7 @@ from atemporal.cloud import (
 from atemporal.cloud.instance import tags_of
 from atemporal.errors import Unavailable
 from atemporal.fleet.plan import Limits
-from atemporal.messages import JobDue, encode
+from atemporal.messages import LAUNCH, JobDue, encode
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Reason

@@ -20,6 +20,7 @@ from uuid import UUID
 import pytest
 import structlog
 
+import atemporal.broker
 import atemporal.cloud.ec2
 import atemporal.store.jobs
 import atemporal.userdata
@@ -27,7 +28,6 @@ import services.api.publisher
 import services.launcher.__main__
 import services.reaper.__main__
 import services.scheduler.__main__
-import services.scheduler.scheduler
 from atemporal.errors import AtemporalError, Refused, Unavailable
 from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
@@ -183,7 +183,7 @@ def installed(stage: Any) -> Iterator[None]:
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
-        patch.setattr(services.scheduler.scheduler, "uuid4", new_id)
+        patch.setattr(atemporal.broker, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs, "_new_id", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)

@@ -32,6 +32,7 @@ PURE = (
     "atemporal.fleet.reconciliation",
     "atemporal.fleet.snapshot",
     "atemporal.image",
+    "atemporal.job_view",
     "atemporal.messages",
     "atemporal.model",
     "atemporal.states",
