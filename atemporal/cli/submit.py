@@ -200,7 +200,7 @@ def options() -> list[click.Parameter]:
 )
 @output_option
 @pass_session
-def submit(session: Session, **given: Any) -> None:
+def submit(session: Session, /, **given: Any) -> None:
     """Submit a job: an image, an environment, a time.
 
     Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.

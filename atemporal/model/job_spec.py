@@ -1,9 +1,8 @@
-"""A job, its attempts, and what a machine reports: the nouns everything else is about.
+"""What a submitter asks for, and reading it: from a submitter, or from the database.
 
-Promise: whatever is in a `JobSpec` has been checked, so nobody behind it checks again; a bad field
-is refused with its name, the reason and what is allowed, before anything happens. What is read from
-the books was checked when it was written, maybe by another release: there the types alone count. All
-types are frozen: a change of state happens in the database, and the next read shows it.
+Promise: whatever is in a `JobSpec` has been checked, so nobody behind it checks again; a bad field is
+refused with its name, the reason and what is allowed, before anything happens. What is read from the
+database was checked when it was written, maybe by another release: there the types alone count.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
-from uuid import UUID
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AliasChoices,
     AwareDatetime,
-    Base64Bytes,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -31,7 +27,7 @@ from pydantic import (
 
 from atemporal import environment, image
 from atemporal.errors import Invalid
-from atemporal.states import AttemptState, BlockedReason, JobState, Outcome, Reason
+from atemporal.model.frozen import Frozen
 
 CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 
@@ -41,9 +37,6 @@ _INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
-LOG_TAIL_LIMIT = 32 * 1024
-# By convention of shells and docker: 128 plus the number of the signal.
-_SIGNALS = (129, 192)
 
 
 def _storable(text: str) -> bool:
@@ -51,14 +44,10 @@ def _storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 ExitCode = Annotated[int, Field(ge=1, le=255)]
 
 
-class Machine(_Frozen):
+class Machine(Frozen):
     """The instance a job wants; what is left out comes from the deployment's settings."""
 
     instance_types: tuple[str, ...] = Field(
@@ -88,7 +77,7 @@ class Machine(_Frozen):
         return types
 
 
-class JobFields(_Frozen):
+class JobFields(Frozen):
     """The fields of a specification, each listed here and nowhere else: `JobSpec` has their rules."""
 
     image: Annotated[str, Field(max_length=512, description="The image to run.")]
@@ -237,195 +226,8 @@ def _stored(model: type[BaseModel], **inner: Any) -> Any:
 _StoredSpec = _stored(JobSpec, machine=_stored(Machine))
 
 
-class AttemptRef(NamedTuple):
-    """Which attempt of which job: the fencing pair every guarded update carries."""
-
-    job_id: UUID
-    number: int
-
-    @property
-    def id(self) -> str:
-        """The attempt's name in tokens, tags, logs and on the machine."""
-        return f"{self.job_id}.{self.number}"
-
-
-class Launch(BaseModel):
-    """The intent: all that a RunInstances call is made of, committed before the call.
-
-    It is kept so that a repeated call is the identical call even when settings have changed since.
-    `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
-    `calls` counts the calls that may have been sent with this placement: once there was one, the
-    candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
-    `installation` is whose instance it will be; rows of older releases do not say.
-    """
-
-    # A newer release may have written more.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    placement: int = 0
-    calls: int = 1
-    image_id: str
-    instance_type: str
-    capacity_type: Literal["on-demand", "spot"] = Field(
-        default="on-demand", validation_alias=AliasChoices("capacity_type", "market")
-    )
-    subnet_id: str | None = None
-    security_group_ids: tuple[str, ...] = ()
-    key_name: str | None = None
-    instance_profile: str | None = None
-    disk_gb: int | None = None
-    os_family: str = Field(
-        default="flatcar", validation_alias=AliasChoices("os_family", "flavour")
-    )
-    callback_base: str
-    key_id: str
-    deadline_s: int
-    installation: UUID | None = None
-
-
-class ExitRecord(BaseModel):
-    """What a machine says about the end of its container.
-
-    `phase` is what ended it: the pull, docker's refusal to create or to start the container, or the
-    run. Who ends the machine in between leaves `pull` or `run`: the program is not to blame.
-    `exit_code` is the container's and is absent when none ever started. `stopped`: the machine was
-    ended from outside while the container ran, and took it along. `definite`: the registry said that
-    there is no such image, or not for us; asking again would not help.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    phase: Literal["pull", "create", "start", "run"] = "run"
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
-    oom_killed: bool = False
-    timed_out: bool = False
-    interrupted: bool = False
-    stopped: bool = False
-    definite: bool = False
-    service_result: Annotated[str, Field(max_length=64)] | None = None
-    started_at: AwareDatetime | None = None
-    finished_at: AwareDatetime | None = None
-    log_tail: Annotated[Base64Bytes, Field(max_length=2 * LOG_TAIL_LIMIT)] = b""
-    claim: Annotated[str, Field(max_length=64)] | None = None
-    instance_id: Annotated[str, Field(max_length=64)] | None = None
-
-    @property
-    def reason(self) -> Reason:
-        """Name the ending; where signs contradict each other the more specific one wins."""
-        if self.phase == "pull":
-            return Reason.IMAGE_REFUSED if self.definite else Reason.PULL_FAILED
-        if self.phase == "create":
-            return Reason.CREATE_FAILED
-        if self.phase == "start":
-            return Reason.START_FAILED
-        if self.interrupted:
-            return Reason.SPOT_INTERRUPTED
-        if self.timed_out:
-            return Reason.TIMED_OUT
-        if self.stopped:
-            return Reason.INSTANCE_LOST
-        # Docker's mark can be that of a child, which the program outlived.
-        if self.oom_killed and self.exit_code != 0:
-            return Reason.OUT_OF_MEMORY
-        if self.exit_code is None:
-            # A machine that does not even know of a start never had a word from its docker. A bare
-            # callback, as a program itself may send it, says nothing about its machine.
-            silent = self.claim is not None and self.started_at is None
-            return Reason.INSTANCE_LOST if silent else Reason.UNREPORTED
-        if self.exit_code == 0:
-            return Reason.COMPLETED
-        signalled = _SIGNALS[0] <= self.exit_code <= _SIGNALS[1]
-        return Reason.SIGNALLED if signalled else Reason.EXIT_NONZERO
-
-
-def _reason_if_known(stored: Any) -> Any:
-    return stored if stored in frozenset(Reason) else None
-
-
-def _blocked_reason_if_known(stored: Any) -> Any:
-    return stored if stored in frozenset(BlockedReason) else None
-
-
-KnownReason = Annotated[Reason | None, BeforeValidator(_reason_if_known)]
-KnownBlockedReason = Annotated[BlockedReason | None, BeforeValidator(_blocked_reason_if_known)]
-
-
-class Attempt(_Frozen):
-    """One instance's life for one job, as it is recorded.
-
-    `reason` is None as well for one that only a newer release knows; `state` says that it ended.
-    `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
-    `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
-    people: nothing may be decided by it.
-    """
-
-    job_id: UUID
-    number: int
-    state: AttemptState
-    reason: KnownReason = None
-    launch: Launch
-    instance_id: str | None = None
-    public_dns: str | None = None
-    public_ip: str | None = None
-    claim: str | None = None
-    blocked_on: KnownBlockedReason = None
-    end_code: str | None = None
-    exit_code: int | None = None
-    oom_killed: bool | None = None
-    log_tail: bytes | None = Field(default=None, repr=False)
-    detail: str | None = None
-    created_at: datetime
-    launched_at: datetime | None = None
-    booted_at: datetime | None = None
-    running_at: datetime | None = None
-    exited_at: datetime | None = None
-    closed_at: datetime | None = None
-
-    @property
-    def ref(self) -> AttemptRef:
-        """The attempt's fencing pair."""
-        return AttemptRef(self.job_id, self.number)
-
-
-class Job(_Frozen):
-    """A job as the books have it; `attempt` is the number of the last attempt, 0 before the first.
-
-    `run_at` is when it was asked for, `due_at` when the next attempt is due.
-    """
-
-    id: UUID
-    spec: JobSpec
-    state: JobState
-    outcome: Outcome | None = None
-    reason: KnownReason = None
-    attempt: int = 0
-    run_at: datetime
-    due_at: datetime
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None = None
-    attempts: tuple[Attempt, ...] = ()
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of the last attempt, once it has one."""
-        return self.attempts[-1].exit_code if self.attempts else None
-
-
-class Event(_Frozen):
-    """One transition: history, outbox and audit at once."""
-
-    id: int
-    job_id: UUID
-    attempt: int
-    at: datetime
-    type: str
-    actor: str
-    detail: dict[str, Any]
-
-
 def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
-    """Read a specification from the books, whichever release wrote it.
+    """Read a specification from the database, whichever release wrote it.
 
     What an earlier one accepted counts, though this one would refuse it; fields that a newer one
     wrote are passed over.
