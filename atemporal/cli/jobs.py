@@ -1,14 +1,14 @@
-"""Commands about jobs: submit, list, show, cancel, retry.
+"""Commands about jobs that are there: list, show, cancel, retry.
 
-Promise: the answer of `submit` is the job's id, written down for good; the same `--key` gives the
-same job however often it is submitted. `cancel` and `retry` are done when they return: the daemons
-find what follows from it in Postgres.
+Promise: `cancel` and `retry` are done when they return: the daemons find what follows from it in
+Postgres. `show` tells of every field of a job that is not at its default.
 """
 
 from __future__ import annotations
 
 import shlex
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -18,10 +18,18 @@ from atemporal.cli.arguments import changing_ids, pairs
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
-from atemporal.model import Attempt, Event, Job
+from atemporal.model import Attempt, Event, Job, JobSpec
 from atemporal.states import Fault, JobState, Outcome
 from atemporal.store import events, jobs
 from atemporal.store.database import server_time
+
+# Fields of a job that `show` tells of in lines of their own.
+_SHOWN = frozenset(
+    {
+        *("image", "command", "env", "run_at", "delay_s", "timeout_s", "max_attempts"),
+        *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
+    }
+)
 
 
 @click.command("list")
@@ -205,16 +213,27 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
     if spec.no_retry_on:
         facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
-    facts["ports"] = ", ".join(spec.ports) or "none"
-    if spec.machine.instance_types or spec.machine.capacity_type != "on-demand":
-        facts["machine"] = ", ".join((*spec.machine.instance_types, spec.machine.capacity_type))
-    if spec.priority:
-        facts["priority"] = str(spec.priority)
-    if spec.key:
-        facts["key"] = spec.key
-    if spec.labels:
-        facts["labels"] = ", ".join(f"{name}={value}" for name, value in spec.labels.items())
-    return facts
+    return facts | _wishes(spec)
+
+
+def _wishes(spec: JobSpec) -> dict[str, str]:
+    """What else was asked for: each field of the job and its machine that is not at its default."""
+    wishes = {"ports": ", ".join(spec.ports) or "none"}
+    for model in (spec.machine, spec):
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            default = field.get_default(call_default_factory=True)
+            if name not in _SHOWN and value != default:
+                wishes[name.removesuffix("_s").replace("_", " ")] = _wish(name, value)
+    return wishes
+
+
+def _wish(name: str, value: Any) -> str:
+    if name.endswith("_s") and isinstance(value, int):
+        return output.span(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _tried(attempt: Attempt) -> tuple[str, ...]:

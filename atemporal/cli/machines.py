@@ -71,7 +71,7 @@ def instances(session: Session, everything: bool) -> None:
 @output_option
 @pass_session
 def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) -> None:
-    """Print what an attempt's machine is told at its birth.
+    """Print the user-data of an attempt's machine.
 
     The callback token and the environment's values are masked, inside the base64 too, unless
     --reveal is given, which needs the callback keys of the daemons.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from inspect import signature
 from typing import Any
@@ -33,6 +34,7 @@ from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
+from cloud_config.flatcar import FLATCAR
 from services.api import callbacks, jobs
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
@@ -189,7 +191,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
-        plain = {"flatcar": lambda manifest: b"#cloud-config\n" + manifest}
+        plain = {"flatcar": replace(FLATCAR, render=lambda data: b"#cloud-config\n" + data)}
         patch.setattr(atemporal.userdata, "OS_FAMILIES", plain)
         yield
     structlog.configure(**before)

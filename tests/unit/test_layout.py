@@ -236,7 +236,10 @@ def test_the_rules_bite(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("atemporal.model", "import re\nfrom pydantic import BaseModel\nfrom . import image"),
-        ("atemporal.userdata", "from cloud_config import flatcar\nfrom atemporal import errors"),
+        (
+            "atemporal.userdata",
+            "from cloud_config.flatcar import FLATCAR\nfrom atemporal import errors",
+        ),
         ("cloud_config.flatcar", "from importlib.resources import files\nx = files('y').open"),
         (
             "atemporal.store.jobs",
