@@ -133,7 +133,9 @@ def test_decisions_are_numbered_without_holes_and_say_what_they_must() -> None:
 
 def test_the_index_of_decisions_is_complete() -> None:
     rows = re.findall(
-        r"^\| \[ADR (\d+)\]\((\S+)\) \| (.+) \| (\w+) \|$", (DECISIONS / "README.md").read_text(), re.M
+        r"^\| \[ADR (\d+)\]\((\S+)\) \| (.+) \| (\w+) \|$",
+        (DECISIONS / "README.md").read_text(),
+        re.M,
     )
     listed = {int(number): (name, title, status) for number, name, title, status in rows}
     written = {}
