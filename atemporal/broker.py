@@ -201,7 +201,7 @@ class Link:
                 for delivery in batch:
                     delivery.handle.ack()
 
-    def bury(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Publish a copy to the dead letters with the reason; the caller then acks the original.
 
         Raises:

@@ -32,7 +32,7 @@ from atemporal.health import HealthServer
 from atemporal.inbox import Kept
 from atemporal.settings import Settings, load
 from atemporal.store.database import Database
-from atemporal.telemetry import LAST_TURN, LOOP_ERRORS, TURNS, logger
+from atemporal.telemetry import LAST_TICK, LOOP_ERRORS, TICKS, logger
 
 _BACKOFF_S = (0.1, 5.0)
 
@@ -42,7 +42,7 @@ class Loop(Protocol):
 
     name: str
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Do what there is to do, waiting about a second at most; return seconds until the next."""
 
     def reset(self) -> None:
@@ -58,7 +58,7 @@ class Runner:
         """Prepare; `start` begins. `check` has to pass once before the first turn."""
         self.loop = loop
         self._check = check
-        self.last_turn_at = monotonic()
+        self.last_tick_at = monotonic()
         self.healthy = False
         self._stop = stop
         self._log = logger(loop.name)
@@ -76,7 +76,7 @@ class Runner:
     def _run(self) -> None:
         backoff = _BACKOFF_S[0]
         while not self._stop.is_set():
-            pause = self._one_turn()
+            pause = self._one_tick()
             if pause is None:
                 pause, backoff = backoff, min(backoff * 2, _BACKOFF_S[1])
             else:
@@ -84,28 +84,28 @@ class Runner:
             self._stop.wait(pause)
         self.loop.reset()
 
-    def _one_turn(self) -> float | None:
+    def _one_tick(self) -> float | None:
         try:
             if self._check is not None:
                 self._check()
                 self._check = None
-            pause = self.loop.turn()
+            pause = self.loop.tick()
         except Exception as error:  # noqa: BLE001 - a daemon outlives any one turn
             kind = "unavailable" if isinstance(error, Unavailable) else "error"
             LOOP_ERRORS.labels(self.loop.name, kind).inc()
             if isinstance(error, AtemporalError):
-                self._log.warning("turn failed", error=str(error))
+                self._log.warning("tick failed", error=str(error))
             else:
-                self._log.exception("turn failed")
+                self._log.exception("tick failed")
             self.healthy = False
             if not isinstance(error, Kept):
                 self.loop.reset()
             pause = None
         else:
             self.healthy = True
-        self.last_turn_at = monotonic()
-        TURNS.labels(self.loop.name).inc()
-        LAST_TURN.labels(self.loop.name).set_to_current_time()
+        self.last_tick_at = monotonic()
+        TICKS.labels(self.loop.name).inc()
+        LAST_TICK.labels(self.loop.name).set_to_current_time()
         return pause
 
 

@@ -35,7 +35,7 @@ class Turning(Protocol):
         """The loop itself."""
 
     @property
-    def last_turn_at(self) -> float:
+    def last_tick_at(self) -> float:
         """When its last turn ended, on the monotonic clock."""
 
     @property
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
         elif self.path in ("/healthz", "/readyz"):
             now = monotonic()
-            ages = {runner.loop.name: now - runner.last_turn_at for runner in self.runners}
+            ages = {runner.loop.name: now - runner.last_tick_at for runner in self.runners}
             well = {runner.loop.name: runner.healthy for runner in self.runners}
             fine = (
                 all(age < STUCK_AFTER_S for age in ages.values())
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
                 else all(well.values())
             )
             loops = {
-                name: {"last_turn_age_s": round(age, 3), "last_turn_ok": well[name]}
+                name: {"last_tick_age_s": round(age, 3), "last_tick_ok": well[name]}
                 for name, age in ages.items()
             }
             status = HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE

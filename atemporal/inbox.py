@@ -30,10 +30,10 @@ class Inbox:
         self._queue = queue
         self._ping = ping
         self._batch: list[Delivery] = []
-        self._buried: set[object] = set()
+        self._dead_lettered: set[object] = set()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def tick(self) -> Iterator[None]:
         """Everything one turn does.
 
         Raises:
@@ -58,15 +58,15 @@ class Inbox:
             self._batch = self._link.receive(self._queue, limit=limit)
         return self._batch
 
-    def bury(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Put a copy of one of the batch into the dead letters, once however often it is tried.
 
         Raises:
             Unavailable, Unknown: as `Link.publish`.
         """
-        if delivery.handle.delivery_tag not in self._buried:
-            self._link.bury(delivery, reason)
-            self._buried.add(delivery.handle.delivery_tag)
+        if delivery.handle.delivery_tag not in self._dead_lettered:
+            self._link.dead_letter(delivery, reason)
+            self._dead_lettered.add(delivery.handle.delivery_tag)
             DEAD_LETTERS.labels(self._queue).inc()
 
     def done(self) -> None:
@@ -76,11 +76,11 @@ class Inbox:
             Unavailable: the broker is away; the batch comes again.
         """
         batch, self._batch = self._batch, []
-        self._buried.clear()
+        self._dead_lettered.clear()
         self._link.ack(batch)
 
     def reset(self) -> None:
         """Give everything back: drop the connection."""
         self._batch = []
-        self._buried.clear()
+        self._dead_lettered.clear()
         self._link.close()

@@ -88,10 +88,12 @@ class JobEvent(_Message):
     detail: dict[str, Any] = Field(default_factory=dict)
 
 
-Wake = Annotated[
+Notification = Annotated[
     JobDue | JobCancel | InstanceRunning | InstanceExited, Field(discriminator="type")
 ]
-_WAKE: TypeAdapter[JobDue | JobCancel | InstanceRunning | InstanceExited] = TypeAdapter(Wake)
+_NOTIFICATION: TypeAdapter[JobDue | JobCancel | InstanceRunning | InstanceExited] = TypeAdapter(
+    Notification
+)
 
 
 def encode(message: BaseModel) -> bytes:
@@ -99,7 +101,7 @@ def encode(message: BaseModel) -> bytes:
     return message.model_dump_json(exclude_none=True).encode()
 
 
-def decode_wake(body: bytes) -> JobDue | JobCancel | InstanceRunning | InstanceExited:
+def decode_notification(body: bytes) -> JobDue | JobCancel | InstanceRunning | InstanceExited:
     """Read a message between daemons.
 
     Raises:
@@ -107,7 +109,7 @@ def decode_wake(body: bytes) -> JobDue | JobCancel | InstanceRunning | InstanceE
     """
     _check_size(body)
     try:
-        return _WAKE.validate_json(body)
+        return _NOTIFICATION.validate_json(body)
     except ValidationError as error:
         raise Invalid(describe(error)) from None
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 from uuid import UUID
 
 from pydantic import (
+    AliasChoices,
     AwareDatetime,
     Base64Bytes,
     BaseModel,
@@ -32,7 +33,7 @@ from atemporal import environment, image
 from atemporal.errors import Invalid
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 
-Market = Literal["on-demand", "spot", "spot-then-on-demand"]
+CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(?:tcp|udp))?")
@@ -61,7 +62,10 @@ class Machine(_Frozen):
     """The instance a job wants; what is left out comes from the deployment's settings."""
 
     instance_types: tuple[str, ...] = Field(default=(), max_length=20)
-    market: Market = "on-demand"
+    # The first name of this field, which clients may still write.
+    capacity_type: CapacityType = Field(
+        default="on-demand", validation_alias=AliasChoices("capacity_type", "market")
+    )
     subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = ()
     disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = None
 
@@ -176,7 +180,10 @@ def _stored(model: type[BaseModel], **inner: Any) -> Any:
             types[name],
             Field()
             if field.is_required()
-            else Field(default_factory=partial(field.get_default, call_default_factory=True)),
+            else Field(
+                default_factory=partial(field.get_default, call_default_factory=True),
+                validation_alias=field.validation_alias,
+            ),
         )
         for name, field in model.model_fields.items()
     }
@@ -215,13 +222,17 @@ class Launch(BaseModel):
     calls: int = 1
     image_id: str
     instance_type: str
-    market: Literal["on-demand", "spot"] = "on-demand"
+    capacity_type: Literal["on-demand", "spot"] = Field(
+        default="on-demand", validation_alias=AliasChoices("capacity_type", "market")
+    )
     subnet_id: str | None = None
     security_group_ids: tuple[str, ...] = ()
     key_name: str | None = None
     instance_profile: str | None = None
     disk_gb: int | None = None
-    flavour: str = "flatcar"
+    os_family: str = Field(
+        default="flatcar", validation_alias=AliasChoices("os_family", "flavour")
+    )
     callback_base: str
     key_id: str
     deadline_s: int
@@ -369,7 +380,7 @@ def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
         ValidationError: a field is missing or has another type.
     """
     read = _StoredSpec.model_validate(stored)
-    # JSON's objects have an order of their own in the database; a machine's orders depend on it.
+    # JSON's objects have an order of their own in the database; a machine's manifest depends on it.
     return JobSpec.model_construct(
         **{
             **dict(read),

@@ -117,11 +117,11 @@ class Settings(BaseSettings):
     instances_rate: Annotated[float, Field(gt=0)] = Field(
         default=2.0, description="instances launched a second, for each launcher process"
     )
-    capacity_cooling_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    capacity_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=180.0,
         description="how long a type in a subnet and market that had no capacity is left alone",
     )
-    quota_cooling_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    quota_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=60.0,
         description="how long a type in a market is left alone when the account's quota is full",
     )

@@ -131,7 +131,7 @@ _SCARCITY_S = (5, 300)
 
 J, A = JobState, AttemptState
 
-JOB_MOVES: dict[tuple[JobState, JobState], str] = {
+JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
     (J.SCHEDULED, J.QUEUED): "due: the scheduler emits it",
     (J.SCHEDULED, J.FINISHED): "cancelled before it was due",
     (J.QUEUED, J.WARMING): "the launcher commits an attempt",
@@ -144,7 +144,7 @@ JOB_MOVES: dict[tuple[JobState, JobState], str] = {
     (J.FINISHED, J.SCHEDULED): "an operator retries it",
 }
 
-ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
+ATTEMPT_TRANSITIONS: dict[tuple[AttemptState, AttemptState], str] = {
     (A.LAUNCHING, A.WARMING): "EC2 gave an instance",
     (A.LAUNCHING, A.RUNNING): "claimed before the launcher wrote the instance down",
     (A.LAUNCHING, A.EXITED): "refused, late or cancelled",
@@ -171,12 +171,12 @@ _ENDS: dict[Reason, tuple[AttemptState, ...]] = {
 
 def job_states_before(state: JobState) -> tuple[JobState, ...]:
     """The states a job may come from into `state`: the guard of that update."""
-    return tuple(before for before, after in JOB_MOVES if after == state)
+    return tuple(before for before, after in JOB_TRANSITIONS if after == state)
 
 
 def attempt_states_before(state: AttemptState) -> tuple[AttemptState, ...]:
     """The states an attempt may come from into `state`: the guard of that update."""
-    return tuple(before for before, after in ATTEMPT_MOVES if after == state)
+    return tuple(before for before, after in ATTEMPT_TRANSITIONS if after == state)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def verdict_of_scarcity(*, in_a_row: int, since_s: float, patience_s: float) -> 
 def diagram() -> str:
     """The two state machines as Mermaid text; the documentation's diagrams are this output."""
     lines = ["stateDiagram-v2"]
-    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in JOB_MOVES.items()]
+    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in JOB_TRANSITIONS.items()]
     lines += ["", "stateDiagram-v2"]
-    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in ATTEMPT_MOVES.items()]
+    lines += [f"    {a.value} --> {b.value}: {why}" for (a, b), why in ATTEMPT_TRANSITIONS.items()]
     return "\n".join(lines)

@@ -17,10 +17,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from atemporal.errors import Unreadable
 from atemporal.model import AttemptRef
 
-TURNS = Counter("atemporal_loop_turns", "Turns of a daemon's loop", ["loop"])
+TICKS = Counter("atemporal_loop_ticks", "Turns of a daemon's loop", ["loop"])
 LOOP_ERRORS = Counter("atemporal_loop_errors", "Turns that failed", ["loop", "kind"])
-LAST_TURN = Gauge(
-    "atemporal_loop_last_turn_timestamp_seconds", "When a loop last ended a turn", ["loop"]
+LAST_TICK = Gauge(
+    "atemporal_loop_last_tick_timestamp_seconds", "When a loop last ended a turn", ["loop"]
 )
 DUE_EMITTED = Counter("atemporal_due_emitted", "Due jobs handed to the broker")
 OLDEST_DUE = Gauge("atemporal_oldest_due_seconds", "How late the oldest due job is")
@@ -121,7 +121,7 @@ def tell_unreadable(error: Unreadable) -> None:
     logger("store").error("left out", error=str(error), job=error.job, attempt=error.attempt)
 
 
-def about(ref: AttemptRef, instance_id: str | None = None) -> dict[str, Any]:
+def log_context(ref: AttemptRef, instance_id: str | None = None) -> dict[str, Any]:
     """The fields every line about an attempt carries."""
     fields: dict[str, Any] = {"job": str(ref.job_id), "attempt": ref.number}
     if instance_id:

@@ -1,4 +1,4 @@
-"""A machine's user-data: an attempt's orders, rendered for the flavour of Linux it boots.
+"""A machine's user-data: an attempt's job manifest, rendered for the OS family it boots.
 
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
@@ -20,7 +20,7 @@ from cloud_config import flatcar
 LIMIT: Final = 16_384
 """How many bytes of user-data EC2 takes, before it is base64-encoded for the call."""
 
-FLAVOURS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"flatcar": flatcar.render}
+OS_FAMILIES: Final[Mapping[str, Callable[[bytes], bytes]]] = {"flatcar": flatcar.render}
 
 _LONGEST_BASE = "https://" + "x" * 400
 _LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
@@ -31,31 +31,33 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     """Return the user-data of the attempt's machine.
 
     Raises:
-        Invalid: the launch's flavour is unknown, or the result is larger than `LIMIT`.
+        Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
     """
-    flavour = FLAVOURS.get(launch.flavour)
-    if flavour is None:
-        known = ", ".join(sorted(FLAVOURS))
-        raise Invalid({"flavour": f"{launch.flavour!r} is unknown; known are: {known}"})
+    os_family = OS_FAMILIES.get(launch.os_family)
+    if os_family is None:
+        known = ", ".join(sorted(OS_FAMILIES))
+        raise Invalid({"os_family": f"{launch.os_family!r} is unknown; known are: {known}"})
     callback = f"{launch.callback_base}/jobs/{ref.job_id}/callback"
-    return _bounded(flavour(_orders(ref, spec, callback, token, launch.deadline_s, launch.market)))
+    return _bounded(
+        os_family(_manifest(ref, spec, callback, token, launch.deadline_s, launch.capacity_type))
+    )
 
 
 def check_fits(spec: JobSpec) -> None:
-    """Refuse a job whose environment and command are too large for any flavour's user-data.
+    """Refuse a job whose environment and command are too large for any OS family's user-data.
 
     Raises:
         Invalid: naming `env`, and by how many bytes it is too large.
     """
     ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
     callback = f"{_LONGEST_BASE}/jobs/{ref.job_id}/callback"
-    orders = _orders(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER, "on-demand")
-    for flavour in FLAVOURS.values():
-        _bounded(flavour(orders))
+    manifest = _manifest(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER, "on-demand")
+    for os_family in OS_FAMILIES.values():
+        _bounded(os_family(manifest))
 
 
-def _orders(
-    ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int, market: str
+def _manifest(
+    ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int, capacity_type: str
 ) -> bytes:
     records = [
         f"attempt={ref.id}",
@@ -64,7 +66,7 @@ def _orders(
         f"token={token}",
         f"timeout={spec.timeout_s}",
         f"deadline={deadline_s}",
-        f"market={market}",
+        f"capacity_type={capacity_type}",
         *(f"port={port}" for port in spec.ports),
         *(f"arg={word}" for word in spec.command or ()),
         *(f"env={name}={value}" for name, value in spec.env.items()),

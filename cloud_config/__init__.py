@@ -1,10 +1,10 @@
 """What a machine is told at its birth: constant templates, and one renderer a flavour of Linux.
 
 Promise: a machine runs its attempt's container at most once, says how that ended, and powers itself
-off, whatever else happens to it. Everything here is constant but for the orders, the one file that
+off, whatever else happens to it. Everything here is constant but for the job manifest, the one file that
 holds an attempt's data; it travels as base64, so nothing a job contains can break out of it.
 
-The orders (`/etc/atemporal/orders`, mode 0600) are NUL-terminated records `NAME=VALUE`: `attempt`,
+The manifest (`/etc/atemporal/manifest`, mode 0600) are NUL-terminated records `NAME=VALUE`: `attempt`,
 `image`, `callback`, `token`, `timeout`, `deadline`, then any number of `port`, `arg` (the command's
 words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
 
@@ -12,16 +12,16 @@ Order on the machine:
 1. `atemporal-deadline.service`, started first, waits `deadline` seconds and lets systemd power off by
    force. It needs neither docker nor network nor a right clock, and counts from its own start, which
    follows the boot by seconds. It is a service and not a timer because units are constant and only
-   the orders know the time. An orderly shutdown does not stop it, so it ends one that hangs as well.
+   the manifest knows the time. An orderly shutdown does not stop it, so it ends one that hangs as well.
    Its start stops the OS's update services, which are masked too: an update reboots the machine.
-2. `atemporal-job.service` calls the worker (`/opt/atemporal/worker`): `pull` (with retries), `create`,
+2. `atemporal-job.service` calls the agent (`/opt/atemporal/agent`): `pull` (with retries), `create`,
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
    at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit
    record to the serial console, then by the callback for up to an hour. Then systemd powers off,
    however the unit ended.
 
 When something fails:
-- Orders missing or damaged, worker missing: systemd powers off at once.
+- Manifest missing or damaged, agent missing: systemd powers off at once.
 - Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist,
   which is reported as `definite`), then reports `pull`; the engine's message stands in for the log.
 - Claim refused: the container is never started, and there is nothing to report.
@@ -55,6 +55,6 @@ def _dense(script: str) -> str:
     return "\n".join([head, *(line for line in bare if line and not line.startswith("#"))]) + "\n"
 
 
-WORKER = _dense(template("worker"))
+AGENT = _dense(template("agent"))
 DEADLINE_UNIT = template("atemporal-deadline.service")
 JOB_UNIT = template("atemporal-job.service")

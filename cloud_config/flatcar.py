@@ -1,6 +1,6 @@
 """Flatcar Container Linux: `#cloud-config`, as its coreos-cloudinit reads it.
 
-Promise: the same orders give the same bytes, and two renderings differ in the orders' base64 only.
+Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
 Units are written, masked and enabled first, then started one after the other in the order below, on
 every boot. They are enabled as well, so that a later boot powers off even if this file is not
 applied again. Update services are masked without `command: stop`, which can hang the whole file;
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
 
 
 class _Dumper(yaml.SafeDumper):
@@ -29,17 +29,17 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def render(orders: bytes) -> bytes:
-    """Return the user-data of a machine with these orders."""
+def render(manifest: bytes) -> bytes:
+    """Return the user-data of a machine with this manifest."""
     config: dict[str, Any] = {
         "write_files": [
             {
-                "path": "/etc/atemporal/orders",
+                "path": "/etc/atemporal/manifest",
                 "permissions": "0600",
                 "encoding": "base64",
-                "content": base64.b64encode(orders).decode(),
+                "content": base64.b64encode(manifest).decode(),
             },
-            {"path": "/opt/atemporal/worker", "permissions": "0755", "content": WORKER},
+            {"path": "/opt/atemporal/agent", "permissions": "0755", "content": AGENT},
         ],
         "coreos": {
             "units": [

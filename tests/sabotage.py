@@ -81,7 +81,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "an update of an attempt that is not guarded",
-        "atemporal/store/moves.py",
+        "atemporal/store/transitions.py",
         "            attempts.c.state.in_(attempt_states_before(to)),\n",
         "",
         (
@@ -91,7 +91,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "an update of a job that is not guarded",
-        "atemporal/store/moves.py",
+        "atemporal/store/transitions.py",
         "            jobs.c.state.in_(job_states_before(to)),\n",
         "",
         ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),

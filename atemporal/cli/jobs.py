@@ -83,7 +83,9 @@ class Submit(click.Command):
     "--instance-type", multiple=True, metavar="TYPE", help="The kind of machine, like t3.small."
 )
 @click.option(
+    "--capacity-type",
     "--market",
+    "capacity_type",
     type=click.Choice(["on-demand", "spot", "spot-then-on-demand"]),
     help="How to pay for the machine.  [default: on-demand]",
 )
@@ -133,7 +135,7 @@ def submit(
     label: tuple[str, ...],
     timeout: int | None,
     instance_type: tuple[str, ...],
-    market: str | None,
+    capacity_type: str | None,
     max_attempts: int | None,
     retry_on: tuple[int, ...] | None,
     no_retry_on: tuple[int, ...] | None,
@@ -166,7 +168,7 @@ def submit(
         "priority": priority,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
-    machine = {"instance_types": instance_type or None, "market": market}
+    machine = {"instance_types": instance_type or None, "capacity_type": capacity_type}
     fields["machine"] = {name: value for name, value in machine.items() if value is not None}
     if port:
         fields["ports"] = () if port == ("none",) else port
@@ -364,8 +366,8 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     if spec.no_retry_on:
         facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
     facts["ports"] = ", ".join(spec.ports) or "none"
-    if spec.machine.instance_types or spec.machine.market != "on-demand":
-        facts["machine"] = ", ".join((*spec.machine.instance_types, spec.machine.market))
+    if spec.machine.instance_types or spec.machine.capacity_type != "on-demand":
+        facts["machine"] = ", ".join((*spec.machine.instance_types, spec.machine.capacity_type))
     if spec.priority:
         facts["priority"] = str(spec.priority)
     if spec.key:
@@ -382,7 +384,7 @@ def _tried(attempt: Attempt) -> tuple[str, ...]:
         str(attempt.reason or ""),
         "" if attempt.exit_code is None else str(attempt.exit_code),
         attempt.instance_id or "",
-        f"{attempt.launch.instance_type} {attempt.launch.market}",
+        f"{attempt.launch.instance_type} {attempt.launch.capacity_type}",
         attempt.public_dns or attempt.public_ip or "",
         attempt.detail or "",
     )

@@ -296,7 +296,7 @@ def _summarise(session: Session, result: Result) -> None:
         return
     for part, job in zip(PARTS, result.jobs, strict=True):
         code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-        click.echo(f"\n{part.name}: {part.about}\n{job.id} {ending(job)}{code}; its log:")
+        click.echo(f"\n{part.name}: {part.summary}\n{job.id} {ending(job)}{code}; its log:")
         for line in (records.of_ending(job)["log_tail"] or "").splitlines():
             click.echo(f"  | {clean(line)}")
     click.echo(

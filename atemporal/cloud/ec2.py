@@ -305,7 +305,7 @@ class Cloud:
             request["IamInstanceProfile"] = {
                 "Arn" if profile.startswith("arn:") else "Name": profile
             }
-        if launch.market == "spot":
+        if launch.capacity_type == "spot":
             request["InstanceMarketOptions"] = {
                 "MarketType": "spot",
                 "SpotOptions": {

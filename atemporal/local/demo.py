@@ -29,7 +29,7 @@ class Part:
     """One job of the demo and its planned end."""
 
     name: str
-    about: str
+    summary: str
     command: tuple[str, ...]
     exit_code: int
     outcome: Outcome

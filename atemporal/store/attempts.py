@@ -37,7 +37,13 @@ from atemporal.states import (
     verdict_of_scarcity,
 )
 from atemporal.store import rows
-from atemporal.store.moves import finish_job, move_attempt, move_job, record, wake_scheduler
+from atemporal.store.transitions import (
+    finish_job,
+    notify_scheduler,
+    record,
+    transition_attempt,
+    transition_job,
+)
 from atemporal.tables import attempts, jobs
 
 _LEASE = text(
@@ -55,7 +61,7 @@ _LEASE = text(
 
 def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
     """Write the intent to launch; False when the job is not queued for this attempt any more."""
-    if not move_job(tx, ref, JobState.WARMING, actor=actor):
+    if not transition_job(tx, ref, JobState.WARMING, actor=actor):
         return False
     tx.execute(
         insert(attempts).values(
@@ -91,7 +97,9 @@ def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -
     detail = {"instance_id": instance_id}
     # What it waited for is over.
     warming = {**values, "detail": None}
-    if move_attempt(tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail):
+    if transition_attempt(
+        tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail
+    ):
         return True
     noted = tx.execute(
         update(attempts)
@@ -148,7 +156,7 @@ def claim(
     values: dict[str, Any] = {"claim": claim_id, "running_at": func.now(), "detail": None}
     if instance_id and not known:
         values["instance_id"] = instance_id
-    moved = move_job(tx, ref, JobState.RUNNING, actor=actor) and move_attempt(
+    moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(
         tx,
         ref,
         AttemptState.RUNNING,
@@ -189,7 +197,7 @@ def end(
         values["exit_code"] = exit_record.exit_code
         values["oom_killed"] = exit_record.oom_killed
         values["log_tail"] = exit_record.log_tail[-LOG_TAIL_LIMIT:] or None
-    ended = move_attempt(
+    ended = transition_attempt(
         tx,
         ref,
         AttemptState.EXITED,
@@ -210,7 +218,7 @@ def close(tx: Connection, ref: AttemptRef, *, actor: str, detail: str | None = N
     first that tells why.
     """
     lost = (attempts.c.reason == Reason.INSTANCE_LOST) & attempts.c.detail.is_(None)
-    return move_attempt(
+    return transition_attempt(
         tx,
         ref,
         AttemptState.CLOSED,
@@ -360,7 +368,7 @@ def _decide(
     due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s)
     # What costs no budget leaves as many attempts to come as before.
     free = {} if reason.costs else {"attempt_limit": jobs.c.attempt_limit + 1}
-    move_job(
+    transition_job(
         tx,
         ref,
         JobState.SCHEDULED,
@@ -369,7 +377,7 @@ def _decide(
         detail={"retry": reason, "in_s": delay_s},
     )
     if after.delay_s == 0:
-        wake_scheduler(tx)
+        notify_scheduler(tx)
 
 
 def _locked(tx: Connection, ref: AttemptRef) -> Attempt | None:

@@ -31,8 +31,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from atemporal.errors import Conflict, Invalid, Unavailable, Unreadable
 from atemporal.settings import PREFIX
-from atemporal.store.moves import DUE_CHANNEL
 from atemporal.store.rows import LEFT_OUT
+from atemporal.store.transitions import DUE_CHANNEL
 from atemporal.tables import REVISION
 
 _SERVER_LIMITS = (
@@ -45,7 +45,7 @@ _SERVER_LIMITS = (
 )
 # Longer than any turn that the daemons' health checks put up with: whoever holds a lock for longer
 # is stopped, not slow. Postgres has this limit since release 14.
-_LONGEST_TURN_S = 600
+_LONGEST_TICK_S = 600
 _IDLE_LIMIT_SINCE = (14,)
 
 # A network that swallows packets must not hold a thread for the kernel's quarter of an hour.
@@ -67,7 +67,7 @@ def _log_unreadable(error: Unreadable) -> None:
 class Database:
     """A pool of connections to one Postgres; safe to share between threads."""
 
-    longest_turn_s = _LONGEST_TURN_S
+    longest_tick_s = _LONGEST_TICK_S
     """How long a stopped process may hold up the others in `only_one`, in seconds."""
 
     def __init__(
@@ -142,7 +142,7 @@ class Database:
             lost: DBAPIError | None = None
             try:
                 if limited:
-                    session.execute(text(f"SET idle_session_timeout = '{self.longest_turn_s}s'"))
+                    session.execute(text(f"SET idle_session_timeout = '{self.longest_tick_s}s'"))
                 yield True
             finally:
                 if not session.closed:
@@ -177,9 +177,11 @@ class Database:
                 "run `atemporal db upgrade`"
             )
 
-    def wakeups(self) -> Wakeups:
+    def listen(self) -> NotificationListener:
         """Open a listener for jobs that became due sooner than a poll would find them."""
-        return Wakeups(self._engine.url.set(drivername="postgresql").render_as_string(False))
+        return NotificationListener(
+            self._engine.url.set(drivername="postgresql").render_as_string(False)
+        )
 
     def dispose(self) -> None:
         """Close every pooled connection."""
@@ -192,7 +194,7 @@ def server_time(tx: Connection) -> datetime:
     return now
 
 
-class Wakeups:
+class NotificationListener:
     """One connection that LISTENs; used by one thread."""
 
     def __init__(self, url: str) -> None:
@@ -205,7 +207,7 @@ class Wakeups:
             self._connection = psycopg2.connect(
                 url,
                 connect_timeout=5,
-                application_name="atemporal wakeups",
+                application_name="atemporal listener",
                 options=_SERVER_LIMITS,
                 **_NETWORK_LIMITS,
             )

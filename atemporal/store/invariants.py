@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from atemporal.states import ATTEMPT_MOVES, JOB_MOVES, LIVE_ATTEMPT, Fault, Reason
+from atemporal.states import ATTEMPT_TRANSITIONS, JOB_TRANSITIONS, LIVE_ATTEMPT, Fault, Reason
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def _of_fault(fault: Fault) -> str:
 
 
 _LIVE = _listed(LIVE_ATTEMPT)
-_ATTEMPT_STATES = ", ".join(f"'attempt.{b.value}'" for _, b in ATTEMPT_MOVES)
-_JOB_FIRST, _ATTEMPT_FIRST = next(iter(JOB_MOVES))[0], next(iter(ATTEMPT_MOVES))[0]
+_ATTEMPT_STATES = ", ".join(f"'attempt.{b.value}'" for _, b in ATTEMPT_TRANSITIONS)
+_JOB_FIRST, _ATTEMPT_FIRST = next(iter(JOB_TRANSITIONS))[0], next(iter(ATTEMPT_TRANSITIONS))[0]
 
 # A job's or an attempt's history as its states in order, each beside the one before it.
 _JOB_PATH = """
@@ -220,21 +220,21 @@ INVARIANTS: tuple[Invariant, ...] = (
         """,
     ),
     Invariant(
-        "job_moves",
+        "job_transitions",
         "a job's history is a path of its state machine",
         f"""
         SELECT job_id, attempt, 'from ' || before || ' to ' || state AS what
         FROM ({_JOB_PATH}) AS path
-        WHERE (before, state) NOT IN ({_pairs(JOB_MOVES, _JOB_FIRST)})
+        WHERE (before, state) NOT IN ({_pairs(JOB_TRANSITIONS, _JOB_FIRST)})
         """,
     ),
     Invariant(
-        "attempt_moves",
+        "attempt_transitions",
         "an attempt's history is a path of its state machine",
         f"""
         SELECT job_id, attempt, 'from ' || before || ' to ' || state AS what
         FROM ({_ATTEMPT_PATH}) AS path
-        WHERE (before, state) NOT IN ({_pairs(ATTEMPT_MOVES, _ATTEMPT_FIRST)})
+        WHERE (before, state) NOT IN ({_pairs(ATTEMPT_TRANSITIONS, _ATTEMPT_FIRST)})
         """,
     ),
     Invariant(

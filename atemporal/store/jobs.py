@@ -22,15 +22,20 @@ from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
-from atemporal.store.moves import finish_job, move_attempt, move_job, wake_scheduler
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
+from atemporal.store.transitions import (
+    finish_job,
+    notify_scheduler,
+    transition_attempt,
+    transition_job,
+)
 from atemporal.tables import jobs
 from atemporal.userdata import check_fits
 
 # A scheduler looks at least this often, so only what is due sooner wants a wake-up of its own: a
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
-WAKE_WITHIN_S = 1.0
+NOTIFY_WITHIN_S = 1.0
 
 _SUBMIT = text(
     """
@@ -50,7 +55,7 @@ _SUBMIT = text(
         INSERT INTO events (job_id, attempt, type, actor)
         SELECT id, 0, 'job.scheduled', :actor FROM made
     )
-    SELECT id, due_at <= now() + make_interval(secs => :wake_within_s) AS soon FROM made
+    SELECT id, due_at <= now() + make_interval(secs => :notify_within_s) AS soon FROM made
     """
 )
 
@@ -134,10 +139,10 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
         for job_id, spec in zip(ids, specs, strict=True)
     ]
     made = tx.execute(
-        _SUBMIT, {"rows": json.dumps(rows), "actor": actor, "wake_within_s": WAKE_WITHIN_S}
+        _SUBMIT, {"rows": json.dumps(rows), "actor": actor, "notify_within_s": NOTIFY_WITHIN_S}
     ).all()
     if any(row.soon for row in made):
-        wake_scheduler(tx)
+        notify_scheduler(tx)
     created = {row.id for row in made}
     keys = [spec.key for job_id, spec in zip(ids, specs, strict=True) if job_id not in created]
     known = {
@@ -319,7 +324,7 @@ def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
         if job.outcome is Outcome.CANCELLED:
             return None
         raise Conflict(f"job {job_id} has finished already ({job.outcome}): nothing to cancel")
-    ended = move_attempt(
+    ended = transition_attempt(
         tx,
         ref,
         AttemptState.EXITED,
@@ -342,7 +347,7 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
     if job.state is not JobState.FINISHED:
         raise Conflict(f"job {job_id} is {job.state}: only a finished job can be retried")
     ref = AttemptRef(job_id, job.attempt)
-    move_job(
+    transition_job(
         tx,
         ref,
         JobState.SCHEDULED,
@@ -357,7 +362,7 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
         },
         detail={"retry": "operator"},
     )
-    wake_scheduler(tx)
+    notify_scheduler(tx)
     return ref
 
 

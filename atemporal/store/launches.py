@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
 from atemporal.model import AttemptRef, Launch
 from atemporal.states import AttemptState
-from atemporal.store.moves import record
+from atemporal.store.transitions import record
 from atemporal.tables import attempts
 
 _UNLAUNCHED = text(
@@ -86,7 +86,7 @@ class Shortage(NamedTuple):
 
     instance_type: str
     subnet_id: str | None
-    market: Literal["on-demand", "spot"]
+    capacity_type: Literal["on-demand", "spot"]
     why: str
     age_s: float
 
@@ -185,7 +185,9 @@ def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
     """Return the instances that EC2 had no room for after all, of the last `within_s` seconds."""
     rows = tx.execute(_SHORTAGES, {"within_s": within_s})
     return [
-        Shortage(row.instance_type, row.subnet_id, row.market, row.why or "", float(row.age_s))
+        Shortage(
+            row.instance_type, row.subnet_id, row.capacity_type, row.why or "", float(row.age_s)
+        )
         for row in rows
     ]
 

@@ -16,10 +16,10 @@ from atemporal import __version__
 from atemporal.clock import format_utc
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import answers, callbacks, jobs
-from services.api.auth import Gate
-from services.api.edge import Edge
-from services.api.wakes import Wakes
+from services.api import callbacks, error_responses, jobs
+from services.api.auth import Authorizer
+from services.api.middleware import RequestMiddleware
+from services.api.publisher import Publisher
 
 ABOUT = """
 Run a container at a given time, each on a brand-new EC2 instance of its own, gone when it ends.
@@ -29,7 +29,7 @@ Every path also answers with the suffix `.json`. What is wrong with a call is sa
 """
 
 
-def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
+def build(settings: Settings, database: Database, publisher: Publisher) -> FastAPI:
     """Put the application together.
 
     Raises:
@@ -44,10 +44,10 @@ def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    gate = Gate(settings, database)
-    reader = [Depends(gate.needs("read"))]
-    app.include_router(jobs.router(database, gate, wakes))
-    app.include_router(callbacks.router(settings, database, wakes))
+    authorizer = Authorizer(settings, database)
+    reader = [Depends(authorizer.needs("read"))]
+    app.include_router(jobs.router(database, authorizer, publisher))
+    app.include_router(callbacks.router(settings, database, publisher))
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")
     async def home() -> dict[str, str]:
@@ -62,7 +62,9 @@ def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
         """Always 200: an answer is the proof."""
         return {"ok": True}
 
-    @app.get("/readyz", tags=["service"], summary="Can it serve?", responses=answers.possible())
+    @app.get(
+        "/readyz", tags=["service"], summary="Can it serve?", responses=error_responses.possible()
+    )
     def readyz() -> dict[str, bool]:
         """503 while the database does not answer or is older than the API; the broker may be away."""
         database.check_schema()
@@ -84,6 +86,6 @@ def build(settings: Settings, database: Database, wakes: Wakes) -> FastAPI:
             openapi_url="/openapi.json", title="atemporal", swagger_favicon_url="data:,"
         )
 
-    answers.install(app)
-    app.add_middleware(Edge)
+    error_responses.install(app)
+    app.add_middleware(RequestMiddleware)
     return app

@@ -22,7 +22,7 @@ from atemporal.errors import Denied
 from atemporal.settings import Settings
 from atemporal.store import api_tokens
 from atemporal.store.database import Database
-from services.api.answers import Forbidden
+from services.api.error_responses import Forbidden
 
 ANYBODY = "api"
 _BY_PROXY = (
@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Gate:
+class Authorizer:
     """The check before every call that is not public."""
 
     def __init__(self, settings: Settings, database: Database) -> None:

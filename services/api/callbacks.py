@@ -24,11 +24,11 @@ from atemporal.model import AttemptRef, ExitRecord, Job, describe
 from atemporal.settings import Settings
 from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
-from atemporal.telemetry import CALLBACKS, ENDED, STALE, about, logger
-from services.api import bodies, exits
-from services.api.answers import InvalidTransition, possible
+from atemporal.telemetry import CALLBACKS, ENDED, STALE, log_context, logger
+from services.api import exit_report, request_body
+from services.api.error_responses import InvalidTransition, possible
 from services.api.jobs import path_id
-from services.api.wakes import Wakes
+from services.api.publisher import Publisher
 
 ACTOR = "machine"
 
@@ -52,7 +52,7 @@ class Claim(BaseModel):
     instance_id: _Word | None = Field(default=None, examples=["i-0123456789abcdef0"])
 
 
-def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
+def router(settings: Settings, database: Database, publisher: Publisher) -> APIRouter:
     """Build the callbacks.
 
     Raises:
@@ -78,7 +78,7 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
     def claim(
         job_id: UUID = Depends(path_id),
         token: HTTPAuthorizationCredentials | None = Depends(_bearer),
-        body: bytes = Depends(bodies.whole),
+        body: bytes = Depends(request_body.whole),
     ) -> None:
         """Grant the first machine that asks; the same machine again; nobody else ever."""
         with _counted("claim"), database.begin() as tx:
@@ -87,8 +87,8 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
             first = attempts.claim(
                 tx, ref, claim_id=asked.claim, instance_id=asked.instance_id, actor=ACTOR
             )
-        wakes.running(ref)
-        log.info("claimed", first=first, **about(ref, asked.instance_id))
+        publisher.running(ref)
+        log.info("claimed", first=first, **log_context(ref, asked.instance_id))
 
     @routes.post(
         "/jobs/{job_id}/callback",
@@ -104,7 +104,7 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
         with _counted("up"), database.begin() as tx:
             ref = speaker(jobs.get(tx, job_id), token)
             attempts.booted(tx, ref, actor=ACTOR)
-        log.info("up", **about(ref))
+        log.info("up", **log_context(ref))
 
     @routes.delete(
         "/jobs/{job_id}/callback",
@@ -116,14 +116,14 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
     def exit_(
         job_id: UUID = Depends(path_id),
         token: HTTPAuthorizationCredentials | None = Depends(_bearer),
-        body: bytes | None = Depends(bodies.whole_or_none),
+        body: bytes | None = Depends(request_body.whole_or_none),
     ) -> None:
         """Write the end of the attempt, and what follows for its job."""
         with _counted("exit"), database.begin() as tx:
             # Locked, so that no other machine can claim the attempt while this one ends it.
             job = jobs.get(tx, job_id, lock=True)
             ref = speaker(job, token)
-            told = exits.read(body)
+            told = exit_report.read(body)
             for attempt in job.attempts:
                 if attempt.ref == ref:
                     told.check_speaks_for(attempt)
@@ -132,9 +132,9 @@ def router(settings: Settings, database: Database, wakes: Wakes) -> APIRouter:
             )
             if not ended:
                 raise Conflict(f"attempt {ref.number} has ended before, or was not begun")
-        wakes.exited(ref)
+        publisher.exited(ref)
         ENDED.labels(told.reason).inc()
-        log.info("exited", reason=told.reason, detail=told.detail, **about(ref))
+        log.info("exited", reason=told.reason, detail=told.detail, **log_context(ref))
 
     return routes
 
@@ -143,7 +143,7 @@ def _claim(body: bytes) -> Claim:
     if not body.strip():
         return Claim()
     try:
-        return Claim.model_validate(bodies.json_object(body))
+        return Claim.model_validate(request_body.json_object(body))
     except ValidationError as error:
         raise Invalid(describe(error)) from None
 
@@ -173,6 +173,6 @@ def _documentation(model: type[BaseModel]) -> dict[str, object]:
     return {
         "requestBody": {
             "required": False,
-            "content": {bodies.JSON: {"schema": model.model_json_schema()}},
+            "content": {request_body.JSON: {"schema": model.model_json_schema()}},
         }
     }

@@ -18,11 +18,11 @@ from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, SUBMITS, logger
-from services.api import bodies, submission
-from services.api.answers import possible, problem
-from services.api.auth import Gate
-from services.api.views import JobPage, JobView, job_view, page_view
-from services.api.wakes import Wakes
+from services.api import request_body, submission
+from services.api.auth import Authorizer
+from services.api.error_responses import possible, problem
+from services.api.publisher import Publisher
+from services.api.schemas import JobPage, JobView, job_view, page_view
 
 PAGE = 1000
 
@@ -53,11 +53,15 @@ async def path_id(job_id: str) -> UUID:
     return number
 
 
-def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
+def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> APIRouter:
     """Build the calls about jobs."""
     routes = APIRouter(tags=["jobs"])
     log = logger("jobs")
-    reader, submitter, canceller = gate.needs("read"), gate.needs("submit"), gate.needs("cancel")
+    reader, submitter, canceller = (
+        authorizer.needs("read"),
+        authorizer.needs("submit"),
+        authorizer.needs("cancel"),
+    )
 
     @routes.get(
         "/jobs",
@@ -95,12 +99,12 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
         request: Request,
         response: Response,
         actor: str = Depends(submitter),
-        body: bytes = Depends(bodies.whole),
+        body: bytes = Depends(request_body.whole),
         idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
     ) -> Any:
         """Accept a job, from a form or from JSON; with a key, once only."""
         try:
-            fields = bodies.fields(body, request.headers.get("content-type", ""))
+            fields = request_body.fields(body, request.headers.get("content-type", ""))
             spec = submission.specification(fields, key=idempotency_key)
             with database.begin() as tx:
                 (made,) = jobs.submit(tx, [spec], actor=actor)
@@ -133,7 +137,7 @@ def router(database: Database, gate: Gate, wakes: Wakes) -> APIRouter:
             ref = jobs.cancel(tx, job_id, actor=actor)
             job = jobs.get(tx, job_id)
         if ref is not None:
-            wakes.cancelled(ref)
+            publisher.cancelled(ref)
             ENDED.labels(Reason.CANCELLED).inc()
         log.info("cancelled", job=str(job_id), actor=actor)
         return job_view(job)

@@ -18,7 +18,7 @@ from atemporal.settings import Settings
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
 from services.api.app import build
-from services.api.wakes import Wakes
+from services.api.publisher import Publisher
 
 # Longer than a load balancer keeps an idle connection (60 s): it must be the one to close it.
 _KEEP_ALIVE_S = 75
@@ -41,10 +41,10 @@ class ApiServer:
         )
         self._address = (settings.api_host, settings.api_port)
         self._stop_within_s = settings.stop_within_s
-        self._wakes = Wakes(link)
+        self._publisher = Publisher(link)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                build(settings, database, self._wakes),
+                build(settings, database, self._publisher),
                 http="h11",
                 ws="none",
                 lifespan="off",
@@ -76,7 +76,7 @@ class ApiServer:
             raise Refused(f"can not listen on {host} port {port}: {error}") from error
         shown = f"[{host}]" if family is socket.AF_INET6 else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
-        self._wakes.start()
+        self._publisher.start()
         self._thread.start()
         self._log.info("listening", url=self.url)
 
@@ -88,7 +88,7 @@ class ApiServer:
         self._server.should_exit = True
         self._thread.join(self._stop_within_s * 0.8)
         # What is not published now the reaper's sweep finds: not worth a failure or a long wait.
-        self._wakes.stop(min(_FLUSH_S, max(0.1, deadline - monotonic())))
+        self._publisher.stop(min(_FLUSH_S, max(0.1, deadline - monotonic())))
         return not self._thread.is_alive()
 
     def _serve(self) -> None:

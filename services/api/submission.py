@@ -13,7 +13,7 @@ from atemporal.clock import parse_utc
 from atemporal.environment import decode_payload
 from atemporal.errors import Invalid
 from atemporal.model import JobSpec, parse_spec
-from services.api.bodies import FORM, JSON
+from services.api.request_body import FORM, JSON
 
 _TIME = "when to run, in UTC, like 2015-04-25T05:27:27.069Z; absent or past means now"
 _PAYLOAD = "base64 of an env file, one NAME=value a line; the other way to give `env`"

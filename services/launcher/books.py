@@ -16,7 +16,7 @@ from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts, launches
 from atemporal.store.database import Database
-from atemporal.telemetry import ENDED, STALE, about, logger
+from atemporal.telemetry import ENDED, STALE, log_context, logger
 from services.launcher.waits import Wait
 
 ACTOR = "launcher"
@@ -27,13 +27,13 @@ class Books:
     """One launcher's hand in the books; safe to share between threads."""
 
     def __init__(
-        self, settings: Settings, database: Database, cloud: Cloud, *, dice: Callable[[], float]
+        self, settings: Settings, database: Database, cloud: Cloud, *, rng: Callable[[], float]
     ) -> None:
         """Take what it needs. `dice` gives numbers in [0, 1) for jitter."""
         self._database = database
         self._cloud = cloud
         self._stale_s = settings.stale_after_s
-        self._dice = dice
+        self._rng = rng
         self._log = logger(ACTOR)
 
     def wait(self, ref: AttemptRef, launch: Launch, wait: Wait, why: str, seconds: float) -> None:
@@ -46,7 +46,7 @@ class Books:
                 waits_for=wait,
                 why=why,
                 # Jitter on top: who waits for the same thing should not come back all at once.
-                delay_s=seconds * (1 + self._dice() / 4),
+                delay_s=seconds * (1 + self._rng() / 4),
                 stale_s=self._stale_s,
                 actor=ACTOR,
             )
@@ -62,7 +62,7 @@ class Books:
             in_time = attempts.launched(tx, ref, instance.id, actor=ACTOR)
         if not in_time:
             STALE.labels("launched").inc()
-        self._log.info("launched", in_time=in_time, **about(ref, instance.id))
+        self._log.info("launched", in_time=in_time, **log_context(ref, instance.id))
 
     def launched_earlier(self, ref: AttemptRef, launch: Launch) -> bool:
         """Before a refusal of a repeated call is believed: look for what an earlier one launched.
@@ -96,7 +96,7 @@ class Books:
         with self._database.begin() as tx:
             attempts.end(tx, ref, Reason.LAUNCH_REFUSED, actor=ACTOR, detail=why)
         ENDED.labels(Reason.LAUNCH_REFUSED).inc()
-        self._log.error("launch refused", why=why, **about(ref))
+        self._log.error("launch refused", why=why, **log_context(ref))
 
 
 def said(error: AtemporalError) -> str:

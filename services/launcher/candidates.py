@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from atemporal.model import Launch, Machine, Market
+from atemporal.model import CapacityType, Launch, Machine
 
 
 class Cell(NamedTuple):
@@ -23,14 +23,14 @@ class Cell(NamedTuple):
 
     instance_type: str
     subnet_id: str | None
-    market: Literal["on-demand", "spot"]
+    capacity_type: Literal["on-demand", "spot"]
 
     def __str__(self) -> str:
         place = f" in {self.subnet_id}" if self.subnet_id else ""
-        return f"{self.market} {self.instance_type}{place}"
+        return f"{self.capacity_type} {self.instance_type}{place}"
 
 
-_MARKETS: dict[Market, tuple[Literal["on-demand", "spot"], ...]] = {
+_CAPACITY_TYPES: dict[CapacityType, tuple[Literal["on-demand", "spot"], ...]] = {
     "on-demand": ("on-demand",),
     "spot": ("spot",),
     "spot-then-on-demand": ("spot", "on-demand"),
@@ -43,8 +43,8 @@ def candidates(
     """Every cell that will do for a job's machine; the types and subnets given fill what it omits."""
     places: Sequence[str | None] = machine.subnets or subnets or (None,)
     cells = (
-        Cell(instance_type, subnet_id, market)
-        for market in _MARKETS[machine.market]
+        Cell(instance_type, subnet_id, capacity_type)
+        for capacity_type in _CAPACITY_TYPES[machine.capacity_type]
         for instance_type in machine.instance_types or instance_types
         for subnet_id in places
     )
@@ -53,7 +53,7 @@ def candidates(
 
 def cell_of(launch: Launch) -> Cell:
     """The cell a launch asks in."""
-    return Cell(launch.instance_type, launch.subnet_id, launch.market)
+    return Cell(launch.instance_type, launch.subnet_id, launch.capacity_type)
 
 
 def placed(launch: Launch, cell: Cell) -> Launch:

@@ -147,7 +147,7 @@ def short(
     """The cells that are empty by our own books; those over the account's quota in any zone."""
     closed: dict[Cell, Closed] = {}
     for one in happened:
-        cell = Cell(one.instance_type, one.subnet_id, one.market)
+        cell = Cell(one.instance_type, one.subnet_id, one.capacity_type)
         wait, for_s = Wait.CAPACITY, capacity_s
         if one.why.endswith("LimitExceeded"):
             cell, wait, for_s = _everywhere(cell), Wait.QUOTA, quota_s
@@ -167,7 +167,7 @@ def closures(
     closed = {}
     for cell in cells:
         pool = (cell.instance_type, cell.subnet_id)
-        interrupts = broken.get(pool) if cell.market == "spot" else None
+        interrupts = broken.get(pool) if cell.capacity_type == "spot" else None
         empty = shortages.get(_everywhere(cell)) or shortages.get(cell)
         why = cooling.closed(cell) or empty or interrupts
         if why:

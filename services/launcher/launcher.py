@@ -47,7 +47,7 @@ from atemporal.telemetry import (
     LAUNCHES,
     MACHINES_SILENT,
     STALE,
-    about,
+    log_context,
     logger,
 )
 from atemporal.userdata import render
@@ -61,7 +61,7 @@ from services.launcher.waits import Wait
 BATCH = 32
 # After so long of one refusal after the other, the rest of the candidates is left to the next turn:
 # a turn must end well before a stopping daemon's patience does.
-TURN_S = 8.0
+TICK_S = 8.0
 SILENT_MACHINES = 5
 """So many machines in a row that never called are no accident."""
 
@@ -78,7 +78,7 @@ class Launcher:
         cloud: Cloud,
         *,
         clock: Callable[[], float] = time.monotonic,
-        dice: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         """Take what it needs; nothing is called yet. `dice` gives numbers in [0, 1) for jitter.
 
@@ -89,11 +89,11 @@ class Launcher:
         self._database = database
         self._cloud = cloud
         self._clock = clock
-        self._dice = dice
+        self._rng = rng
         self._log = logger(ACTOR)
-        self._books = Books(settings, database, cloud, dice=dice)
+        self._books = Books(settings, database, cloud, rng=rng)
         self._key_id = settings.signing_key_id
-        self.circuit = Circuit(clock=clock, random=dice)
+        self.circuit = Circuit(clock=clock, random=rng)
         self.budget = Budget(
             burst=settings.run_instances_burst,
             rate=settings.run_instances_rate,
@@ -102,8 +102,8 @@ class Launcher:
             clock=clock,
         )
         self.cells = Cells(
-            capacity_s=settings.capacity_cooling_s,
-            quota_s=settings.quota_cooling_s,
+            capacity_s=settings.capacity_cooldown_s,
+            quota_s=settings.quota_cooldown_s,
             clock=clock,
         )
         self._breaker = Breaker(
@@ -173,7 +173,7 @@ class Launcher:
     def call(self, attempt: Attempt, spec: JobSpec) -> None:
         """Ask EC2 for the attempt's instance and write down what came of it."""
         launch: Launch | None = attempt.launch
-        until = self._clock() + TURN_S
+        until = self._clock() + TICK_S
         while launch is not None:
             if self._clock() >= until:
                 self._books.leave(attempt.ref, launch)
@@ -268,7 +268,9 @@ class Launcher:
         self, ref: AttemptRef, spec: JobSpec, launch: Launch, user_data: bytes
     ) -> Launch | None:
         """Send the call, and answer each class of outcome in its own way."""
-        log = self._log.bind(cell=str(cell_of(launch)), placement=launch.placement, **about(ref))
+        log = self._log.bind(
+            cell=str(cell_of(launch)), placement=launch.placement, **log_context(ref)
+        )
         try:
             with LAUNCH_SECONDS.time():
                 instance = self._cloud.run(ref, launch, user_data)
@@ -401,7 +403,7 @@ class Launcher:
         )
 
     def _broken_pools(self, spec: JobSpec) -> Mapping[Pool, Closed]:
-        if spec.machine.market == "on-demand":
+        if spec.machine.capacity_type == "on-demand":
             return {}
         with self._database.begin() as tx:
             happened = launches.spot_interruptions(tx, within_s=self._breaker.memory_s)
@@ -409,8 +411,8 @@ class Launcher:
 
     def _shortages(self) -> Mapping[Cell, Closed]:
         """The cells where EC2 granted an instance lately and then had no room for it."""
-        capacity_s = self._settings.capacity_cooling_s
-        quota_s = self._settings.quota_cooling_s
+        capacity_s = self._settings.capacity_cooldown_s
+        quota_s = self._settings.quota_cooldown_s
         with self._database.begin() as tx:
             happened = launches.shortages(tx, within_s=max(capacity_s, quota_s))
         return short(happened, capacity_s=capacity_s, quota_s=quota_s)

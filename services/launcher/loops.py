@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from atemporal.broker import LAUNCH, Link
 from atemporal.errors import Invalid, Unavailable
 from atemporal.inbox import Inbox
-from atemporal.messages import JobDue, decode_wake
+from atemporal.messages import JobDue, decode_notification
 from services.launcher.launcher import Begun, Launcher
 
 CALLS_AT_ONCE = 8
@@ -63,7 +63,7 @@ class LaunchLoop:
         self._inbox = Inbox(link, LAUNCH, ping=launcher.ping)
         self._calls = _Calls(launcher)
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Take as many due jobs as may be asked for now; those that wait already come first.
 
         Raises:
@@ -72,10 +72,10 @@ class LaunchLoop:
         launcher = self._launcher
         if not launcher.circuit.closed:
             raise Unavailable(f"launches wait: {launcher.circuit.why}")
-        with self._inbox.turn():
-            return self._turn()
+        with self._inbox.tick():
+            return self._tick()
 
-    def _turn(self) -> float:
+    def _tick(self) -> float:
         launcher = self._launcher
         if launcher.behind:
             self._calls.make(launcher.unfinished(), self._link)
@@ -85,12 +85,12 @@ class LaunchLoop:
         refs = []
         for delivery in self._inbox.take(room):
             try:
-                message = decode_wake(delivery.body)
+                message = decode_notification(delivery.body)
                 if not isinstance(message, JobDue):
                     raise Invalid({"type": f"{message.type} does not belong into {LAUNCH}"})
                 refs.append(message.ref)
             except Invalid as error:
-                self._inbox.bury(delivery, str(error))
+                self._inbox.dead_letter(delivery, str(error))
         begun = launcher.begin(refs)
         # The intents are committed: from here the sweep would finish them without the messages.
         self._inbox.done()
@@ -114,7 +114,7 @@ class SweepLoop:
         self._interval_s = interval_s
         self._calls = _Calls(launcher)
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Look once; look again when the first of those that wait may be asked for."""
         self._calls.make(self._launcher.unfinished())
         return max(_PAUSE_S[0], self._launcher.rest_s(self._interval_s))

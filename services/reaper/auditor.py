@@ -40,12 +40,12 @@ class AuditLoop:
         self._limits = limits
         self._interval_s = interval_s
         self._every = every
-        self._turns = 0
+        self._ticks = 0
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Audit, if it is time and no other reaper does."""
-        turn, self._turns = self._turns, self._turns + 1
-        if turn % self._every == 0:
+        tick, self._ticks = self._ticks, self._ticks + 1
+        if tick % self._every == 0:
             with self._database.only_one("reaper audit") as mine:
                 if mine:
                     self._balance()

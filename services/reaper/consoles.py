@@ -14,7 +14,7 @@ from atemporal.cloud import Cloud, Unauthorized
 from atemporal.console import exit_record
 from atemporal.errors import AtemporalError, Refused
 from atemporal.model import Attempt, AttemptRef, ExitRecord
-from atemporal.telemetry import about, logger
+from atemporal.telemetry import log_context, logger
 
 SWEEP_S = 30.0
 
@@ -56,7 +56,7 @@ class Consoles:
         except (Refused, Unauthorized) as error:
             # The listing was allowed, so it is this one right that is missing: waiting for it would
             # keep a dead attempt open for ever.
-            where = about(attempt.ref, attempt.instance_id)
+            where = log_context(attempt.ref, attempt.instance_id)
             self._log.warning("no console to be read", error=str(error), **where)
             return None
         except AtemporalError:

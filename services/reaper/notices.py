@@ -11,7 +11,7 @@ from atemporal.cloud import Notices
 from atemporal.states import AttemptState
 from atemporal.store import ledger
 from atemporal.store.database import Database
-from atemporal.telemetry import NOTICES, about
+from atemporal.telemetry import NOTICES, log_context
 from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
 
@@ -32,7 +32,7 @@ class NoticeLoop:
         self._notices = notices
         self._limits = limits
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Take some messages and look at those of our instances that they name."""
         deliveries = self._notices.receive(wait_s=WAIT_S)
         kinds = {one.notice.instance_id: one.notice.kind for one in deliveries if one.notice}
@@ -44,7 +44,9 @@ class NoticeLoop:
             if one.instance_id and one.state is not AttemptState.CLOSED
         }
         for instance_id, ref in ours.items():
-            self._reaper.log.info("EC2 says", kind=kinds[instance_id], **about(ref, instance_id))
+            self._reaper.log.info(
+                "EC2 says", kind=kinds[instance_id], **log_context(ref, instance_id)
+            )
         if ours:
             self._reaper.look(list(ours.values()), self._limits)
         self._notices.done(deliveries)

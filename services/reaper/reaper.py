@@ -21,7 +21,7 @@ from atemporal.broker import REAP, Link
 from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.errors import AtemporalError, Invalid, Retry, Unavailable
 from atemporal.inbox import Inbox
-from atemporal.messages import InstanceRunning, JobDue, decode_wake
+from atemporal.messages import InstanceRunning, JobDue, decode_notification
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts, installation
@@ -30,7 +30,7 @@ from atemporal.telemetry import (
     ENDED,
     LOOP_ERRORS,
     TERMINATIONS,
-    about,
+    log_context,
     logger,
 )
 from services.reaper.consoles import Consoles
@@ -146,7 +146,7 @@ class Reaper:
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
                     attempts.launched(tx, ref, instance.id, actor=ACTOR)
-                self.log.info("adopted", **about(ref, instance.id))
+                self.log.info("adopted", **log_context(ref, instance.id))
         for ref, instance in findings.addresses.items():
             dns = instance.public_dns or books[ref].public_dns
             with self._alone(ref, instance.id), self._database.begin() as tx:
@@ -184,11 +184,11 @@ class Reaper:
             if isinstance(error, Unavailable) and not isinstance(error, CloudError):
                 raise
             log = self.log.warning if isinstance(error, Retry) else self.log.error
-            log("left to the next sweep", error=str(error), **about(ref, instance_id))
+            log("left to the next sweep", error=str(error), **log_context(ref, instance_id))
         except Exception:
             # Told of as a failed turn is; the others must not wait until it is mended.
             LOOP_ERRORS.labels(SWEEP, "error").inc()
-            self.log.exception("left to the next sweep", **about(ref, instance_id))
+            self.log.exception("left to the next sweep", **log_context(ref, instance_id))
 
     def end(
         self,
@@ -212,7 +212,7 @@ class Reaper:
             )
         if ended:
             ENDED.labels(reason).inc()
-            self.log.warning("attempt ended by the sweep", reason=reason, **about(ref))
+            self.log.warning("attempt ended by the sweep", reason=reason, **log_context(ref))
         return ended
 
     def _recover(self, attempt: Attempt, said: ExitRecord | None) -> bool:
@@ -246,22 +246,22 @@ class ReapLoop:
         self._reaper = reaper
         self._inbox = Inbox(link, REAP, ping=reaper.ping)
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Take one batch of wake-ups: end what has ended first, then write down addresses."""
-        with self._inbox.turn():
-            self._turn()
+        with self._inbox.tick():
+            self._tick()
         return 0.0
 
-    def _turn(self) -> None:
+    def _tick(self) -> None:
         running: list[AttemptRef] = []
         ended: list[AttemptRef] = []
         for delivery in self._inbox.take(BATCH):
             try:
-                message = decode_wake(delivery.body)
+                message = decode_notification(delivery.body)
                 if isinstance(message, JobDue):
                     raise Invalid({"type": f"{message.type} does not belong into {REAP}"})
             except Invalid as error:
-                self._inbox.bury(delivery, str(error))
+                self._inbox.dead_letter(delivery, str(error))
                 continue
             (running if isinstance(message, InstanceRunning) else ended).append(message.ref)
         if ended:

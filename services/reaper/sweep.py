@@ -29,7 +29,7 @@ from atemporal.telemetry import (
     OVERSTAYING,
     UNKNOWN_INSTANCES,
     WAITING,
-    about,
+    log_context,
 )
 from atemporal.waiting import Phase
 from services.reaper.judgement import (
@@ -61,7 +61,7 @@ class SweepLoop:
         self._missing: set[AttemptRef] = set()
         self._blind = False
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Sweep once, unless another reaper does."""
         with self._database.only_one("reaper sweep") as mine:
             if mine:
@@ -120,7 +120,7 @@ class SweepLoop:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
             queued = counts.oldest_waiting(tx)
         for ref in expired:
-            self._reaper.log.error("waited too long for a launcher", **about(ref))
+            self._reaper.log.error("waited too long for a launcher", **log_context(ref))
         self._report(books.values(), queued, findings, now)
 
     def _report_others(self, others: Iterable[Instance]) -> None:
@@ -155,7 +155,7 @@ class SweepLoop:
                 log.error(
                     "its instance is there, but not in the listing: it has lost its tags",
                     state=strays[instance_id].state,
-                    **about(ref, instance_id),
+                    **log_context(ref, instance_id),
                 )
         unknown = {ref for ref in missed if ids.get(ref) not in strays}
         return Absence(unknown & set(twice), strays, unknown)
@@ -182,4 +182,4 @@ class SweepLoop:
         UNKNOWN_INSTANCES.set(len(findings.unknown))
         OVERSTAYING.set(len(findings.overstaying))
         for ref in findings.overstaying:
-            self._reaper.log.error("its instance does not end", **about(ref))
+            self._reaper.log.error("its instance does not end", **log_context(ref))

@@ -80,13 +80,13 @@ class VolumeLoop:
         self._grace_s = grace_s
         self._interval_s = interval_s
         self._every = every
-        self._turns = 0
+        self._ticks = 0
         self._free: set[str] = set()
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Look, if it is time and no other reaper does."""
-        turn, self._turns = self._turns, self._turns + 1
-        if turn % self._every == 0:
+        tick, self._ticks = self._ticks, self._ticks + 1
+        if tick % self._every == 0:
             with self._database.only_one("reaper volumes") as mine:
                 if mine:
                     self._look()

@@ -21,7 +21,7 @@ from atemporal.inbox import Inbox
 from atemporal.messages import JobDue, JobEvent, SubmitReply, decode_submit, encode
 from atemporal.model import AttemptRef, Event, JobSpec, parse_spec
 from atemporal.store import events, jobs
-from atemporal.store.database import Database, Wakeups
+from atemporal.store.database import Database, NotificationListener
 from atemporal.store.jobs import Submission
 from atemporal.telemetry import DUE_EMITTED, OLDEST_DUE, RELAYED, SUBMITS, logger
 from atemporal.userdata import check_fits
@@ -44,13 +44,13 @@ class DueLoop:
         self._database = database
         self._link = link
         self._poll_interval_s = poll_interval_s
-        self._wakeups: Wakeups | None = None
+        self._listener: NotificationListener | None = None
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Emit one batch; when there is no more, sleep until there may be."""
         # Listening begins before looking: what is submitted in between is not missed.
-        if self._wakeups is None:
-            self._wakeups = self._database.wakeups()
+        if self._listener is None:
+            self._listener = self._database.listen()
         # Before the broker is asked for: while it is away, this is what grows.
         before = self._next_due_in()
         self._link.connect()
@@ -64,7 +64,7 @@ class DueLoop:
         sleep = self._poll_interval_s if next_in is None else next_in
         locked = not due and before is not None and before <= 0
         self._link.heartbeat()
-        self._wakeups.wait(min(max(sleep, _LOCKED_S if locked else 0.0), self._poll_interval_s))
+        self._listener.wait(min(max(sleep, _LOCKED_S if locked else 0.0), self._poll_interval_s))
         return 0.0
 
     def _next_due_in(self) -> float | None:
@@ -76,9 +76,9 @@ class DueLoop:
     def reset(self) -> None:
         """Drop both connections."""
         self._link.close()
-        if self._wakeups is not None:
-            self._wakeups.close()
-            self._wakeups = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
 
 class SubmitLoop:
@@ -93,13 +93,13 @@ class SubmitLoop:
         self._inbox = Inbox(link, SUBMIT, ping=database.ping)
         self._log = logger(self.name)
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Take one batch: bury the bad ones, write the good ones in one transaction, answer all.
 
         Nothing that can fail comes between the commit and the ack: a batch that comes again makes
         its jobs without a key again.
         """
-        with self._inbox.turn():
+        with self._inbox.tick():
             answers = self._take()
         for _, answer in answers:
             SUBMITS.labels("amqp", answer.status).inc()
@@ -132,7 +132,7 @@ class SubmitLoop:
     ) -> SubmitReply:
         reason = "; ".join(f"{name}: {why}" for name, why in errors.items())
         self._log.warning("job message rejected", id=delivery.message_id, reason=reason)
-        self._inbox.bury(delivery, reason)
+        self._inbox.dead_letter(delivery, reason)
         return SubmitReply(status="rejected", id=job_id, errors=dict(errors))
 
     def _write(
@@ -165,7 +165,7 @@ class RelayLoop:
         self._link = link
         self._interval_s = interval_s
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Relay one batch; a crash between the confirm and the commit relays it again."""
         self._link.connect()
         with self._database.begin() as tx:

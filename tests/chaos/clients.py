@@ -64,12 +64,12 @@ class Submitters:
     """Submit `count` jobs evenly over `seconds`, over HTTP and as messages."""
 
     def __init__(
-        self, fleet: Fleet, runs: Path, dice: random.Random, *, count: int, seconds: float
+        self, fleet: Fleet, runs: Path, rng: random.Random, *, count: int, seconds: float
     ) -> None:
         self.ledger = Ledger()
         self._fleet = fleet
         self._runs = runs
-        self._dice = dice
+        self._rng = rng
         self._stop = threading.Event()
         self._pause = seconds / count
         self._count = count
@@ -102,15 +102,15 @@ class Submitters:
                 # Only now it is clear who is to settle it.
                 with self.ledger.lock:
                     self._unsettled.append(wanted)
-                self._stop.wait(self._pause * self._dice.uniform(0.2, 1.8))
+                self._stop.wait(self._pause * self._rng.uniform(0.2, 1.8))
         finally:
             self._stop.set()
 
     def _make(self, number: int) -> Wanted:
-        dice = self._dice
-        key = f"storm-{number}-{uuid.UUID(int=dice.getrandbits(128))}"
-        code = dice.choice([0, 0, 0, 7, 75])
-        runs_s = dice.choice([0, 0.2, 0.5, 1, 3])
+        rng = self._rng
+        key = f"storm-{number}-{uuid.UUID(int=rng.getrandbits(128))}"
+        code = rng.choice([0, 0, 0, 7, 75])
+        runs_s = rng.choice([0, 0.2, 0.5, 1, 3])
         start, end = (SAY.format(what=what, path=self._runs / key) for what in ("start", "end"))
         # Whoever kills the sleep has cut the container short.
         line = f"{start}; sleep {runs_s} || exit; {end}; exit {code}"
@@ -123,16 +123,16 @@ class Submitters:
             "infra_retries": 30,
             "backoff_s": 1,
             "labels": {"storm": "yes"},
-            "machine": dice.choice([{}, {}, {"market": "spot"}]),
+            "machine": rng.choice([{}, {}, {"capacity_type": "spot"}]),
         }
         if number % CURSED_EVERY == CURSED_EVERY // 2:
             body["machine"] = {"instance_types": [CURSED_TYPE]}
-        if dice.random() < 0.2:
+        if rng.random() < 0.2:
             body["max_attempts"] = 2
-        if dice.random() < 0.3:
-            body["delay_s"] = dice.randrange(1, 20)
-        via = "amqp" if dice.random() < 0.25 else "http"
-        cancel, left_alone = dice.random() < 0.08, via == "amqp" and dice.random() < 0.5
+        if rng.random() < 0.3:
+            body["delay_s"] = rng.randrange(1, 20)
+        via = "amqp" if rng.random() < 0.25 else "http"
+        cancel, left_alone = rng.random() < 0.08, via == "amqp" and rng.random() < 0.5
         return Wanted(key, code, body, via, cancel=cancel, left_alone=left_alone)
 
     def _settle(self) -> None:

@@ -38,8 +38,8 @@ SETTINGS = {
     "ATEMPORAL_PULL_DEADLINE_S": "25",
     "ATEMPORAL_STOP_DEADLINE_S": "30",
     "ATEMPORAL_MACHINE_SLACK_S": "30",
-    "ATEMPORAL_CAPACITY_COOLING_S": "2",
-    "ATEMPORAL_QUOTA_COOLING_S": "2",
+    "ATEMPORAL_CAPACITY_COOLDOWN_S": "2",
+    "ATEMPORAL_QUOTA_COOLDOWN_S": "2",
     "ATEMPORAL_SPOT_PAUSE_S": "5",
     "ATEMPORAL_RUN_INSTANCES_RATE": "20",
     "ATEMPORAL_INSTANCE_TYPE": "t3.small",
@@ -50,10 +50,10 @@ SETTINGS = {
 class Fleet:
     """Everything that runs, by name; each replica can be killed and paused on its own."""
 
-    def __init__(self, directory: Path, dice: random.Random) -> None:
+    def __init__(self, directory: Path, rng: random.Random) -> None:
         """Start the servers, the twin and every replica."""
         self.directory = directory
-        self.dice = dice
+        self.rng = rng
         # The servers end with the thread that started them, so one that lives long has to do it.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="keeper")
         self.postgres = self.keep(open_postgres)
@@ -101,7 +101,7 @@ class Fleet:
             argv = [
                 *(sys.executable, "-m", "atemporal.twin", "--engine", "process"),
                 *("--dir", str(self.directory / "twin"), "--port", str(self.twin_port)),
-                *("--seed", str(self.dice.randrange(10**6)), "--kill-after", "2"),
+                *("--seed", str(self.rng.randrange(10**6)), "--kill-after", "2"),
             ]
         with self._lock, (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(

@@ -119,7 +119,7 @@ SCENARIOS = (
     Scenario(
         "api",
         "submit, claim, exit",
-        (("http", "commit"), ("wake", "publish instance.exited")),
+        (("http", "commit"), ("publish", "publish instance.exited")),
     ),
 )
 TRIES = 6

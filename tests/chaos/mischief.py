@@ -35,34 +35,34 @@ SERVER_TROUBLES = ("broker restart", "broker kill", "broker freeze", "pg restart
 class Deck:
     """Draws in a random order in which each comes before any comes again: a short storm has all."""
 
-    def __init__(self, dice: random.Random, cards: Sequence[str]) -> None:
-        self._dice = dice
+    def __init__(self, rng: random.Random, cards: Sequence[str]) -> None:
+        self._rng = rng
         self._cards = list(cards)
         self._left: list[str] = []
 
     def draw(self) -> str:
         """The next one."""
         if not self._left:
-            self._left = self._dice.sample(self._cards, len(self._cards))
+            self._left = self._rng.sample(self._cards, len(self._cards))
         return self._left.pop()
 
 
 class Mischief:
     """The dice, in threads of their own, until stopped."""
 
-    def __init__(self, fleet: Fleet, dice: random.Random, *, kill_every_s: float) -> None:
+    def __init__(self, fleet: Fleet, rng: random.Random, *, kill_every_s: float) -> None:
         self.counts: Counter[str] = Counter()
         self.timeline: list[tuple[float, str]] = []
         self.poison: list[str] = []
         self.missed = self.purged = 0
         self.broken: list[tuple[str, UUID]] = []
         self._fleet = fleet
-        self._dice = dice
+        self._rng = rng
         self._stop = threading.Event()
         replicas = fleet.replicas
-        self._to_kill = Deck(dice, [*replicas] * 4 + ["twin"])
-        self._to_freeze = Deck(dice, replicas)
-        self._troubles = Deck(dice, SERVER_TROUBLES)
+        self._to_kill = Deck(rng, [*replicas] * 4 + ["twin"])
+        self._to_freeze = Deck(rng, replicas)
+        self._troubles = Deck(rng, SERVER_TROUBLES)
         self._crew = Crew()
         for do, pause in (
             (self._kill, kill_every_s),
@@ -110,7 +110,7 @@ class Mischief:
         self.timeline.append((time.time(), f"storm: {what}{how_often}"))
 
     def _loop(self, do: Callable[[], None], pause: float) -> None:
-        while not self._stop.wait(pause * self._dice.uniform(0.5, 1.5)):
+        while not self._stop.wait(pause * self._rng.uniform(0.5, 1.5)):
             try:
                 do()
             except (AMQPError, OSError, AtemporalError, httpx.HTTPError):
@@ -127,7 +127,7 @@ class Mischief:
         name = self._to_freeze.draw()
         self._fleet.signal(name, signal.SIGSTOP)
         self.note(f"freeze {name.partition('-')[0]}")
-        self._stop.wait(self._dice.uniform(1, 6))
+        self._stop.wait(self._rng.uniform(1, 6))
         self._fleet.signal(name, signal.SIGCONT)
 
     def _server_trouble(self) -> None:
@@ -141,7 +141,7 @@ class Mischief:
                 keep(rabbitmq.start)
             case "broker freeze":
                 rabbitmq.pause()
-                self._stop.wait(self._dice.uniform(1, 5))
+                self._stop.wait(self._rng.uniform(1, 5))
                 rabbitmq.resume()
             case "pg restart":
                 keep(self._fleet.postgres.kill)
@@ -181,7 +181,7 @@ class Mischief:
 
         for queue in WAKE_UPS:
             channel.basic_consume(queue, lose, arguments={"x-priority": 10})
-        until = time.monotonic() + self._dice.uniform(1, 4)
+        until = time.monotonic() + self._rng.uniform(1, 4)
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             connection.process_data_events(time_limit=left)
         connection.close()
@@ -191,7 +191,7 @@ class Mischief:
     def _poison(self) -> None:
         connection, channel = self._channel()
         channel.confirm_delivery()
-        key, body = self._dice.choice(KEYS), self._dice.choice(POISON)
+        key, body = self._rng.choice(KEYS), self._rng.choice(POISON)
         name = f"poison-{len(self.poison)}"
         properties = pika.BasicProperties(message_id=name, delivery_mode=2)
         self.poison.append(name)
@@ -215,8 +215,8 @@ class Mischief:
         if row is None:
             return
         url = f"{self._fleet.api_url}/jobs/{row.job_id}/callback"
-        headers = {"Authorization": f"Bearer k1.{self._dice.getrandbits(256):064x}"}
-        method = self._dice.choice(["PATCH", "DELETE"])
+        headers = {"Authorization": f"Bearer k1.{self._rng.getrandbits(256):064x}"}
+        method = self._rng.choice(["PATCH", "DELETE"])
         answer = httpx.request(method, url, headers=headers, json={"exit_code": 0}, timeout=5)
         self.note("forged callback")
         if answer.status_code not in (401, 404, 422, 500, 503):
@@ -229,12 +229,12 @@ class Mischief:
         queue = channel.queue_declare("", exclusive=True).method.queue
         for key in ("job.due", "instance.*", "job.cancel"):
             channel.queue_bind(queue, "atemporal", key)
-        self._stop.wait(self._dice.uniform(2, 5))
+        self._stop.wait(self._rng.uniform(2, 5))
         copies = []
         while (got := channel.basic_get(queue, auto_ack=True))[0]:
             copies.append((got[0].routing_key, got[2]))
         channel.queue_unbind(queue, "atemporal", "job.due")
-        self._dice.shuffle(copies)
+        self._rng.shuffle(copies)
         for key, body in copies:
             channel.basic_publish("atemporal", key, body)
         connection.close()

@@ -94,18 +94,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     runs = directory / "runs"
     runs.mkdir()
     begun = time.monotonic()
-    fleet = Fleet(directory, random.Random(dice.random()))
+    fleet = Fleet(directory, random.Random(rng.random()))
     try:
         for fault in TWIN_FAULTS:
             httpx.post(f"{fleet.twin_url}/_twin/faults", json=fault).raise_for_status()
         submitters = Submitters(
-            fleet, runs, random.Random(dice.random()), count=count, seconds=seconds
+            fleet, runs, random.Random(rng.random()), count=count, seconds=seconds
         )
-        mischief = Mischief(fleet, random.Random(dice.random()), kill_every_s=1.6)
+        mischief = Mischief(fleet, random.Random(rng.random()), kill_every_s=1.6)
         witness = Witness(fleet.twin_url, directory / "twin")
         submitters.start()
         mischief.start()

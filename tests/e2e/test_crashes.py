@@ -51,14 +51,14 @@ def test_kill_9_in_a_state_and_restart(
 def test_kill_9_at_random_moments(system: System, twin: TwinProcess) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     before = len(instances(twin.url))
     jobs = []
     for _ in range(12):
         jobs.append(system.submit(*RUN))
-        name = dice.choice(SERVICES)
+        name = rng.choice(SERVICES)
         pause = threading.Event()
-        pause.wait(dice.uniform(0, 0.5))
+        pause.wait(rng.uniform(0, 0.5))
         system.kill(name)
         system.start(name)
     check(system, twin, jobs, before)

@@ -70,14 +70,14 @@ def test_on_moto(tmp_path: Path, database_url: str, broker_url: str, moto: str) 
             lambda: any(one.instance_id for one in system.job(job_id).attempts),
         )
         (instance,) = _of_the_deployment(moto)
-        orders = _orders(moto, instance["InstanceId"])
-        bearer = {"Authorization": f"Bearer {orders['token']}"}
+        manifest = _manifest(moto, instance["InstanceId"])
+        bearer = {"Authorization": f"Bearer {manifest['token']}"}
         claim = {"claim": "c-1", "instance_id": instance["InstanceId"]}
-        answer = httpx.patch(orders["callback"], json=claim, headers=bearer)
+        answer = httpx.patch(manifest["callback"], json=claim, headers=bearer)
         assert answer.status_code == 204
         assert system.job(job_id).state is JobState.RUNNING
         record = {"exit_code": 0, "log_tail": base64.b64encode(b"done").decode()}
-        answer = httpx.request("DELETE", orders["callback"], json=record, headers=bearer)
+        answer = httpx.request("DELETE", manifest["callback"], json=record, headers=bearer)
         assert answer.status_code == 204
         job = system.wait_closed(job_id)
         assert job.outcome is Outcome.SUCCEEDED
@@ -96,11 +96,11 @@ def _of_the_deployment(url: str) -> list[Mapping[str, Any]]:
     ]
 
 
-def _orders(url: str, instance_id: str) -> dict[str, str]:
+def _manifest(url: str, instance_id: str) -> dict[str, str]:
     answer = ec2(url).describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
     config = yaml.safe_load(base64.b64decode(answer["UserData"]["Value"]))
     (content,) = [
-        one["content"] for one in config["write_files"] if one["path"] == "/etc/atemporal/orders"
+        one["content"] for one in config["write_files"] if one["path"] == "/etc/atemporal/manifest"
     ]
     records = base64.b64decode(content).decode().split("\0")
     return dict(record.split("=", 1) for record in records if record)

@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from atemporal import migrations
 from atemporal.broker import REAP, Link
-from atemporal.messages import decode_wake
+from atemporal.messages import decode_notification
 from atemporal.model import AttemptRef
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -161,7 +161,7 @@ def received(broker_url: str, count: int) -> set[tuple[str, AttemptRef]]:
 
     def all_came() -> bool:
         batch = link.receive(REAP, limit=10)
-        messages = [decode_wake(one.body) for one in batch]
+        messages = [decode_notification(one.body) for one in batch]
         found.update((message.type, message.ref) for message in messages)
         link.ack(batch)
         return len(found) >= count
@@ -277,8 +277,8 @@ def test_it_logs_jobs_and_no_secrets(tmp_path: Path, database_url: str) -> None:
         api.http.get("/jobs?label=planted=1")
         until(lambda: '"method": "GET", "path": "/jobs"' in child.output(200))
         lines = [json.loads(line) for line in child.output(200).splitlines()]
-    about = [line for line in lines if line.get("job") == str(ref.job_id)]
-    assert {line["event"] for line in about} >= {"claimed", "request"}
+    lines_of_it = [line for line in lines if line.get("job") == str(ref.job_id)]
+    assert {line["event"] for line in lines_of_it} >= {"claimed", "request"}
     assert {line["service"] for line in lines} == {"api"}
     assert "planted-value" not in str(lines)
     assert "planted=1" not in str(lines)

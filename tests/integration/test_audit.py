@@ -49,9 +49,9 @@ def test_lives_from_launch_to_closed_balance(world: World, audit: Cli) -> None:
     ref, mine = world.launch()
     world.cancel(ref)
     sweep = world.sweep()
-    sweep.turn()
+    sweep.tick()
     world.wait_gone(mine)
-    sweep.turn()
+    sweep.tick()
     found = audit.json()
     assert found["balances"] is True
     assert found["counts"]["matched"] == 2

@@ -69,7 +69,7 @@ def test_a_message_no_queue_takes_is_a_failure_unless_nobody_has_to(broker_url: 
 def test_a_buried_message_keeps_its_body_and_says_why(link: Link, url: str) -> None:
     link.publish([Outgoing("job.submit", b"\xff not json", message_id="bad")])
     batch = link.receive(SUBMIT, limit=5, timeout_s=5)
-    link.bury(batch[0], "body: is not JSON")
+    link.dead_letter(batch[0], "body: is not JSON")
     link.ack(batch)
     reader = Link(url, name="reader")
     (dead,) = reader.receive(DEAD, limit=5, timeout_s=5)

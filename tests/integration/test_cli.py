@@ -384,8 +384,8 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
 
     masked = cli("user-data", job_id)
     assert "masked" in masked.stderr
-    orders = next(line for line in masked.stdout.splitlines() if "content: YX" in line)
-    told = base64.b64decode(orders.split()[-1])
+    manifest = next(line for line in masked.stdout.splitlines() if "content: YX" in line)
+    told = base64.b64decode(manifest.split()[-1])
     assert b"env=PASSWORD=***" in told
     assert SECRET.encode() not in told
     assert token.encode() not in told

@@ -94,12 +94,12 @@ def test_an_outage_costs_no_delivery(
     loop = make(steps, Link(broker_url, name="loop"))
     for _ in range(FAILING_TURNS):
         with pytest.raises(Kept):
-            loop.turn()
+            loop.tick()
     steps.error = None
     for _ in range(20):
         if len(steps.done) == len(refs):
             break
-        loop.turn()
+        loop.tick()
     loop.reset()
     assert steps.done == set(refs)
     assert link.receive(DEAD, limit=1, timeout_s=0.2) == []
@@ -118,7 +118,7 @@ def test_without_a_database_no_message_is_taken(
     steps.away = Unavailable("Postgres is away")
     loop = make(steps, Link(broker_url, name="loop"))
     with pytest.raises(Unavailable):
-        loop.turn()
+        loop.tick()
     (untouched,) = link.receive(queue, limit=1, timeout_s=5)
     link.ack([untouched])
     loop.reset()
@@ -136,7 +136,7 @@ def test_an_error_nobody_expected_gives_the_messages_back(
     link.publish([message(ref)])
     loop = make(Steps(RuntimeError("a mistake")), Link(broker_url, name="loop"))
     with pytest.raises(RuntimeError):
-        loop.turn()
+        loop.tick()
     loop.reset()
     (again,) = link.receive(queue, limit=1, timeout_s=5)
     link.ack([again])

@@ -41,8 +41,8 @@ BREAKS = {
     "not_before_its_backoff": [
         "UPDATE events SET detail = detail || '{{\"in_s\": 9}}' WHERE type = 'job.scheduled'"
     ],
-    "job_moves": ["DELETE FROM events WHERE type = 'job.warming'"],
-    "attempt_moves": ["DELETE FROM events WHERE type = 'attempt.launching'"],
+    "job_transitions": ["DELETE FROM events WHERE type = 'job.warming'"],
+    "attempt_transitions": ["DELETE FROM events WHERE type = 'attempt.launching'"],
     "finished_is_final": [
         "INSERT INTO events (job_id, attempt, type, actor) VALUES ('{b}', 2, 'job.scheduled', '')"
     ],

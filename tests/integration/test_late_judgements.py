@@ -71,7 +71,7 @@ def sweep(database: Database, cloud: Any, *, grace_s: float = 300) -> None:
     limits = Limits(
         launch_s=3600, boot_s=1800, pull_s=1800, stop_s=300, queue_s=86_400, grace_s=grace_s
     )
-    SweepLoop(Reaper(database, cloud), database, limits=limits, interval_s=1).turn()
+    SweepLoop(Reaper(database, cloud), database, limits=limits, interval_s=1).tick()
 
 
 def claim(database: Database, ref: AttemptRef) -> None:

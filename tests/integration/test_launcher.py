@@ -90,7 +90,7 @@ class ScriptedCloud:
     def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
         request = self.real._request(ref, launch, user_data)
         token = request["ClientToken"]
-        cell = (launch.instance_type, launch.subnet_id, launch.market)
+        cell = (launch.instance_type, launch.subnet_id, launch.capacity_type)
         self.calls.append(Call(token, repr(request), cell))
         outcome = self.script.pop(0) if self.script else None
         if isinstance(outcome, CloudError):
@@ -165,7 +165,7 @@ class World:
             self.database,
             cast(Cloud, self.cloud),
             clock=lambda: self.now,
-            dice=lambda: 0.0,
+            rng=lambda: 0.0,
         )
         self.sweep = SweepLoop(self.launcher, interval_s=10)
 
@@ -255,7 +255,7 @@ class TestCandidates:
 
     def test_no_capacity_goes_on_to_the_next_with_a_token_of_its_own(self, world: World) -> None:
         world.cloud.script = [NO_CAPACITY, NO_CAPACITY]
-        ref = world.launch(market="spot-then-on-demand")
+        ref = world.launch(capacity_type="spot-then-on-demand")
         assert world.cloud.cells == [
             ("t3.small", A, "spot"),
             ("t3.small", B, "spot"),
@@ -263,7 +263,7 @@ class TestCandidates:
         ]
         assert world.cloud.tokens == ["0", "1", "2"]
         assert world.has_instance(ref)
-        assert world.attempt(ref).launch.market == "on-demand"
+        assert world.attempt(ref).launch.capacity_type == "on-demand"
         assert world.waits(ref) == []
 
     def test_each_candidate_is_in_the_books_before_it_is_asked_for(self, world: World) -> None:
@@ -289,7 +289,7 @@ class TestCandidates:
         for _ in range(4):
             assert world.attempt(ref).detail is not None
             world.later(30)
-            world.sweep.turn()
+            world.sweep.tick()
         assert world.cloud.tokens == ["0"] * 5
         assert len({call.request for call in world.cloud.calls}) == 1
         assert world.has_instance(ref)
@@ -302,7 +302,7 @@ class TestCandidates:
         world.cloud.script = [unknown, NO_CAPACITY]
         ref = world.launch()
         world.later(30)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.cloud.tokens == ["0", "0", "1"]
         assert world.has_instance(ref)
 
@@ -321,7 +321,7 @@ class TestCandidates:
         ref = world.launch()
         for _ in range(3):
             world.later(60)
-            world.sweep.turn()
+            world.sweep.tick()
         assert world.cloud.tokens == ["0"] * 4
         assert len({call.request for call in world.cloud.calls}) == 1
         assert len(world.cloud.instances) == 1
@@ -334,7 +334,7 @@ class TestCandidates:
         world.cloud.script = [Done(UNKNOWN[0]), refusal]
         ref = world.launch()
         world.later(30)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.cloud.tokens == ["0", "0"]
         assert world.attempt(ref).instance_id == world.cloud.all()[0].id
 
@@ -347,7 +347,7 @@ class TestCandidates:
             update={"subnets": (B,), "callback_url": "http://elsewhere"}
         )
         world.later(31)
-        world.sweep.turn()
+        world.sweep.tick()
         first, second = world.cloud.calls
         assert first == second
         assert len(world.cloud.instances) == 1
@@ -372,7 +372,7 @@ class TestCandidates:
         # A cell that the new process knows to be empty is asked again all the same.
         world.launcher.cells.no_capacity(_cell(A), "empty")
         world.later(31)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.cloud.calls[0] == world.cloud.calls[1]
         assert world.has_instance(ref)
 
@@ -385,7 +385,7 @@ class TestCandidates:
             tx.execute(text("UPDATE attempts SET launch = launch - 'calls'"))
         world.launcher.cells.no_capacity(_cell(A), "empty")
         world.later(31)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.cloud.tokens == ["0"]
         assert world.has_instance(ref)
 
@@ -395,7 +395,7 @@ class TestCandidates:
         assert world.cloud.tokens == ["0", "1"]
         for _ in range(5):
             world.later(30)
-            world.sweep.turn()
+            world.sweep.tick()
         assert world.cloud.tokens == ["0", "1"]
         attempt = world.attempt(ref)
         assert attempt.state is AttemptState.LAUNCHING
@@ -404,7 +404,7 @@ class TestCandidates:
         assert gauge("atemporal_launch_cells_cooled") == 2
         for _ in range(2):
             world.later(181)
-            world.sweep.turn()
+            world.sweep.tick()
         assert world.cloud.tokens == ["0", "1", "2", "3", "4"]
         assert world.cloud.cells[2:] == [
             ("t3.small", A, "on-demand"),
@@ -441,7 +441,7 @@ class TestCandidates:
         assert len(world.cloud.calls) == 2
         assert world.waits(ref) == ["capacity"]
         world.later(181)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(ref)
 
 
@@ -472,7 +472,7 @@ class TestOneOfMany:
             world.cloud.run = run  # type: ignore[method-assign]
             world.cloud.script = list(others)
             world.later(31)
-            world.sweep.turn()
+            world.sweep.tick()
             raise NO_CAPACITY
 
         world.cloud.run = frozen  # type: ignore[method-assign]
@@ -480,7 +480,7 @@ class TestOneOfMany:
         assert world.cloud.tokens == ["0"]
         assert world.attempt(ref).launch.placement == 0
         world.later(31)
-        world.sweep.turn()
+        world.sweep.tick()
         assert set(world.cloud.tokens) == {"0"}
         assert world.has_instance(ref)
 
@@ -510,7 +510,7 @@ class TestOneOfMany:
 class TestQuota:
     def test_another_zone_does_not_help_the_other_market_does(self, world: World) -> None:
         world.cloud.script = [OVER_QUOTA]
-        ref = world.launch(market="spot-then-on-demand")
+        ref = world.launch(capacity_type="spot-then-on-demand")
         assert world.cloud.cells == [("t3.small", A, "spot"), ("t3.small", A, "on-demand")]
         assert world.has_instance(ref)
 
@@ -521,7 +521,7 @@ class TestQuota:
             assert len(world.cloud.calls) == len(set(world.cloud.tokens))
             assert "your limit is 5" in (world.attempt(ref).detail or "")
             world.later(61)
-            world.sweep.turn()
+            world.sweep.tick()
         assert len(world.cloud.calls) == 4
         assert world.has_instance(ref)
         assert world.waits(ref) == ["quota"]
@@ -534,10 +534,10 @@ class TestThrottle:
         assert world.launcher.budget.rate == 1.0
         assert world.launcher.room() == 0
         assert world.waits(ref) == ["throttle"]
-        world.sweep.turn()
+        world.sweep.tick()
         assert len(world.cloud.calls) == 1
         world.later(2)  # soon, not after the whole time of a stale lease
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.cloud.tokens == ["0", "0"]
         assert world.has_instance(ref)
 
@@ -547,18 +547,18 @@ class TestThrottle:
         refs = [world.launch() for _ in range(8)]
         assert len(world.cloud.calls) == 5
         assert [world.attempt(ref).state for ref in refs[5:]] == [AttemptState.LAUNCHING] * 3
-        assert 0 < world.sweep.turn() <= 1
+        assert 0 < world.sweep.tick() <= 1
         world.later(0.5)
-        assert world.sweep.turn() <= 1
+        assert world.sweep.tick() <= 1
         assert len(world.cloud.calls) == 6
         world.later(1.0)
-        world.sweep.turn()
+        world.sweep.tick()
         assert all(world.has_instance(ref) for ref in refs)
 
     def test_no_more_is_taken_up_than_may_be_called(self, world: World) -> None:
         refs = [world.queued() for _ in range(7)]
         world.later(31)
-        world.sweep.turn()
+        world.sweep.tick()
         states = [world.job(ref).state for ref in refs]
         assert states.count(JobState.WARMING) == 5
         assert states.count(JobState.QUEUED) == 2
@@ -569,7 +569,7 @@ class TestCircuit:
         world.cloud.script = [error(Unauthorized, "UnauthorizedOperation")]
         first = world.launch()
         second = world.launch()
-        world.sweep.turn()
+        world.sweep.tick()
         assert len(world.cloud.calls) == 1
         assert world.attempt(first).state is AttemptState.LAUNCHING
         assert world.waits(first) == ["authorization"]
@@ -585,10 +585,10 @@ class TestCircuit:
         assert len(world.cloud.calls) == 1
         world.later(6)
         assert world.launcher.room() == 1
-        world.sweep.turn()
+        world.sweep.tick()
         assert len(world.cloud.calls) == 2
         assert world.launcher.circuit.closed
-        world.sweep.turn()
+        world.sweep.tick()
         assert all(world.has_instance(ref) for ref in refs)
         assert gauge("atemporal_launch_circuit_open") == 0
 
@@ -597,7 +597,7 @@ class TestCircuit:
         world.launch()
         pause = world.launcher.circuit.ready_in()
         world.later(6)
-        world.sweep.turn()
+        world.sweep.tick()
         assert len(world.cloud.calls) == 2
         assert world.launcher.circuit.ready_in() == 2 * pause
 
@@ -610,7 +610,7 @@ class TestCircuit:
         assert world.launcher.circuit.closed
         assert world.has_instance(world.launch())
         world.later(400)
-        world.sweep.turn()  # asked again, in case somebody has changed the policy
+        world.sweep.tick()  # asked again, in case somebody has changed the policy
         assert world.has_instance(ref)
 
     def test_the_next_candidate_is_asked_where_a_policy_forbids_the_first(
@@ -618,9 +618,9 @@ class TestCircuit:
     ) -> None:
         refused = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
         world.cloud.script = [error(Forbidden, refused)]
-        ref = world.launch(market="spot-then-on-demand", subnets=[A])
+        ref = world.launch(capacity_type="spot-then-on-demand", subnets=[A])
         assert world.has_instance(ref)
-        assert world.attempt(ref).launch.market == "on-demand"
+        assert world.attempt(ref).launch.capacity_type == "on-demand"
         assert world.launcher.circuit.closed
 
     def test_a_job_that_may_not_does_not_take_the_probe_of_the_others(self, world: World) -> None:
@@ -629,7 +629,7 @@ class TestCircuit:
         assert not world.launcher.circuit.closed, "nothing has been let in yet"
         healthy = world.queued()
         world.later(60)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(healthy)
         assert world.launcher.circuit.closed
 
@@ -650,7 +650,7 @@ class TestCircuit:
         assert not world.launcher.circuit.closed
         world.cloud.image_error = None
         world.later(31)
-        world.sweep.turn()  # with nothing begun, a queued job is the probe
+        world.sweep.tick()  # with nothing begun, a queued job is the probe
         assert world.has_instance(ref)
         assert world.launcher.circuit.closed
 
@@ -678,7 +678,7 @@ class TestSilence:
         with world.database.begin() as tx:
             attempts.booted(tx, first, actor="api")
         world.later(60)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(waiting)
         assert gauge("atemporal_machines_silent") == 0
 
@@ -701,7 +701,7 @@ class TestSilence:
         world.queued()
         world.launcher.circuit.trip("AuthFailure")
         world.later(400)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(begun)
         assert world.launcher.circuit.closed
 
@@ -743,7 +743,7 @@ class TestRejected:
         with monkeypatch.context() as patch:
             patch.setattr(world.cloud, "find", lambda _ref: [])  # too young to be listed
             world.later(30)
-            world.sweep.turn()
+            world.sweep.tick()
         assert world.attempt(ref).reason is Reason.LAUNCH_REFUSED
         assert world.attempt(ref).instance_id is None
         reaper_sweep(world)
@@ -756,7 +756,7 @@ class TestRejected:
         ]
         ref = world.launch()
         world.later(30)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.attempt(ref).instance_id == world.cloud.all()[0].id
 
     def test_a_spent_token_without_an_instance_ends_the_attempt(self, world: World) -> None:
@@ -767,7 +767,7 @@ class TestRejected:
 
 class TestSpotBreaker:
     def interrupted(self, world: World, detail: str = "Server.SpotInstanceTermination") -> None:
-        ref = world.launch(market="spot", subnets=[A])
+        ref = world.launch(capacity_type="spot", subnets=[A])
         with world.database.begin() as tx:
             attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="reaper", detail=detail)
 
@@ -778,29 +778,29 @@ class TestSpotBreaker:
         world.later(600)
         self.interrupted(world)
         world.restart()
-        fallback = world.launch(market="spot-then-on-demand", subnets=[A])
-        other = world.launch(market="spot", subnets=[A, B])
-        waiting = world.launch(market="spot", subnets=[A])
+        fallback = world.launch(capacity_type="spot-then-on-demand", subnets=[A])
+        other = world.launch(capacity_type="spot", subnets=[A, B])
+        waiting = world.launch(capacity_type="spot", subnets=[A])
         assert world.cloud.cells[2:] == [("t3.small", A, "on-demand"), ("t3.small", B, "spot")]
         assert world.has_instance(fallback)
         assert world.has_instance(other)
         assert world.waits(waiting) == ["interruptions"]
         world.later(1801)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(waiting)
         assert world.cloud.cells[-1] == ("t3.small", A, "spot")
 
     def test_other_losses_do_not_count(self, world: World) -> None:
         for _ in range(2):
             self.interrupted(world, detail="Server.InternalError")
-        ref = world.launch(market="spot", subnets=[A])
+        ref = world.launch(capacity_type="spot", subnets=[A])
         assert world.has_instance(ref)
 
     def test_far_apart_they_do_not_count(self, world: World) -> None:
         self.interrupted(world)
         world.later(901)
         self.interrupted(world)
-        assert world.has_instance(world.launch(market="spot", subnets=[A]))
+        assert world.has_instance(world.launch(capacity_type="spot", subnets=[A]))
 
     def test_the_books_are_asked_through_an_index(self, world: World) -> None:
         with world.database.begin() as tx:
@@ -839,8 +839,8 @@ class TestShortages:
         self.no_room(world, subnets=[A])
         ref = world.launch(subnets=[A])
         assert world.waits(ref) == ["capacity"]
-        world.later(world.settings.capacity_cooling_s + 60)
-        world.sweep.turn()
+        world.later(world.settings.capacity_cooldown_s + 60)
+        world.sweep.tick()
         assert world.has_instance(ref)
 
     def test_a_limit_of_the_account_is_waited_for_as_a_quota(self, world: World) -> None:
@@ -888,13 +888,13 @@ class TestLoop:
         refs = [world.queued() for _ in range(8)]
         self.send(link, *refs)
         while len(world.cloud.calls) < 5:
-            loop.turn()
-        assert 0 < loop.turn() <= 1
+            loop.tick()
+        assert 0 < loop.tick() <= 1
         states = [world.job(ref).state for ref in refs]
         assert (states.count(JobState.WARMING), states.count(JobState.QUEUED)) == (5, 3)
         world.later(5)
         while len(world.cloud.calls) < 8:
-            loop.turn()
+            loop.tick()
         assert all(world.has_instance(ref) for ref in refs)
 
     def test_what_waits_already_comes_before_new_messages(
@@ -903,7 +903,7 @@ class TestLoop:
         old = [world.launch() for _ in range(6)][-1]
         self.send(link, world.queued())
         world.later(0.5)
-        loop.turn()
+        loop.tick()
         assert world.has_instance(old)
         assert len(world.cloud.calls) == 6
 
@@ -914,7 +914,7 @@ class TestLoop:
         world.launch()
         self.send(link, world.queued())
         with pytest.raises(Unavailable, match="AuthFailure"):
-            loop.turn()
+            loop.tick()
         loop.reset()
         (waiting,) = link.receive(LAUNCH, limit=10, timeout_s=5)
         link.ack([waiting])
@@ -929,7 +929,7 @@ def reaper_sweep(world: World) -> None:
         launch_s=3600, boot_s=1800, pull_s=1800, stop_s=300, queue_s=86_400, grace_s=300
     )
     reaper = Reaper(world.database, cast(Cloud, world.cloud))
-    ReaperSweep(reaper, world.database, limits=limits, interval_s=10).turn()
+    ReaperSweep(reaper, world.database, limits=limits, interval_s=10).tick()
 
 
 class TestUnreadable:
@@ -942,7 +942,7 @@ class TestUnreadable:
             for ref in (refs[0], refs[2]):
                 tx.execute(text("UPDATE jobs SET spec = '{}' WHERE id = :id"), {"id": ref.job_id})
         world.later(60)
-        world.sweep.turn()
+        world.sweep.tick()
         assert world.has_instance(refs[1])
         assert world.has_instance(refs[3])
         # Not again at once: it has its turn, as any other has.

@@ -79,7 +79,7 @@ def loop(world: World, queue: Queue) -> Iterator[NoticeLoop]:
     notices.close()
 
 
-def about(instance_id: str, state: str) -> str:
+def notice(instance_id: str, state: str) -> str:
     return json.dumps(event(STATE, **{"instance-id": instance_id, "state": state}))
 
 
@@ -90,13 +90,13 @@ def test_an_instance_that_ended_ends_its_attempt_without_a_sweep(
     bystander, _ = world.launch()
     world.ec2.terminate_instances(InstanceIds=[mine])
     world.wait_gone(mine)
-    queue.put(about(mine, "terminated"))
-    loop.turn()
+    queue.put(notice(mine, "terminated"))
+    loop.tick()
     attempt = world.attempt(ref)
     assert (attempt.state, attempt.reason) == (AttemptState.EXITED, Reason.INSTANCE_LOST)
     assert world.attempt(bystander).state is AttemptState.WARMING
-    queue.put(about(mine, "terminated"))
-    loop.turn()
+    queue.put(notice(mine, "terminated"))
+    loop.tick()
     assert world.attempt(ref).state is AttemptState.CLOSED
     assert queue.left() == 0
 
@@ -104,9 +104,9 @@ def test_an_instance_that_ended_ends_its_attempt_without_a_sweep(
 def test_an_event_is_never_believed(world: World, queue: Queue, loop: NoticeLoop) -> None:
     ref, mine = world.launch()
     warning = json.dumps(event(SPOT, **{"instance-id": mine, "instance-action": "terminate"}))
-    queue.put(*(about(mine, state) for state in ("terminated", "stopping", "shutting-down")))
+    queue.put(*(notice(mine, state) for state in ("terminated", "stopping", "shutting-down")))
     queue.put(warning, warning)
-    loop.turn()
+    loop.tick()
     assert world.attempt(ref).state is AttemptState.WARMING
     assert world.states()[mine] == "pending"
     assert queue.left() == 0
@@ -117,14 +117,18 @@ def test_duplicates_and_disorder_change_nothing(
 ) -> None:
     ref, mine = world.launch()
     world.cancel(ref)
-    queue.put(about(mine, "terminated"))
-    loop.turn()
+    queue.put(notice(mine, "terminated"))
+    loop.tick()
     assert world.states()[mine] in ENDED, "looking at it was reason enough to end it"
     world.wait_gone(mine)
-    queue.put(about(mine, "terminated"), about(mine, "terminated"), about(mine, "shutting-down"))
-    loop.turn()
-    queue.put(about(mine, "stopping"))
-    loop.turn()
+    queue.put(
+        notice(mine, "terminated"),
+        notice(mine, "terminated"),
+        notice(mine, "shutting-down"),
+    )
+    loop.tick()
+    queue.put(notice(mine, "stopping"))
+    loop.tick()
     assert world.attempt(ref).state is AttemptState.CLOSED
     assert queue.left() == 0
 
@@ -135,10 +139,10 @@ def test_events_of_others_and_garbage_are_thrown_away(
     ref, mine = world.launch()
     world.cancel(ref)
     theirs = world.foreign(tags_of(ref, "theirs"))
-    queue.put(about(theirs, "terminated"), about(NOBODY, "terminated"))
+    queue.put(notice(theirs, "terminated"), notice(NOBODY, "terminated"))
     queue.put("terminated", "{", "[]", '{"detail": {"instance-id": 7}, "source": "aws.ec2"}')
     queue.put(json.dumps(event("EC2 Instance Rebalance Recommendation", **{"instance-id": mine})))
-    loop.turn()
+    loop.tick()
     assert world.states() == {mine: "pending", theirs: "pending"}
     assert queue.left() == 0
 
@@ -148,7 +152,7 @@ def test_what_could_not_be_followed_comes_again(
 ) -> None:
     ref, mine = world.launch()
     world.cancel(ref)
-    queue.put(about(mine, "stopping"))
+    queue.put(notice(mine, "stopping"))
     with monkeypatch.context() as patch:
 
         def fail(*_: object) -> None:
@@ -156,10 +160,10 @@ def test_what_could_not_be_followed_comes_again(
 
         patch.setattr(world.reaper, "look", fail)
         with pytest.raises(Refused):
-            loop.turn()
+            loop.tick()
     assert queue.left() == 1
     queue.show_again()
-    loop.turn()
+    loop.tick()
     assert world.states()[mine] in ENDED
     assert queue.left() == 0
 
@@ -170,7 +174,7 @@ def test_an_absent_queue_is_an_error_of_this_loop_alone(
     notices = Notices(Settings(events_queue_url=f"{queue.url}-gone"))
     loop = NoticeLoop(world.reaper, world.database, notices, limits=limits())
     with pytest.raises(Refused):
-        loop.turn()
+        loop.tick()
     notices.close()
 
 

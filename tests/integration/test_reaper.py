@@ -54,7 +54,7 @@ def test_instances_of_others_are_never_touched(world: World) -> None:
     world.cancel(ref)
     sweep = world.sweep()
     for _ in range(3):
-        sweep.turn()
+        sweep.tick()
         world.reaper.end_instances_of([ref])
     states = world.states()
     assert states[mine] in ENDED
@@ -70,8 +70,8 @@ def test_an_instance_of_others_that_a_machine_claimed_to_be_is_not_ended(world: 
     world.reaper.end_instances_of([ref])
     world.reaper.look([ref], world.limits)
     sweep = world.sweep()
-    sweep.turn()
-    sweep.turn()
+    sweep.tick()
+    sweep.tick()
     assert world.states()[theirs] == "pending"
 
 
@@ -81,12 +81,12 @@ def test_one_of_ours_that_names_no_attempt_is_marked_first_and_ended_later(
 ) -> None:
     odd = world.foreign({**tags_of(AttemptRef(uuid4(), 1)), **wrong})
     sweep = world.sweep()
-    sweep.turn()
+    sweep.tick()
     assert world.states()[odd] == "pending"
     sweep.reset()
-    sweep.turn()
+    sweep.tick()
     assert world.states()[odd] == "pending", "the mark did not survive a failed turn"
-    sweep.turn()
+    sweep.tick()
     assert world.states()[odd] in ENDED
 
 
@@ -107,7 +107,7 @@ class TestAnotherInstallation:
         old = world.foreign(tags_of(nobodys))
         sweep = world.sweep()
         for _ in range(4):
-            sweep.turn()
+            sweep.tick()
         states = world.states()
         assert (states[theirs], states[known]) == ("pending", "pending")
         assert {states[ours], states[old]} <= set(ENDED)
@@ -117,7 +117,7 @@ class TestAnotherInstallation:
         assert "give one of them another ATEMPORAL_DEPLOYMENT" in said
         world.ec2.terminate_instances(InstanceIds=[theirs])
         world.wait_gone(theirs)
-        sweep.turn()
+        sweep.tick()
         assert foreign_gauge() == 0
 
     def test_an_empty_database_ends_none_of_the_instances_it_is_shown(self, world: World) -> None:
@@ -128,7 +128,7 @@ class TestAnotherInstallation:
         ]
         sweep = world.sweep()
         for _ in range(4):
-            sweep.turn()
+            sweep.tick()
         assert world.states() == dict.fromkeys(theirs, "pending")
         assert foreign_gauge() == 8
 
@@ -143,7 +143,7 @@ class TestAnotherInstallation:
         world.reaper.look([ref], world.limits)
         sweep = world.sweep()
         for _ in range(3):
-            sweep.turn()
+            sweep.tick()
         assert world.states()[theirs] == "pending"
 
 
@@ -152,7 +152,7 @@ def test_a_young_instance_that_nobody_knows_is_not_even_marked(world: World) -> 
     odd = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     sweep = world.sweep()
     for _ in range(3):
-        sweep.turn()
+        sweep.tick()
     assert world.states()[odd] == "pending"
 
 
@@ -166,9 +166,9 @@ def test_that_ec2_does_not_know_a_young_instance_proves_nothing(world: World) ->
     world.cancel(ended)
     assert isinstance(world.cloud.terminate([NOBODY])[NOBODY], NoInstance)
     sweep = world.sweep()
-    sweep.turn()
+    sweep.tick()
     world.reaper.look([live, ended], world.limits)
-    sweep.turn()
+    sweep.tick()
     assert world.attempt(live).state is AttemptState.WARMING
     assert world.attempt(ended).state is AttemptState.EXITED
 
@@ -248,10 +248,10 @@ def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: Wor
     instance = world.cloud.run(ref, world.attempt(ref).launch, b"#!/bin/true\n")
     world.cancel(ref)
     sweep = world.sweep()
-    sweep.turn()
+    sweep.tick()
     assert world.attempt(ref).instance_id == instance.id
     world.wait_gone(instance.id)
-    sweep.turn()
+    sweep.tick()
     assert world.attempt(ref).state is AttemptState.CLOSED
     audited(world)
     assert (rows("matched"), rows("unaccounted")) == (1, 0)
@@ -275,7 +275,7 @@ def test_an_instance_that_found_no_room_costs_no_budget_before_the_launch_deadli
         if number == 5:
             with world.database.begin() as tx:
                 tx.execute(text("UPDATE attempts SET created_at = now() - interval '1 hour'"))
-        world.sweep().turn()
+        world.sweep().tick()
         assert (world.attempt(ref).reason, world.attempt(ref).detail) == (Reason.NO_CAPACITY, code)
         with world.database.begin() as tx:
             job = jobs.get(tx, ref.job_id)
@@ -298,7 +298,7 @@ def test_an_instance_that_found_no_room_costs_no_budget_before_the_launch_deadli
 def test_a_stopped_instance_ends_and_its_attempt_with_it(world: World) -> None:
     ref, mine = world.launch()
     world.change(mine, state="stopped")
-    world.sweep().turn()
+    world.sweep().tick()
     assert world.attempt(ref).reason is Reason.INSTANCE_LOST
     world.wait_gone(mine)
 
@@ -307,7 +307,7 @@ def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: Worl
     ref, mine = world.launch()
     code = "Server.SpotInstanceTermination"
     world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
-    world.sweep().turn()
+    world.sweep().tick()
     assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
 
 
@@ -318,7 +318,7 @@ def test_a_machine_that_spoke_before_ec2_did_is_told_to_have_been_taken_back(wor
         assert attempts.end(tx, ref, stopped.reason, actor="machine", exit_record=stopped)
     code = "Server.SpotInstanceTermination"
     world.change(mine, state="terminated", state_reason=(code, f"{code}: taken back"))
-    world.sweep().turn()
+    world.sweep().tick()
     attempt = world.attempt(ref)
     assert (attempt.state, attempt.reason) == (AttemptState.CLOSED, Reason.INSTANCE_LOST)
     assert attempt.detail == f"{mine} is terminated: {code}"
@@ -344,12 +344,12 @@ class TestAbsence:
             self.blindfold(world, patch, [listed])
             patch.setattr(world.cloud, "describe", lambda _ids, **_: {})
             for _ in range(4):
-                sweep.turn()
+                sweep.tick()
             assert world.attempt(first).state is AttemptState.WARMING
             assert world.attempt(ended).state is AttemptState.EXITED
             assert world.states() == dict.fromkeys((one, two, stranger), "pending")
             assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
-        sweep.turn()
+        sweep.tick()
         assert REGISTRY.get_sample_value("atemporal_listing_blind") == 0
         assert world.attempt(first).state is AttemptState.WARMING
         assert world.states()[two] in ENDED
@@ -362,7 +362,7 @@ class TestAbsence:
         world.change(mine, tags={})
         sweep = world.sweep()
         self.blindfold(world, monkeypatch, [])
-        sweep.turn()
+        sweep.tick()
         assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
 
@@ -374,12 +374,12 @@ class TestAbsence:
             attempts.claim(tx, ref, claim_id="c", instance_id=NOBODY, actor="test")
         sweep = world.sweep()
         for _ in range(3):
-            sweep.turn()
+            sweep.tick()
         assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
         assert world.attempt(ref).state is AttemptState.RUNNING
         with world.database.begin() as tx:
             tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(ref).reason is Reason.INSTANCE_LOST
 
     def test_what_a_blind_listing_did_not_show_is_looked_for_twice_more(
@@ -391,10 +391,10 @@ class TestAbsence:
         sweep = world.sweep()
         with monkeypatch.context() as patch:
             self.blindfold(world, patch, [])
-            sweep.turn()
-        sweep.turn()
+            sweep.tick()
+        sweep.tick()
         assert world.attempt(live).state is AttemptState.WARMING
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
         assert world.states()[shown] == "pending"
 
@@ -410,12 +410,12 @@ class TestAbsence:
         assert [one.id for one in world.cloud.all()] == [shown]
         sweep = world.sweep()
         for _ in range(4):
-            sweep.turn()
+            sweep.tick()
         assert world.attempt(live).state is AttemptState.WARMING
         assert world.attempt(ended).state is AttemptState.EXITED
         world.ec2.terminate_instances(InstanceIds=[mine, over])
         world.wait_gone(mine, over)
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
         assert world.attempt(ended).state is AttemptState.CLOSED
         assert world.attempt(bystander).state is AttemptState.WARMING
@@ -427,13 +427,13 @@ class TestAbsence:
         world.write_down(ended, "i-0123456789abcdef1")
         world.cancel(ended)
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         sweep.reset()
-        sweep.turn()
+        sweep.tick()
         world.reaper.look([live, ended], world.limits)
         assert world.attempt(live).state is AttemptState.WARMING
         assert world.attempt(ended).state is AttemptState.EXITED
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
         assert world.attempt(ended).state is AttemptState.CLOSED
 
@@ -444,14 +444,14 @@ class TestAbsence:
         live = world.begin()
         world.write_down(live, NOBODY)
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         world.cancel(ended)
 
         def away(*_: object, **__: object) -> None:
             raise Throttled("describing", "RequestLimitExceeded")
 
         monkeypatch.setattr(world.cloud, "describe", away)
-        sweep.turn()
+        sweep.tick()
         assert world.states()[mine] in ENDED
         assert world.attempt(live).state is AttemptState.WARMING
 
@@ -523,13 +523,13 @@ class TestOneBadItem:
         vanish(world, first, second)
         consoles.said[first] = fault
         consoles.report(world, good, 7)
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(bad).reason is reason
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(good).exit_code == 7
         assert world.states()[third] in ENDED
         consoles.report(world, bad, 3)
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(bad).exit_code == (3 if reason is None else None)
 
     def test_an_instance_that_another_attempt_has_in_the_books(self, world: World) -> None:
@@ -542,12 +542,12 @@ class TestOneBadItem:
         ended, over = world.launch()
         world.cancel(ended)
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(bad).instance_id is None
         assert world.attempt(good).instance_id == mine.id
         assert world.states()[over] in ENDED
         world.wait_gone(over)
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(ended).state is AttemptState.CLOSED
 
     def test_without_postgres_the_sweep_ends(
@@ -561,7 +561,7 @@ class TestOneBadItem:
 
         monkeypatch.setattr(world.reaper, "end", away)
         with pytest.raises(Unavailable):
-            world.sweep().turn()
+            world.sweep().tick()
 
 
 class TestConsoles:
@@ -572,11 +572,11 @@ class TestConsoles:
         ref, mine = run(world)
         vanish(world, mine)
         sweep = world.sweep()
-        sweep.turn()
-        sweep.turn()
+        sweep.tick()
+        sweep.tick()
         assert world.attempt(ref).state is AttemptState.RUNNING
         consoles.report(world, ref, 7)
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(ref).exit_code == 7
 
     def test_one_that_never_comes_is_waited_for_no_longer_than_the_grace(
@@ -586,13 +586,13 @@ class TestConsoles:
         ref, mine = run(world)
         vanish(world, mine)
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         world.reaper.gone_since = {
             one: at - timedelta(seconds=61) for one, at in world.reaper.gone_since.items()
         }
-        sweep.turn()
+        sweep.tick()
         assert world.attempt(ref).reason is Reason.INSTANCE_LOST
-        sweep.turn()
+        sweep.tick()
         assert world.reaper.gone_since == {}
 
     def test_slow_consoles_are_read_a_sweeps_time_long_and_the_ends_come_first(
@@ -610,12 +610,12 @@ class TestConsoles:
             )
         consoles.takes_s = 20.0
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         assert len(consoles.asked) == 2
         assert world.states()[over] in ENDED
         assert world.attempt(never).reason is Reason.LAUNCH_DEADLINE
-        sweep.turn()
-        sweep.turn()
+        sweep.tick()
+        sweep.tick()
         assert len(consoles.asked) == len(set(consoles.asked)) == 5
         assert {world.attempt(ref).reason for ref, _ in lost} == {Reason.INSTANCE_LOST}
 
@@ -630,10 +630,10 @@ class TestConsoles:
         bad = [mine for _, mine in lost[:2]]
         consoles.said = dict.fromkeys(bad, fault)
         sweep = world.sweep()
-        sweep.turn()
+        sweep.tick()
         assert consoles.asked == bad[:1]
         for _ in range(2):
-            sweep.turn()
+            sweep.tick()
         assert [world.attempt(ref).state for ref, _ in lost] == [
             AttemptState.RUNNING,
             AttemptState.RUNNING,
@@ -653,7 +653,7 @@ class TestConsoles:
                 for ref in (said, silent):
                     attempts.booted(tx, ref, actor="test")
         consoles.report(world, said, None, phase="pull", definite=True)
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(said).reason is Reason.IMAGE_REFUSED
         late = Reason.PULL_DEADLINE if booted else Reason.BOOT_DEADLINE
         assert world.attempt(silent).reason is late
@@ -667,7 +667,7 @@ class TestConsoles:
         consoles.report(world, said, 7)
         with world.database.begin() as tx:
             tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(said).exit_code == 7
         assert world.attempt(silent).reason is Reason.TIMED_OUT
         assert {world.states()[one], world.states()[two]} <= set(ENDED)
@@ -678,7 +678,7 @@ def test_an_address_whose_message_was_lost_is_written_down(world: World) -> None
     world.change(mine, state="running")
     shown = world.cloud.describe([mine])[mine]
     assert shown.public_ip or shown.public_dns
-    world.sweep().turn()
+    world.sweep().tick()
     attempt = world.attempt(ref)
     assert (attempt.public_dns, attempt.public_ip) == (shown.public_dns, shown.public_ip)
 
@@ -693,19 +693,19 @@ class TestVolumes:
         world.cancel(ref)
         world.ec2.terminate_instances(InstanceIds=[mine, leftover, theirs, nobodys, unknown])
         world.wait_gone(mine, leftover, theirs, nobodys, unknown)
-        world.sweep().turn()
+        world.sweep().tick()
         assert world.attempt(ref).state is AttemptState.CLOSED
         assert len(world.volumes()) == 4
         loop = VolumeLoop(world.reaper, world.database, grace_s=-1, interval_s=1, every=1)
-        loop.turn()
+        loop.tick()
         assert len(world.volumes()) == 4, "one look is not enough"
-        loop.turn()
+        loop.tick()
         assert len(world.volumes()) == 3
         free = world.cloud.volumes()
         assert [one.tags["atemporal:job"] for one in free] != [str(ref.job_id)]
         assert REGISTRY.get_sample_value("atemporal_unknown_volumes") == 1
         for _ in range(3):
-            loop.turn()
+            loop.tick()
         assert len(world.volumes()) == 3
 
     def test_while_the_attempt_is_open_its_volume_stays(self, world: World) -> None:
@@ -716,7 +716,7 @@ class TestVolumes:
         before = world.volumes()
         loop = VolumeLoop(world.reaper, world.database, grace_s=-1, interval_s=1, every=1)
         for _ in range(3):
-            loop.turn()
+            loop.tick()
         assert world.volumes() == before
 
     def test_it_looks_every_so_many_turns(
@@ -730,7 +730,7 @@ class TestVolumes:
 
         monkeypatch.setattr(world.cloud, "volumes", volumes)
         loop = VolumeLoop(world.reaper, world.database, grace_s=0, interval_s=7, every=3)
-        assert [loop.turn() for _ in range(7)] == [7] * 7
+        assert [loop.tick() for _ in range(7)] == [7] * 7
         assert len(asked) == 3
 
 
@@ -739,7 +739,7 @@ def rows(standing: str) -> float | None:
 
 
 def audited(world: World) -> None:
-    AuditLoop(world.reaper, world.database, limits=limits(), interval_s=1).turn()
+    AuditLoop(world.reaper, world.database, limits=limits(), interval_s=1).tick()
 
 
 def test_the_audit_is_in_the_gauges(world: World) -> None:
@@ -774,9 +774,9 @@ def gauge(name: str, **labels: str) -> float:
 def test_only_who_swept_says_when(world: World) -> None:
     LAST_SWEEP.set(0)
     with world.database.only_one("reaper sweep"):
-        world.sweep().turn()
+        world.sweep().tick()
         assert gauge("atemporal_last_sweep_timestamp_seconds") == 0
-    world.sweep().turn()
+    world.sweep().tick()
     assert gauge("atemporal_last_sweep_timestamp_seconds") > 1e9
 
 
@@ -793,7 +793,7 @@ def test_a_row_that_can_not_be_read_costs_neither_its_instance_nor_the_others_th
     stranger = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     sweep = world.sweep()
     for _ in range(3):
-        sweep.turn()
+        sweep.tick()
     assert world.states()[spared] == "pending"
     assert world.states()[ended] in ENDED
     assert world.states()[stranger] in ENDED
@@ -806,7 +806,7 @@ def test_a_mistake_about_one_attempt_holds_up_no_other(
     for ref in refs:
         world.cancel(ref)
     sweep = world.sweep()
-    sweep.turn()
+    sweep.tick()
     world.wait_gone(*world.states())
     close = attempts.close
 
@@ -818,7 +818,7 @@ def test_a_mistake_about_one_attempt_holds_up_no_other(
     monkeypatch.setattr(attempts, "close", mistaken)
     counted = {"loop": "reap-sweep", "kind": "error"}
     before = gauge("atemporal_loop_errors_total", **counted)
-    sweep.turn()
+    sweep.tick()
     states = [world.attempt(ref).state for ref in refs]
     assert states == [AttemptState.EXITED, AttemptState.CLOSED, AttemptState.CLOSED]
     assert gauge("atemporal_loop_errors_total", **counted) == before + 1

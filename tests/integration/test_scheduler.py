@@ -18,7 +18,7 @@ from sqlalchemy import text
 from atemporal.broker import DEAD, EXCHANGE, LAUNCH, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import decode_wake
+from atemporal.messages import decode_notification
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import JobState
 from atemporal.store import jobs
@@ -77,16 +77,16 @@ def drain(link: Link, queue: str, *, more_s: float = 0.3) -> list[Delivery]:
 
 def test_a_due_job_is_emitted_once(database: Database, due: DueLoop, link: Link) -> None:
     (job_id,) = submitted(database)
-    due.turn()
-    due.turn()
+    due.tick()
+    due.tick()
     (message,) = drain(link, LAUNCH)
-    assert decode_wake(message.body).ref == AttemptRef(job_id, 1)
+    assert decode_notification(message.body).ref == AttemptRef(job_id, 1)
     assert state(database, job_id) is JobState.QUEUED
 
 
 def test_a_future_job_is_not(database: Database, due: DueLoop, link: Link) -> None:
     (job_id,) = submitted(database, delay_s=60)
-    due.turn()
+    due.tick()
     assert link.receive(LAUNCH, limit=1, timeout_s=0.2) == []
     assert state(database, job_id) is JobState.SCHEDULED
 
@@ -95,9 +95,9 @@ def test_more_than_a_batch_goes_out_without_a_pause(
     database: Database, due: DueLoop, link: Link
 ) -> None:
     wanted = set(submitted(database, CLAIM_BATCH + 20))
-    due.turn()
-    due.turn()
-    sent = [decode_wake(one.body).job_id for one in drain(link, LAUNCH)]
+    due.tick()
+    due.tick()
+    sent = [decode_notification(one.body).job_id for one in drain(link, LAUNCH)]
     assert len(sent) == CLAIM_BATCH + 20
     assert set(sent) == wanted
 
@@ -116,13 +116,13 @@ def test_what_the_broker_did_not_confirm_stays_scheduled(
 
     monkeypatch.setattr(own, "publish", sent_but_unsure)
     with pytest.raises(AtemporalError, match="no confirm"):
-        loop.turn()
+        loop.tick()
     assert state(database, job_id) is JobState.SCHEDULED
     monkeypatch.undo()
-    loop.turn()
+    loop.tick()
     loop.reset()
     # The message went out twice, and names the same attempt both times.
-    refs = {decode_wake(one.body).ref for one in drain(link, LAUNCH)}
+    refs = {decode_notification(one.body).ref for one in drain(link, LAUNCH)}
     assert refs == {AttemptRef(job_id, 1)}
     assert state(database, job_id) is JobState.QUEUED
 
@@ -133,11 +133,11 @@ def test_what_another_scheduler_has_locked_is_not_asked_for_without_a_rest(
     submitted(database)
     with database.begin() as other:
         other.execute(text("SELECT 1 FROM jobs FOR UPDATE"))
-        until, turns = time.monotonic() + 1, 0
+        until, ticks = time.monotonic() + 1, 0
         while time.monotonic() < until:
-            due.turn()
-            turns += 1
-    assert turns <= 20
+            due.tick()
+            ticks += 1
+    assert ticks <= 20
 
 
 def test_how_late_the_oldest_job_is_shows_while_the_broker_is_away(
@@ -148,7 +148,7 @@ def test_how_late_the_oldest_job_is_shows_while_the_broker_is_away(
         tx.execute(text("UPDATE jobs SET due_at = now() - interval '1 hour'"))
     loop = DueLoop(database, Link("amqp://127.0.0.1:1//", name="due"), poll_interval_s=0.05)
     with pytest.raises(Unavailable):
-        loop.turn()
+        loop.tick()
     loop.reset()
     late_s = REGISTRY.get_sample_value("atemporal_oldest_due_seconds")
     assert late_s is not None
@@ -197,7 +197,7 @@ def test_a_message_becomes_a_job_and_is_answered(
     publisher.send(
         {"type": "job.submit", "v": 1, "job": {"image": "nginx:1.9", "env": {"A": "1"}}}
     )
-    submits.turn()
+    submits.tick()
     answer = publisher.reply()
     assert answer["status"] == "accepted"
     with database.begin() as tx:
@@ -207,7 +207,7 @@ def test_a_message_becomes_a_job_and_is_answered(
 def test_a_message_that_comes_again_is_one_job(submits: SubmitLoop, publisher: Publisher) -> None:
     for _ in range(2):
         publisher.send({"image": "nginx"}, message_id="order-17")
-        submits.turn()
+        submits.tick()
     first, second = publisher.reply(), publisher.reply()
     assert (first["status"], second["status"]) == ("accepted", "duplicate")
     assert first["id"] == second["id"]
@@ -230,7 +230,7 @@ def test_a_bad_message_is_answered_and_buried_and_blocks_nobody(
     publisher.send({"image": "nginx"})
     answers: list[dict[str, Any]] = []
     while len(answers) < 2:
-        submits.turn()
+        submits.tick()
         answers.append(publisher.reply())
     rejected = next(one for one in answers if one["status"] == "rejected")
     assert field in rejected["errors"]
@@ -244,7 +244,7 @@ def test_the_same_key_for_another_job_is_rejected_saying_what_differs(
 ) -> None:
     for image in ("nginx:1", "nginx:2"):
         publisher.send({"image": image, "key": "k-1"})
-        submits.turn()
+        submits.tick()
     assert publisher.reply()["status"] == "accepted"
     second = publisher.reply()
     assert second["status"] == "rejected"
@@ -262,7 +262,7 @@ def test_no_key_and_null_as_key_are_the_same(
 ) -> None:
     for _ in range(2):
         publisher.send({"image": "nginx", "key": None}, message_id="order-18")
-        submits.turn()
+        submits.tick()
     assert [publisher.reply()["status"] for _ in range(2)] == ["accepted", "duplicate"]
 
 
@@ -278,7 +278,7 @@ def test_an_outage_of_postgres_costs_no_message_a_delivery(
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "submit", away)
             with pytest.raises(Kept):
-                submits.turn()
+                submits.tick()
 
     def away(*_: object, **__: object) -> None:
         raise Unavailable("Postgres went away between the ping and the work")
@@ -291,13 +291,13 @@ def test_an_outage_of_postgres_costs_no_message_a_delivery(
     try:
         for _ in range(30):
             with pytest.raises(Kept):
-                submits.turn()
+                submits.tick()
     finally:
         postgres_server.start()
     for number in range(5, 10):
         publisher.send({"image": "nginx"}, message_id=f"o-{number}")
     while count(database) < 10:
-        submits.turn()
+        submits.tick()
     answers = [publisher.reply()["status"] for _ in range(11)]
     assert sorted(answers) == ["accepted"] * 10 + ["rejected"]
     assert len(drain(link, DEAD)) == 1
@@ -310,7 +310,7 @@ def test_while_postgres_is_away_no_message_is_taken(
     postgres_server.stop()
     try:
         with pytest.raises(Unavailable):
-            submits.turn()
+            submits.tick()
         (untouched,) = link.receive("atemporal.submit", limit=1, timeout_s=5)
         link.ack([untouched])
     finally:
@@ -340,7 +340,7 @@ def test_one_message_that_can_not_be_read_dies_alone(
         if count(database) == 9 and _length(broker_url, DEAD) == 1:
             break
         try:
-            loop.turn()
+            loop.tick()
         except Unavailable:
             loop.reset()
     assert (count(database), _length(broker_url, DEAD)) == (9, 1)
@@ -382,10 +382,10 @@ def test_a_burial_that_fails_makes_no_job_twice(
         patch.setattr(own, "bury", fails)
         for _ in range(2):
             with pytest.raises(Unknown, match="not confirmed"):
-                loop.turn()
+                loop.tick()
             loop.reset()
     while _length(broker_url, DEAD) < 1:
-        loop.turn()
+        loop.tick()
     loop.reset()
     assert count(database) == 2
 
@@ -404,8 +404,8 @@ def test_an_answer_that_can_not_be_sent_makes_no_job_twice(
     with monkeypatch.context() as patch:
         patch.setattr(own, "publish", fails)
         while count(database) == 0:
-            loop.turn()
-    loop.turn()
+            loop.tick()
+    loop.tick()
     loop.reset()
     assert count(database) == 1
 
@@ -421,8 +421,8 @@ def test_listeners_hear_of_every_transition(
     with database.begin() as tx:
         jobs.cancel(tx, job_id, actor="test")
     relay = RelayLoop(database, Link(broker_url, name="relay"), interval_s=0.1)
-    relay.turn()
-    relay.turn()
+    relay.tick()
+    relay.tick()
     relay.reset()
     heard = []
     for method, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.5):

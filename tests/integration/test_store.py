@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from atemporal.errors import Conflict, Invalid, NotFound, Unavailable, Unreadable
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
 from atemporal.states import (
-    ATTEMPT_MOVES,
-    JOB_MOVES,
+    ATTEMPT_TRANSITIONS,
+    JOB_TRANSITIONS,
     AttemptState,
     JobState,
     Outcome,
@@ -28,7 +28,7 @@ from atemporal.states import (
 )
 from atemporal.store import attempts, events, jobs, ledger, rows
 from atemporal.store.database import Database
-from atemporal.store.moves import move_attempt, move_job
+from atemporal.store.transitions import transition_attempt, transition_job
 from atemporal.tables import attempts as attempt_table
 from atemporal.tables import jobs as job_table
 
@@ -199,16 +199,16 @@ class TestClaimDue:
             assert [ref.job_id for ref in jobs.claim_due(tx, 2, actor="t")] == [high, low]
 
     def test_a_submit_due_now_wakes_a_sleeping_scheduler(self, database: Database) -> None:
-        wakeups = database.wakeups()
+        listener = database.listen()
         try:
             with database.begin() as tx:
                 submitted(tx, delay_s=600)
-            assert not wakeups.wait(0.05)
+            assert not listener.wait(0.05)
             with database.begin() as tx:
                 submitted(tx)
-            assert wakeups.wait(5)
+            assert listener.wait(5)
         finally:
-            wakeups.close()
+            listener.close()
 
 
 class TestAttempt:
@@ -550,8 +550,8 @@ def test_no_move_outside_the_tables_is_possible(database: Database) -> None:
                     else {"outcome": None, "finished_at": None}
                 )
                 ref = AttemptRef(job_id, 1)
-                moved = move_job(tx, ref, after, actor="t", values=values)
-                assert moved == ((before, after) in JOB_MOVES), (before, after)
+                moved = transition_job(tx, ref, after, actor="t", values=values)
+                assert moved == ((before, after) in JOB_TRANSITIONS), (before, after)
 
 
 def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
@@ -572,8 +572,8 @@ def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
                         job_id=ref.job_id, number=1, state=before, launch={}, **values[before]
                     )
                 )
-                moved = move_attempt(tx, ref, after, actor="t", values=values[after])
-                assert moved == ((before, after) in ATTEMPT_MOVES), (before, after)
+                moved = transition_attempt(tx, ref, after, actor="t", values=values[after])
+                assert moved == ((before, after) in ATTEMPT_TRANSITIONS), (before, after)
 
 
 def test_one_process_at_a_time_sweeps(database: Database) -> None:
@@ -634,7 +634,7 @@ class TestSessions:
 
     def test_a_stopped_holder_loses_the_lock(self, database_url: str) -> None:
         stopped, other = Database(database_url), Database(database_url)
-        stopped.longest_turn_s = 1
+        stopped.longest_tick_s = 1
 
         def take() -> None:
             deadline = time.monotonic() + 30
@@ -683,7 +683,7 @@ class TestUnreadable:
         tx.execute(
             update(attempt_table)
             .where(attempt_table.c.job_id == ref.job_id)
-            .values(launch={"market": "barter"})
+            .values(launch={"capacity_type": "barter"})
         )
 
     def spoil_spec(self, tx: Connection, job_id: UUID) -> None:

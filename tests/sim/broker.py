@@ -104,7 +104,7 @@ class Link:
             done = len(messages)
             failed = self._world.happens("publish unconfirmed", name)
             if failed:
-                done = self._world.dice.randrange(len(messages))
+                done = self._world.rng.randrange(len(messages))
             failed = failed or self._world.happens("publish unconfirmed, done", name)
             routed = [self._broker.take(one) or not one.mandatory for one in messages[:done]]
             if failed or not all(routed):
@@ -118,7 +118,7 @@ class Link:
         self.connect()
         waiting = self._broker.queues[queue]
         if len(waiting) > 1 and self._world.happens("messages shuffled", queue):
-            self._world.dice.shuffle(waiting)
+            self._world.rng.shuffle(waiting)
         batch, waiting[:] = waiting[:limit], waiting[limit:]
         deliveries = []
         for message in batch:
@@ -150,7 +150,7 @@ class Link:
             if batch[-1].handle in handles:
                 del self._unacked[: handles.index(batch[-1].handle) + 1]
 
-    def bury(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Put a copy into the dead letters."""
         headers = {REASON_HEADER: reason}
         message_id = delivery.message_id or ""

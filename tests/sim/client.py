@@ -25,15 +25,15 @@ class Client:
     cancelled: bool = False
 
     @classmethod
-    def of(cls, number: int, dice: random.Random) -> Client:
+    def of(cls, number: int, rng: random.Random) -> Client:
         """Someone with a job of the dice's choice."""
         fields = {
             "image": "busybox",
             "ports": [],
-            "delay_s": dice.choice([0, 0, 0, 30, 600]),
-            "timeout_s": dice.choice([60, 600]),
-            "max_attempts": dice.choice([1, 2, 3]),
-            "infra_retries": dice.choice([0, 1, 3]),
-            "backoff_s": dice.choice([0, 10, 60]),
+            "delay_s": rng.choice([0, 0, 0, 30, 600]),
+            "timeout_s": rng.choice([60, 600]),
+            "max_attempts": rng.choice([1, 2, 3]),
+            "infra_retries": rng.choice([0, 1, 3]),
+            "backoff_s": rng.choice([0, 10, 60]),
         }
-        return cls(f"order-{number}", fields, dice.random() < 0.5)
+        return cls(f"order-{number}", fields, rng.random() < 0.5)

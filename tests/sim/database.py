@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from atemporal.errors import Unreadable
-from atemporal.store.database import Database, Wakeups
+from atemporal.store.database import Database, NotificationListener
 from atemporal.tables import metadata
 from tests.sim.tasks import current
 from tests.sim.world import BEGINNING, World, unavailable
@@ -149,16 +149,16 @@ class SimDatabase(Database):
             if held:
                 self._ground.locks.discard(name)
 
-    def wakeups(self) -> Wakeups:
+    def listen(self) -> NotificationListener:
         """A listener that never waits: the scheduler's turns come by the dice."""
-        return _NoWakeups()
+        return _SilentListener()
 
 
 def _never(error: Unreadable) -> None:
     raise error
 
 
-class _NoWakeups(Wakeups):
+class _SilentListener(NotificationListener):
     def __init__(self) -> None:
         pass
 

@@ -20,9 +20,9 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
 from atemporal.model import AttemptRef
-from tests.sim.machine import Machine, Orders
+from tests.sim.machine import Machine, Manifest
 from tests.sim.tasks import Task
-from tests.sim.world import World, about
+from tests.sim.world import World, label
 
 HIDDEN_S = 90.0
 LISTED_S = 3600.0
@@ -55,7 +55,7 @@ class Instance:
     @property
     def ref(self) -> AttemptRef:
         """The attempt its tags name."""
-        return self.machine.orders.ref
+        return self.machine.manifest.ref
 
     def state(self, now: datetime) -> str:
         """EC2's word for its state."""
@@ -89,7 +89,7 @@ class Region:
     tokens: dict[tuple[str, str], _Launch] = field(default_factory=dict)
     calls: dict[AttemptRef, list[_Call]] = field(default_factory=dict)
     runs: dict[AttemptRef, list[str]] = field(default_factory=dict)
-    send: Callable[[str, Orders, bytes], Task | None] = lambda *_: None
+    send: Callable[[str, Manifest, bytes], Task | None] = lambda *_: None
     judge_kill: Callable[[Instance], None] = lambda _: None
 
     def launch(self, token: str, request: dict[str, Any]) -> Instance:
@@ -117,7 +117,7 @@ class Region:
 
     def _new(self, token: str, request: dict[str, Any]) -> Instance:
         world = self.world
-        hidden = 0.0 if world.calm else world.dice.choice([0.0, 0.0, 5.0, HIDDEN_S])
+        hidden = 0.0 if world.calm else world.rng.choice([0.0, 0.0, 5.0, HIDDEN_S])
         instance_id = f"i-{len(self.instances) + 1:017x}"
         instance = self.instances[instance_id] = Instance(
             id=instance_id,
@@ -140,7 +140,7 @@ class Region:
         assert instance.tags[JOB_TAG] == str(ref.job_id)
         assert instance.tags[ATTEMPT_TAG] == str(ref.number)
         world.counts["instances launched"] += 1
-        world.note(f"EC2 launched {instance_id} for {about(ref)} ({token})")
+        world.note(f"EC2 launched {instance_id} for {label(ref)} ({token})")
         earlier = [
             one for one in self.instances.values() if one.ref == ref and one is not instance
         ]
@@ -153,7 +153,7 @@ class Region:
         # another is money spent on a guess.
         settled = {call.token for call in self.calls[ref] if call.answered}
         if any(one.token in settled for one in earlier):
-            world.breaks(f"a second instance was launched for {about(ref)} without need")
+            world.breaks(f"a second instance was launched for {label(ref)} without need")
         return instance
 
     def end(self, instance: Instance, reason: str) -> None:
@@ -162,10 +162,10 @@ class Region:
             return
         world = self.world
         instance.ended_at = world.now
-        instance.gone_at = world.after(world.dice.choice([0.0, 5.0, 60.0]))
-        instance.tagged_until = world.after(world.dice.choice([600.0, LISTED_S, LISTED_S]))
+        instance.gone_at = world.after(world.rng.choice([0.0, 5.0, 60.0]))
+        instance.tagged_until = world.after(world.rng.choice([600.0, LISTED_S, LISTED_S]))
         instance.state_reason = reason
-        world.note(f"EC2: {instance.id} of {about(instance.ref)} ends: {reason}")
+        world.note(f"EC2: {instance.id} of {label(instance.ref)} ends: {reason}")
 
     def listed(self, instance: Instance) -> bool:
         """Whether EC2 admits that it knows it."""
@@ -187,10 +187,10 @@ class Client:
     def run_instances(self, *, ClientToken: str, **request: Any) -> dict[str, Any]:
         """RunInstances."""
         region, world = self._region, self._world
-        ref = Orders.read(request["UserData"]).ref
+        ref = Manifest.read(request["UserData"]).ref
         call = _Call(ClientToken)
         region.calls.setdefault(ref, []).append(call)
-        doing = f"RunInstances for {about(ref)} ({ClientToken})"
+        doing = f"RunInstances for {label(ref)} ({ClientToken})"
         try:
             with world.effect(doing):
                 self._fail_before(doing)

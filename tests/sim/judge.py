@@ -19,7 +19,7 @@ from tests.sim.broker import Broker
 from tests.sim.client import Client
 from tests.sim.database import Ground
 from tests.sim.ec2 import Instance, Region
-from tests.sim.world import World, about
+from tests.sim.world import World, label
 
 # When the run of an attempt is over its time.
 _OVER = text(
@@ -50,10 +50,10 @@ class Judge:
             number=instance.ref.number,
         )
         if not rows:
-            self._world.breaks(f"{instance.id} of {about(instance.ref)} was killed without a book")
+            self._world.breaks(f"{instance.id} of {label(instance.ref)} was killed without a book")
         elif rows[0].state in LIVE_ATTEMPT and rows[0].instance_id in (None, instance.id):
             self._world.breaks(
-                f"the healthy {instance.id} was killed: {about(instance.ref)} is {rows[0].state}"
+                f"the healthy {instance.id} was killed: {label(instance.ref)} is {rows[0].state}"
             )
 
     def end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
@@ -64,24 +64,24 @@ class Judge:
             return
         of_it = [one for one in self._region.instances.values() if one.ref == ref]
         if reason is Reason.NO_CAPACITY and any(one.alive for one in of_it):
-            self._world.breaks(f"{about(ref)} found no room, and its instance is alive")
+            self._world.breaks(f"{label(ref)} found no room, and its instance is alive")
         if reason is Reason.TIMED_OUT:
             over = tx.scalar(_OVER, {"job": ref.job_id, "number": ref.number})
             if of_it and all(one.ended_at and one.ended_at < over for one in of_it):
-                self._world.breaks(f"{about(ref)} is called timed out, and died long before")
+                self._world.breaks(f"{label(ref)} is called timed out, and died long before")
         if reason is Reason.INSTANCE_LOST:
             if any(one.alive for one in of_it):
-                self._world.breaks(f"{about(ref)} is called lost, and its instance is alive")
+                self._world.breaks(f"{label(ref)} is called lost, and its instance is alive")
             told = [one for one in of_it if self._region.listed(one) and not one.silent]
             if any(one.machine.console for one in told):
-                self._world.breaks(f"{about(ref)} is called lost, and its console knows its end")
+                self._world.breaks(f"{label(ref)} is called lost, and its console knows its end")
         if state == AttemptState.RUNNING and reason in (
             Reason.BOOT_DEADLINE,
             Reason.PULL_DEADLINE,
             Reason.LAUNCH_DEADLINE,
             Reason.LAUNCH_REFUSED,
         ):
-            self._world.breaks(f"{about(ref)} runs, and is ended for its {reason}")
+            self._world.breaks(f"{label(ref)} runs, and is ended for its {reason}")
 
     def confirmed(self, client: Client) -> None:
         """Look for a job message that the broker has confirmed."""
@@ -101,7 +101,7 @@ class Judge:
         }
         for instance in self._region.instances.values():
             if instance.alive and instance.ref in ended:
-                self._world.breaks(f"{instance.id} outlives {about(instance.ref)}")
+                self._world.breaks(f"{instance.id} outlives {label(instance.ref)}")
 
     def verdict(self, clients: Sequence[Client], poison: int) -> None:
         """Look at everything once all has come to rest; so many job messages were poisoned."""
@@ -121,7 +121,7 @@ class Judge:
                 world.breaks(f"job {job.id} was cancelled and is {job.outcome}")
         for instance in self._region.instances.values():
             if instance.alive:
-                world.breaks(f"{instance.id} of {about(instance.ref)} is left over")
+                world.breaks(f"{instance.id} of {label(instance.ref)} is left over")
         for one in tries:
             self._attempt(one)
         dead = sum(one.outgoing.body == POISON for one in self._broker.queues[DEAD])
@@ -140,4 +140,4 @@ class Judge:
             return
         machines = [one.machine for one in self._region.instances.values() if one.ref == ref]
         if attempt.exit_code not in [one.record.get("exit_code") for one in machines]:
-            self._world.breaks(f"{about(ref)} has exit code {attempt.exit_code}, which none gave")
+            self._world.breaks(f"{label(ref)} has exit code {attempt.exit_code}, which none gave")

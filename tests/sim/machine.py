@@ -17,7 +17,7 @@ from uuid import UUID
 
 from atemporal.model import AttemptRef
 from tests.sim.tasks import Task
-from tests.sim.world import World, about
+from tests.sim.world import World, label
 
 REPORT_FOR_S = 3600
 ANSWER_WITHIN_S = 30
@@ -36,7 +36,7 @@ FATES = {
 
 
 @dataclass(frozen=True)
-class Orders:
+class Manifest:
     """What the user-data says."""
 
     ref: AttemptRef
@@ -45,7 +45,7 @@ class Orders:
     deadline_s: int
 
     @classmethod
-    def read(cls, user_data: bytes) -> Orders:
+    def read(cls, user_data: bytes) -> Manifest:
         """Read the records of the orders."""
         _, _, text = user_data.partition(b"\n")
         records = dict(one.split("=", 1) for one in text.decode().split("\0") if one)
@@ -65,7 +65,7 @@ class Machine:
     world: World
     instance_id: str
     user_data: bytes
-    send: Callable[[str, Orders, bytes], Task | None]
+    send: Callable[[str, Manifest, bytes], Task | None]
     power_off: Callable[[str], None]
     runs: dict[AttemptRef, list[str]]
     console: str = ""
@@ -75,17 +75,17 @@ class Machine:
 
     def __post_init__(self) -> None:
         """Decide its fate."""
-        world, dice = self.world, self.world.dice
-        self.orders = Orders.read(self.user_data)
+        world, rng = self.world, self.world.rng
+        self.manifest = Manifest.read(self.user_data)
         fates = [*FATES] if not world.calm else ["runs"]
         weights = [*FATES.values()] if not world.calm else [1]
-        (self.fate,) = dice.choices(fates, weights)
-        self.exit_code = dice.choice([0, 0, 7])
-        self.run_s = dice.choice([5, 60, 60, self.orders.timeout_s + 500])
-        self.claim = f"claim-{dice.getrandbits(64):x}"
-        self.next_at = world.after(dice.choice([20, 45, 200]))
-        self.deadline_at = world.after(30 + self.orders.deadline_s)
-        self.dies_at = world.after(dice.choice([10, 60, 300])) if self.fate == "dies" else None
+        (self.fate,) = rng.choices(fates, weights)
+        self.exit_code = rng.choice([0, 0, 7])
+        self.run_s = rng.choice([5, 60, 60, self.manifest.timeout_s + 500])
+        self.claim = f"claim-{rng.getrandbits(64):x}"
+        self.next_at = world.after(rng.choice([20, 45, 200]))
+        self.deadline_at = world.after(30 + self.manifest.deadline_s)
+        self.dies_at = world.after(rng.choice([10, 60, 300])) if self.fate == "dies" else None
         self.give_up_at: datetime | None = None
         self.ends_at: datetime | None = None
         self.answer_by: datetime | None = None
@@ -131,9 +131,9 @@ class Machine:
 
     def shut_down(self) -> None:
         """Stopped from outside: it says how its container ended, as far as time allows."""
-        if self.phase == "running" and self.world.dice.random() < 0.5:
+        if self.phase == "running" and self.world.rng.random() < 0.5:
             self._ended(exit_code=143, stopped=True)
-            self.send("DELETE", self.orders, self._body())
+            self.send("DELETE", self.manifest, self._body())
         self.phase = "off"
 
     def _off(self, why: str) -> None:
@@ -142,8 +142,8 @@ class Machine:
 
     def _boot(self) -> None:
         # Its first word: said once, whoever hears it.
-        if not self.world.happens("callback lost", self.orders.ref.id):
-            self.send("POST", self.orders, b"")
+        if not self.world.happens("callback lost", self.manifest.ref.id):
+            self.send("POST", self.manifest, b"")
         if self.fate == "fails to pull":
             self.record = {"phase": "pull", "exit_code": None}
             self._report_from_now()
@@ -161,7 +161,7 @@ class Machine:
             self.claim += "-again"
             self.phase = "claiming"
         elif self.ends_at is not None and self.world.now >= self.ends_at:
-            late = self.run_s > self.orders.timeout_s
+            late = self.run_s > self.manifest.timeout_s
             self._ended(exit_code=137 if late else self.exit_code, timed_out=late)
             self._report_from_now()
 
@@ -182,7 +182,7 @@ class Machine:
 
     def _console(self) -> None:
         words = {**self.record, "claim": self.claim, "instance_id": self.instance_id}
-        self.console += f"\natemporal-exit {self.orders.ref.id} {json.dumps(words)}\n"
+        self.console += f"\natemporal-exit {self.manifest.ref.id} {json.dumps(words)}\n"
 
     def _body(self) -> bytes:
         words = {"claim": self.claim, "instance_id": self.instance_id, "log_tail": ""}
@@ -191,12 +191,12 @@ class Machine:
     def _ask(self, method: str, body: bytes) -> None:
         world = self.world
         deaf = self.fate == "loses its network" and method == "DELETE"
-        if deaf or world.happens("callback lost", self.orders.ref.id):
+        if deaf or world.happens("callback lost", self.manifest.ref.id):
             self.next_at = world.after(ANSWER_WITHIN_S)
             return
-        if world.happens("callback doubled", self.orders.ref.id):
-            self.send(method, self.orders, body)
-        self.asked = self.send(method, self.orders, body)
+        if world.happens("callback doubled", self.manifest.ref.id):
+            self.send(method, self.manifest, body)
+        self.asked = self.send(method, self.manifest, body)
         self.answer_by = world.after(ANSWER_WITHIN_S)
         if self.asked is None:
             self.next_at = world.after(2)
@@ -211,24 +211,24 @@ class Machine:
             return
         self.asked = None
         status = asked.result
-        if status is None or world.happens("callback answer lost", self.orders.ref.id):
+        if status is None or world.happens("callback answer lost", self.manifest.ref.id):
             self.next_at = world.after(2)
         elif status == HTTPStatus.NO_CONTENT:
             self._granted() if self.phase == "claiming" else self._reported()
         elif status in REFUSALS:
-            world.note(f"{self.instance_id} of {about(self.orders.ref)} is refused ({status})")
+            world.note(f"{self.instance_id} of {label(self.manifest.ref)} is refused ({status})")
             self._off("Client.InstanceInitiatedShutdown")
         else:
             self.next_at = world.after(5)
 
     def _granted(self) -> None:
-        ref, world = self.orders.ref, self.world
+        ref, world = self.manifest.ref, self.world
         started = self.runs.setdefault(ref, [])
         started.append(f"{self.instance_id} {self.claim}")
         world.counts["containers started"] += 1
-        world.note(f"{self.instance_id} starts the container of {about(ref)}")
+        world.note(f"{self.instance_id} starts the container of {label(ref)}")
         if len(started) > 1:
-            world.breaks(f"the container of {about(ref)} was started twice: {started}")
+            world.breaks(f"the container of {label(ref)} was started twice: {started}")
         self.phase = "running"
         self.next_at = world.after(3)
         self.ends_at = None if self.fate == "hangs" else world.after(self.run_s)

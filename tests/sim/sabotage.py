@@ -99,12 +99,12 @@ def the_dead_are_blamed(patch: pytest.MonkeyPatch, _: Simulation) -> None:
 
 def sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """The reaper lives on messages alone."""
-    patch.setattr("services.reaper.__main__.SweepLoop.turn", lambda _: 10.0)
+    patch.setattr("services.reaper.__main__.SweepLoop.tick", lambda _: 10.0)
 
 
 def launch_sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """The launcher lives on messages alone."""
-    patch.setattr("services.launcher.__main__.SweepLoop.turn", lambda _: 10.0)
+    patch.setattr("services.launcher.__main__.SweepLoop.tick", lambda _: 10.0)
 
 
 SABOTAGES: tuple[Sabotage, ...] = (

@@ -20,13 +20,13 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from atemporal.broker import LAUNCH, REAP, SUBMIT, Outgoing
 from atemporal.inbox import Kept
-from services.api.wakes import Wakes
+from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message
 from tests.sim.client import Client
 from tests.sim.database import Ground, SimDatabase
 from tests.sim.ec2 import Region
 from tests.sim.judge import POISON, Judge
-from tests.sim.machine import Machine, Orders
+from tests.sim.machine import Machine, Manifest
 from tests.sim.stage import DAEMONS, SETTINGS, Api, is_ours
 from tests.sim.tasks import Crash, Task
 from tests.sim.world import World
@@ -45,7 +45,7 @@ class Process:
     database: SimDatabase
     loops: list[Any] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
-    wakes: Wakes | None = None
+    publisher: Publisher | None = None
     alive: bool = True
 
 
@@ -75,11 +75,11 @@ class Schedule:
         self._building: Process | None = None
         self._poison = 0
         self._rests: dict[int, datetime] = {}
-        dice = self.world.dice
-        kinds = [kind for kind in (*DAEMONS, "api") for _ in range(dice.choice([1, 2]))]
+        rng = self.world.rng
+        kinds = [kind for kind in (*DAEMONS, "api") for _ in range(rng.choice([1, 2]))]
         self.processes = [self._start(kind) for kind in kinds]
         self.clients = [
-            Client.of(number, self.world.dice) for number in range(dice.choice([1, 1, 2, 3]))
+            Client.of(number, self.world.rng) for number in range(rng.choice([1, 1, 2, 3]))
         ]
 
     def link(self) -> Link:
@@ -93,9 +93,9 @@ class Schedule:
         """The storm, the calm, the verdict."""
         self._ground.clear()
         for client in self.clients:
-            if self.world.dice.random() < 0.7:
+            if self.world.rng.random() < 0.7:
                 self._clients_act(client)
-        for _ in range(self.world.dice.randint(*STEPS)):
+        for _ in range(self.world.rng.randint(*STEPS)):
             self._step()
             if self.world.broken:
                 break
@@ -109,7 +109,7 @@ class Schedule:
     # The storm
 
     def _step(self) -> None:
-        dice = self.world.dice
+        rng = self.world.rng
         ready = [one for one in self.machines() if one.ready]
         busy = {id(one.loop) for one in self._running}
         idle = [
@@ -120,25 +120,25 @@ class Schedule:
         ]
         useful = [(process, loop) for process, loop in idle if self._has_work(process, loop)]
         choices: list[tuple[Callable[[], None], float]] = [
-            (lambda: self._pass_time(dice.choice(JUMPS_S)), 4),
-            (lambda: self._clients_act(dice.choice(self.clients)), 7),
-            (lambda: self._die(dice.choice(self.processes), "killed"), 1),
+            (lambda: self._pass_time(rng.choice(JUMPS_S)), 4),
+            (lambda: self._clients_act(rng.choice(self.clients)), 7),
+            (lambda: self._die(rng.choice(self.processes), "killed"), 1),
             (self.broker.purge, 0.5),
             (self._poisoned, 0.3),
         ]
         if useful:
-            choices.append((lambda: self._turn(*dice.choice(useful)), 40))
+            choices.append((lambda: self._tick(*rng.choice(useful)), 40))
         if idle:
-            choices.append((lambda: self._turn(*dice.choice(idle)), 2))
+            choices.append((lambda: self._tick(*rng.choice(idle)), 2))
         if self._running:
-            choices.append((lambda: self._resume(dice.choice(self._running)), 30))
+            choices.append((lambda: self._resume(rng.choice(self._running)), 30))
         if ready:
-            choices.append((lambda: dice.choice(ready).step(), 30))
+            choices.append((lambda: rng.choice(ready).step(), 30))
         else:
             choices.append((lambda: self._pass_time(self._idle_s(60)), 12))
         if any(not one.alive for one in self.processes):
             choices.append((self._restart, 15))
-        (act,) = dice.choices([act for act, _ in choices], [weight for _, weight in choices])
+        (act,) = rng.choices([act for act, _ in choices], [weight for _, weight in choices])
         act()
 
     def machines(self) -> list[Machine]:
@@ -152,8 +152,8 @@ class Schedule:
         queue = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}.get(loop.name)
         if queue is not None:
             return bool(self.broker.queues[queue] or loop._inbox._batch)
-        if process.wakes is not None:
-            return bool(process.wakes._waiting)
+        if process.publisher is not None:
+            return bool(process.publisher._waiting)
         work = {
             "due": self._ground.books().due,
             "relay": self._ground.books().unrelayed,
@@ -172,10 +172,10 @@ class Schedule:
         ahead = [(at - self.world.now).total_seconds() + 1 for at in soon if at > self.world.now]
         return min([longest, *ahead])
 
-    def _turn(self, process: Process, loop: Any) -> None:
+    def _tick(self, process: Process, loop: Any) -> None:
         def work() -> None:
             try:
-                pause_s = loop.turn()
+                pause_s = loop.tick()
                 self._rests[id(loop)] = self.world.after(pause_s)
             except Exception as error:  # noqa: BLE001 - as the daemon does it
                 if not is_ours(error):
@@ -226,15 +226,15 @@ class Schedule:
 
     def _restart(self) -> None:
         dead = [i for i, one in enumerate(self.processes) if not one.alive]
-        index = self.world.dice.choice(dead)
+        index = self.world.rng.choice(dead)
         self.processes[index] = self._start(self.processes[index].kind)
 
     def _start(self, kind: str) -> Process:
         process = Process(kind, SimDatabase(self.world, self._ground))
         self._building = process
         if kind == "api":
-            process.wakes = Wakes(self.link())  # type: ignore[arg-type]
-            process.loops = [process.wakes]
+            process.publisher = Publisher(self.link())  # type: ignore[arg-type]
+            process.loops = [process.publisher]
         else:
             process.loops = DAEMONS[kind](SETTINGS, process.database)
         self._building = None
@@ -250,7 +250,7 @@ class Schedule:
         self.world.note(f"{seconds:g} s pass")
 
     def _poisoned(self) -> None:
-        queue = self.world.dice.choice([SUBMIT, LAUNCH, REAP])
+        queue = self.world.rng.choice([SUBMIT, LAUNCH, REAP])
         self.broker.queues[queue].append(Message(Outgoing("poison", POISON, "poison")))
         self._poison += queue == SUBMIT
         self.world.counts["poison"] += 1
@@ -262,7 +262,7 @@ class Schedule:
             self._answers(client)
         if client.job_id is None:
             (self._submit_message if client.by_message else self._submit_call)(client)
-        elif not self.world.calm and self.world.dice.random() < 0.15:
+        elif not self.world.calm and self.world.rng.random() < 0.15:
             self._cancel(client)
 
     def _submit_message(self, client: Client) -> None:
@@ -312,14 +312,14 @@ class Schedule:
             else:
                 client.cancelling = None
 
-    def _send(self, method: str, orders: Orders, body: bytes) -> Task | None:
+    def _send(self, method: str, manifest: Manifest, body: bytes) -> Task | None:
         words = {} if method == "POST" else {"body": body}
         return self._serve(
             method,
             "/jobs/{job_id}/callback",
             lambda answer: answer[0],
-            job_id=orders.ref.job_id,
-            token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=orders.token),
+            job_id=manifest.ref.job_id,
+            token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=manifest.token),
             **words,
         )
 
@@ -333,7 +333,7 @@ class Schedule:
         alive = [one for one in self.processes if one.kind == "api" and one.alive]
         if not alive:
             return None
-        process = self.world.dice.choice(alive)
+        process = self.world.rng.choice(alive)
 
         def work() -> Any:
             try:
@@ -355,9 +355,9 @@ class Schedule:
         self.processes = [one if one.alive else self._start(one.kind) for one in self.processes]
         self._pass_time(120)
         wait_s, seen = 35.0, -1
-        for turn in range(150):
+        for tick in range(150):
             self._round()
-            if turn == 1:
+            if tick == 1:
                 self.judge.leaks()
             books = self._ground.books()
             asking = any(one.job_id is None for one in self.clients)
@@ -372,14 +372,14 @@ class Schedule:
             self._pass_time(SETTINGS.sweep_interval_s)
             for process, loop in self._first_replicas():
                 while self._has_work(process, loop) and not world.broken:
-                    self._turn(process, loop)
+                    self._tick(process, loop)
 
     def _round(self) -> None:
         for client in self.clients:
             self._clients_act(client)
         for process, loop in self._first_replicas():
             if loop.name != "relay" and self._has_work(process, loop):
-                self._turn(process, loop)
+                self._tick(process, loop)
         for _ in range(3):
             for machine in self.machines():
                 if machine.ready:

@@ -23,7 +23,7 @@ import structlog
 import atemporal.cloud.ec2
 import atemporal.store.jobs
 import atemporal.userdata
-import services.api.wakes
+import services.api.publisher
 import services.launcher.__main__
 import services.reaper.__main__
 import services.scheduler.__main__
@@ -34,7 +34,7 @@ from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
 from services.api import callbacks, jobs
-from services.api.auth import Gate
+from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
 from tests.sim.broker import Link
 from tests.sim.ec2 import IMAGE, ZONES, Client
@@ -90,9 +90,12 @@ class Api:
     def __init__(self) -> None:
         """Build the routes; database and wakes are those of the process that serves a call."""
         database: Any = _Of("database")
-        wakes: Any = _Of("wakes")
-        gate = Gate(SETTINGS, database)
-        routers = (jobs.router(database, gate, wakes), callbacks.router(SETTINGS, database, wakes))
+        publisher: Any = _Of("publisher")
+        authorizer = Authorizer(SETTINGS, database)
+        routers = (
+            jobs.router(database, authorizer, publisher),
+            callbacks.router(SETTINGS, database, publisher),
+        )
         self._calls: dict[tuple[str, str], Callable[..., Any]] = {
             (method, route.path): route.endpoint  # type: ignore[attr-defined]
             for router in routers
@@ -153,13 +156,13 @@ def installed(stage: Any) -> Iterator[None]:
         # Whatever of these it lets itself be given.
         offered = {
             "clock": lambda: stage.schedule.world.now.timestamp(),
-            "dice": lambda: stage.schedule.world.dice.random(),
+            "rng": lambda: stage.schedule.world.rng.random(),
         }
         taken = signature(build).parameters.keys() & offered.keys()
         return build(*given, **{name: offered[name] for name in taken})
 
     def jitter(least: float, most: float) -> float:
-        chosen: float = stage.schedule.world.dice.uniform(least, most)
+        chosen: float = stage.schedule.world.rng.uniform(least, most)
         return chosen
 
     def new_id() -> UUID:
@@ -179,15 +182,15 @@ def installed(stage: Any) -> Iterator[None]:
             if hasattr(module, "ThreadPoolExecutor"):
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         patch.setattr("services.launcher.__main__.Launcher", launcher)
-        patch.setattr(services.api.wakes, "_IDLE_S", 0.0)
+        patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
         patch.setattr(services.scheduler.scheduler, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs, "_new_id", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
-        plain = {"flatcar": lambda orders: b"#cloud-config\n" + orders}
-        patch.setattr(atemporal.userdata, "FLAVOURS", plain)
+        plain = {"flatcar": lambda manifest: b"#cloud-config\n" + manifest}
+        patch.setattr(atemporal.userdata, "OS_FAMILIES", plain)
         yield
     structlog.configure(**before)
 

@@ -54,7 +54,7 @@ class World:
     """One schedule's world."""
 
     seed: int
-    dice: random.Random
+    rng: random.Random
     now: datetime = BEGINNING
     calm: bool = False
     where: str = ""
@@ -67,8 +67,8 @@ class World:
     @classmethod
     def of(cls, seed: int) -> World:
         """A new world; the same seed gives the same one."""
-        dice = random.Random(seed)
-        return cls(seed, dice, weather=dice.choice([0.3, 1.0, 1.0, 2.5]))
+        rng = random.Random(seed)
+        return cls(seed, rng, weather=rng.choice([0.3, 1.0, 1.0, 2.5]))
 
     def note(self, text: str) -> None:
         """Remember what happened, for the reader of a failure."""
@@ -83,13 +83,13 @@ class World:
         """The instant so many seconds from now."""
         return self.now + timedelta(seconds=seconds)
 
-    def happens(self, fault: str, about: str = "") -> bool:
-        """Roll the dice for a fault; counted and noted when it happens."""
-        if self.calm or self.dice.random() >= CHANCES[fault] * self.weather:
+    def happens(self, fault: str, subject: str = "") -> bool:
+        """Draw a fault; counted and noted when it happens."""
+        if self.calm or self.rng.random() >= CHANCES[fault] * self.weather:
             return False
         self.counts[fault] += 1
         if fault != "pause":
-            self.note(f"fault: {fault} {about}")
+            self.note(f"fault: {fault} {subject}")
         return True
 
     def point(self, where: str) -> None:
@@ -105,7 +105,7 @@ class World:
             raise Crash(where)
         # An open transaction's locks stop others: seldom, and only for short.
         if self.happens("pause", where) and (
-            not task.open_transactions or self.dice.random() < 0.3
+            not task.open_transactions or self.rng.random() < 0.3
         ):
             self.where = where
             task.pause()
@@ -120,11 +120,11 @@ class World:
     def uuid7(self) -> UUID:
         """An id as the store makes them, from this world's dice."""
         milliseconds = int(self.now.timestamp() * 1000)
-        number = (milliseconds << 80) | (7 << 76) | (self.dice.getrandbits(12) << 64)
-        return UUID(int=number | (2 << 62) | self.dice.getrandbits(62))
+        number = (milliseconds << 80) | (7 << 76) | (self.rng.getrandbits(12) << 64)
+        return UUID(int=number | (2 << 62) | self.rng.getrandbits(62))
 
 
-def about(ref: AttemptRef | None) -> str:
+def label(ref: AttemptRef | None) -> str:
     """Name an attempt in a note, so that its job's timeline shows it."""
     return f"job {ref.job_id} attempt {ref.number}" if ref else "no attempt"
 

@@ -74,7 +74,12 @@ def test_what_a_specification_can_say_can_be_posted_and_is_shown(api: Api) -> No
         "ports": ["8080:80/tcp"],
         "timeout_s": 60,
         "max_attempts": 3,
-        "machine": {"instance_types": ["t3.micro"], "market": "spot", "subnets": [], "disk_gb": 9},
+        "machine": {
+            "instance_types": ["t3.micro"],
+            "capacity_type": "spot",
+            "subnets": [],
+            "disk_gb": 9,
+        },
     }
     job = posted(api, **asked)
     assert job["time"] == asked.pop("run_at")

@@ -13,7 +13,7 @@ from atemporal.clock import format_utc
 from atemporal.errors import Conflict, Invalid
 from atemporal.model import LOG_TAIL_LIMIT, Attempt
 from atemporal.states import AttemptState, Reason
-from services.api import bodies, exits
+from services.api import exit_report, request_body
 from services.api.auth import is_loopback
 from services.api.submission import documentation, specification
 from tests.api import LAUNCH
@@ -32,8 +32,10 @@ def refusal(**given: Any) -> dict[str, str]:
 def test_a_form_as_curl_sends_it_and_one_that_is_escaped_mean_the_same() -> None:
     assert "\n" in WRAPPED
     assert "+" in WRAPPED
-    raw = bodies.fields(f"image=nginx:1.9&payload={WRAPPED}".encode(), FORM)
-    escaped = bodies.fields(urlencode({"image": "nginx:1.9", "payload": WRAPPED}).encode(), FORM)
+    raw = request_body.fields(f"image=nginx:1.9&payload={WRAPPED}".encode(), FORM)
+    escaped = request_body.fields(
+        urlencode({"image": "nginx:1.9", "payload": WRAPPED}).encode(), FORM
+    )
     spec = specification(raw)
     assert spec == specification(escaped)
     assert spec.env["NAME"] == "bond, james bond!"
@@ -42,7 +44,7 @@ def test_a_form_as_curl_sends_it_and_one_that_is_escaped_mean_the_same() -> None
 
 @pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json", FORM, ""])
 def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
-    assert bodies.fields(b' {"image": "nginx"}', kind) == {"image": "nginx"}
+    assert request_body.fields(b' {"image": "nginx"}', kind) == {"image": "nginx"}
 
 
 @pytest.mark.parametrize(
@@ -61,13 +63,13 @@ def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
 )
 def test_a_body_that_is_neither_is_refused(body: bytes, kind: str) -> None:
     with pytest.raises(Invalid) as caught:
-        bodies.fields(body, kind)
+        request_body.fields(body, kind)
     assert list(caught.value.fields) == ["body"]
 
 
 def test_a_form_field_given_twice_is_refused_by_name() -> None:
     with pytest.raises(Invalid, match="image: given more than once"):
-        bodies.fields(b"image=a&image=b", FORM)
+        request_body.fields(b"image=a&image=b", FORM)
 
 
 def test_the_originals_words_and_ours_mean_the_same() -> None:
@@ -152,7 +154,7 @@ def record(**fields: Any) -> bytes:
 
 
 def test_a_good_record_is_taken_whole() -> None:
-    told = exits.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
+    told = exit_report.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
     assert told.detail is None
     assert told.reason is Reason.EXIT_NONZERO
     assert told.record is not None
@@ -173,7 +175,7 @@ def test_a_good_record_is_taken_whole() -> None:
     ],
 )
 def test_a_damaged_field_costs_that_field_alone(field: str, value: Any) -> None:
-    told = exits.read(record(**{field: value}))
+    told = exit_report.read(record(**{field: value}))
     assert told.record is not None
     assert told.record.exit_code == 7
     assert told.reason is Reason.EXIT_NONZERO
@@ -182,14 +184,14 @@ def test_a_damaged_field_costs_that_field_alone(field: str, value: Any) -> None:
 
 def test_a_log_that_is_too_long_is_cut_to_its_end() -> None:
     log = b"a" * 4 * LOG_TAIL_LIMIT + b"the end"
-    told = exits.read(record(log_tail=base64.b64encode(log).decode()))
+    told = exit_report.read(record(log_tail=base64.b64encode(log).decode()))
     assert told.record is not None
     assert told.record.log_tail == log[-LOG_TAIL_LIMIT:]
     assert told.record.exit_code == 7
 
 
 def test_an_exit_code_that_is_none_leaves_the_end_unreported() -> None:
-    told = exits.read(record(exit_code=4711))
+    told = exit_report.read(record(exit_code=4711))
     assert told.reason is Reason.UNREPORTED
     assert told.detail == "its exit record was damaged in: exit_code"
 
@@ -198,7 +200,7 @@ def test_an_exit_code_that_is_none_leaves_the_end_unreported() -> None:
     "body", [b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"exit_code=0", None, b"", b" \n"]
 )
 def test_no_readable_record_is_still_an_end(body: bytes | None) -> None:
-    told = exits.read(body)
+    told = exit_report.read(body)
     assert told.reason is Reason.UNREPORTED
     assert told.record is None
     assert (told.detail is None) == (body is not None and not body.strip())
@@ -216,13 +218,13 @@ def test_another_machines_word_is_refused() -> None:
             "created_at": "2026-01-01T00:00:00Z",
         }
     )
-    exits.read(record(instance_id="i-1")).check_speaks_for(attempt)
-    exits.read(b"").check_speaks_for(attempt)
+    exit_report.read(record(instance_id="i-1")).check_speaks_for(attempt)
+    exit_report.read(b"").check_speaks_for(attempt)
     for wrong in ({"claim": "d"}, {"claim": ["c"]}, {"claim": "c" * 99}, {"instance_id": "i-2"}):
         with pytest.raises(Conflict):
-            exits.read(record(**wrong)).check_speaks_for(attempt)
+            exit_report.read(record(**wrong)).check_speaks_for(attempt)
     unclaimed = attempt.model_copy(update={"claim": None, "instance_id": None})
-    exits.read(record(instance_id="i-9")).check_speaks_for(unclaimed)
+    exit_report.read(record(instance_id="i-9")).check_speaks_for(unclaimed)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

@@ -76,9 +76,9 @@ def test_help_lists_every_command_and_imports_none() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *_, modules = done.stdout.splitlines()
 
-    for name, (_, about) in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         assert name in done.stdout
-        assert about in done.stdout
+        assert summary in done.stdout
     for heavy in ("pydantic", "sqlalchemy", "boto3", "kombu", "rich"):
         assert heavy not in modules.split()
 

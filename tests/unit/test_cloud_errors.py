@@ -283,7 +283,7 @@ def test_optional_parts_of_a_launch_are_sent_when_given(cloud: Cloud, wire: Wire
     launch = LAUNCH.model_copy(
         update={
             "placement": 3,
-            "market": "spot",
+            "capacity_type": "spot",
             "subnet_id": "subnet-1",
             "security_group_ids": ("sg-1", "sg-2"),
             "key_name": "operator",

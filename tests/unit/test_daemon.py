@@ -50,9 +50,9 @@ class OneTurn:
         self.error = error
         self.told: list[str] = []
 
-    def turn(self) -> float:
-        self.told.append("turn")
-        if self.told.count("turn") == 2:
+    def tick(self) -> float:
+        self.told.append("tick")
+        if self.told.count("tick") == 2:
             self.stop.set()
             return 0.0
         raise self.error
@@ -64,10 +64,10 @@ class OneTurn:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (Kept("Postgres is away"), ["turn", "turn", "reset"]),
-        (Unavailable("RabbitMQ is away"), ["turn", "reset", "turn", "reset"]),
-        (Refused("never"), ["turn", "reset", "turn", "reset"]),
-        (RuntimeError("a mistake"), ["turn", "reset", "turn", "reset"]),
+        (Kept("Postgres is away"), ["tick", "tick", "reset"]),
+        (Unavailable("RabbitMQ is away"), ["tick", "reset", "tick", "reset"]),
+        (Refused("never"), ["tick", "reset", "tick", "reset"]),
+        (RuntimeError("a mistake"), ["tick", "reset", "tick", "reset"]),
     ],
 )
 def test_only_what_says_so_keeps_its_messages_over_a_failed_turn(
@@ -92,7 +92,7 @@ def test_no_turn_before_the_check_has_passed_once() -> None:
     runner = Runner(loop, loop.stop, check=check)
     runner.start()
     assert runner.join(10)
-    assert loop.told == ["check", "reset", "check", "turn", "reset", "turn", "reset"]
+    assert loop.told == ["check", "reset", "check", "tick", "reset", "tick", "reset"]
 
 
 def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
@@ -121,6 +121,6 @@ def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
 def test_a_turn_may_be_as_long_as_a_silent_ec2_makes_it(age_s: float, status: int) -> None:
     loop = OneTurn(RuntimeError())
     runner = Runner(loop, loop.stop)
-    runner.last_turn_at -= age_s
+    runner.last_tick_at -= age_s
     with HealthServer([runner], "127.0.0.1", 0) as health:
         assert httpx.get(f"{health.url}/healthz").status_code == status

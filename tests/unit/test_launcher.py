@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atemporal.model import Launch, Machine, Market
+from atemporal.model import CapacityType, Launch, Machine
 from atemporal.store.launches import Interruption, Shortage
 from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
@@ -36,8 +36,8 @@ A, B = "subnet-a", "subnet-b"
 
 
 class TestCandidates:
-    def of(self, market: Market = "on-demand", **machine: Any) -> list[Cell]:
-        wanted = Machine(market=market, **machine)
+    def of(self, capacity_type: CapacityType = "on-demand", **machine: Any) -> list[Cell]:
+        wanted = Machine(capacity_type=capacity_type, **machine)
         return list(candidates(wanted, instance_types=("t3.small",), subnets=(A, B)))
 
     def test_what_the_job_omits_comes_from_the_settings(self) -> None:
@@ -54,8 +54,8 @@ class TestCandidates:
 
     def test_all_of_spot_comes_before_any_on_demand(self) -> None:
         cells = self.of("spot-then-on-demand", instance_types=("a.b", "c.d"))
-        assert [cell.market for cell in cells] == ["spot"] * 4 + ["on-demand"] * 4
-        assert {cell.market for cell in self.of("spot")} == {"spot"}
+        assert [cell.capacity_type for cell in cells] == ["spot"] * 4 + ["on-demand"] * 4
+        assert {cell.capacity_type for cell in self.of("spot")} == {"spot"}
 
     def test_without_subnets_the_default_one_is_a_candidate(self) -> None:
         assert candidates(Machine(), instance_types=("a.b",), subnets=()) == (
@@ -77,7 +77,7 @@ class TestCandidates:
         )
         other = placed(launch, Cell("c.d", B, "spot"))
         assert (other.placement, other.calls, cell_of(other)) == (4, 0, ("c.d", B, "spot"))
-        changed = {"placement", "calls", "instance_type", "subnet_id", "market"}
+        changed = {"placement", "calls", "instance_type", "subnet_id", "capacity_type"}
         assert other.model_dump(exclude=changed) == launch.model_dump(exclude=changed)
 
 

@@ -16,16 +16,20 @@ GOLDEN = Path(__file__).with_name("messages")
 JOB = UUID("01900000-0000-7000-8000-000000000001")
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("wake.*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(GOLDEN.glob("notification.*.json")), ids=lambda path: path.stem
+)
 def test_a_recorded_wake_up_is_still_read(path: Path) -> None:
-    message = messages.decode_wake(path.read_bytes())
+    message = messages.decode_notification(path.read_bytes())
     assert message.ref == AttemptRef(JOB, 2)
     again = json.loads(messages.encode(message))
     assert again == {k: v for k, v in json.loads(path.read_text()).items() if k in again}
 
 
 def test_there_is_a_record_of_every_wake_up() -> None:
-    recorded = {json.loads(path.read_text())["type"] for path in GOLDEN.glob("wake.*.json")}
+    recorded = {
+        json.loads(path.read_text())["type"] for path in GOLDEN.glob("notification.*.json")
+    }
     assert recorded == {"job.due", "job.cancel", "instance.running", "instance.exited"}
 
 
@@ -52,6 +56,6 @@ def test_a_recorded_submit_is_still_read(path: Path) -> None:
 )
 def test_what_is_no_message_is_refused(body: bytes) -> None:
     with pytest.raises(Invalid):
-        messages.decode_wake(body)
+        messages.decode_notification(body)
     with pytest.raises(Invalid):
         messages.decode_submit(body)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atemporal.states import (
-    ATTEMPT_MOVES,
-    JOB_MOVES,
+    ATTEMPT_TRANSITIONS,
+    JOB_TRANSITIONS,
     LIVE_ATTEMPT,
     Again,
     AttemptState,
@@ -33,15 +33,17 @@ BUDGET: dict[str, Any] = {
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    assert {after for _, after in JOB_MOVES} == set(JobState)
-    assert {before for before, _ in JOB_MOVES} == set(JobState)
-    assert {after for _, after in ATTEMPT_MOVES} == set(AttemptState) - {AttemptState.LAUNCHING}
+    assert {after for _, after in JOB_TRANSITIONS} == set(JobState)
+    assert {before for before, _ in JOB_TRANSITIONS} == set(JobState)
+    assert {after for _, after in ATTEMPT_TRANSITIONS} == set(AttemptState) - {
+        AttemptState.LAUNCHING
+    }
 
 
 def test_a_live_attempt_can_always_end_and_an_ended_one_only_close() -> None:
     for state in LIVE_ATTEMPT:
-        assert (state, AttemptState.EXITED) in ATTEMPT_MOVES
-    after_exit = {after for before, after in ATTEMPT_MOVES if before is AttemptState.EXITED}
+        assert (state, AttemptState.EXITED) in ATTEMPT_TRANSITIONS
+    after_exit = {after for before, after in ATTEMPT_TRANSITIONS if before is AttemptState.EXITED}
     assert after_exit == {AttemptState.CLOSED}
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from atemporal import userdata
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
-from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
 
 GOLDEN = Path(__file__).with_name("userdata.golden.yaml")
 REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 2)
@@ -48,8 +48,8 @@ def render(spec: JobSpec, ref: AttemptRef = REF) -> bytes:
 def parse(rendered: bytes) -> tuple[dict[str, Any], bytes]:
     """The document with its orders taken out, and the orders."""
     document = copy.deepcopy(yaml.safe_load(rendered))
-    orders = document["write_files"][0]
-    return document, base64.b64decode(orders.pop("content"), validate=True)
+    manifest = document["write_files"][0]
+    return document, base64.b64decode(manifest.pop("content"), validate=True)
 
 
 def test_rendered_bytes_are_the_golden_ones() -> None:
@@ -65,11 +65,11 @@ def test_the_first_line_is_what_the_machine_looks_for() -> None:
 def test_the_document_holds_files_then_units_in_the_order_of_their_start() -> None:
     document, _ = parse(render(SPEC))
     assert [file["path"] for file in document["write_files"]] == [
-        "/etc/atemporal/orders",
-        "/opt/atemporal/worker",
+        "/etc/atemporal/manifest",
+        "/opt/atemporal/agent",
     ]
     assert [file["permissions"] for file in document["write_files"]] == ["0600", "0755"]
-    assert document["write_files"][1]["content"] == WORKER
+    assert document["write_files"][1]["content"] == AGENT
     start = {"enable": True, "command": "start"}
     assert document["coreos"]["units"] == [
         {"name": "update-engine.service", "mask": True},
@@ -100,7 +100,7 @@ def test_any_job_changes_the_orders_only_and_they_read_back_exactly(
     env: dict[str, str], command: tuple[str, ...]
 ) -> None:
     spec = JobSpec(image="nginx", env=env, command=command, ports=("8080:80/tcp", "53:53/udp"))
-    document, orders = parse(render(spec))
+    document, manifest = parse(render(spec))
     assert document == parse(render(SPEC))[0]
     expected = [
         f"attempt={REF.id}",
@@ -109,14 +109,14 @@ def test_any_job_changes_the_orders_only_and_they_read_back_exactly(
         f"token={TOKEN}",
         "timeout=86400",
         "deadline=90000",
-        "market=on-demand",
+        "capacity_type=on-demand",
         "port=8080:80/tcp",
         "port=53:53/udp",
         *(f"arg={word}" for word in command),
         *(f"env={name}={value}" for name, value in sorted(env.items())),
     ]
-    assert orders.endswith(b"\0")
-    assert orders.decode().split("\0")[:-1] == expected
+    assert manifest.endswith(b"\0")
+    assert manifest.decode().split("\0")[:-1] == expected
 
 
 @given(env=ENV)
@@ -130,7 +130,7 @@ def test_another_attempt_gives_other_bytes() -> None:
 
 
 def test_an_unknown_flavour_is_refused_by_name() -> None:
-    launch = LAUNCH.model_copy(update={"flavour": "plan9"})
+    launch = LAUNCH.model_copy(update={"os_family": "plan9"})
     with pytest.raises(Invalid, match=r"plan9.*known are: flatcar"):
         userdata.render(REF, SPEC, launch, TOKEN)
 

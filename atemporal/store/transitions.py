@@ -25,7 +25,7 @@ from atemporal.tables import attempts, events, jobs
 DUE_CHANNEL = "atemporal_due"
 
 
-def move_job(
+def transition_job(
     tx: Connection,
     ref: AttemptRef,
     to: JobState,
@@ -53,7 +53,7 @@ def move_job(
     return True
 
 
-def move_attempt(
+def transition_attempt(
     tx: Connection,
     ref: AttemptRef,
     to: AttemptState,
@@ -80,7 +80,7 @@ def move_attempt(
 
 def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> bool:
     """Finish a job with the outcome that `reason` means; False when it has moved on."""
-    return move_job(
+    return transition_job(
         tx,
         ref,
         JobState.FINISHED,
@@ -94,7 +94,7 @@ def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -
     )
 
 
-def wake_scheduler(tx: Connection) -> None:
+def notify_scheduler(tx: Connection) -> None:
     """Wake a sleeping scheduler when this transaction commits."""
     tx.execute(text(f"NOTIFY {DUE_CHANNEL}"))
 

@@ -40,7 +40,7 @@ class InstanceView(BaseModel):
     exit_code: int | None
     oom_killed: bool | None
     instance_type: str
-    market: str
+    capacity_type: str
     created_at: Instant
     launched_at: Instant | None
     booted_at: Instant | None
@@ -137,5 +137,5 @@ def _instance(attempt: Attempt) -> InstanceView:
         dns=attempt.public_dns,
         ip=attempt.public_ip,
         instance_type=attempt.launch.instance_type,
-        market=attempt.launch.market,
+        capacity_type=attempt.launch.capacity_type,
     )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from atemporal.errors import Conflict, Invalid
 from atemporal.model import LOG_TAIL_LIMIT, Attempt, ExitRecord
 from atemporal.states import Reason
-from services.api import bodies
+from services.api import request_body
 
 
 class Exit(NamedTuple):
@@ -59,11 +59,11 @@ class Exit(NamedTuple):
 def read(body: bytes | None) -> Exit:
     """Read the body of an exit callback; None stands for one that was too large to be read."""
     if body is None:
-        return Exit(None, f"its exit record has more than {bodies.LIMIT} bytes", {})
+        return Exit(None, f"its exit record has more than {request_body.LIMIT} bytes", {})
     if not body.strip():
         return Exit(None, None, {})
     try:
-        said = bodies.json_object(body)
+        said = request_body.json_object(body)
     except Invalid as error:
         return Exit(None, f"its exit record can not be read: {error}", {})
     try:

@@ -23,10 +23,10 @@ BATCH = 500
 _IDLE_S = 1.0
 
 
-class Wakes:
+class Publisher:
     """A queue in memory and the loop that empties it into the broker."""
 
-    name = "wake"
+    name = "publish"
 
     def __init__(self, link: Link) -> None:
         """Take the connection; it is not open yet."""
@@ -76,7 +76,7 @@ class Wakes:
             self._changed.notify_all()
         return self._runner.join(within_s / 2) and emptied
 
-    def turn(self) -> float:
+    def tick(self) -> float:
         """Publish one batch, or wait about a second for one."""
         self._link.connect()
         with self._changed:

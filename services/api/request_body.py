@@ -14,7 +14,7 @@ from fastapi import Request
 
 from atemporal.errors import Invalid
 from atemporal.messages import BODY_LIMIT
-from services.api.answers import TooLarge
+from services.api.error_responses import TooLarge
 
 LIMIT = BODY_LIMIT
 FORM = "application/x-www-form-urlencoded"

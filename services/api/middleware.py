@@ -15,12 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atemporal.telemetry import logger
-from services.api.answers import problem
+from services.api.error_responses import problem
 
 _PROBES = {"/", "/healthz", "/readyz", "/metrics"}
 
 
-class Edge:
+class RequestMiddleware:
     """The outermost layer of the application."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,6 +1,6 @@
-"""The worker's promises: run at most once and only when granted, report how it ended, keep data exact.
+"""The agent's promises: run at most once and only when granted, report how it ended, keep data exact.
 
-The worker is the one a machine gets, called as its unit calls it, below a folder instead of `/`. Its
+The agent is the one a machine gets, called as its unit calls it, below a folder instead of `/`. Its
 API is a real HTTP server; docker is a stand-in that writes down what it was asked.
 """
 
@@ -25,7 +25,7 @@ import cloud_config
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.states import Fault, Reason
-from cloud_config import DEADLINE_UNIT, JOB_UNIT, WORKER
+from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 
@@ -57,7 +57,7 @@ CURL = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >>"${0%/*}/curl.argv"\nexec -a 
 
 
 class Machine:
-    """A folder as a machine's root, with the worker and the orders in place."""
+    """A folder as a machine's root, with the agent and the manifest in place."""
 
     def __init__(self, root: Path, api: CallbackApi) -> None:
         self.root, self.api = root, api
@@ -66,11 +66,11 @@ class Machine:
         for folder in (self.docker, root / "dev", root / "opt/atemporal", root / "etc/atemporal"):
             folder.mkdir(parents=True)
         curl = shutil.which("curl")
-        assert curl, "curl is not installed; the machine's worker needs it"
+        assert curl, "curl is not installed; the machine's agent needs it"
         scripts = {"docker": DOCKER, "sleep": SLEEP, "curl": CURL}
         for path, text in [
             *((self.bin / name, text) for name, text in scripts.items()),
-            (root / "opt/atemporal/worker", WORKER),
+            (root / "opt/atemporal/agent", AGENT),
         ]:
             path.write_text(text)
             path.chmod(0o755)
@@ -93,42 +93,42 @@ class Machine:
         self,
         spec: JobSpec,
         deadline_s: int = 600,
-        market: Literal["on-demand", "spot"] = "on-demand",
+        capacity_type: Literal["on-demand", "spot"] = "on-demand",
     ) -> None:
-        """Write the orders of a job."""
+        """Write the manifest of a job."""
         launch = Launch(
             image_id="ami-1",
             instance_type="t3.small",
             callback_base=self.api.url,
             key_id="k1",
             deadline_s=deadline_s,
-            market=market,
+            capacity_type=capacity_type,
         )
         rendered = userdata.render(REF, spec, launch, TOKEN).decode()
         content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
         assert content
-        self.orders.write_bytes(base64.b64decode(content[1]))
+        self.manifest.write_bytes(base64.b64decode(content[1]))
 
     @property
-    def orders(self) -> Path:
-        return self.root / "etc/atemporal/orders"
+    def manifest(self) -> Path:
+        return self.root / "etc/atemporal/manifest"
 
     def boot(self) -> None:
         """Start with an empty `/run`, and run the unit as systemd would, to its end."""
         shutil.rmtree(self.root / "run", ignore_errors=True)
-        lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(worker \w+)$", JOB_UNIT, re.MULTILINE)
+        lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(agent \w+)$", JOB_UNIT, re.MULTILINE)
         assert [key for key, _ in lines] == [*["ExecStartPre"] * 3, "ExecStart", "ExecStopPost"]
         result = "success"
         for _, command in lines[:-1]:
-            if self.worker(command.split()[1]) != 0:
+            if self.agent(command.split()[1]) != 0:
                 result = "exit-code"
                 break
-        assert self.worker(lines[-1][1].split()[1], SERVICE_RESULT=result) == 0
+        assert self.agent(lines[-1][1].split()[1], SERVICE_RESULT=result) == 0
 
-    def worker(self, command: str, **environment: str) -> int:
+    def agent(self, command: str, **environment: str) -> int:
         """Run one sub-command; return its exit status."""
         return subprocess.run(
-            [self.root / "opt/atemporal/worker", command],
+            [self.root / "opt/atemporal/agent", command],
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -263,7 +263,7 @@ def test_a_machine_stopped_while_it_asks_reports_nothing(
     machine: Machine, api: CallbackApi
 ) -> None:
     stopped: list[int] = []
-    api.before_answer = lambda call: stopped.append(machine.worker("report"))
+    api.before_answer = lambda call: stopped.append(machine.agent("report"))
     api.answers["PATCH"] = [409]
     machine.boot()
     assert stopped == [0]
@@ -275,8 +275,8 @@ def test_a_machine_stopped_before_its_container_started_does_not_blame_the_progr
     machine: Machine, api: CallbackApi, done: list[str]
 ) -> None:
     for step in done:
-        assert machine.worker(step) == 0
-    machine.worker("report")
+        assert machine.agent(step) == 0
+    machine.agent("report")
     assert api.methods[-1] == "DELETE"
     assert machine.record.reason.fault is Fault.INFRASTRUCTURE
 
@@ -331,7 +331,7 @@ def test_a_run_longer_than_the_timeout_is_stopped_and_says_so(machine: Machine) 
 
 
 def test_a_clock_that_steps_shortens_no_limit(machine: Machine, api: CallbackApi) -> None:
-    # Each command of the worker takes a day by the time of day.
+    # Each command of the agent takes a day by the time of day.
     step = machine.root / "step"
     step.write_text("set -o functrace; trap 'SECONDS=$((SECONDS + 86400))' DEBUG\n")
     machine.environment["BASH_ENV"] = str(step)
@@ -348,7 +348,7 @@ def test_a_spot_instance_that_is_taken_back_stops_its_container_and_says_so(
     machine: Machine, api: CallbackApi
 ) -> None:
     api.takes_spot_back = True
-    machine.order(JobSpec(image="nginx"), market="spot")
+    machine.order(JobSpec(image="nginx"), capacity_type="spot")
     machine.boot()
     assert machine.argv("stop") == ["stop", "-t", "75", NAME]
     assert machine.record.interrupted
@@ -468,21 +468,21 @@ def test_a_daemon_that_does_not_answer_for_a_while_ends_no_job(machine: Machine)
 
 def test_a_daemon_that_does_not_answer_for_a_minute_is_given_up(machine: Machine) -> None:
     for command in ("pull", "create", "claim"):
-        assert machine.worker(command) == 0
+        assert machine.agent(command) == 0
     machine.say(unanswered=13)
-    assert machine.worker("run") == 1
+    assert machine.agent("run") == 1
     assert sum(machine.slept) == 60
     # It is back for the report: the program is not to blame.
-    assert machine.worker("report", SERVICE_RESULT="exit-code") == 0
+    assert machine.agent("report", SERVICE_RESULT="exit-code") == 0
     assert machine.record.reason is Reason.INSTANCE_LOST
 
 
 def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine) -> None:
     for command in ("pull", "create", "claim"):
-        assert machine.worker(command) == 0
+        assert machine.agent(command) == 0
     # The unit is stopped from outside, with the container running.
     machine.say(status="running", started="2026-01-02T03:04:05Z")
-    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.agent("report", SERVICE_RESULT="success") == 0
     assert machine.steps[-1] == "stop"
     assert machine.record.stopped
     assert machine.record.reason is Reason.INSTANCE_LOST
@@ -493,10 +493,10 @@ def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine
 
 def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) -> None:
     for command in ("pull", "create", "claim"):
-        assert machine.worker(command) == 0
+        assert machine.agent(command) == 0
     # Of a container that runs, docker says 0.
     machine.say(status="running", started="2026-01-02T03:04:05Z", code=0, stop_fails="EOF")
-    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.agent("report", SERVICE_RESULT="success") == 0
     assert machine.record.phase == "run"
     assert machine.record.exit_code is None
 
@@ -504,10 +504,10 @@ def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) ->
 @pytest.mark.parametrize("mark", ["timed_out", "interrupted"])
 def test_a_program_already_being_stopped_keeps_the_reason_why(machine: Machine, mark: str) -> None:
     for command in ("pull", "create", "claim"):
-        assert machine.worker(command) == 0
+        assert machine.agent(command) == 0
     machine.say(status="running", started="2026-01-02T03:04:05Z")
     (machine.root / "run/atemporal" / mark).touch()
-    assert machine.worker("report", SERVICE_RESULT="success") == 0
+    assert machine.agent("report", SERVICE_RESULT="success") == 0
     assert machine.steps[-1] == "stop"
     assert not machine.record.stopped
 
@@ -534,7 +534,7 @@ def test_a_boot_that_lost_the_mark_claims_with_another_id(
 
 
 @pytest.mark.parametrize(
-    "orders",
+    "manifest",
     [
         None,
         b"",
@@ -544,41 +544,41 @@ def test_a_boot_that_lost_the_mark_claims_with_another_id(
         "not a number",
     ],
 )
-def test_damaged_orders_end_everything_at_once(
-    machine: Machine, api: CallbackApi, orders: bytes | str | None
+def test_damaged_manifest_end_everything_at_once(
+    machine: Machine, api: CallbackApi, manifest: bytes | str | None
 ) -> None:
-    whole = machine.orders.read_bytes()
-    if orders is None:
-        machine.orders.unlink()
-    elif orders == "cut short":
-        machine.orders.write_bytes(whole[:-1])
-    elif orders == "not a number":
-        machine.orders.write_bytes(whole.replace(b"deadline=600", b"deadline=x[$(reboot)]"))
+    whole = machine.manifest.read_bytes()
+    if manifest is None:
+        machine.manifest.unlink()
+    elif manifest == "cut short":
+        machine.manifest.write_bytes(whole[:-1])
+    elif manifest == "not a number":
+        machine.manifest.write_bytes(whole.replace(b"deadline=600", b"deadline=x[$(reboot)]"))
     else:
-        assert isinstance(orders, bytes)
-        machine.orders.write_bytes(orders)
+        assert isinstance(manifest, bytes)
+        machine.manifest.write_bytes(manifest)
     # Both units power off as soon as their command fails.
     for command in ("deadline", "pull", "create", "claim", "run", "report"):
-        assert machine.worker(command) != 0
+        assert machine.agent(command) != 0
     assert machine.steps == []
     assert api.calls == []
 
 
 def test_the_deadline_is_waited_for_in_one_sleep(machine: Machine) -> None:
     machine.order(JobSpec(image="nginx"), deadline_s=12_345)
-    assert machine.worker("deadline") == 0
+    assert machine.agent("deadline") == 0
     assert machine.slept == [12_345]
 
 
-@pytest.mark.parametrize("orders", ["whole", "damaged"])
+@pytest.mark.parametrize("manifest", ["whole", "damaged"])
 def test_the_deadline_does_not_wait_for_a_console_that_takes_nothing(
-    machine: Machine, orders: str
+    machine: Machine, manifest: str
 ) -> None:
     # Opening it for writing waits for a reader, who never comes.
     os.mkfifo(machine.root / "dev/console")
-    if orders == "damaged":
-        machine.orders.write_bytes(b"")
-    assert machine.worker("deadline") == (0 if orders == "whole" else 1)
+    if manifest == "damaged":
+        machine.manifest.write_bytes(b"")
+    assert machine.agent("deadline") == (0 if manifest == "whole" else 1)
 
 
 def test_the_token_is_in_nobodys_arguments(machine: Machine) -> None:
@@ -607,7 +607,7 @@ def test_environment_and_command_arrive_byte_for_byte(
     machine = Machine(tmp_path_factory.mktemp("machine"), CallbackApi("http://127.0.0.1:9"))
     (machine.root / "run/atemporal").mkdir(parents=True)
     machine.order(JobSpec(image="nginx:1.9", env=env, command=command, ports=("80:8080",)))
-    assert machine.worker("create") == 0
+    assert machine.agent("create") == 0
     argv = machine.argv("create")
     image = argv.index("docker.io/library/nginx:1.9")
     assert tuple(argv[image + 1 :]) == command
@@ -617,10 +617,10 @@ def test_environment_and_command_arrive_byte_for_byte(
     assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
 
 
-def test_the_worker_passes_shellcheck() -> None:
+def test_the_agent_passes_shellcheck() -> None:
     check = _tool("shellcheck", "shellcheck")
     result = subprocess.run(
-        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / "worker"],
+        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / "agent"],
         capture_output=True,
         text=True,
         check=False,
@@ -638,19 +638,19 @@ def test_what_a_machine_gets_is_the_same_program_as_the_source() -> None:
             check=True,
         ).stdout
 
-    source = (SOURCE / "worker").read_text()
-    assert program(source) == program(WORKER)
-    assert len(WORKER) < len(source)
+    source = (SOURCE / "agent").read_text()
+    assert program(source) == program(AGENT)
+    assert len(AGENT) < len(source)
 
 
 def test_the_units_pass_systemd_analyze(tmp_path: Path) -> None:
     analyze = _tool("systemd-analyze", "systemd")
-    worker = tmp_path / "worker"
-    worker.write_text(WORKER)
-    worker.chmod(0o755)
+    agent = tmp_path / "agent"
+    agent.write_text(AGENT)
+    agent.chmod(0o755)
     units = {"atemporal-deadline.service": DEADLINE_UNIT, "atemporal-job.service": JOB_UNIT}
     for name, text in units.items():
-        (tmp_path / name).write_text(text.replace("/opt/atemporal/worker", str(worker)))
+        (tmp_path / name).write_text(text.replace("/opt/atemporal/agent", str(agent)))
     result = subprocess.run(
         [analyze, "verify", "--man=no", *(tmp_path / name for name in units)],
         capture_output=True,

@@ -10,10 +10,10 @@ import pytest
 
 from atemporal.broker import REAP, Delivery, Link, Outgoing
 from atemporal.errors import Unavailable, Unknown
-from atemporal.messages import InstanceExited, InstanceRunning, JobCancel, decode_wake
+from atemporal.messages import InstanceExited, InstanceRunning, JobCancel, decode_notification
 from atemporal.model import AttemptRef
-from services.api import wakes as module
-from services.api.wakes import BATCH, BOUND, Wakes
+from services.api import publisher as module
+from services.api.publisher import BATCH, BOUND, Publisher
 
 REF = AttemptRef(UUID("01890000-0000-7000-8000-000000000001"), 2)
 
@@ -52,8 +52,8 @@ def link() -> FakeLink:
 
 
 @pytest.fixture
-def wakes(link: FakeLink) -> Iterator[Wakes]:
-    made = Wakes(link)
+def publisher(link: FakeLink) -> Iterator[Publisher]:
+    made = Publisher(link)
     yield made
     link.answers.set()
     made.stop(10)
@@ -65,21 +65,21 @@ def numbered(number: int) -> Outgoing:
 
 def test_each_wake_is_one_message_of_its_kind() -> None:
     url = "memory://"
-    wakes = Wakes(Link(url, name="wakes"))
-    wakes.running(REF)
-    wakes.exited(REF)
-    wakes.cancelled(REF)
+    publisher = Publisher(Link(url, name="publisher"))
+    publisher.running(REF)
+    publisher.exited(REF)
+    publisher.cancelled(REF)
     reaper = Link(url, name="reaper")
     reaper.connect()
-    wakes.start()
+    publisher.start()
     received: list[Delivery] = []
     while len(received) < 3:
         batch = reaper.receive(REAP, limit=10)
         received += batch
         reaper.ack(batch)
-    assert wakes.stop(10)
+    assert publisher.stop(10)
     reaper.close()
-    messages = [decode_wake(one.body) for one in received]
+    messages = [decode_notification(one.body) for one in received]
     assert [type(one) for one in messages] == [InstanceRunning, InstanceExited, JobCancel]
     assert {one.ref for one in messages} == {REF}
     assert [one.message_id for one in received] == [
@@ -91,43 +91,45 @@ def test_each_wake_is_one_message_of_its_kind() -> None:
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), Unknown("no confirm")])
 def test_what_failed_is_published_again_and_in_order(
-    wakes: Wakes, link: FakeLink, failure: Exception
+    publisher: Publisher, link: FakeLink, failure: Exception
 ) -> None:
     link.failures = [Unavailable("not there yet"), failure]
     for number in range(3):
-        wakes.put(numbered(number))
-    wakes.start()
-    assert wakes.stop(20)
+        publisher.put(numbered(number))
+    publisher.start()
+    assert publisher.stop(20)
     assert [one.message_id for one in link.batches[-1]] == ["0", "1", "2"]
 
 
 def test_a_silent_broker_costs_the_caller_nothing_and_memory_has_a_bound(
-    wakes: Wakes, link: FakeLink
+    publisher: Publisher, link: FakeLink
 ) -> None:
     link.answers.clear()
-    wakes.start()
-    wakes.put(numbered(0))
+    publisher.start()
+    publisher.put(numbered(0))
     assert link.asked.wait(10)
     for number in range(1, BOUND + 100):
-        wakes.put(numbered(number))
+        publisher.put(numbered(number))
     link.answers.set()
-    assert wakes.stop(20)
+    assert publisher.stop(20)
     published = [one.message_id for batch in link.batches for one in batch]
     assert published == [str(number) for number in range(BOUND)]
     assert max(map(len, link.batches)) <= BATCH
 
 
-def test_the_end_is_bounded_while_the_broker_is_silent(wakes: Wakes, link: FakeLink) -> None:
+def test_the_end_is_bounded_while_the_broker_is_silent(
+    publisher: Publisher, link: FakeLink
+) -> None:
     link.answers.clear()
-    wakes.start()
-    wakes.put(numbered(0))
-    assert not wakes.stop(0.2)
+    publisher.start()
+    publisher.put(numbered(0))
+    assert not publisher.stop(0.2)
 
 
 def test_an_idle_queue_ends_at_once(
-    wakes: Wakes, link: FakeLink, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, link: FakeLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_IDLE_S", 60)
-    wakes.start()
-    assert wakes.stop(10)
+    publisher.start()
+    assert publisher.stop(10)
     assert link.batches == []
