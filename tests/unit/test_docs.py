@@ -6,6 +6,7 @@ one page is one page.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import runpy
 import tomllib
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 
+from atemporal import telemetry
+from atemporal.settings import Settings
 from atemporal.states import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +55,21 @@ def _anchors(page: Path) -> set[str]:
     """What a link to the page's headings may be, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def _named(pattern: str) -> Iterator[tuple[str, str]]:
+    """What the pattern finds in the pages about the present, each with its page."""
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            for name in re.findall(pattern, page.read_text(), re.M):
+                yield str(page.relative_to(ROOT)), name
+
+
+def _metrics() -> set[str]:
+    """What `/metrics` shows: a counter's name ends in `_total` there."""
+    ours = [one for one in vars(telemetry).values() if isinstance(one, MetricWrapperBase)]
+    families = [family for one in ours for family in one.describe()]
+    return {one.name + ("_total" if one.type == "counter" else "") for one in families}
 
 
 def _decisions() -> dict[int, Path]:
@@ -120,6 +139,32 @@ def test_what_the_guarantees_name_is_there() -> None:
     assert not missing
 
 
+def test_what_contributors_are_sent_to_is_there() -> None:
+    named = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    # A name in capitals stands for one that is still to be given.
+    missing = [path for path in named if path.lower() == path and not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_every_setting_that_is_named_is_there() -> None:
+    # A name that ends in * stands for several.
+    for page, name in _named(r"\bATEMPORAL_(?!TEST_)([A-Z]\w*\*?)"):
+        pattern = name.lower()
+        assert fnmatch.filter(Settings.model_fields, pattern), f"{page}: ATEMPORAL_{name}"
+
+
+def test_every_metric_that_is_named_is_there() -> None:
+    metrics = _metrics()
+    for page, name in _named(r"`(?:[^`]*\b)?(atemporal_\w+)"):
+        assert name in metrics, page
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for page, name in _named(r"(?:^|`)make ([a-z-]+)"):
+        assert name in targets, page
+
+
 def test_decisions_are_numbered_without_holes_and_say_what_they_must() -> None:
     decisions = _decisions()
     assert list(decisions) == list(range(1, len(decisions) + 1))
@@ -147,10 +192,9 @@ def test_the_index_of_decisions_is_complete() -> None:
     assert listed == written
 
 
-@every_page
-def test_a_decision_that_is_named_is_there(page: Path) -> None:
-    named = {int(number) for number in re.findall(r"\bADR (\d+)", page.read_text())}
-    assert named <= set(_decisions())
+def test_every_decision_that_is_named_is_there() -> None:
+    for page, number in _named(r"\bADR (\d+)"):
+        assert int(number) in _decisions(), page
 
 
 def test_the_version_stands_in_one_place() -> None:
@@ -159,6 +203,14 @@ def test_the_version_stands_in_one_place() -> None:
     assert project["project"]["dynamic"] == ["version"]
     source = ROOT / project["tool"]["hatch"]["version"]["path"]
     assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', source.read_text(), re.M)
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["ci"]["strategy"]["matrix"]["python"] == promised
+    assert project["requires-python"] == f">={promised[0]}"
 
 
 def test_the_hooks_have_no_versions_of_their_own() -> None:
