@@ -31,7 +31,7 @@ from pydantic import (
 
 from atemporal import environment, image
 from atemporal.errors import Invalid
-from atemporal.states import AttemptState, JobState, Outcome, Reason
+from atemporal.states import AttemptState, BlockedReason, JobState, Outcome, Reason
 
 CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 
@@ -298,13 +298,21 @@ def _reason_if_known(stored: Any) -> Any:
     return stored if stored in frozenset(Reason) else None
 
 
+def _blocked_reason_if_known(stored: Any) -> Any:
+    return stored if stored in frozenset(BlockedReason) else None
+
+
 KnownReason = Annotated[Reason | None, BeforeValidator(_reason_if_known)]
+KnownBlockedReason = Annotated[BlockedReason | None, BeforeValidator(_blocked_reason_if_known)]
 
 
 class Attempt(_Frozen):
-    """One instance's life for one job, as the books have it.
+    """One instance's life for one job, as it is recorded.
 
     `reason` is None as well for one that only a newer release knows; `state` says that it ended.
+    `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
+    `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
+    people: nothing may be decided by it.
     """
 
     job_id: UUID
@@ -316,6 +324,8 @@ class Attempt(_Frozen):
     public_dns: str | None = None
     public_ip: str | None = None
     claim: str | None = None
+    blocked_on: KnownBlockedReason = None
+    end_code: str | None = None
     exit_code: int | None = None
     oom_killed: bool | None = None
     log_tail: bytes | None = Field(default=None, repr=False)

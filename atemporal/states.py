@@ -55,6 +55,33 @@ class Fault(StrEnum):
     OPERATOR = "operator"
 
 
+class BlockedReason(StrEnum):
+    """What keeps an attempt from getting its instance, gravest first.
+
+    Our own limit on calls is not among them: it is moments away.
+    """
+
+    AUTHORIZATION = "authorization"
+    """EC2 refuses this process: altogether (credentials, policy, account), or what the job wants."""
+    KEY = "key"
+    """Its callback key has not reached this launcher yet."""
+    QUOTA = "quota"
+    """The account's limit is reached."""
+    CAPACITY = "capacity"
+    """No offering has room."""
+    INTERRUPTIONS = "interruptions"
+    """Only spot will do, and its pools interrupt again and again."""
+    ANSWER = "answer"
+    """A call may have launched it: the identical call is repeated until that is sure."""
+    THROTTLE = "throttle"
+    """EC2 refused the call as one too many."""
+
+    @property
+    def gravity(self) -> int:
+        """Its rank among all reasons: 0 is the gravest."""
+        return list(BlockedReason).index(self)
+
+
 class Reason(StrEnum):
     """Why an attempt ended; `outcome` and `fault` follow from it."""
 

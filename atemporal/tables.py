@@ -36,7 +36,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from atemporal.states import LIVE_ATTEMPT, AttemptState, JobState, Outcome, Reason
+from atemporal.states import (
+    LIVE_ATTEMPT,
+    AttemptState,
+    BlockedReason,
+    JobState,
+    Outcome,
+    Reason,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -49,7 +56,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0006"
+REVISION = "0007"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -96,6 +103,9 @@ jobs = Table(
     Index("ix_jobs_labels", text("(spec -> 'labels')"), postgresql_using="gin"),
 )
 
+CAPACITY_TYPE = "coalesce(launch ->> 'capacity_type', launch ->> 'market', 'on-demand')"
+"""A launch's capacity type as SQL; the first releases called it by another name."""
+
 _LIVE = ", ".join(f"'{state.value}'" for state in LIVE_ATTEMPT)
 
 attempts = Table(
@@ -121,10 +131,13 @@ attempts = Table(
     _instant("running_at"),
     _instant("exited_at"),
     _instant("closed_at"),
+    Column("blocked_on", Text),
+    Column("end_code", Text),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
     CheckConstraint(_one_of("state", AttemptState), "state"),
     CheckConstraint(_one_of("reason", Reason), "reason"),
+    CheckConstraint(_one_of("blocked_on", BlockedReason), "blocked_on"),
     CheckConstraint(
         f"(state IN ({_LIVE})) = (reason IS NULL) AND (state IN ({_LIVE})) = (exited_at IS NULL)",
         "ended_says_why",
@@ -140,10 +153,10 @@ attempts = Table(
     Index("ix_attempts_exited", "exited_at"),
     Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
     Index(
-        "ix_attempts_spot_ended",
+        "ix_attempts_spot_lost",
         "exited_at",
         postgresql_where=text(
-            "launch ->> 'market' = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')"
+            f"{CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')"
         ),
     ),
     Index(

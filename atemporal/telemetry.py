@@ -17,10 +17,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from atemporal.errors import Unreadable
 from atemporal.model import AttemptRef
 
-TICKS = Counter("atemporal_loop_ticks", "Turns of a daemon's loop", ["loop"])
-LOOP_ERRORS = Counter("atemporal_loop_errors", "Turns that failed", ["loop", "kind"])
+TICKS = Counter("atemporal_loop_ticks", "Ticks of a daemon's loop", ["loop"])
+LOOP_ERRORS = Counter("atemporal_loop_errors", "Ticks that failed", ["loop", "kind"])
 LAST_TICK = Gauge(
-    "atemporal_loop_last_tick_timestamp_seconds", "When a loop last ended a turn", ["loop"]
+    "atemporal_loop_last_tick_timestamp_seconds", "When a loop last ended a tick", ["loop"]
 )
 DUE_EMITTED = Counter("atemporal_due_emitted", "Due jobs handed to the broker")
 OLDEST_DUE = Gauge("atemporal_oldest_due_seconds", "How late the oldest due job is")
@@ -31,35 +31,49 @@ STALE = Counter(
     "atemporal_stale", "Messages and callbacks about a state that has passed", ["what"]
 )
 LAUNCHES = Counter("atemporal_launches", "RunInstances calls", ["result"])
-LAUNCH_WAITS = Gauge("atemporal_launch_waits", "Attempts without an instance", ["waits_for"])
-LAUNCH_TOKENS = Gauge("atemporal_launch_tokens", "RunInstances calls this process may make now")
-LAUNCH_RATE = Gauge("atemporal_launch_rate", "RunInstances calls a second we allow ourselves")
-CELLS_COOLED = Gauge("atemporal_launch_cells_cooled", "Cells left alone: no capacity, or quota")
-MACHINES_SILENT = Gauge(
-    "atemporal_machines_silent", "1 while the last machines that ended had never called"
+LAUNCHES_BLOCKED = Gauge(
+    "atemporal_launches_blocked",
+    "Attempts without an instance, by what blocks them",
+    ["blocked_on"],
 )
-LAUNCH_CIRCUIT = Gauge("atemporal_launch_circuit_open", "1 while EC2 refuses this process")
+RATE_LIMITER_TOKENS = Gauge(
+    "atemporal_launch_rate_limiter_tokens", "RunInstances calls this process may make now"
+)
+RATE_LIMITER_RATE = Gauge(
+    "atemporal_launch_rate_limiter_rate", "RunInstances calls a second we allow ourselves"
+)
+OFFERINGS_UNAVAILABLE = Gauge(
+    "atemporal_offerings_unavailable",
+    "Offerings in cooldown: no capacity, quota, or not authorized",
+)
+MACHINES_NOT_BOOTING = Gauge(
+    "atemporal_machines_not_booting", "1 while the last machines that ended had never booted"
+)
+CIRCUIT_BREAKER_OPEN = Gauge(
+    "atemporal_launch_circuit_breaker_open", "1 while EC2 refuses this process"
+)
 LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances calls")
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])
 TERMINATIONS = Counter("atemporal_terminations", "Instances asked to end", ["cause", "result"])
 ENDED = Counter("atemporal_attempts_ended", "Attempts ended", ["reason"])
 NOTICES = Counter("atemporal_ec2_notices", "EC2's events from the queue", ["kind", "result"])
 VOLUMES_DELETED = Counter("atemporal_volumes_deleted", "Leftover volumes", ["result"])
-UNKNOWN_VOLUMES = Gauge("atemporal_unknown_volumes", "Free volumes that no attempt accounts for")
-AUDIT_ROWS = Gauge(
-    "atemporal_audit_rows", "Instances and attempts in the last audit", ["standing"]
+ORPHANED_VOLUMES = Gauge("atemporal_orphaned_volumes", "Free volumes that no attempt accounts for")
+RECONCILIATION_ROWS = Gauge(
+    "atemporal_reconciliation_rows", "Instances and attempts in the last audit", ["status"]
 )
-AUDIT_OVERSTAY = Gauge(
-    "atemporal_audit_worst_overstay_seconds", "The longest that an instance outlived its attempt"
+WORST_LEAK = Gauge(
+    "atemporal_reconciliation_worst_leak_seconds",
+    "The longest that an instance outlived its attempt",
 )
 INVARIANT_VIOLATIONS = Gauge(
     "atemporal_invariant_violations", "Rows that break a promise of the tables", ["invariant"]
 )
 WAITING = Gauge("atemporal_waiting", "Jobs and attempts in a phase, due ones only", ["phase"])
 LONGEST_WAIT = Gauge("atemporal_longest_wait_seconds", "The longest of a phase", ["phase"])
-OVERSTAYING = Gauge("atemporal_overstaying_instances", "Instances that do not end")
-LISTING_BLIND = Gauge(
-    "atemporal_listing_blind", "1 while EC2's listing shows none of the books' instances"
+LEAKED_INSTANCES = Gauge("atemporal_leaked_instances", "Instances that do not end")
+LISTING_EMPTY = Gauge(
+    "atemporal_listing_empty", "1 while EC2's listing shows none of the recorded instances"
 )
 LAST_SWEEP = Gauge(
     "atemporal_last_sweep_timestamp_seconds", "When this process last ended a sweep, 0 if never"
@@ -67,7 +81,9 @@ LAST_SWEEP = Gauge(
 UNREADABLE = Counter(
     "atemporal_unreadable_rows", "Times a row was left out that this release can not read"
 )
-UNKNOWN_INSTANCES = Gauge("atemporal_unknown_instances", "Instances that no attempt accounts for")
+ORPHANED_INSTANCES = Gauge(
+    "atemporal_orphaned_instances", "Instances that no attempt accounts for"
+)
 FOREIGN_INSTANCES = Gauge(
     "atemporal_foreign_instances", "Instances of another installation with our deployment's name"
 )

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from atemporal.model import Attempt, Job
-from atemporal.states import AttemptState, JobState
+from atemporal.states import AttemptState, BlockedReason, JobState
 
 
 class Phase(StrEnum):
@@ -38,10 +38,11 @@ _FOR = {
 
 
 class Waiting(NamedTuple):
-    """One phase, since an instant; `detail` is what hinders it, where that is known."""
+    """One phase, since an instant; `blocked_on` is what hinders it, `detail` says more to people."""
 
     phase: Phase
     since: datetime
+    blocked_on: BlockedReason | None = None
     detail: str | None = None
 
     @property
@@ -63,7 +64,7 @@ def of_attempt(attempt: Attempt) -> Waiting | None:
     """What an attempt waits for now; None when it is closed."""
     match attempt.state:
         case AttemptState.LAUNCHING:
-            return Waiting(Phase.LAUNCH, attempt.created_at, attempt.detail)
+            return Waiting(Phase.LAUNCH, attempt.created_at, attempt.blocked_on, attempt.detail)
         case AttemptState.WARMING | AttemptState.READY:
             if attempt.booted_at is not None:
                 return Waiting(Phase.PULL, attempt.booted_at)

@@ -351,7 +351,7 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     if job.state is JobState.SCHEDULED and job.due_at != job.run_at:
         facts["due"] = f"{instant(job.due_at)} ({distance(job.due_at, now)})"
     if waits := waiting.of_job(job):
-        detail = f": {waits.detail}" if waits.detail else ""
+        detail = "".join(f": {part}" for part in (waits.blocked_on, waits.detail) if part)
         waited = output.span((now - waits.since).total_seconds())
         facts["waits for"] = f"{waits.what}, since {waited}{detail}"
     facts["submitted"] = instant(job.created_at)

@@ -59,6 +59,10 @@ _LEASE = text(
 )
 
 
+# What an attempt is given along with its instance: nothing blocks it any more.
+_UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
+
+
 def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
     """Write the intent to launch; False when the job is not queued for this attempt any more."""
     if not transition_job(tx, ref, JobState.WARMING, actor=actor):
@@ -95,8 +99,7 @@ def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -
     """
     values = {"instance_id": instance_id, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
-    # What it waited for is over.
-    warming = {**values, "detail": None}
+    warming = {**values, **_UNBLOCKED}
     if transition_attempt(
         tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail
     ):
@@ -153,7 +156,7 @@ def claim(
         return False
     if attempt.state not in CLAIMABLE_ATTEMPT:
         raise Conflict(f"an attempt that is {attempt.state} can not start to run")
-    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now(), "detail": None}
+    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now(), **_UNBLOCKED}
     if instance_id and not known:
         values["instance_id"] = instance_id
     moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(
@@ -177,12 +180,13 @@ def end(
     actor: str,
     exit_record: ExitRecord | None = None,
     detail: str | None = None,
+    end_code: str | None = None,
     patience_s: float = 0.0,
 ) -> bool:
     """Write an attempt's end and what follows for its job.
 
-    `patience_s` is how long a lack of capacity may go on, attempt after attempt, before it fails
-    the job.
+    `end_code` is EC2's code for the end of its instance, where that is known. `patience_s` is how long a
+    lack of capacity may go on, attempt after attempt, before it fails the job.
 
     False when it had ended before, or can not end for this reason any more: whoever saw it late to
     boot may write that down after its machine has claimed it.
@@ -190,9 +194,14 @@ def end(
     attempt = _locked(tx, ref)
     if attempt is None or attempt.state not in reason.ends:
         return False
-    # One that never got its instance ends with what it waited for, unless there is more to say.
+    # One that never got its instance ends with what blocked it, unless there is more to say.
     detail = detail or attempt.detail
-    values: dict[str, Any] = {"reason": reason, "exited_at": func.now(), "detail": detail}
+    values: dict[str, Any] = {
+        "reason": reason,
+        "exited_at": func.now(),
+        "end_code": end_code or attempt.end_code,
+        "detail": detail,
+    }
     if exit_record is not None:
         values["exit_code"] = exit_record.exit_code
         values["oom_killed"] = exit_record.oom_killed
@@ -211,11 +220,18 @@ def end(
     return ended
 
 
-def close(tx: Connection, ref: AttemptRef, *, actor: str, detail: str | None = None) -> bool:
+def close(
+    tx: Connection,
+    ref: AttemptRef,
+    *,
+    actor: str,
+    end_code: str | None = None,
+    detail: str | None = None,
+) -> bool:
     """Write that EC2 confirmed the instance gone; False when it is not an ended attempt.
 
-    `detail` is EC2's word for it, and stays with an attempt whose machine was lost: it may be the
-    first that tells why.
+    `end_code` is EC2's code for it. `detail` is the sentence for it, and stays with an attempt whose
+    machine was lost: it may be the first that tells why.
     """
     lost = (attempts.c.reason == Reason.INSTANCE_LOST) & attempts.c.detail.is_(None)
     return transition_attempt(
@@ -225,6 +241,7 @@ def close(tx: Connection, ref: AttemptRef, *, actor: str, detail: str | None = N
         actor=actor,
         values={
             "closed_at": func.now(),
+            "end_code": func.coalesce(end_code, attempts.c.end_code),
             "detail": case((lost, detail), else_=attempts.c.detail),
         },
         detail={"detail": detail},

@@ -1,9 +1,9 @@
 """Launches: the intent of an attempt that has no instance yet, and the lease on asking for it.
 
-Promise: the row always says which call is being made. `ask` is committed before the call and is
-granted to one of all that read the same row; a candidate is exchanged by a guarded update that fails
-when anybody has called since. So of two launchers that hold the same attempt, one goes on and the
-other learns that its view is stale.
+Promise: the row always says which call is being made, and what blocks it. `ask` is committed before
+the call and is granted to one of all that read the same row; an offering is exchanged by a guarded
+update that fails when anybody has called since. So of two launchers that hold the same attempt, one
+goes on and the other learns that its view is stale.
 Mechanism: (placement, calls) in the launch is the fence. `called_at` is when the lease of
 `attempts.lease_unlaunched` began: an attempt that is to be taken again in d seconds is given a lease
 that began so long ago that it ends then.
@@ -11,37 +11,38 @@ that began so long ago that it ends then.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
+from atemporal.end_code import SPOT_TERMINATION
 from atemporal.model import AttemptRef, Launch
-from atemporal.states import AttemptState
+from atemporal.states import AttemptState, BlockedReason
 from atemporal.store.transitions import record
-from atemporal.tables import attempts
+from atemporal.tables import CAPACITY_TYPE, attempts
 
 _UNLAUNCHED = text(
     """
-    SELECT split_part(detail, ':', 1) AS waits_for, count(*) AS many,
+    SELECT blocked_on, count(*) AS many,
            extract(epoch FROM min(called_at) - now()) + :stale_s AS next_s
     FROM attempts WHERE state = 'launching' AND instance_id IS NULL GROUP BY 1
     """
 )
 
-# `detail` holds EC2's code for the end of a lost instance, as the reaper found it.
 _INTERRUPTIONS = text(
-    """
+    f"""
     SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
            extract(epoch FROM now() - exited_at) AS age_s
     FROM attempts
-    WHERE launch ->> 'market' = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
+    WHERE {CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
       AND exited_at > now() - make_interval(secs => :within_s)
-      AND (reason = 'spot_interrupted' OR detail LIKE '%Server.SpotInstanceTermination%')
+      AND (reason = 'spot_interrupted' OR end_code = '{SPOT_TERMINATION}')
     """
 )
 
-# Who was cancelled, or never got an instance after all, says nothing of whether machines can call.
-_SILENT = text(
+# Who was cancelled, or never got an instance after all, says nothing of whether machines can boot.
+_NEVER_BOOTED = text(
     """
     WITH latest AS (
         SELECT reason, exited_at FROM attempts
@@ -54,17 +55,16 @@ _SILENT = text(
     FROM latest
     """
 )
-_UNBORN = text(
+_BOOTING = text(
     """
     SELECT count(*) FROM attempts
-    WHERE booted_at IS NULL AND (state = 'warming' OR state = 'launching' AND detail IS NULL)
+    WHERE booted_at IS NULL AND (state = 'warming' OR state = 'launching' AND blocked_on IS NULL)
     """
 )
-# Newest first; `detail` is EC2's code.
 _SHORTAGES = text(
-    """
+    f"""
     SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
-           coalesce(launch ->> 'market', 'on-demand') AS market, detail AS why,
+           {CAPACITY_TYPE} AS capacity_type, end_code,
            extract(epoch FROM now() - exited_at) AS age_s
     FROM attempts
     WHERE reason = 'no_capacity' AND exited_at > now() - make_interval(secs => :within_s)
@@ -82,28 +82,32 @@ class Interruption(NamedTuple):
 
 
 class Shortage(NamedTuple):
-    """An instance that EC2 took on and then had no room for, `age_s` seconds ago; `why` is its code."""
+    """An instance that EC2 took on and then had no room for, `age_s` seconds ago."""
 
     instance_type: str
     subnet_id: str | None
     capacity_type: Literal["on-demand", "spot"]
-    why: str
+    end_code: str | None
     age_s: float
 
 
 class Unlaunched(NamedTuple):
-    """The attempts without an instance: how many by what they wait for ("" for nothing told), and
-    in how many seconds the first may be taken; None when there is none."""
+    """The attempts without an instance: how many by what blocks them (None for nothing), and in how
+    many seconds the first may be taken; None when there is none."""
 
-    waiting: dict[str, int]
+    blocked: dict[BlockedReason | None, int]
     next_in_s: float | None
 
 
 def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
     """Look at what `lease_unlaunched` gives now or later."""
     rows = tx.execute(_UNLAUNCHED, {"stale_s": stale_s}).all()
+    blocked: Counter[BlockedReason | None] = Counter()
+    for row in rows:
+        known = row.blocked_on in frozenset(BlockedReason)
+        blocked[BlockedReason(row.blocked_on) if known else None] += row.many
     return Unlaunched(
-        waiting={row.waits_for or "": row.many for row in rows},
+        blocked=dict(blocked),
         next_in_s=min((float(row.next_s) for row in rows), default=None),
     )
 
@@ -111,7 +115,7 @@ def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
 def ask(tx: Connection, ref: AttemptRef, launch: Launch) -> Launch | None:
     """Take the right to send one RunInstances call, before sending it; lease the attempt anew.
 
-    Returns the launch as it is in the books now; None when somebody else has called or moved on
+    Returns the launch as it is recorded now; None when somebody else has called or moved on
     since `launch` was read, or the attempt needs no instance any more: then nothing may be sent.
     """
     asked = launch.model_copy(update={"calls": launch.calls + 1})
@@ -119,7 +123,7 @@ def ask(tx: Connection, ref: AttemptRef, launch: Launch) -> Launch | None:
 
 
 def replace(tx: Connection, ref: AttemptRef, launch: Launch, by: Launch) -> bool:
-    """Exchange the candidate that is to be asked; False when the caller's view is stale.
+    """Exchange the offering that is to be asked; False when the caller's view is stale.
 
     Only for one that was never asked, or was definitely refused: the caller knows.
     """
@@ -138,24 +142,25 @@ def postpone(
     ref: AttemptRef,
     launch: Launch,
     *,
-    waits_for: str,
-    why: str,
+    blocked_on: BlockedReason,
+    detail: str,
     delay_s: float,
     stale_s: float,
     actor: str,
 ) -> bool:
-    """Leave the attempt to a sweep in `delay_s` seconds and write what it waits for.
+    """Leave the attempt to a sweep in `delay_s` seconds and write what blocks it.
 
-    The history gets one row when `waits_for` changes, however often the attempt is tried in between.
-    False when stale.
+    `detail` says more to people. The history gets one row when `blocked_on` changes, however often the
+    attempt is tried in between. False when stale.
     """
     guard = _still(ref, launch)
-    known = tx.scalar(select(attempts.c.detail).where(*guard).with_for_update())
-    lease = _lease(delay_s, stale_s)
-    if not _rewrite(tx, ref, launch, launch, called_at=lease, detail=f"{waits_for}: {why}"):
+    known = tx.scalar(select(attempts.c.blocked_on).where(*guard).with_for_update())
+    values = {"called_at": _lease(delay_s, stale_s), "blocked_on": blocked_on, "detail": detail}
+    if not _rewrite(tx, ref, launch, launch, **values):
         return False
-    if (known or "").partition(":")[0] != waits_for:
-        record(tx, ref, "attempt.waiting", actor=actor, detail={"for": waits_for, "why": why})
+    if known != blocked_on:
+        change = {"blocked_on": blocked_on, "detail": detail}
+        record(tx, ref, "attempt.blocked", actor=actor, detail=change)
     return True
 
 
@@ -165,20 +170,22 @@ def spot_interruptions(tx: Connection, *, within_s: float) -> list[Interruption]
     return [Interruption(row.instance_type, row.subnet_id, float(row.age_s)) for row in rows]
 
 
-def silent(tx: Connection, *, machines: int, within_s: float) -> bool:
-    """Whether the last `machines` machines that ended never called, and none has called since.
+def never_booted(tx: Connection, *, machines: int, within_s: float) -> bool:
+    """Whether the last `machines` machines that ended never booted, and none has booted since.
+
+    A machine has booted when its boot callback, or its claim, has come.
 
     Only endings of the last `within_s` seconds count: fewer of them prove nothing.
     """
-    return bool(tx.scalar(_SILENT, {"machines": machines, "within_s": within_s}))
+    return bool(tx.scalar(_NEVER_BOOTED, {"machines": machines, "within_s": within_s}))
 
 
-def unborn(tx: Connection) -> int:
-    """How many attempts have a machine that has not called yet, or will have one in a moment.
+def booting(tx: Connection) -> int:
+    """How many attempts have a machine that boots, or will have one in a moment.
 
-    Not those that wait until EC2 gives one: that can take hours.
+    Not those that are blocked until EC2 gives one: that can take hours.
     """
-    return int(tx.scalar(_UNBORN) or 0)
+    return int(tx.scalar(_BOOTING) or 0)
 
 
 def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
@@ -186,7 +193,7 @@ def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
     rows = tx.execute(_SHORTAGES, {"within_s": within_s})
     return [
         Shortage(
-            row.instance_type, row.subnet_id, row.capacity_type, row.why or "", float(row.age_s)
+            row.instance_type, row.subnet_id, row.capacity_type, row.end_code, float(row.age_s)
         )
         for row in rows
     ]

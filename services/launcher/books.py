@@ -13,11 +13,10 @@ from atemporal.cloud import Cloud, Instance, TokenSpent
 from atemporal.errors import AtemporalError
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
-from atemporal.states import Reason
+from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, STALE, log_context, logger
-from services.launcher.waits import Wait
 
 ACTOR = "launcher"
 REPEAT_S = 5.0
@@ -36,15 +35,17 @@ class Books:
         self._rng = rng
         self._log = logger(ACTOR)
 
-    def wait(self, ref: AttemptRef, launch: Launch, wait: Wait, why: str, seconds: float) -> None:
+    def wait(
+        self, ref: AttemptRef, launch: Launch, wait: BlockedReason, why: str, seconds: float
+    ) -> None:
         """Leave the attempt to a sweep in `seconds`, and say what it waits for."""
         with self._database.begin() as tx:
             launches.postpone(
                 tx,
                 ref,
                 launch,
-                waits_for=wait,
-                why=why,
+                blocked_on=wait,
+                detail=why,
                 # Jitter on top: who waits for the same thing should not come back all at once.
                 delay_s=seconds * (1 + self._rng() / 4),
                 stale_s=self._stale_s,
@@ -75,7 +76,7 @@ class Books:
         try:
             alive = [one for one in self._cloud.find(ref) if not one.gone]
         except AtemporalError as error:
-            self.wait(ref, launch, Wait.ANSWER, said(error), REPEAT_S)
+            self.wait(ref, launch, BlockedReason.ANSWER, said(error), REPEAT_S)
             return True
         if alive:
             self.write_down(ref, alive[0])

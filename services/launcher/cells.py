@@ -18,10 +18,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from atemporal.end_code import SHORTAGES
+from atemporal.states import BlockedReason
 from atemporal.store.launches import Interruption, Shortage
 from services.launcher.candidates import Cell
 from services.launcher.circuit import pause_s
-from services.launcher.waits import Wait
 
 ADMITTED_S = 600.0
 """How long an answer that was no refusal of rights shows that we have some."""
@@ -35,7 +36,7 @@ class Closed:
     """A cell is not asked for `for_s` more seconds; `why` is EC2's or the breaker's word."""
 
     for_s: float
-    wait: Wait
+    wait: BlockedReason
     why: str
 
 
@@ -48,17 +49,17 @@ class Cells:
         self._quota_s = quota_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._until: dict[Cell, tuple[float, Wait, str]] = {}
+        self._until: dict[Cell, tuple[float, BlockedReason, str]] = {}
         self._admitted: dict[Cell, float] = {}
         self._refusals: Counter[Cell] = Counter()
 
     def no_capacity(self, cell: Cell, why: str) -> None:
         """Note that EC2 had nothing there."""
-        self._close(cell, self._capacity_s, Wait.CAPACITY, why)
+        self._close(cell, self._capacity_s, BlockedReason.CAPACITY, why)
 
     def over_quota(self, cell: Cell, why: str) -> None:
         """Note that the account may have no more of this type in this market, in any zone."""
-        self._close(_everywhere(cell), self._quota_s, Wait.QUOTA, why)
+        self._close(_everywhere(cell), self._quota_s, BlockedReason.QUOTA, why)
 
     def forbidden(self, cell: Cell, why: str) -> None:
         """Note that we may not ask there, though elsewhere we may; each time in a row for longer."""
@@ -66,7 +67,7 @@ class Cells:
             self._admitted.pop(cell, None)
             self._refusals[cell] += 1
             refusals = self._refusals[cell]
-        self._close(cell, pause_s(refusals), Wait.AUTHORIZATION, why)
+        self._close(cell, pause_s(refusals), BlockedReason.AUTHORIZATION, why)
 
     def admitted(self, cell: Cell) -> None:
         """Note that EC2 let us in there, whatever else it answered."""
@@ -86,7 +87,7 @@ class Cells:
             self._until = {
                 cell: closed
                 for cell, closed in self._until.items()
-                if closed[1] is not Wait.AUTHORIZATION
+                if closed[1] is not BlockedReason.AUTHORIZATION
             }
 
     def closed(self, cell: Cell) -> Closed | None:
@@ -95,7 +96,7 @@ class Cells:
         with self._lock:
             # The quota first: it is the answer that a person can do something about.
             for key in (_everywhere(cell), cell):
-                until, wait, why = self._until.get(key, (now, Wait.CAPACITY, ""))
+                until, wait, why = self._until.get(key, (now, BlockedReason.CAPACITY, ""))
                 if until > now:
                     return Closed(until - now, wait, why)
         return None
@@ -108,7 +109,7 @@ class Cells:
                 del self._until[cell]
             return len(self._until)
 
-    def _close(self, cell: Cell, seconds: float, wait: Wait, why: str) -> None:
+    def _close(self, cell: Cell, seconds: float, wait: BlockedReason, why: str) -> None:
         with self._lock:
             self._until[cell] = (self._clock() + seconds, wait, why)
 
@@ -137,7 +138,7 @@ class Breaker:
             for first, last in zip(of_pool, of_pool[self.interruptions - 1 :], strict=False):
                 if first - last <= self.window_s and last < self.pause_s:
                     why = f"its spot pool interrupted {self.interruptions} of our instances"
-                    broken[pool] = Closed(self.pause_s - last, Wait.INTERRUPTIONS, why)
+                    broken[pool] = Closed(self.pause_s - last, BlockedReason.INTERRUPTIONS, why)
         return broken
 
 
@@ -148,12 +149,13 @@ def short(
     closed: dict[Cell, Closed] = {}
     for one in happened:
         cell = Cell(one.instance_type, one.subnet_id, one.capacity_type)
-        wait, for_s = Wait.CAPACITY, capacity_s
-        if one.why.endswith("LimitExceeded"):
-            cell, wait, for_s = _everywhere(cell), Wait.QUOTA, quota_s
+        wait = SHORTAGES.get(one.end_code or "", BlockedReason.CAPACITY)
+        for_s = capacity_s
+        if wait is BlockedReason.QUOTA:
+            cell, for_s = _everywhere(cell), quota_s
         if one.age_s < for_s:
             # The newest of a cell comes first.
-            closed.setdefault(cell, Closed(for_s - one.age_s, wait, one.why))
+            closed.setdefault(cell, Closed(for_s - one.age_s, wait, one.end_code or ""))
     return closed
 
 
@@ -180,7 +182,7 @@ def summary(closed: Mapping[Cell, Closed]) -> Closed:
 
     The kind is the gravest among them, so that it does not change with every cell that opens.
     """
-    cell, gravest = min(closed.items(), key=lambda item: list(Wait).index(item[1].wait))
+    cell, gravest = min(closed.items(), key=lambda item: item[1].wait.gravity)
     return Closed(
         for_s=min(one.for_s for one in closed.values()),
         wait=gravest.wait,

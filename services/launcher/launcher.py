@@ -35,17 +35,18 @@ from atemporal.cloud import (
 from atemporal.errors import AtemporalError, Invalid, Refused, Unknown
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
 from atemporal.settings import Settings
+from atemporal.states import BlockedReason
 from atemporal.store import attempts, installation, jobs, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import (
-    CELLS_COOLED,
-    LAUNCH_CIRCUIT,
-    LAUNCH_RATE,
+    CIRCUIT_BREAKER_OPEN,
     LAUNCH_SECONDS,
-    LAUNCH_TOKENS,
-    LAUNCH_WAITS,
     LAUNCHES,
-    MACHINES_SILENT,
+    LAUNCHES_BLOCKED,
+    MACHINES_NOT_BOOTING,
+    OFFERINGS_UNAVAILABLE,
+    RATE_LIMITER_RATE,
+    RATE_LIMITER_TOKENS,
     STALE,
     log_context,
     logger,
@@ -56,7 +57,6 @@ from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
 from services.launcher.cells import Breaker, Cells, Closed, Pool, closures, short, summary
 from services.launcher.circuit import Circuit
-from services.launcher.waits import Wait
 
 BATCH = 32
 # After so long of one refusal after the other, the rest of the candidates is left to the next turn:
@@ -158,9 +158,9 @@ class Launcher:
         """
         within_s = SILENT_MACHINES * self._settings.boot_deadline_s
         with self._database.begin() as tx:
-            silent = launches.silent(tx, machines=SILENT_MACHINES, within_s=within_s)
-            unborn = launches.unborn(tx) if silent else 0
-        MACHINES_SILENT.set(silent)
+            silent = launches.never_booted(tx, machines=SILENT_MACHINES, within_s=within_s)
+            booting = launches.booting(tx) if silent else 0
+        MACHINES_NOT_BOOTING.set(silent)
         if not silent:
             return wanted
         self._log.error(
@@ -168,7 +168,7 @@ class Launcher:
             machines=SILENT_MACHINES,
             callback_url=self._settings.callback_url,
         )
-        return 0 if unborn else min(wanted, 1)
+        return 0 if booting else min(wanted, 1)
 
     def call(self, attempt: Attempt, spec: JobSpec) -> None:
         """Ask EC2 for the attempt's instance and write down what came of it."""
@@ -207,14 +207,14 @@ class Launcher:
         """Seconds, `longest_s` at most, until there may be a call to make; tell the metrics what is
         waited for."""
         with self._database.begin() as tx:
-            waiting, next_in_s = launches.unlaunched(tx, stale_s=self._settings.stale_after_s)
-        for wait in Wait:
-            LAUNCH_WAITS.labels(wait).set(waiting.pop(wait, 0))
-        LAUNCH_WAITS.labels("").set(sum(waiting.values()))
-        CELLS_COOLED.set(self.cells.count())
-        LAUNCH_TOKENS.set(self.budget.available())
-        LAUNCH_RATE.set(self.budget.rate)
-        LAUNCH_CIRCUIT.set(0 if self.circuit.closed else 1)
+            blocked, next_in_s = launches.unlaunched(tx, stale_s=self._settings.stale_after_s)
+        for wait in BlockedReason:
+            LAUNCHES_BLOCKED.labels(wait).set(blocked.get(wait, 0))
+        LAUNCHES_BLOCKED.labels("").set(blocked.get(None, 0))
+        OFFERINGS_UNAVAILABLE.set(self.cells.count())
+        RATE_LIMITER_TOKENS.set(self.budget.available())
+        RATE_LIMITER_RATE.set(self.budget.rate)
+        CIRCUIT_BREAKER_OPEN.set(0 if self.circuit.closed else 1)
         if next_in_s is None or next_in_s > 0:
             wait_s = 0.0 if self.behind else next_in_s
         else:
@@ -240,7 +240,7 @@ class Launcher:
         except KeyError:
             # Keys are being replaced, and this process has not got the new one yet.
             why = f"the callback key {launch.key_id!r} is not among this launcher's"
-            self._books.wait(ref, launch, Wait.KEY, why, REPEAT_S)
+            self._books.wait(ref, launch, BlockedReason.KEY, why, REPEAT_S)
             return None
         except Invalid as error:
             self._books.refuse(ref, f"the user-data can not be made: {error}")
@@ -324,10 +324,12 @@ class Launcher:
         elif isinstance(error, Unauthorized):
             self._await_circuit(ref, launch)
         elif isinstance(error, Throttled):
-            self._books.wait(ref, launch, Wait.THROTTLE, said(error), self.budget.ready_in())
+            self._books.wait(
+                ref, launch, BlockedReason.THROTTLE, said(error), self.budget.ready_in()
+            )
         else:
             # The outcome is not known: nothing but the identical call may follow.
-            self._books.wait(ref, launch, Wait.ANSWER, said(error), REPEAT_S)
+            self._books.wait(ref, launch, BlockedReason.ANSWER, said(error), REPEAT_S)
         return None
 
     def _forbidden(
@@ -419,9 +421,9 @@ class Launcher:
 
     def _await_circuit(self, ref: AttemptRef, launch: Launch) -> None:
         seconds = self.circuit.ready_in()
-        self._books.wait(ref, launch, Wait.AUTHORIZATION, self.circuit.why, seconds)
+        self._books.wait(ref, launch, BlockedReason.AUTHORIZATION, self.circuit.why, seconds)
 
     def _trip(self, error: Unauthorized) -> None:
         if self.circuit.trip(said(error)):
             self._log.error("EC2 refuses this process: launches wait", error=str(error))
-        LAUNCH_CIRCUIT.set(1)
+        CIRCUIT_BREAKER_OPEN.set(1)

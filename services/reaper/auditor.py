@@ -11,7 +11,7 @@ from atemporal.audit import SHOWN_FOR_S, Settled, audit
 from atemporal.store import installation, ledger
 from atemporal.store.database import Database, server_time
 from atemporal.store.invariants import INVARIANTS, violations
-from atemporal.telemetry import AUDIT_OVERSTAY, AUDIT_ROWS, INVARIANT_VIOLATIONS
+from atemporal.telemetry import INVARIANT_VIOLATIONS, RECONCILIATION_ROWS, WORST_LEAK
 from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
 
@@ -78,8 +78,8 @@ class AuditLoop:
             settled=Settled(books.settled, books.settled_s),
         )
         for standing, count in found.counts.items():
-            AUDIT_ROWS.labels(standing).set(count)
-        AUDIT_OVERSTAY.set(found.worst_overstay_s)
+            RECONCILIATION_ROWS.labels(standing).set(count)
+        WORST_LEAK.set(found.worst_overstay_s)
         for row in found.faults[:_LINES]:
             self._reaper.log.error(
                 "the books do not balance",

@@ -20,6 +20,7 @@ from datetime import datetime
 from uuid import UUID
 
 from atemporal.cloud import Instance
+from atemporal.end_code import SHORTAGES, is_ec2s_fault, is_spot_interruption
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState, Reason
 
@@ -27,9 +28,6 @@ from atemporal.states import AttemptState, Reason
 RUN_GRACE_S = 120
 # EC2 posts a machine's last console output some time after it shows the machine gone.
 CONSOLE_S = 120
-_SPOT = ("Server.SpotInstance", "Client.SpotInstance")
-# RunInstances was granted, and the room or the account's limit was found wanting afterwards.
-_SCARCE = ("Server.InsufficientInstanceCapacity", "Client.VolumeLimitExceeded")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ NOTHING_ABSENT = Absence()
 class Loss:
     """An instance gone under its live attempt; `final`: a console without a record stays so."""
 
-    why: str | None
+    why: str
+    end_code: str | None
     reason: Reason
     final: bool
 
@@ -82,6 +81,7 @@ class Findings:
     terminate: dict[str, str] = field(default_factory=dict)
     adopt: dict[AttemptRef, Instance] = field(default_factory=dict)
     close: dict[AttemptRef, str] = field(default_factory=dict)
+    end_codes: dict[AttemptRef, str] = field(default_factory=dict)
     lost: dict[AttemptRef, Loss] = field(default_factory=dict)
     gone_since: dict[AttemptRef, datetime] = field(default_factory=dict)
     addresses: dict[AttemptRef, Instance] = field(default_factory=dict)
@@ -237,6 +237,8 @@ def _judge_ended(
         elif instance.gone:
             why = f": {instance.state_reason}" if instance.state_reason else ""
             found.close[attempt.ref] = f"{instance.id} is {instance.state}{why}"
+            if instance.state_reason:
+                found.end_codes[attempt.ref] = instance.state_reason
         elif _older(attempt.exited_at, now, limits.stop_s):
             found.overstaying.add(attempt.ref)
     elif absent:
@@ -257,17 +259,18 @@ def _judge_gone(
         # Written down first: the next sweep asks its console.
         found.adopt[attempt.ref] = instance
         return
-    why = instance.state_reason if instance else "EC2 does not list it any more"
-    spot = (why or "").startswith(_SPOT)
+    code = instance.state_reason if instance else None
+    spot = is_spot_interruption(code)
     no_word = attempt.booted_at is None and attempt.running_at is None
-    if no_word and why in _SCARCE:
+    if no_word and code in SHORTAGES:
         # There never was a machine, so there is no console either.
-        found.scarce[attempt.ref] = why
+        found.scarce[attempt.ref] = code
         return
-    never_ran = no_word and (why or "").startswith("Server.") and not spot
+    never_ran = no_word and is_ec2s_fault(code) and not spot
     since = found.gone_since.setdefault(attempt.ref, now)
     found.lost[attempt.ref] = Loss(
-        why,
+        code or ("" if instance else "EC2 does not list it any more"),
+        code,
         Reason.SPOT_INTERRUPTED if spot else Reason.INSTANCE_LOST,
         final=never_ran or _older(since, now, min(limits.grace_s, CONSOLE_S)),
     )

@@ -153,12 +153,16 @@ class Reaper:
                 attempts.set_address(tx, ref, dns, instance.public_ip or books[ref].public_ip)
         for ref, why in findings.close.items():
             with self._alone(ref), self._database.begin() as tx:
-                attempts.close(tx, ref, actor=ACTOR, detail=why)
+                attempts.close(
+                    tx, ref, actor=ACTOR, end_code=findings.end_codes.get(ref), detail=why
+                )
         ours = {one.id for one in listed if not one.gone}
         for ref, code in findings.scarce.items():
             with self._alone(ref, books[ref].instance_id):
                 patience_s = limits.launch_s
-                self.end(ref, Reason.NO_CAPACITY, detail=code, patience_s=patience_s)
+                self.end(
+                    ref, Reason.NO_CAPACITY, detail=code, end_code=code, patience_s=patience_s
+                )
         for ref, reason in findings.overdue.items():
             if books[ref].instance_id is None:
                 with self._alone(ref):
@@ -197,6 +201,7 @@ class Reaper:
         *,
         record: ExitRecord | None = None,
         detail: str | None = None,
+        end_code: str | None = None,
         patience_s: float = 0.0,
     ) -> bool:
         """Write the end of an attempt; False when it has ended or moved on meanwhile."""
@@ -208,6 +213,7 @@ class Reaper:
                 actor=ACTOR,
                 exit_record=record,
                 detail=detail,
+                end_code=end_code,
                 patience_s=patience_s,
             )
         if ended:
@@ -233,7 +239,7 @@ class Reaper:
     def _lose(self, attempt: Attempt, said: ExitRecord | None, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's word, else as lost."""
         if not self._recover(attempt, said) and loss.final:
-            self.end(attempt.ref, loss.reason, detail=loss.why)
+            self.end(attempt.ref, loss.reason, detail=loss.why or None, end_code=loss.end_code)
 
 
 class ReapLoop:

@@ -24,10 +24,10 @@ from atemporal.store.rows import left_out
 from atemporal.telemetry import (
     FOREIGN_INSTANCES,
     LAST_SWEEP,
-    LISTING_BLIND,
+    LEAKED_INSTANCES,
+    LISTING_EMPTY,
     LONGEST_WAIT,
-    OVERSTAYING,
-    UNKNOWN_INSTANCES,
+    ORPHANED_INSTANCES,
     WAITING,
     log_context,
 )
@@ -92,7 +92,7 @@ class SweepLoop:
         self._report_others(others)
         missed = missing(instances, books, now=now, limits=self._limits)
         no_sight = blind(instances, books, missed)
-        LISTING_BLIND.set(no_sight)
+        LISTING_EMPTY.set(no_sight)
         if no_sight:
             self._reaper.log.error(
                 "EC2's listing shows not one instance of the books: nothing is concluded from that;"
@@ -179,7 +179,7 @@ class SweepLoop:
             count, oldest_s = queued.get(state, (0, 0.0))
             WAITING.labels(phase).set(count)
             LONGEST_WAIT.labels(phase).set(oldest_s)
-        UNKNOWN_INSTANCES.set(len(findings.unknown))
-        OVERSTAYING.set(len(findings.overstaying))
+        ORPHANED_INSTANCES.set(len(findings.unknown))
+        LEAKED_INSTANCES.set(len(findings.overstaying))
         for ref in findings.overstaying:
             self._reaper.log.error("its instance does not end", **log_context(ref))

@@ -18,7 +18,7 @@ from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
 from atemporal.store import attempts, installation
 from atemporal.store.database import Database, server_time
-from atemporal.telemetry import UNKNOWN_VOLUMES, VOLUMES_DELETED
+from atemporal.telemetry import ORPHANED_VOLUMES, VOLUMES_DELETED
 from services.reaper.reaper import Reaper
 
 # Volumes stay behind rarely and cost little: one look for so many sweeps of the instances.
@@ -115,7 +115,7 @@ class VolumeLoop:
             free_before=self._free,
         )
         self._free = found.free
-        UNKNOWN_VOLUMES.set(len(found.unknown))
+        ORPHANED_VOLUMES.set(len(found.unknown))
         failures = cloud.delete_volumes(found.delete)
         for volume_id in found.delete:
             error = failures.get(volume_id)

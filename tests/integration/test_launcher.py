@@ -216,7 +216,7 @@ class World:
         """What the history says the attempt waited for."""
         with self.database.begin() as tx:
             history: list[Event] = events.of_job(tx, ref.job_id)
-        return [one.detail["for"] for one in history if one.type == "attempt.waiting"]
+        return [one.detail["blocked_on"] for one in history if one.type == "attempt.blocked"]
 
     def has_instance(self, ref: AttemptRef) -> bool:
         attempt = self.attempt(ref)
@@ -400,8 +400,8 @@ class TestCandidates:
         attempt = world.attempt(ref)
         assert attempt.state is AttemptState.LAUNCHING
         assert re.match("capacity: .*InsufficientInstanceCapacity", attempt.detail or "")
-        assert gauge("atemporal_launch_waits", waits_for="capacity") == 1
-        assert gauge("atemporal_launch_cells_cooled") == 2
+        assert gauge("atemporal_launches_blocked", blocked_on="capacity") == 1
+        assert gauge("atemporal_offerings_unavailable") == 2
         for _ in range(2):
             world.later(181)
             world.sweep.tick()
@@ -574,7 +574,7 @@ class TestCircuit:
         assert world.attempt(first).state is AttemptState.LAUNCHING
         assert world.waits(first) == ["authorization"]
         assert world.job(second).state is JobState.QUEUED
-        assert gauge("atemporal_launch_circuit_open") == 1
+        assert gauge("atemporal_launch_circuit_breaker_open") == 1
 
     def test_one_probe_closes_it_and_the_rest_follow(self, world: World) -> None:
         refs = [world.queued() for _ in range(3)]
@@ -590,7 +590,7 @@ class TestCircuit:
         assert world.launcher.circuit.closed
         world.sweep.tick()
         assert all(world.has_instance(ref) for ref in refs)
-        assert gauge("atemporal_launch_circuit_open") == 0
+        assert gauge("atemporal_launch_circuit_breaker_open") == 0
 
     def test_a_refused_probe_begins_a_longer_pause(self, world: World) -> None:
         world.cloud.script = [error(Unauthorized, "AuthFailure")] * 2
@@ -674,13 +674,13 @@ class TestSilence:
         assert world.has_instance(first)
         waiting = world.launch()
         assert world.job(waiting).state is JobState.QUEUED
-        assert gauge("atemporal_machines_silent") == 1
+        assert gauge("atemporal_machines_not_booting") == 1
         with world.database.begin() as tx:
             attempts.booted(tx, first, actor="api")
         world.later(60)
         world.sweep.tick()
         assert world.has_instance(waiting)
-        assert gauge("atemporal_machines_silent") == 0
+        assert gauge("atemporal_machines_not_booting") == 0
 
     def test_one_that_waits_for_room_does_not_count_as_the_one_that_is_tried(
         self, world: World

@@ -348,9 +348,9 @@ class TestAbsence:
             assert world.attempt(first).state is AttemptState.WARMING
             assert world.attempt(ended).state is AttemptState.EXITED
             assert world.states() == dict.fromkeys((one, two, stranger), "pending")
-            assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+            assert REGISTRY.get_sample_value("atemporal_listing_empty") == 1
         sweep.tick()
-        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 0
+        assert REGISTRY.get_sample_value("atemporal_listing_empty") == 0
         assert world.attempt(first).state is AttemptState.WARMING
         assert world.states()[two] in ENDED
 
@@ -363,7 +363,7 @@ class TestAbsence:
         sweep = world.sweep()
         self.blindfold(world, monkeypatch, [])
         sweep.tick()
-        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+        assert REGISTRY.get_sample_value("atemporal_listing_empty") == 1
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
 
     def test_who_runs_over_while_ec2_does_not_know_its_instance_is_lost(
@@ -375,7 +375,7 @@ class TestAbsence:
         sweep = world.sweep()
         for _ in range(3):
             sweep.tick()
-        assert REGISTRY.get_sample_value("atemporal_listing_blind") == 1
+        assert REGISTRY.get_sample_value("atemporal_listing_empty") == 1
         assert world.attempt(ref).state is AttemptState.RUNNING
         with world.database.begin() as tx:
             tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
@@ -703,7 +703,7 @@ class TestVolumes:
         assert len(world.volumes()) == 3
         free = world.cloud.volumes()
         assert [one.tags["atemporal:job"] for one in free] != [str(ref.job_id)]
-        assert REGISTRY.get_sample_value("atemporal_unknown_volumes") == 1
+        assert REGISTRY.get_sample_value("atemporal_orphaned_volumes") == 1
         for _ in range(3):
             loop.tick()
         assert len(world.volumes()) == 3
@@ -735,7 +735,7 @@ class TestVolumes:
 
 
 def rows(standing: str) -> float | None:
-    return REGISTRY.get_sample_value("atemporal_audit_rows", {"standing": standing})
+    return REGISTRY.get_sample_value("atemporal_reconciliation_rows", {"status": standing})
 
 
 def audited(world: World) -> None:

@@ -30,7 +30,7 @@ class Silent:
 class Loop:
     name = "launch"
     calls = _Calls(Silent())
-    def turn(self):
+    def tick(self):
         self.calls.make([(None, None)] * 32)
         return 1.0
     def reset(self):

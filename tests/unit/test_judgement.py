@@ -113,7 +113,7 @@ def test_one_that_is_shutting_down_is_not_gone() -> None:
 def test_a_live_attempt_whose_instance_is_gone_is_lost(state: AttemptState) -> None:
     code = "Client.UserInitiatedShutdown"
     found = judged([instance(state="terminated", state_reason=code)], attempt(state))
-    assert found.lost == {REF: Loss(code, Reason.INSTANCE_LOST, final=False)}
+    assert found.lost == {REF: Loss(code, code, Reason.INSTANCE_LOST, final=False)}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_live_attempt_whose_instance_is_gone_is_lost(state: AttemptState) -> N
 def test_a_spot_instance_taken_back_is_no_lost_one(code: str) -> None:
     for state in (A.WARMING, A.RUNNING):
         found = judged([instance(state="terminated", state_reason=code)], attempt(state))
-        assert found.lost == {REF: Loss(code, Reason.SPOT_INTERRUPTED, final=False)}
+        assert found.lost == {REF: Loss(code, code, Reason.SPOT_INTERRUPTED, final=False)}
 
 
 def test_a_console_without_a_record_is_believed_after_a_while() -> None:

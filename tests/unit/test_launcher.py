@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atemporal.model import CapacityType, Launch, Machine
+from atemporal.states import BlockedReason
 from atemporal.store.launches import Interruption, Shortage
 from services.launcher.budget import Budget
 from services.launcher.candidates import Cell, candidates, cell_of, placed
 from services.launcher.cells import Breaker, Cells, closures, short, summary
 from services.launcher.circuit import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, Circuit
-from services.launcher.waits import Wait
 
 
 class Clock:
@@ -93,7 +93,7 @@ class TestCells:
         cells.no_capacity(empty, "no room")
         closed = cells.closed(empty)
         assert closed is not None
-        assert (closed.for_s, closed.wait, closed.why) == (180, Wait.CAPACITY, "no room")
+        assert (closed.for_s, closed.wait, closed.why) == (180, BlockedReason.CAPACITY, "no room")
         for other in (("a.b", B, "on-demand"), ("a.b", A, "spot"), ("c.d", A, "on-demand")):
             assert cells.closed(Cell(*other)) is None
         assert cells.count() == 1
@@ -108,7 +108,7 @@ class TestCells:
         for subnet_id in (A, B, None):
             closed = cells.closed(Cell("a.b", subnet_id, "on-demand"))
             assert closed is not None
-            assert closed.wait is Wait.QUOTA
+            assert closed.wait is BlockedReason.QUOTA
         assert cells.closed(Cell("a.b", A, "spot")) is None
         assert cells.closed(Cell("c.d", A, "on-demand")) is None
         clock.now += 60
@@ -122,7 +122,7 @@ class TestCells:
         clock.now += 130
         cells.over_quota(second, "the limit is 5")
         wait = summary(closures([first, second], cells, {}, {}))
-        assert (wait.for_s, wait.wait) == (50, Wait.QUOTA)
+        assert (wait.for_s, wait.wait) == (50, BlockedReason.QUOTA)
         assert "the limit is 5" in wait.why
         clock.now += 1
         assert summary(closures([first, second], cells, {}, {})).why == wait.why
@@ -164,20 +164,20 @@ class TestBreaker:
         cells = [Cell("a.b", A, "spot"), Cell("a.b", A, "on-demand"), Cell("a.b", B, "spot")]
         closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), broken, {})
         assert list(closed) == [cells[0]]
-        assert closed[cells[0]].wait is Wait.INTERRUPTIONS
+        assert closed[cells[0]].wait is BlockedReason.INTERRUPTIONS
 
 
 class TestShortages:
     """What EC2 granted and then had no room for."""
 
-    def closed(self, *happened: Shortage) -> dict[Cell, tuple[float, Wait]]:
+    def closed(self, *happened: Shortage) -> dict[Cell, tuple[float, BlockedReason]]:
         cells = short(happened, capacity_s=180, quota_s=60)
         return {cell: (one.for_s, one.wait) for cell, one in cells.items()}
 
     def test_the_newest_closes_its_cell_for_what_is_left(self) -> None:
         code = "Server.InsufficientInstanceCapacity"
         new, old = (Shortage("a.b", A, "spot", code, age) for age in (30.0, 170.0))
-        assert self.closed(new, old) == {Cell("a.b", A, "spot"): (150, Wait.CAPACITY)}
+        assert self.closed(new, old) == {Cell("a.b", A, "spot"): (150, BlockedReason.CAPACITY)}
         assert self.closed(old._replace(age_s=180)) == {}
 
     def test_a_limit_of_the_account_holds_in_every_zone(self, clock: Clock) -> None:
@@ -186,7 +186,7 @@ class TestShortages:
         shortages = short([full], capacity_s=180, quota_s=60)
         closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), {}, shortages)
         assert list(closed) == cells[:2]
-        assert {(one.for_s, one.wait) for one in closed.values()} == {(30, Wait.QUOTA)}
+        assert {(one.for_s, one.wait) for one in closed.values()} == {(30, BlockedReason.QUOTA)}
 
 
 class TestBudget:
