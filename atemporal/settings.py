@@ -87,10 +87,10 @@ class Settings(BaseSettings):
         default=3600, description="begin of an attempt to its instance"
     )
     boot_deadline_s: Annotated[int, Field(ge=10)] = Field(
-        default=900, description="instance to the machine's first word"
+        default=900, description="instance to the machine's boot callback"
     )
     pull_deadline_s: Annotated[int, Field(ge=10)] = Field(
-        default=1800, description="the machine's first word to its claim"
+        default=1800, description="the machine's boot callback to its claim"
     )
     machine_slack_s: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=1800,
@@ -119,11 +119,11 @@ class Settings(BaseSettings):
     )
     capacity_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=180.0,
-        description="how long a type in a subnet and market that had no capacity is left alone",
+        description="how long an offering that had no capacity is not asked again",
     )
     quota_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=60.0,
-        description="how long a type in a market is left alone when the account's quota is full",
+        description="how long a type is not asked again when the account's quota is full",
     )
     spot_interruptions: Annotated[int, Field(ge=1, le=100)] = Field(
         default=2, description="so many interruptions within spot_window_s break a spot pool"

@@ -1,6 +1,6 @@
-"""The states of a job and of an attempt, the moves between them, and what each ending means.
+"""The states of a job and of an attempt, the transitions between them, and what each ending means.
 
-Promise: a move that is not in a table below does not happen; the database repeats the tables as
+Promise: a transition that is not in a table below does not happen; the database repeats the tables as
 CHECK constraints and guarded updates. `Reason` is the one place that says for every way an attempt
 can end whose fault it was, which outcome it gives and whether another attempt is due.
 """

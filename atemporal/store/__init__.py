@@ -6,8 +6,8 @@ happens. Functions take an open transaction, so a caller decides what belongs to
 and its attempt change together the job's row is locked first, so two processes never deadlock.
 What is due is decided by the database's clock alone.
 
-`database` connections, locks and wake-ups · `rows` what can not be read · `moves` the guarded
-updates · `jobs` · `attempts` · `launches` intents without an instance · `events` history and outbox ·
-`counts` · `ledger` the other side of EC2's bill · `invariants` the promises as queries · `api_tokens` ·
-`installation` whose database this is
+`database` connections, locks and the notification listener · `rows` what can not be read ·
+`transitions` the guarded updates · `jobs` · `attempts` · `launches` intents without an instance ·
+`events` history and outbox · `counts` · `ledger` what a reconciliation reads · `invariants` the
+promises as queries · `api_tokens` · `installation` whose database this is
 """

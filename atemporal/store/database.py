@@ -43,7 +43,7 @@ _SERVER_LIMITS = (
     "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
     "-c tcp_user_timeout=60000"
 )
-# Longer than any turn that the daemons' health checks put up with: whoever holds a lock for longer
+# Longer than any tick that the daemons' health checks put up with: whoever holds a lock for longer
 # is stopped, not slow. Postgres has this limit since release 14.
 _LONGEST_TICK_S = 600
 _IDLE_LIMIT_SINCE = (14,)
@@ -218,7 +218,7 @@ class NotificationListener:
             raise Unavailable(f"Postgres does not answer: {_first_line(error)}") from error
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until a wake-up or the timeout; tell whether it was a wake-up.
+        """Sleep until a notification or the timeout; tell whether one came.
 
         Raises:
             Unavailable: the connection is gone; open a new listener.
@@ -227,11 +227,11 @@ class NotificationListener:
             if not self._connection.notifies:
                 os_select.select([self._connection], [], [], max(0.0, timeout_s))
                 self._connection.poll()
-            woken = bool(self._connection.notifies)
+            notified = bool(self._connection.notifies)
             self._connection.notifies.clear()
         except (psycopg2.Error, OSError, ValueError) as error:
             raise Unavailable(f"Postgres went away: {_first_line(error)}") from error
-        return woken
+        return notified
 
     def close(self) -> None:
         """Close the connection."""

@@ -33,7 +33,7 @@ from atemporal.store.transitions import (
 from atemporal.tables import jobs
 from atemporal.userdata import check_fits
 
-# A scheduler looks at least this often, so only what is due sooner wants a wake-up of its own: a
+# A scheduler looks at least this often, so only what is due sooner wants a notification of its own: a
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
 NOTIFY_WITHIN_S = 1.0
 

@@ -1,6 +1,6 @@
 """The guarded updates: the only statements that change a state.
 
-Promise: a move names the job, the attempt and, from the tables in `states`, the states it may come
+Promise: a transition names the job, the attempt and, from the tables in `states`, the states it may come
 from; it happens together with its row in `events`, or it does not happen and returns False.
 """
 
@@ -34,7 +34,7 @@ def transition_job(
     values: Mapping[str, Any] | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Move a job whose current attempt is `ref.number` into `to`; False when that is stale."""
+    """Take a job whose current attempt is `ref.number` into `to`; False when that is stale."""
     changes = {"state": to, "updated_at": func.now(), **(values or {})}
     moved = tx.execute(
         update(jobs)

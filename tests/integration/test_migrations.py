@@ -179,3 +179,44 @@ _CHECKS = """
     SELECT conname FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
     WHERE contype = 'c' AND nspname = 'public'
 """
+
+# One attempt's sentence of an earlier release -> what blocks it, EC2's code.
+_SENTENCES = {
+    "capacity: none of 2 candidates may be asked now": ("capacity", None),
+    "no instance yet": (None, None),
+    "Server.SpotInstanceTermination": (None, "Server.SpotInstanceTermination"),
+    "i-0123456789abcdef0 is terminated: Client.InstanceInitiatedShutdown": (
+        None,
+        "Client.InstanceInitiatedShutdown",
+    ),
+    "EC2 does not list it any more": (None, None),
+}
+
+
+def test_facts_in_the_sentences_of_earlier_releases_get_their_columns(
+    postgres_server: Postgres,
+) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0006")
+    with connected(url) as connection:
+        for number, (sentence, (blocked_on, _)) in enumerate(_SENTENCES.items(), 1):
+            lost = blocked_on is None and sentence != "no instance yet"
+            connection.execute(
+                text(_OLD_ATTEMPT), {"n": number, "sentence": sentence, "lost": lost}
+            )
+        connection.commit()
+    migrations.upgrade(url)
+    with connected(url) as connection:
+        rows = connection.execute(text("SELECT detail, blocked_on, end_code FROM attempts"))
+        assert {row.detail: (row.blocked_on, row.end_code) for row in rows} == _SENTENCES
+
+
+_OLD_ATTEMPT = """
+    WITH job AS (
+        INSERT INTO jobs (id, spec, state, attempt, attempt_limit, run_at, due_at)
+        VALUES (gen_random_uuid(), '{}', 'warming', :n, 9, now(), now()) RETURNING id)
+    INSERT INTO attempts (job_id, number, state, reason, launch, instance_id, exited_at, detail)
+    SELECT id, :n, CASE WHEN :lost THEN 'exited' ELSE 'launching' END,
+           CASE WHEN :lost THEN 'instance_lost' END, '{}', CASE WHEN :lost THEN 'i-' || :n END,
+           CASE WHEN :lost THEN now() END, :sentence FROM job
+"""

@@ -23,6 +23,7 @@ VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "
 PURE = (
     "atemporal.clock",
     "atemporal.console",
+    "atemporal.end_code",
     "atemporal.environment",
     "atemporal.errors",
     "atemporal.image",
