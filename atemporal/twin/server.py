@@ -336,10 +336,10 @@ def _listen(address: tuple[str, int], remembered: Path) -> _Server:
     """Listen; without a port to use it is the one that was used before, if it is free."""
     host, port = address
     before = jsonfile.read(remembered) or {}
-    candidates = [port] if port else [before.get("port", 0), 0]
-    for candidate in candidates:
+    ports = [port] if port else [before.get("port", 0), 0]
+    for possible in ports:
         try:
-            server = _Server((host, candidate))
+            server = _Server((host, possible))
         except OSError as error:
             failure = error
             continue

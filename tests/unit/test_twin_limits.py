@@ -75,7 +75,7 @@ def test_the_buckets_have_the_published_sizes(
 ) -> None:
     limits = Limits(clock)
 
-    def admitted() -> int:
+    def allowed() -> int:
         for count in range(1001):
             try:
                 limits.take(call, ACTIONS[call], dict(parameters))
@@ -83,13 +83,13 @@ def test_the_buckets_have_the_published_sizes(
                 return count
         raise AssertionError("there is no limit")
 
-    assert admitted() == at_once
+    assert allowed() == at_once
     clock.now += 1
-    assert admitted() == a_second
+    assert allowed() == a_second
     clock.now -= 60
-    assert admitted() == 0
+    assert allowed() == 0
     clock.now += 1
-    assert admitted() == a_second, "a clock that was set back neither fills nor drains"
+    assert allowed() == a_second, "a clock that was set back neither fills nor drains"
 
 
 def test_a_thousand_instances_take_as_long_as_published(clock: Clock) -> None:

@@ -343,9 +343,9 @@ class Server:
 
 
 def test_a_twin_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
-    waits = service("/opt/wait", action="poweroff")
+    waiting = service("/opt/wait", action="poweroff")
     script = '#!/bin/sh\nuntil [ -e "$ATEMPORAL_ROOT/go" ]; do sleep 0.02; done\n'
-    user_data = cloud_config(("wait.service", waits), files={"/opt/wait": script})
+    user_data = cloud_config(("wait.service", waiting), files={"/opt/wait": script})
     request: Any = {
         "ImageId": "ami-12345678",
         "InstanceType": "t3.small",

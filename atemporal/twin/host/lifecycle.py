@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class Lifecycle(threading.Thread):
-    """One instance; apart from the API's terminate, only this thread changes its state.
+    """One instance; except for the API's terminate, only this thread changes its state.
 
     `over` is called with the instance's id when there is nothing left to do for it.
     """

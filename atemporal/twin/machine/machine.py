@@ -54,7 +54,7 @@ class Machine:
         self._console.write(f"[{time.monotonic() - self._booted_at:12.6f}] {line}\n")
 
     def on_host(self, argv: list[str]) -> list[str]:
-        """Map absolute paths that exist under the root; the first word is looked up in PATH."""
+        """Map absolute paths that exist under the root; argv[0] is looked up in PATH."""
         words = [programs.redirect(word, self.root) for word in argv]
         words = [
             f"{self.root}{word}" if word.startswith("/") and self._has(word) else word
