@@ -27,14 +27,18 @@ FOREIGN = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError)
 
 
 class CloudError(AtemporalError):
-    """A call to EC2 failed; each one is a `Refused`, a `Retry` or an `Unknown` as well."""
+    """A call to EC2 failed; each one is a `Refused`, a `Retry` or an `Unknown` as well.
+
+    `detail` is EC2's part of the sentence: whose call it was would mislead others that wait.
+    """
 
     advice: ClassVar[str] = ""
 
     def __init__(self, doing: str, code: str, message: str = "") -> None:
         self.code = code
-        said = f"{code}: {message[:MESSAGE_LIMIT]}" if message else code
-        super().__init__(f"{doing}: {said}" + (f" ({self.advice})" if self.advice else ""))
+        answer = f"{code}: {message[:MESSAGE_LIMIT]}" if message else code
+        self.detail = f"{answer} ({self.advice})" if self.advice else answer
+        super().__init__(f"{doing}: {self.detail}")
 
 
 class Rejected(CloudError, Refused):
