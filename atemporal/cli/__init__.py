@@ -42,7 +42,7 @@ COMMANDS = {
     "up": ("local", "Run everything on this machine until Ctrl-C."),
     "down": ("local", "End what an `up` that has stopped left on this machine."),
     "demo": ("local", "Run three jobs on this machine and show what happens."),
-    "twin": ("twin", "The twin, a local EC2: serve it, let things go wrong on it."),
+    "twin": ("twin", "The twin, a local EC2: serve it, inject faults."),
 }
 
 EXIT_CODES = """\b

@@ -34,7 +34,7 @@ from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.store import attempts
-from atemporal.twin.engine import CHOICES, detect
+from atemporal.twin.containers.engine import CHOICES, detect
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -1,7 +1,7 @@
-"""Commands about the twin: serve it, let things go wrong on it, see what it was asked.
+"""Commands for the twin: serve it, inject faults, see its calls.
 
-Promise: the faults' commands speak to a twin that runs, by its own endpoint; they touch nothing else,
-and a server that is no twin is told from one that does not answer.
+Promise: the commands for faults and calls talk to a running twin, by its own endpoint, and touch
+nothing else. A server that is no twin and one that does not respond are different errors.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from atemporal.cli import arguments, output
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import Conflict, Invalid, NotFound, Refused, Unavailable
-from atemporal.twin.rule import KINDS
+from atemporal.twin.faults.kind import KINDS
 
-ANSWER_WITHIN_S = 10.0
+RESPONSE_WITHIN_S = 10.0
 
 _KINDS = "\n".join(
-    ["\b", "Kinds:", *(f"  {name:18} {kind.about}" for name, kind in KINDS.items())]
+    ["\b", "Kinds:", *(f"  {name:18} {kind.summary}" for name, kind in KINDS.items())]
 )
 
 url_option = click.option(
@@ -30,7 +30,7 @@ url_option = click.option(
 
 @click.group
 def twin() -> None:
-    """The twin, a local EC2: serve it, let things go wrong on it."""
+    """The twin, a local EC2: serve it, inject faults."""
 
 
 @twin.command(
@@ -52,8 +52,8 @@ def serve(context: click.Context, words: tuple[str, ...]) -> None:
 @output_option
 @pass_session
 def calls(session: Session, last: int, url: str | None) -> None:
-    """Show the last calls to the twin: when, what, how it ended, which fault struck it."""
-    found = _ask(session, url, "GET", "calls")["calls"][-last:]
+    """Show the last calls to the twin: when, what, how it ended, which fault was injected."""
+    found = _request(session, url, "GET", "calls")["calls"][-last:]
     if session.as_json:
         output.show_json(found)
         return
@@ -73,7 +73,7 @@ def calls(session: Session, last: int, url: str | None) -> None:
 
 @twin.group
 def fault() -> None:
-    """Let things go wrong on a twin that runs."""
+    """Inject faults into a twin that runs."""
 
 
 @fault.command(epilog=_KINDS)
@@ -83,24 +83,24 @@ def fault() -> None:
     "--match",
     multiple=True,
     metavar="NAME=PATTERN",
-    help="Only for instances whose instance_type, subnet, zone, market, token or instance is so. A "
-    "fault of a machine whose rule names an instance strikes it at once.",
+    help="Only for instances whose instance_type, subnet, zone, capacity_type, token or instance "
+    "matches. A fault of a machine whose rule names an instance is injected at once.",
 )
 @click.option("--probability", type=float, help="From 0 to 1; else 1.")
 @click.option("--times", type=int, help="How often at most.")
-@click.option("--seconds", type=float, help="What they mean depends on the kind.")
+@click.option("--seconds", type=float, help="Their meaning depends on the kind.")
 @click.option("--after", type=float, help="Seconds after the launch; for some kinds.")
-@click.option("--code", help="EC2's word, where the kind has one.")
+@click.option("--code", help="EC2's error code, where the kind has one.")
 @url_option
 @output_option
 @pass_session
 def add(
     session: Session, /, kind: str, match: tuple[str, ...], url: str | None, **given: Any
 ) -> None:
-    """Add a rule by which a fault strikes; print the rule's id."""
+    """Add a rule by which a fault is injected; print the rule's id."""
     rule: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     rule |= {"kind": kind, "match": arguments.pairs(match, "--match")}
-    added = _ask(session, url, "POST", "faults", rule)
+    added = _request(session, url, "POST", "faults", rule)
     if session.as_json:
         output.show_json(added)
     else:
@@ -113,9 +113,9 @@ def add(
 @pass_session
 def list_faults(session: Session, url: str | None) -> None:
     """List the active rules, and how many faults of each kind there have been."""
-    answer = _ask(session, url, "GET", "faults")
+    found = _request(session, url, "GET", "faults")
     if session.as_json:
-        output.show_json(answer)
+        output.show_json(found)
         return
     rows = [
         (
@@ -127,12 +127,12 @@ def list_faults(session: Session, url: str | None) -> None:
             f"{rule['used']}/{rule['times']}" if "times" in rule else str(rule["used"]),
             f"{rule['seconds']:g}" if "seconds" in rule else "",
         )
-        for rule in answer["rules"]
+        for rule in found["rules"]
     ]
     output.table(("id", "kind", "call", "match", "probability", "used", "seconds"), rows)
-    if rows and answer["injected"]:
+    if rows and found["injected"]:
         click.echo()
-    output.table(("injected", "count"), [(k, str(n)) for k, n in answer["injected"].items()])
+    output.table(("injected", "count"), [(k, str(n)) for k, n in found["injected"].items()])
 
 
 @fault.command
@@ -141,23 +141,23 @@ def list_faults(session: Session, url: str | None) -> None:
 @output_option
 @pass_session
 def clear(session: Session, ids: tuple[str, ...], url: str | None) -> None:
-    """Take rules away: these, or all. What has been decided for a machine stays."""
+    """Remove rules: these, or all. What is planned for a machine stays."""
     for path in [f"faults/{one}" for one in ids] or ["faults"]:
-        _ask(session, url, "DELETE", path)
+        _request(session, url, "DELETE", path)
     if session.as_json:
         output.show_json({"cleared": list(ids) or "all"})
     else:
         note(f"{', '.join(ids) or 'all rules'} cleared")
 
 
-def _ask(
+def _request(
     session: Session, url: str | None, method: str, path: str, body: object = None
 ) -> dict[str, Any]:
-    """Ask a twin's own endpoint.
+    """Send a request to a twin's own endpoint.
 
     Raises:
-        Unavailable: it does not answer.
-        Refused: it is no twin, or the request is refused; of the class that says why.
+        Unavailable: it does not respond.
+        Refused: it is no twin, or it refuses the request: Invalid, NotFound, Conflict.
     """
     import httpx
 
@@ -166,22 +166,22 @@ def _ask(
         raise Invalid({"url": "name the twin: --url, or ATEMPORAL_EC2_ENDPOINT_URL"})
     try:
         # A proxy of the environment is for elsewhere.
-        with httpx.Client(trust_env=False, timeout=ANSWER_WITHIN_S) as client:
-            reply = client.request(method, f"{base.rstrip('/')}/_twin/{path}", json=body)
+        with httpx.Client(trust_env=False, timeout=RESPONSE_WITHIN_S) as client:
+            response = client.request(method, f"{base.rstrip('/')}/_twin/{path}", json=body)
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise Unavailable(f"no twin answers at {base}: {error}") from None
+        raise Unavailable(f"no twin responds at {base}: {error}") from None
     try:
-        answer = reply.json()
+        content = response.json()
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict) or (reply.is_error and "error" not in answer):
-        raise Refused(f"what answers at {base} is no twin")
-    if reply.is_error:
-        if answer.get("fields"):
-            raise Invalid(answer["fields"])
-        kind = {404: NotFound, 409: Conflict}.get(reply.status_code, Refused)
-        raise kind(answer["error"])
-    return answer
+        content = None
+    if not isinstance(content, dict) or (response.is_error and "error" not in content):
+        raise Refused(f"the server at {base} is no twin")
+    if response.is_error:
+        if content.get("fields"):
+            raise Invalid(content["fields"])
+        kind = {404: NotFound, 409: Conflict}.get(response.status_code, Refused)
+        raise kind(content["error"])
+    return content
 
 
 COMMANDS = {"twin": twin}

@@ -17,7 +17,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from atemporal.twin.engine import PROCESS, Engine
+from atemporal.twin.containers.engine import PROCESS, Engine
 
 BUSYBOX = "docker.io/library/busybox:latest"
 HOST_MADE = "localhost/atemporal-demo:latest"

@@ -21,7 +21,7 @@ from atemporal.migrations import upgrade
 from atemporal.settings import PREFIX, Settings, load
 from atemporal.store.database import Database
 from atemporal.telemetry import tell_unreadable
-from atemporal.twin.engine import Engine
+from atemporal.twin.containers.engine import Engine
 from atemporal.twin.server import Twin
 from services.api.server import ApiServer
 from services.launcher.__main__ import loops as launcher_loops

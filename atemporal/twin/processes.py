@@ -1,10 +1,16 @@
-"""Processes of this host: who lives, who descends from whom, and how to end them all.
+"""Processes of this host: which ones descend from which, and how to end them all.
 
-Promise: a process is named by its id *and* its start time, so that an id that the host has given
-to another process since is never signalled. A machine's family is everything that descends from
-its first process or stands in its session, which a process leaves only by becoming a daemon; and
-daemons come back to the machine's process as children, where the host can do that (Linux). Reads
-/proc where there is one, else asks `ps`.
+Promise: a process is identified by its id *and* its start time, so that an id that the host has
+given to another process since is never signalled. A machine's family is everything that descends
+from its first process or is in its session. A process leaves its session only by becoming a daemon,
+and daemons come back to the machine's process as children, where the host can do that (Linux).
+Reads /proc where there is one, else `ps`.
+
+Why not psutil: its start times are those of the wall clock (boot time plus the process's age), so
+one that was saved by another process does not compare after the clock was set, and then a machine
+could not be ended any more. It has neither sessions nor process groups, so the table would have to
+be built here all the same, and takes a third longer. And the machines' `docker` and `curl` start
+without site-packages, in which it is, to be fast.
 """
 
 from __future__ import annotations
@@ -63,8 +69,8 @@ def tree(leaders: set[int]) -> list[int]:
 def family(pid: int, started: str) -> list[int]:
     """The process, its descendants and all of its session, except the caller.
 
-    The session is there still when its first process is gone: the host gives no new process an id
-    that names a session. If another process has the id by now, the session had ended: no family.
+    The session can outlive its first process: the host gives no new process an id that names a
+    session. If another process has the id by now, the session has ended: there is no family.
     """
     table = _table()
     if any(process.pid == pid and process.started != started for process in table):
@@ -80,7 +86,7 @@ def _descend(table: list[Process], members: set[int]) -> list[int]:
 
 
 def send(pids: list[int], number: signal.Signals) -> None:
-    """Signal those of the processes that still are."""
+    """Signal the processes that are still there."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -98,7 +104,7 @@ def kill_family(pid: int, started: str) -> None:
     """Kill a family to the last member and see it gone.
 
     All are halted before the first is killed: a member that dies gives its children to the host's
-    first process, where nobody could tell any more whose they were.
+    first process, where they could not be found any more.
     """
     halted: set[int] = set()
     while members := set(family(pid, started)):

@@ -1,8 +1,8 @@
-"""The twin as a server: EC2's API, the machines' metadata and its own knobs on one loopback port.
+"""The twin as a server: EC2's API, the machines' metadata and its own endpoint on one loopback port.
 
-Promise: `Twin(directory).start()` answers real SDKs (signatures are not verified) until `stop()`,
-and a twin that starts on the directory of one that was killed goes on where it was, on the same
-port if that is free, because running machines know their metadata service by it. One twin a
+Promise: `Twin(directory).start()` serves real SDKs (signatures are not verified) until `stop()`. A
+twin that starts on the directory of one that was killed goes on where that one was, on the same
+port if it is free, because running machines know their metadata service by it. One twin a
 directory.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import http.server
-import json
 import logging
 import re
 import selectors
@@ -26,16 +25,20 @@ from types import TracebackType
 from typing import Any
 
 from atemporal.errors import Conflict, Invalid, Unavailable
-from atemporal.twin import admin, limits, wire
-from atemporal.twin.admin import Admin
-from atemporal.twin.books import Books, replace_file
-from atemporal.twin.calls import Calls
-from atemporal.twin.engine import detect
-from atemporal.twin.fate import Fates
-from atemporal.twin.faults import Faults
-from atemporal.twin.gate import Gate, Severed
-from atemporal.twin.host import Host, Pace
-from atemporal.twin.metadata import Metadata
+from atemporal.twin import jsonfile
+from atemporal.twin.containers.engine import detect
+from atemporal.twin.ec2 import limits, wire
+from atemporal.twin.ec2.account import Account
+from atemporal.twin.ec2.api import ACTIONS
+from atemporal.twin.ec2.interceptor import Interceptor, Severed
+from atemporal.twin.faults import admin
+from atemporal.twin.faults.active_rules import ActiveRules
+from atemporal.twin.faults.admin import Admin
+from atemporal.twin.faults.plan import FaultPlan
+from atemporal.twin.host.host import Host
+from atemporal.twin.host.metadata import Metadata
+from atemporal.twin.host.pace import Pace
+from atemporal.twin.state import State
 
 BODY_LIMIT = 4 << 20
 _METADATA = re.compile(r"/imds/(i-[0-9a-f]+)(/[^?]*)")
@@ -45,9 +48,9 @@ _log = logging.getLogger(__name__)
 class Twin:
     """A local EC2 endpoint with its machines.
 
-    `engine` is auto, docker, podman or process; `pace` says how long launches and ends take;
-    `clock` gives seconds since the epoch and decides when a terminated instance is forgotten;
-    `limits` is aws for EC2's limits of calls, or none; the dice of `faults` follow from `seed`.
+    `engine` is auto, docker, podman or process; `pace` says how long launches and ends take.
+    `clock` gives seconds since the epoch; a terminated instance is forgotten by it. `limits` is aws
+    for EC2's limits of calls, or none. The random numbers of `faults` follow from `seed`.
     """
 
     def __init__(
@@ -84,14 +87,14 @@ class Twin:
         return self._now.host.engine.kind
 
     @property
-    def faults(self) -> Faults:
-        """The rules by which things go wrong; they can be changed at any time."""
+    def faults(self) -> ActiveRules:
+        """The fault rules; they can be changed at any time."""
         return self._now.faults
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The log of the last calls, oldest first; see `gate.Call`."""
-        return self._now.gate.recent()
+        """The log of the last calls, oldest first; see `interceptor.Call`."""
+        return self._now.interceptor.recent()
 
     @property
     def _now(self) -> _Running:
@@ -105,7 +108,7 @@ class Twin:
         Raises:
             Conflict: another twin serves this directory.
             Invalid: there is no such engine, or no such limits.
-            Unavailable: the engine does not answer, or the port is taken.
+            Unavailable: the engine does not work, or the port is taken.
         """
         if self._running is None:
             self._running = _Running(
@@ -121,7 +124,7 @@ class Twin:
         return self
 
     def stop(self, *, power_off: bool = False) -> None:
-        """Stop serving. Machines live on, unless they are to be powered off: then all are gone."""
+        """Stop serving. Machines go on, unless they are to be powered off: then all are gone."""
         running, self._running = self._running, None
         if running is not None:
             running.stop(power_off=power_off)
@@ -172,16 +175,18 @@ class _Running:
             raise
         name, port = self._server.server_address[:2]
         self.url = f"http://{name!s}:{port}"
-        books = Books(directory, clock)
-        self.faults = Faults(directory, seed, lambda rule, number: self.host.strike(rule, number))
-        fates = Fates(books, self.faults, clock)
-        self.host = Host(books, fates, chosen, pace, clock, lambda one: f"{self.url}/imds/{one}")
-        calls = Calls(books, self.host, region, clock)
+        state = State(directory, clock)
+        self.faults = ActiveRules(
+            directory, seed, ACTIONS, lambda rule, number: self.host.inject(rule, number)
+        )
+        plan = FaultPlan(state, self.faults, clock)
+        self.host = Host(state, plan, chosen, pace, clock, lambda one: f"{self.url}/imds/{one}")
+        account = Account(state, self.host, plan, region, clock)
         buckets = limits.Limits(clock) if limited == "aws" else None
-        self.gate = Gate(calls, books, region, self.faults, buckets)
-        self._server.gate = self.gate
-        self._server.admin = Admin(self.faults, self.gate)
-        self._server.metadata = Metadata(books, fates)
+        self.interceptor = Interceptor(account, self.faults, buckets)
+        self._server.interceptor = self.interceptor
+        self._server.admin = Admin(self.faults, self.interceptor.recent)
+        self._server.metadata = Metadata(state, plan)
         self.host.resume()
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -202,7 +207,7 @@ class _Running:
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
-    gate: Gate
+    interceptor: Interceptor
     admin: Admin
     metadata: Metadata
 
@@ -235,7 +240,7 @@ class _Server(http.server.ThreadingHTTPServer):
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    continue  # its client was faster
+                    continue  # its client has closed it already
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
@@ -254,17 +259,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body is None:
             return
         if self.path.startswith(admin.PREFIX):
-            self._ask_admin("POST", body)
+            self._handle_admin("POST", body)
             return
         request_id = str(uuid.uuid4())
         try:
             parameters = wire.parse(body.decode(errors="replace"))
             action = parameters.pop("Action", "")
             parameters.pop("Version", None)
-            answer = self.server.gate.answer(action, parameters)
-            status, document = 200, wire.render(action, request_id, answer)
+            response = self.server.interceptor.handle(action, parameters)
+            status, document = 200, wire.render(action, request_id, response)
         except Severed as severed:
-            # Who hangs up first is not waited for: the connection is readable then.
+            # A client that hangs up first is not waited for: the connection is readable then.
             with selectors.DefaultSelector() as selector:
                 selector.register(self.connection, selectors.EVENT_READ)
                 selector.select(severed.held_s)
@@ -272,7 +277,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         except wire.ApiError as error:
             status, document = error.status, wire.render_error(error, request_id)
-        except Exception:  # noqa: BLE001 - a client must get an answer; the log has it all
+        except Exception:  # noqa: BLE001 - a client must get a response; the log has it all
             _log.exception("the twin failed at a request")
             failure = wire.ApiError("InternalError", "An internal error has occurred", 500)
             status, document = 500, wire.render_error(failure, request_id)
@@ -281,23 +286,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The metadata service, and what the twin has beside EC2."""
         if self.path.startswith(admin.PREFIX):
-            self._ask_admin("GET", b"")
+            self._handle_admin("GET", b"")
             return
-        self._ask_metadata("GET")
+        self._handle_metadata("GET")
 
     def do_PUT(self) -> None:
         """The metadata service's tokens."""
-        self._ask_metadata("PUT")
+        self._handle_metadata("PUT")
 
     def do_DELETE(self) -> None:
         """Only what the twin has beside EC2."""
-        self._ask_admin("DELETE", b"")
+        self._handle_admin("DELETE", b"")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Requests are not logged: their parameters hold user-data."""
 
     def _body(self) -> bytes | None:
-        """The request's body; None: it is too long, and that has been answered."""
+        """The request's body; None: it was too long and has been refused."""
         length = self.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) <= BODY_LIMIT:
             return self.rfile.read(int(length))
@@ -305,18 +310,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._reply(413, b"", "text/plain")
         return None
 
-    def _ask_admin(self, method: str, body: bytes) -> None:
-        status, answer = self.server.admin.answer(method, self.path, body)
-        self._reply(status, answer, "application/json")
+    def _handle_admin(self, method: str, body: bytes) -> None:
+        status, document = self.server.admin.handle(method, self.path, body)
+        self._reply(status, document, "application/json")
 
-    def _ask_metadata(self, method: str) -> None:
+    def _handle_metadata(self, method: str) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", "0")))
         match = _METADATA.fullmatch(self.path)
         if match is None:
             self._reply(404, b"", "text/plain")
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        status, body = self.server.metadata.answer(method, match[1], match[2], headers)
+        status, body = self.server.metadata.handle(method, match[1], match[2], headers)
         self._reply(status, body, "text/plain")
 
     def _reply(self, status: int, body: bytes, kind: str) -> None:
@@ -328,16 +333,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _listen(address: tuple[str, int], remembered: Path) -> _Server:
-    """Listen; a port of our own choice is the one we had before, if it is free."""
+    """Listen; without a port to use it is the one that was used before, if it is free."""
     host, port = address
-    before = json.loads(remembered.read_bytes()) if remembered.exists() else {}
-    candidates = [port] if port else [before.get("port", 0), 0]
-    for candidate in candidates:
+    before = jsonfile.read(remembered) or {}
+    ports = [port] if port else [before.get("port", 0), 0]
+    for possible in ports:
         try:
-            server = _Server((host, candidate))
+            server = _Server((host, possible))
         except OSError as error:
             failure = error
             continue
-        replace_file(remembered, {"port": server.server_address[1]})
+        jsonfile.replace(remembered, {"port": server.server_address[1]})
         return server
     raise Unavailable(f"can not listen on {host}:{port}: {failure}; choose another port")

@@ -1,7 +1,7 @@
 """Two servers that speak EC2's protocol: moto's, which others wrote, and the project's own twin.
 
-What both must do alike is asked of both, so that the twin can not agree with nobody but us. The
-servers are shared by all tests: a test's things are told apart by its own deployment's name.
+The same tests run on both, so that the twin does not only agree with its own authors. The servers
+are shared by all tests: each test has a deployment of its own.
 """
 
 from __future__ import annotations

@@ -36,14 +36,14 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def launch_many(ec2: EC2Client, count: int, launch: Launch, tag: str) -> list[str]:
-    answer = ec2.run_instances(
+    response = ec2.run_instances(
         ImageId=launch.image_id,
         InstanceType="t3.small",
         MinCount=count,
         MaxCount=count,
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "batch", "Value": tag}]}],
     )
-    return [instance["InstanceId"] for instance in answer["Instances"]]
+    return [instance["InstanceId"] for instance in response["Instances"]]
 
 
 def test_the_instance_carries_the_attempts_tags_from_the_launch(
@@ -87,8 +87,8 @@ def test_the_launch_is_read_back_as_it_was_asked_for(
 ) -> None:
     instance = cloud.run(new_ref(), launch, NOTHING)
 
-    answer = ec2.describe_instances(InstanceIds=[instance.id])
-    item = answer["Reservations"][0]["Instances"][0]
+    response = ec2.describe_instances(InstanceIds=[instance.id])
+    item = response["Reservations"][0]["Instances"][0]
     assert item["ImageId"] == launch.image_id
     assert item["InstanceType"] == "t3.small"
     assert item["MetadataOptions"]["HttpTokens"] == "required"
@@ -110,8 +110,8 @@ def test_user_data_arrives_byte_for_byte(
 
     instance = cloud.run(new_ref(), launch, user_data)
 
-    answer = ec2.describe_instance_attribute(InstanceId=instance.id, Attribute="userData")
-    assert base64.b64decode(answer["UserData"]["Value"]) == user_data
+    response = ec2.describe_instance_attribute(InstanceId=instance.id, Attribute="userData")
+    assert base64.b64decode(response["UserData"]["Value"]) == user_data
 
 
 def test_an_instance_is_found_by_its_attempt_and_by_nothing_else(
@@ -185,14 +185,14 @@ def test_filters_narrow(ec2: EC2Client, launch: Launch, name: str, value: str) -
     )
     chosen = value.format(tag=tag, start=tag[:8])
 
-    answer = ec2.describe_instances(
+    response = ec2.describe_instances(
         Filters=[
             {"Name": "instance-id", "Values": [ids[0], NOBODY]},
             {"Name": "tag-key", "Values": ["batch"]},
             {"Name": name, "Values": [chosen]},
         ]
     )
-    found = [i["InstanceId"] for r in answer["Reservations"] for i in r["Instances"]]
+    found = [i["InstanceId"] for r in response["Reservations"] for i in r["Instances"]]
     assert found == [ids[0]]
 
     none = ec2.describe_instances(
@@ -336,10 +336,10 @@ def test_tags_can_be_added_later(
 def test_a_spot_request_is_launched_as_spot(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
 ) -> None:
-    instance = cloud.run(new_ref(), launch.model_copy(update={"market": "spot"}), NOTHING)
+    instance = cloud.run(new_ref(), launch.model_copy(update={"capacity_type": "spot"}), NOTHING)
 
-    answer = ec2.describe_instances(InstanceIds=[instance.id])
-    assert answer["Reservations"][0]["Instances"][0]["InstanceLifecycle"] == "spot"
+    response = ec2.describe_instances(InstanceIds=[instance.id])
+    assert response["Reservations"][0]["Instances"][0]["InstanceLifecycle"] == "spot"
     assert (
         "InstanceLifecycle"
         not in ec2.describe_instances(InstanceIds=[cloud.run(new_ref(), launch, NOTHING).id])[
@@ -377,7 +377,7 @@ def test_the_volume_carries_the_instances_tags_and_goes_with_it(
 
 def launch_keeping_its_disk(ec2: EC2Client, launch: Launch, **tags: str) -> tuple[str, str]:
     """Launch and end an instance whose volume stays; return the ids of both."""
-    answer = ec2.run_instances(
+    response = ec2.run_instances(
         ImageId=launch.image_id,
         InstanceType="t3.small",
         MinCount=1,
@@ -392,7 +392,7 @@ def launch_keeping_its_disk(ec2: EC2Client, launch: Launch, **tags: str) -> tupl
             }
         ],
     )
-    instance_id = answer["Instances"][0]["InstanceId"]
+    instance_id = response["Instances"][0]["InstanceId"]
     (volume,) = ec2.describe_volumes(
         Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}]
     )["Volumes"]

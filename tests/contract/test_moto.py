@@ -34,8 +34,8 @@ def test_a_named_key_groups_and_subnet_reach_the_instance(
 
     instance = cloud.run(new_ref(), launch.model_copy(update=update), b"#!/bin/true\n")
 
-    answer = ec2.describe_instances(InstanceIds=[instance.id])
-    item = answer["Reservations"][0]["Instances"][0]
+    response = ec2.describe_instances(InstanceIds=[instance.id])
+    item = response["Reservations"][0]["Instances"][0]
     assert item["SubnetId"] == subnet["SubnetId"]
     assert [one["GroupId"] for one in item["SecurityGroups"]] == [group]
     assert item["KeyName"] == "operator"

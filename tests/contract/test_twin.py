@@ -52,7 +52,7 @@ def test_the_same_call_from_many_threads_at_once_is_the_same_instance(
 
 
 @pytest.mark.parametrize(
-    "update", [{"instance_type": "t3.large"}, {"disk_gb": 99}, {"market": "spot"}]
+    "update", [{"instance_type": "t3.large"}, {"disk_gb": 99}, {"capacity_type": "spot"}]
 )
 def test_the_same_token_with_another_intent_is_a_mismatch(
     cloud: Cloud, launch: Launch, new_ref: NewRef, update: dict[str, object]

@@ -77,7 +77,7 @@ class World:
     def change(self, instance_id: str, **changes: Any) -> None:
         """Let something happen to an instance that the API has no call for."""
         assert self._twin is not None
-        self._twin._now.host.books.change(instance_id, **changes)
+        self._twin._now.host.state.change(instance_id, **changes)
 
     def sweep(self) -> SweepLoop:
         """A sweep that remembers nothing yet."""

@@ -20,7 +20,7 @@ from atemporal.errors import Refused
 from atemporal.local.demo import LETTER
 from atemporal.local.home import Home
 from atemporal.local.stack import Stack
-from atemporal.twin.engine import PROCESS, Engine
+from atemporal.twin.containers.engine import PROCESS, Engine
 from services.api.server import ApiServer
 from tests.servers.ports import free_port
 

@@ -14,7 +14,7 @@ import pytest
 from atemporal.errors import Conflict, Invalid, Unavailable
 from atemporal.local import demo_image, postgres
 from atemporal.local.home import Home, default_directory, forget_other
-from atemporal.twin.engine import PROCESS, Engine
+from atemporal.twin.containers.engine import PROCESS, Engine
 
 # An engine that fails at what a file beside it names, and writes down what it was asked.
 ENGINE = """#!/bin/sh

@@ -1,4 +1,4 @@
-"""EC2's rules, asked of the twin by the real SDK."""
+"""The behaviour of EC2 that the twin promises, tested by the real SDK."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def tagged(**tags: str) -> list[Any]:
 
 
 def describe(ec2: EC2Client, **request: Any) -> list[Any]:
-    answer = ec2.describe_instances(**request)
-    return [one for group in answer["Reservations"] for one in group["Instances"]]
+    response = ec2.describe_instances(**request)
+    return [one for group in response["Reservations"] for one in group["Instances"]]
 
 
 def matching(ec2: EC2Client, name: str, *values: str) -> set[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from atemporal.twin import dockerline, passthrough, processes
+from atemporal.twin import processes
+from atemporal.twin.containers import command_line, passthrough
 
 
 class Docker:
@@ -22,8 +23,8 @@ class Docker:
         (root / "dev/console").touch()
 
     def __call__(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-S", "-m", "atemporal.twin.docker", str(self.root)]
-        package_parent = Path(passthrough.__file__).parents[2]
+        command = [sys.executable, "-S", "-m", "atemporal.twin.containers.docker", str(self.root)]
+        package_parent = Path(passthrough.__file__).parents[3]
         done = subprocess.run(
             [*command, *words],
             capture_output=True,
@@ -46,13 +47,13 @@ def docker(tmp_path: Path) -> Docker:
 
 
 def test_words_behind_the_image_are_the_jobs() -> None:
-    line = dockerline.parse(["create", "--name", "a", "-e", "A=1", "-t", "image", "-e", "B"])
+    line = command_line.parse(["create", "--name", "a", "-e", "A=1", "-t", "image", "-e", "B"])
 
     assert line.options == (("--name", "a"), ("--env", "A=1"), ("--tty", "true"))
     assert line.operands == ("image", "-e", "B")
 
 
-def test_an_engine_is_told_machines_apart() -> None:
+def test_machines_that_share_an_engine_are_kept_apart() -> None:
     words = [
         "create",
         "--name",
@@ -135,7 +136,7 @@ def test_the_last_lines_of_a_log(docker: Docker) -> None:
     assert size < 1200
 
 
-def test_what_the_image_would_have_to_say_is_refused(docker: Docker) -> None:
+def test_what_only_the_image_would_know_is_refused(docker: Docker) -> None:
     assert "give the job a command" in docker("create", "--name", "a", "image", code=125).stderr
     assert "No such container" in docker("inspect", "a", code=1).stderr
     assert "not modelled" in docker("build", ".", code=125).stderr

@@ -1,4 +1,4 @@
-"""`atemporal twin fault`: the twin's knobs from the command line."""
+"""`atemporal twin`: its faults and its calls from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from atemporal.cli.session import Session
 from atemporal.cli.twin import twin as command
 from atemporal.errors import Invalid, NotFound, Refused, Unavailable
-from atemporal.twin.rule import KINDS
+from atemporal.twin.faults.kind import KINDS
 from atemporal.twin.server import Twin
 from tests.callback_api import serve
 from tests.unit.test_twin_faults import UNKNOWN, client
@@ -39,12 +39,13 @@ def test_rules_are_added_listed_and_cleared(twin: Twin) -> None:
     assert run(twin.url, "fault", "add", "dies", "--seconds", "4", "--after", "2").exit_code == 0
 
     rules = {rule.id: rule for rule, _ in twin.faults.rules()}
-    assert rules["f1"].match.model_dump(exclude_none=True) == {"market": "spot", "zone": "*a"}
+    match = rules["f1"].match.model_dump(exclude_none=True)
+    assert match == {"capacity_type": "spot", "zone": "*a"}, "market is an alias"
     assert (rules["f1"].probability, rules["f1"].times, rules["f1"].code) == (0.5, 3, "SlowDown")
     assert (rules["f2"].seconds, rules["f2"].after) == (4, 2)
     listed = run(twin.url, "fault", "list").output.splitlines()
     assert listed[1].split() == [
-        *("f1", "throttle", "Describe*", "zone=*a", "market=spot", "0.5", "0/3", "-"),
+        *("f1", "throttle", "Describe*", "zone=*a", "capacity_type=spot", "0.5", "0/3", "-"),
     ]
 
     assert run(twin.url, "fault", "clear", "f1").exit_code == 0
@@ -53,7 +54,7 @@ def test_rules_are_added_listed_and_cleared(twin: Twin) -> None:
     assert twin.faults.rules() == []
 
 
-def test_what_struck_is_counted_and_logged(twin: Twin) -> None:
+def test_injected_faults_are_counted_and_logged(twin: Twin) -> None:
     twin.faults.add("throttle", times=1)
     ec2 = client(twin.url)
     with pytest.raises(ec2.exceptions.ClientError):
@@ -61,8 +62,8 @@ def test_what_struck_is_counted_and_logged(twin: Twin) -> None:
     ec2.describe_images()
     ec2.close()
 
-    answer = json.loads(run(twin.url, "fault", "list", "-o", "json").output)
-    assert answer["injected"] == {"throttle": 1}
+    listed = json.loads(run(twin.url, "fault", "list", "-o", "json").output)
+    assert listed["injected"] == {"throttle": 1}
     assert run(twin.url, "fault", "list").output.splitlines()[-1].split() == ["throttle", "1"]
     lines = run(twin.url, "calls").output.splitlines()
     assert [line.split()[1:4] for line in lines[1:]] == [
@@ -87,7 +88,7 @@ def test_refusals_are_the_projects_own(twin: Twin) -> None:
     assert isinstance(error("fault", "list", url=""), Invalid)
 
 
-def test_the_help_says_what_each_kind_does() -> None:
+def test_the_help_has_a_summary_of_each_kind() -> None:
     text = run("", "fault", "add", "--help").output
 
     assert all(f"  {name} " in text for name in KINDS)

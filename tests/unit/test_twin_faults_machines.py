@@ -18,9 +18,11 @@ import pytest
 
 from atemporal import userdata
 from atemporal.model import AttemptRef, JobSpec, Launch
-from atemporal.twin import curl, mishaps, processes
+from atemporal.twin import processes
+from atemporal.twin.faults import fault
+from atemporal.twin.faults.fault import Fault
 from atemporal.twin.host import Pace
-from atemporal.twin.mishaps import Mishap
+from atemporal.twin.machine import curl
 from atemporal.twin.server import Twin
 from tests.callback_api import CallbackApi, serve
 from tests.unit.test_twin_machine import client, console, describe, ended, until
@@ -56,7 +58,7 @@ def launch(
     api: CallbackApi,
     command: tuple[str, ...] = ("true",),
     *,
-    market: str = "on-demand",
+    capacity_type: str = "on-demand",
     deadline_s: int = 60,
 ) -> str:
     """Launch a job's machine as the product does; return the instance's id."""
@@ -68,8 +70,10 @@ def launch(
         deadline_s=deadline_s,
     )
     spec = JobSpec(image="any/image", command=command)
-    spot: Any = {"InstanceMarketOptions": {"MarketType": "spot"}} if market == "spot" else {}
-    answer = ec2.run_instances(
+    spot: Any = (
+        {"InstanceMarketOptions": {"MarketType": "spot"}} if capacity_type == "spot" else {}
+    )
+    launched = ec2.run_instances(
         ImageId=intent.image_id,
         InstanceType="t3.small",
         MinCount=1,
@@ -78,7 +82,7 @@ def launch(
         InstanceInitiatedShutdownBehavior="terminate",
         **spot,
     )
-    return answer["Instances"][0]["InstanceId"]
+    return launched["Instances"][0]["InstanceId"]
 
 
 def machine_of(twin_directory: Path, instance_id: str) -> Path:
@@ -94,7 +98,7 @@ def by_itself(ec2: EC2Client, instance_id: str) -> None:
     assert code == "Client.InstanceInitiatedShutdown"
 
 
-def test_without_a_rule_nothing_goes_wrong(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
+def test_without_a_rule_no_fault_is_injected(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
     by_itself(ec2, launch(ec2, api))
 
     assert api.methods == ["PATCH", "DELETE"]
@@ -129,7 +133,7 @@ def test_a_machine_never_boots(
     assert ended(ec2, dead)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
 
 
-def test_a_machine_dies_without_a_word(
+def test_a_machine_dies_without_a_callback(
     twin: Twin, ec2: EC2Client, api: CallbackApi, tmp_path: Path
 ) -> None:
     victim = launch(ec2, api, FOR_EVER)
@@ -149,7 +153,7 @@ def test_a_machine_dies_without_a_word(
     assert twin.faults.rules() == [], "it was for that machine only"
 
 
-def test_a_machine_dies_by_a_decision_at_its_launch(
+def test_a_machine_dies_as_planned_at_its_launch(
     twin: Twin, ec2: EC2Client, api: CallbackApi
 ) -> None:
     twin.faults.add("dies", seconds=1)
@@ -267,9 +271,9 @@ def test_a_token_among_the_arguments_is_forged_too(tmp_path: Path, api: Callback
     directory = tmp_path / "instances/i-1"
     directory.mkdir(parents=True)
     (tmp_path / "faults").mkdir()
-    mishaps.write(directory, {"forged": Mishap("forged", "f1", begins=0)})
+    fault.write(directory, {"forged": Fault("forged", "f1", begins_at=0)})
     program = tmp_path / "curl"
-    program.write_text(curl.shim(directory, shutil.which("curl") or ""))
+    program.write_text(curl.script(directory, shutil.which("curl") or ""))
     program.chmod(0o755)
     words = ["-s", "-X", "PATCH", "-H", f"Authorization: Bearer {TOKEN}", "-d", '{"claim": "c"}']
 
@@ -279,9 +283,7 @@ def test_a_token_among_the_arguments_is_forged_too(tmp_path: Path, api: Callback
     assert [call.body["claim"] == "c" for call in api.calls] == [False, True]
 
 
-def test_several_things_go_wrong_with_one_machine(
-    twin: Twin, ec2: EC2Client, api: CallbackApi
-) -> None:
+def test_one_machine_has_several_faults(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
     twin.faults.add("twice")
     twin.faults.add("no-callback")
     twin.faults.add("slow-boot", seconds=0.1)
@@ -324,11 +326,11 @@ def metadata(twin: Twin, instance_id: str, path: str) -> tuple[int, str]:
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     ask = urllib.request.Request(f"{base}/api/token", headers=ttl, method="PUT")
     try:
-        with urllib.request.urlopen(ask) as answer:
-            headers = {"X-aws-ec2-metadata-token": answer.read().decode()}
+        with urllib.request.urlopen(ask) as response:
+            headers = {"X-aws-ec2-metadata-token": response.read().decode()}
         wanted = urllib.request.Request(f"{base}/meta-data/{path}", headers=headers)
-        with urllib.request.urlopen(wanted) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(wanted) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, ""
@@ -338,7 +340,7 @@ def test_a_spot_instance_is_interrupted_with_notice(
     twin: Twin, ec2: EC2Client, api: CallbackApi
 ) -> None:
     twin.faults.add("spot-interruption", after=2, seconds=3)
-    spot = launch(ec2, api, FOR_EVER, market="spot")
+    spot = launch(ec2, api, FOR_EVER, capacity_type="spot")
     assert metadata(twin, spot, "spot/instance-action") == (404, "")
     assert twin.faults.counts() == {}
     on_demand = launch(ec2, api, FOR_EVER)
@@ -360,7 +362,7 @@ def test_a_spot_instance_is_interrupted_with_notice(
 def test_an_interruption_is_orderly(tmp_path: Path, api: CallbackApi) -> None:
     with Twin(tmp_path, engine="process") as patient:
         ec2 = client(patient.url)
-        instance_id = launch(ec2, api, FOR_EVER, market="spot")
+        instance_id = launch(ec2, api, FOR_EVER, capacity_type="spot")
         until(lambda: api.calls)
 
         patient.faults.add("spot-interruption", match={"instance": instance_id}, seconds=0)
@@ -371,14 +373,14 @@ def test_an_interruption_is_orderly(tmp_path: Path, api: CallbackApi) -> None:
         ec2.close()
 
 
-def test_the_record_says_what_struck_which_machine(
+def test_the_journal_has_the_fault_and_its_machine(
     twin: Twin, ec2: EC2Client, api: CallbackApi
 ) -> None:
     rule = twin.faults.add("no-callback", probability=1, times=1)
-    by_itself(ec2, struck := launch(ec2, api))
+    by_itself(ec2, first := launch(ec2, api))
     by_itself(ec2, launch(ec2, api))
 
     [entry] = twin.faults.journal.recent()
 
-    assert (entry["kind"], entry["rule"], entry["instance"]) == ("no-callback", rule.id, struck)
+    assert (entry["kind"], entry["rule"], entry["instance"]) == ("no-callback", rule.id, first)
     assert api.methods == ["PATCH", "PATCH", "DELETE"]

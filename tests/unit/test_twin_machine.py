@@ -1,4 +1,4 @@
-"""Machines: what a user-data makes them do, how they end, and that nothing of them stays."""
+"""Machines: how a user-data is executed, how they end, and that nothing of them stays."""
 
 from __future__ import annotations
 
@@ -37,14 +37,9 @@ def client(url: str) -> EC2Client:
     return ec2
 
 
-def cloud_config(
-    *units: tuple[str, str],
-    files: dict[str, str] | None = None,
-    idle: dict[str, str] | None = None,
-) -> str:
-    """A user-data that starts units in order; `idle` ones are there and not started."""
+def cloud_config(*units: tuple[str, str], files: dict[str, str] | None = None) -> str:
+    """A user-data that starts units in order."""
     entries = [{"name": name, "content": text, "command": "start"} for name, text in units]
-    entries += [{"name": name, "content": text} for name, text in (idle or {}).items()]
     written = [
         {"path": path, "content": text, "permissions": "0755"}
         for path, text in (files or {}).items()
@@ -55,7 +50,7 @@ def cloud_config(
 
 
 def launch(ec2: EC2Client, user_data: str, behaviour: Any = "terminate") -> str:
-    answer = ec2.run_instances(
+    launched = ec2.run_instances(
         ImageId="ami-12345678",
         InstanceType="t3.small",
         MinCount=1,
@@ -63,7 +58,7 @@ def launch(ec2: EC2Client, user_data: str, behaviour: Any = "terminate") -> str:
         UserData=user_data,
         InstanceInitiatedShutdownBehavior=behaviour,
     )
-    return answer["Instances"][0]["InstanceId"]
+    return launched["Instances"][0]["InstanceId"]
 
 
 def describe(ec2: EC2Client, instance_id: str) -> Any:
@@ -114,84 +109,88 @@ SuccessAction=poweroff
 FailureAction=poweroff
 [Service]
 Type=exec
-Environment=WORD=100%%
-ExecStartPre=/opt/tell first ${WORD}
-ExecStartPre=-/bin/false
-ExecStart=/opt/tell second
-ExecStop=/opt/tell stopping
-ExecStopPost=/opt/tell last
-StandardOutput=journal+console
+ExecStartPre=/opt/print first
+ExecStartPre=/bin/true
+ExecStart=/opt/print second
+ExecStopPost=/opt/print last
 """
-TELL = """#!/bin/sh
-echo "$*: [$SERVICE_RESULT $EXIT_CODE $EXIT_STATUS] $ATEMPORAL_ROOT"
+PRINT = """#!/bin/sh
+echo "$*: [$SERVICE_RESULT] $ATEMPORAL_ROOT" >>"$ATEMPORAL_ROOT/dev/console"
 [ "$1" != second ] || exit 7
 """
 
 
-def test_a_user_data_runs_as_systemd_would_run_it(ec2: EC2Client, twin: Twin) -> None:
-    instance_id = launch(ec2, cloud_config(("job.service", JOB), files={"/opt/tell": TELL}))
+def service(command: str, *, action: str = "", more: str = "") -> str:
+    """A unit that runs a command; with an action the machine powers off when it ends."""
+    actions = f"[Unit]\nSuccessAction={action}\nFailureAction={action}\n" if action else ""
+    return f"{actions}[Service]\nType=exec\nExecStart={command}\n{more}"
+
+
+def test_a_user_data_runs_as_systemd_would_run_it(ec2: EC2Client) -> None:
+    instance_id = launch(ec2, cloud_config(("job.service", JOB), files={"/opt/print": PRINT}))
 
     instance = ended(ec2, instance_id)
 
     assert instance["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    said = [line for line in console(ec2, instance_id).splitlines() if "/root" in line]
-    assert [line.rpartition(" ")[0] for line in said] == [
-        "first 100%: [  ]",
-        "second: [  ]",
-        "stopping: [  ]",
-        "last: [exit-code exited 7]",
+    printed = [line for line in console(ec2, instance_id).splitlines() if "/root" in line]
+    assert [line.rpartition(" ")[0] for line in printed] == [
+        *("first: []", "second: []", "last: [exit-code]"),
     ]
 
 
 def test_a_failed_preparation_skips_the_main_process(ec2: EC2Client) -> None:
-    unit = JOB.replace("-/bin/false", "/bin/false")
-    instance_id = launch(ec2, cloud_config(("job.service", unit), files={"/opt/tell": TELL}))
+    unit = JOB.replace("/bin/true", "/bin/false")
+    instance_id = launch(ec2, cloud_config(("job.service", unit), files={"/opt/print": PRINT}))
 
     ended(ec2, instance_id)
 
     output = console(ec2, instance_id)
-    assert "last: [exit-code  ]" in output
+    assert "last: [exit-code]" in output
     assert "second" not in output
-    assert "stopping" not in output
 
 
 def test_a_preparation_that_is_killed_has_failed(ec2: EC2Client) -> None:
     killed = "#!/bin/sh\nkill -TERM $$\n"
-    unit = JOB.replace("-/bin/false", "/opt/killed")
-    files = {"/opt/tell": TELL, "/opt/killed": killed}
+    unit = JOB.replace("/bin/true", "/opt/killed")
+    files = {"/opt/print": PRINT, "/opt/killed": killed}
     instance_id = launch(ec2, cloud_config(("job.service", unit), files=files))
 
     ended(ec2, instance_id)
 
     output = console(ec2, instance_id)
-    assert "last: [signal  ]" in output
+    assert "last: [signal]" in output
     assert "second" not in output
 
 
 def test_nothing_is_started_after_a_forced_power_off(ec2: EC2Client) -> None:
-    unit = JOB.replace("-/bin/false", "/opt/off")
-    off = "#!/bin/sh\nsystemctl poweroff --force\nsleep 1000\n"
-    files = {"/opt/tell": TELL, "/opt/off": off}
-    instance_id = launch(ec2, cloud_config(("job.service", unit), files=files))
+    # This one ends when the job is in its preparation.
+    off = service("/opt/await-first", action="poweroff-force")
+    await_first = '#!/bin/sh\nuntil [ -e "$ATEMPORAL_ROOT/first" ]; do sleep 0.02; done\n'
+    first = '#!/bin/sh\ntouch "$ATEMPORAL_ROOT/first"\nsleep 1000\n'
+    job = JOB.replace("/bin/true", "/opt/first")
+    files = {"/opt/print": PRINT, "/opt/await-first": await_first, "/opt/first": first}
+    units = (("off.service", off), ("job.service", job))
+    instance_id = launch(ec2, cloud_config(*units, files=files))
 
     ended(ec2, instance_id)
 
     output = console(ec2, instance_id)
-    assert "first 100%" in output
+    assert "first: []" in output
+    assert "Powering off by force: off.service ended" in output
     assert "last" not in output
     assert "second" not in output
 
 
 def test_the_metadata_service_knows_the_instance_and_wants_a_token(ec2: EC2Client) -> None:
     ask = """#!/bin/sh
+    exec >>"$ATEMPORAL_ROOT/dev/console"
     curl -s -o /dev/null -w 'bare %{http_code}\\n' "$ATEMPORAL_METADATA_URL/latest/meta-data/instance-id"
     token=$(curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' \
         "$ATEMPORAL_METADATA_URL/latest/api/token")
     curl -s -H "X-aws-ec2-metadata-token: $token" \
         -w ' %{http_code}\\n' "$ATEMPORAL_METADATA_URL/latest/meta-data/instance-id"
-    systemctl poweroff
     """
-    unit = "[Service]\nType=oneshot\nExecStart=/opt/ask\nStandardOutput=tty\n"
+    unit = service("/opt/ask", action="poweroff")
     instance_id = launch(ec2, cloud_config(("ask.service", unit), files={"/opt/ask": ask}))
 
     ended(ec2, instance_id)
@@ -201,39 +200,32 @@ def test_the_metadata_service_knows_the_instance_and_wants_a_token(ec2: EC2Clien
     assert f"{instance_id} 200\n" in output
 
 
-def test_a_timer_starts_its_service(ec2: EC2Client) -> None:
-    timer = ("off.timer", "[Timer]\nOnBootSec=200ms\n")
-    service = "[Service]\nType=oneshot\nExecStart=/usr/bin/systemctl poweroff\n"
-    instance_id = launch(ec2, cloud_config(timer, idle={"off.service": service}))
-
-    ended(ec2, instance_id)
-
-    output = console(ec2, instance_id)
-    assert output.index("off.timer elapsed") < output.index("Powering off: systemctl")
-
-
 def test_a_start_that_takes_too_long_fails(ec2: EC2Client) -> None:
-    unit = JOB.replace("-/bin/false", "/bin/sleep 1000") + "TimeoutStartSec=300ms\n"
-    instance_id = launch(ec2, cloud_config(("job.service", unit), files={"/opt/tell": TELL}))
+    unit = JOB.replace("/bin/true", "/bin/sleep 1000") + "TimeoutStartSec=0.3\n"
+    instance_id = launch(ec2, cloud_config(("job.service", unit), files={"/opt/print": PRINT}))
 
     ended(ec2, instance_id)
 
-    assert "last: [timeout  ]" in console(ec2, instance_id)
+    assert "last: [timeout]" in console(ec2, instance_id)
 
 
-def test_what_the_twin_can_not_do_is_said_on_the_console(ec2: EC2Client) -> None:
-    first = "[Service]\nType=oneshot\nExecStart=/bin/true\nMemoryMax=1G\n"
-    second = "[Unit]\nSuccessAction=poweroff\n[Service]\nType=oneshot\nExecStart=/bin/true\n"
-    refused = "[Service]\nType=forking\nExecStart=/bin/true\n"
-    user_data = cloud_config(("a.service", first), ("c.service", refused), ("b.service", second))
+def test_what_is_not_modelled_is_on_the_console(ec2: EC2Client) -> None:
+    limited = service("/bin/true", more="MemoryMax=1G\n")
+    timer = "[Timer]\nOnBootSec=1\n"
+    needy = "[Unit]\nRequires=limited.service\n" + service("/bin/true")
+    off = service("/sbin/poweroff", action="poweroff")
+    units = (("limited.service", limited), ("a.timer", timer), ("needy.service", needy))
+    user_data = cloud_config(*units, ("off.service", off))
     instance_id = launch(ec2, user_data + "runcmd: [reboot]\n")
 
     ended(ec2, instance_id)
 
     output = console(ec2, instance_id)
     assert "runcmd is not applied" in output
-    assert "a.service: [Service] MemoryMax= is not modelled" in output
-    assert "c.service is not loaded: Type=forking is not modelled" in output
+    assert "limited.service is not loaded: [Service] MemoryMax= is not modelled" in output
+    assert "a.timer is not loaded: only services are modelled" in output
+    assert "Dependency failed for needy.service: limited.service" in output
+    assert "off.service failed with result 'exit-code'" in output, "no program powers off"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +242,7 @@ def test_a_user_data_can_not_reach_out_of_its_machine(
 
 
 def test_the_default_shutdown_behaviour_is_stop(ec2: EC2Client) -> None:
-    off = "[Service]\nType=oneshot\nExecStart=/sbin/poweroff\n"
+    off = service("/bin/true", action="poweroff")
     instance_id = launch(ec2, cloud_config(("off.service", off)), "stop")
 
     ended(ec2, instance_id, "stopped")
@@ -260,6 +252,7 @@ def test_the_default_shutdown_behaviour_is_stop(ec2: EC2Client) -> None:
 
 
 STUBBORN = """#!/bin/sh
+[ -z "$ATEMPORAL_ROOT" ] || exec >>"$ATEMPORAL_ROOT/dev/console"
 trap '' TERM
 echo "pid $$"
 setsid sh -c 'trap "" TERM; echo "pid $$"; while :; do sleep 1000; done' &
@@ -269,20 +262,18 @@ while :; do sleep 1000; done
 
 
 def pids(ec2: EC2Client, instance_id: str, number: int) -> list[int]:
-    def told() -> list[int] | None:
+    def printed() -> list[int] | None:
         words = [line.split() for line in console(ec2, instance_id).splitlines()]
         found = [int(word[1]) for word in words if word[:1] == ["pid"]]
         return found if len(found) == number else None
 
-    told_pids: list[int] = until(told)
-    return told_pids
+    found: list[int] = until(printed)
+    return found
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_nothing_of_a_terminated_machine_survives(tmp_path: Path, hard: bool) -> None:
-    unit = (
-        "[Service]\nType=exec\nExecStart=/opt/stubborn\nStandardOutput=tty\nTimeoutStopSec=1000\n"
-    )
+    unit = service("/opt/stubborn", more="TimeoutStopSec=1000\n")
     pace = Pace(kill_after_s=0.3)
     with Twin(tmp_path / "twin", engine="process", pace=pace) as twin:
         ec2 = client(twin.url)
@@ -308,11 +299,14 @@ def first_process(directory: Path) -> int:
     return pid
 
 
-def test_a_machine_that_crashes_is_the_clouds_fault_and_takes_its_job_along(
+def test_a_machine_that_crashes_is_the_clouds_fault_and_ends_its_job_too(
     ec2: EC2Client, tmp_path: Path
 ) -> None:
-    unit = "[Service]\nType=exec\nExecStart=/opt/job\nStandardOutput=tty\n"
-    job = "#!/bin/sh\ndocker create --name a image /opt/stubborn\ndocker start --attach a\n"
+    unit = service("/opt/job")
+    job = (
+        "#!/bin/sh\ndocker create --name a image /opt/stubborn\n"
+        'docker start --attach a >>"$ATEMPORAL_ROOT/dev/console"\n'
+    )
     root = tmp_path / "twin/instances"
     user_data = cloud_config(("job.service", unit), files={"/opt/job": job})
     stubborn = tmp_path / "stubborn"
@@ -349,9 +343,9 @@ class Server:
 
 
 def test_a_twin_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
-    waits = "[Unit]\nSuccessAction=poweroff\n[Service]\nExecStart=/opt/wait\n"
+    waiting = service("/opt/wait", action="poweroff")
     script = '#!/bin/sh\nuntil [ -e "$ATEMPORAL_ROOT/go" ]; do sleep 0.02; done\n'
-    user_data = cloud_config(("wait.service", waits), files={"/opt/wait": script})
+    user_data = cloud_config(("wait.service", waiting), files={"/opt/wait": script})
     request: Any = {
         "ImageId": "ami-12345678",
         "InstanceType": "t3.small",

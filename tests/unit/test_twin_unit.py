@@ -7,95 +7,107 @@ import gzip
 
 import pytest
 
-from atemporal.twin import cloudinit, unit
+import cloud_config
+from atemporal.twin.machine import cloudinit, unit
 
 ADDRESSES = {"private_ipv4": "10.0.0.1"}
-
-
-def service(text: str, *drop_ins: str) -> unit.Service:
-    loaded = unit.load("job.service", text, drop_ins)
-    assert isinstance(loaded, unit.Service)
-    return loaded
+SERVICE = "[Service]\nType=exec\nExecStart=/bin/a\n"
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("a  b\tc", ["a", "b", "c"]),
-        ("'a b' \"c d\"", ["a b", "c d"]),
-        (r"a\x20b \"q\" 'it\'s'", ["a b", '"q"', "it's"]),
-        ("'' x", ["", "x"]),
-        ("--name='a b'", ["--name=a b"]),
-    ],
-)
-def test_words_are_split_by_systemds_quoting(line: str, words: list[str]) -> None:
-    assert unit.split(line) == words
-
-
-@pytest.mark.parametrize(
-    ("text", "span"),
-    [("90", 90), ("5min 20s", 320), ("500ms", 0.5), ("1h30m", 5400), ("infinity", None)],
+    ("text", "span"), [("90", 90), ("75min", 4500), ("0.5s", 0.5), ("infinity", None)]
 )
 def test_time_spans(text: str, span: float | None) -> None:
     assert unit.seconds(text) == span
 
 
 def test_a_service_has_what_its_file_says() -> None:
-    loaded = service(
-        "[Unit]\nDescription=A job\nConditionPathExists=!/run/%N\nSuccessAction=poweroff\n"
-        "[Service]\nType=exec\n# a comment\nExecStartPre=-/bin/false\nExecStartPre=/bin/echo \\\n"
-        "  100%% ${HOME}\nExecStart=/bin/true\nTimeoutStartSec=infinity\nTimeoutStopSec=5\n"
+    loaded = unit.load(
+        "job.service",
+        "[Unit]\nDescription=A job\nRequires=a.service\nWants=b.service c.target\n"
+        "SuccessAction=poweroff\nFailureAction=poweroff-force\n"
+        "[Service]\nType=exec\n# a comment\nExecStartPre=/bin/one\nExecStartPre=/bin/two  words\n"
+        "ExecStart=/bin/main\nExecStopPost=/bin/last\nTimeoutStartSec=infinity\nTimeoutStopSec=5\n",
     )
 
-    assert loaded.conditions == (("/run/job", False),)
-    assert (loaded.success_action, loaded.failure_action) == ("poweroff", "none")
-    assert [command.may_fail for command in loaded.start_pre] == [True, False]
-    assert loaded.start_pre[1].argv == ("/bin/echo", "100%", "${HOME}")
-    assert (loaded.start_timeout_s, loaded.stop_timeout_s) == (None, 5)
-    assert loaded.notes == ()
-
-
-def test_an_empty_value_forgets_those_before_it_and_drop_ins_come_last() -> None:
-    loaded = service(
-        "[Service]\nExecStart=/bin/a\nExecStartPre=/bin/b\n",
-        "[Service]\nExecStart=\nExecStart=/bin/c\n",
+    assert loaded == unit.Unit(
+        name="job.service",
+        description="A job",
+        requires=("a.service",),
+        wants=("b.service", "c.target"),
+        success_action="poweroff",
+        failure_action="poweroff-force",
+        start_pre=(("/bin/one",), ("/bin/two", "words")),
+        start=("/bin/main",),
+        stop_post=(("/bin/last",),),
+        start_timeout_s=None,
+        stop_timeout_s=5,
     )
-
-    assert [command.argv for command in loaded.start] == [("/bin/c",)]
-    assert len(loaded.start_pre) == 1
 
 
 def test_defaults_are_systemds() -> None:
-    simple = service("[Service]\nExecStart=/bin/a\n")
-    oneshot = service("[Service]\nType=oneshot\nExecStart=/bin/a\n")
+    loaded = unit.load("job.service", SERVICE)
 
-    assert (simple.type, simple.start_timeout_s, simple.stop_timeout_s) == ("simple", 90, 90)
-    assert oneshot.start_timeout_s is None
-
-
-def test_what_is_not_modelled_is_named() -> None:
-    loaded = service("[Service]\nExecStart=/bin/a\nMemoryMax=1G\nPrivateTmp=yes\n")
-
-    assert loaded.notes == (
-        "[Service] MemoryMax= is not modelled",
-        "[Service] PrivateTmp= is not modelled",
-    )
+    assert (loaded.start_timeout_s, loaded.stop_timeout_s) == (90, 90)
+    assert (loaded.success_action, loaded.failure_action) == ("none", "none")
 
 
 @pytest.mark.parametrize(
-    "line", ["Type=forking", "Restart=always", "ExecStop=@/bin/a b", "ExecStop=/bin/a %z", "x"]
+    ("name", "text"),
+    [
+        ("atemporal-deadline.service", cloud_config.DEADLINE_UNIT),
+        ("atemporal-job.service", cloud_config.JOB_UNIT),
+    ],
 )
-def test_what_would_be_done_wrongly_is_refused(line: str) -> None:
+def test_the_projects_own_units_are_modelled(name: str, text: str) -> None:
+    assert unit.load(name, text).name == name
+
+
+def test_no_directive_is_modelled_that_the_projects_own_units_do_not_use() -> None:
+    text = cloud_config.DEADLINE_UNIT + cloud_config.JOB_UNIT
+    used = {line.partition("=")[0] for line in text.splitlines() if "=" in line}
+
+    known = [*unit.MODELLED.values(), *unit.WITHOUT_EFFECT.values()]
+    assert set().union(*known) == used
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("MemoryMax=1G", "MemoryMax= is not modelled"),
+        ("Restart=always", "Restart= is not modelled"),
+        ("[Timer]\nOnBootSec=1", "OnBootSec= is not modelled"),
+        ("Type=oneshot", "more than once"),
+        ("ExecStart=/bin/b", "more than once"),
+        ("ExecStopPost=", "without a value"),
+        ("ExecStopPost=-/bin/a", "'-' is not modelled"),
+        ("ExecStopPost=/bin/a %n", "specifiers"),
+        ("ExecStopPost=/bin/a \\\n  b", "continued lines"),
+        ("ExecStopPost=/bin/a $B", "'\\$' is not modelled"),
+        ("ExecStopPost=/bin/a 'b'", '"\'" is not modelled'),
+        ("ExecStopPost=/bin/a ; /bin/b", "';' is not modelled"),
+        ("TimeoutStopSec=2weeks", "not a time span"),
+        ("[Unit]\nSuccessAction=reboot", "SuccessAction=reboot is not modelled"),
+        ("x", "neither a section nor"),
+    ],
+)
+def test_what_is_not_modelled_is_refused(line: str, why: str) -> None:
+    with pytest.raises(unit.BadUnit, match=why):
+        unit.load("job.service", f"{SERVICE}{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("job.timer", SERVICE),
+        ("job.service", "[Service]\nExecStart=/bin/a\n"),
+        ("job.service", "[Service]\nType=forking\nExecStart=/bin/a\n"),
+        ("job.service", "[Service]\nType=exec\n"),
+    ],
+)
+def test_a_unit_that_is_no_exec_service_is_refused(name: str, text: str) -> None:
     with pytest.raises(unit.BadUnit):
-        service(f"[Service]\nExecStart=/bin/a\n{line}\n")
-
-
-def test_variables_are_expanded_without_a_shell() -> None:
-    command = unit.Command(("echo", "${A}-${B}", "$C", "$$A", "a$C"))
-
-    words = unit.expand_variables(command, {"A": "x y", "C": "1 2"})
-
-    assert words == ["echo", "x y-", "1", "2", "$A", "a$C"]
+        unit.load(name, text)
 
 
 def config(text: str) -> cloudinit.CloudConfig:
@@ -133,6 +145,11 @@ def test_anything_else_is_not_a_cloud_config(text: str) -> None:
 
 
 def test_keys_that_are_not_applied_are_named() -> None:
-    read = config("runcmd: [a]\ncoreos: {update: {}, units: [{name: a.service, drop-ins: []}]}\n")
+    read = config(
+        "runcmd: [a]\ncoreos: {update: {}, units: [{name: a.service, drop_ins: []}]}\n"
+        "write_files: [{path: /a, owner: core}]\n"
+    )
 
-    assert read.ignored == ("runcmd", "coreos.update", "coreos.units[0].drop-ins")
+    assert read.ignored == (
+        *("runcmd", "coreos.update", "write_files[0].owner", "coreos.units[0].drop_ins"),
+    )

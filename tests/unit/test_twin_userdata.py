@@ -23,7 +23,7 @@ VALUE = "line 1\nline 2 \"quoted\" 'x' $HOME %n \\ é\n"
 
 
 class Callback(http.server.ThreadingHTTPServer):
-    """An API that takes what machines tell it, or refuses."""
+    """An API that takes the callbacks of machines, or refuses them."""
 
     daemon_threads = True
 
@@ -79,7 +79,7 @@ def execute(directory: Path, callback: Callback, command: tuple[str, ...]) -> tu
             aws_access_key_id="any",
             aws_secret_access_key="any",
         )
-        answer = ec2.run_instances(
+        launched = ec2.run_instances(
             ImageId=launch.image_id,
             InstanceType="t3.small",
             MinCount=1,
@@ -87,7 +87,7 @@ def execute(directory: Path, callback: Callback, command: tuple[str, ...]) -> tu
             UserData=userdata.render(ref, spec, launch, TOKEN).decode(),
             InstanceInitiatedShutdownBehavior="terminate",
         )
-        instance_id = answer["Instances"][0]["InstanceId"]
+        instance_id = launched["Instances"][0]["InstanceId"]
         deadline = time.monotonic() + 30
         while True:
             found = ec2.describe_instances(InstanceIds=[instance_id])
@@ -102,7 +102,9 @@ def execute(directory: Path, callback: Callback, command: tuple[str, ...]) -> tu
     return instance_id, console
 
 
-def test_a_job_runs_and_its_end_is_told_twice(tmp_path: Path, callback: Callback) -> None:
+def test_the_end_of_a_job_is_on_the_console_and_called_back(
+    tmp_path: Path, callback: Callback
+) -> None:
     command = ("sh", "-c", 'printf %s "$VALUE"; exit 7')
 
     instance_id, console = execute(tmp_path, callback, command)

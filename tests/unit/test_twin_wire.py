@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atemporal.twin import wire
+from atemporal.twin.ec2 import wire
 
 NAMES = st.text("ABCDEFGabcdefg", min_size=1, max_size=6)
 TREES = st.recursive(
@@ -57,14 +57,14 @@ def test_a_name_is_a_value_or_a_structure(form: str) -> None:
         wire.parse(form)
 
 
-def test_an_answer_is_the_xml_that_it_says() -> None:
-    answer = {
+def test_a_response_is_written_as_xml() -> None:
+    response = {
         "reservationSet": [{"id": "r-1", "tags": [{"key": "a<b", "value": "1 & 'x' \r\n é"}]}],
         "yes": True,
         "absent": None,
     }
 
-    document = wire.render("DescribeThings", "request", answer).decode()
+    document = wire.render("DescribeThings", "request", response).decode()
 
     root = ElementTree.fromstring(document.replace(f' xmlns="{wire.NAMESPACE}"', ""))
     assert root.tag == "DescribeThingsResponse"

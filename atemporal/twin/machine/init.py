@@ -1,0 +1,110 @@
+"""The first process of a machine, as far as the user-data can tell: units and power-off.
+
+Promise: units are started one after the other in the order of the cloud-config, each waited for as
+systemd's start job is. A masked unit and a unit that can not be loaded are reported on the
+console. A power-off stops every running unit, newest first, and is final: nothing starts after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from atemporal.twin.machine import unit
+from atemporal.twin.machine.cloudinit import UnitEntry
+from atemporal.twin.machine.service import MachineContext, Service
+
+
+class Init:
+    """The units of one machine."""
+
+    def __init__(self, machine: MachineContext, entries: Sequence[UnitEntry]) -> None:
+        self._machine = machine
+        self._units: dict[str, unit.Unit | None] = {}
+        self._services: dict[str, Service] = {}
+        self._lock = threading.Lock()
+        self._power_off = threading.Event()
+        self._forced = False
+        self._entries = entries
+        for entry in entries:
+            self._load(entry)
+
+    def boot(self) -> None:
+        """Carry out the commands of the cloud-config, on a thread of their own."""
+        threading.Thread(target=self._carry_out, name="cloud-config", daemon=True).start()
+
+    def wait_for_power_off(self) -> None:
+        """Wait until somebody asks for it, then stop all units, unless it was asked by force."""
+        self._power_off.wait()
+        with self._lock:
+            running = [service for service in self._services.values() if not service.over.is_set()]
+        for service in reversed(running):
+            if self._forced:
+                service.freeze()
+            else:
+                service.stop()
+        self._machine.log("reboot: Power down")
+
+    def power_off(self, *, by: str, force: bool = False) -> None:
+        """Ask for the power-off; the first to ask is named on the console."""
+        with self._lock:
+            if self._power_off.is_set():
+                return
+            self._forced = force
+            self._machine.log(f"systemd[1]: Powering off{' by force' if force else ''}: {by}")
+            self._power_off.set()
+
+    def start(self, name: str) -> bool:
+        """Start a unit and what it requires; return whether it started."""
+        if name not in self._units:
+            self._machine.log(f"systemd[1]: {name} belongs to the image, nothing is started here")
+            return True
+        loaded = self._units[name]
+        if loaded is None:
+            self._machine.log(f"[FAILED] Failed to start {name}: it is masked or was not loaded")
+            return False
+        if self._is_running(name):
+            return True
+        for needed in (*loaded.requires, *loaded.wants):
+            known = needed in self._units and not self._is_running(needed)
+            if known and not self.start(needed) and needed in loaded.requires:
+                self._machine.log(f"[DEPEND] Dependency failed for {name}: {needed}")
+                return False
+        service = Service(loaded, self._machine, self._ended)
+        with self._lock:
+            if self._power_off.is_set():
+                return False
+            self._services[name] = service
+        return service.start()
+
+    def _load(self, entry: UnitEntry) -> None:
+        if entry.mask:
+            self._units[entry.name] = None
+            self._machine.log(f"systemd[1]: {entry.name} is masked")
+        elif entry.content:
+            try:
+                self._units[entry.name] = unit.load(entry.name, entry.content)
+            except unit.BadUnit as error:
+                self._units[entry.name] = None
+                self._machine.log(f"systemd[1]: {entry.name} is not loaded: {error}")
+
+    def _carry_out(self) -> None:
+        for entry in self._entries:
+            if self._power_off.is_set():
+                return
+            if entry.command == "start":
+                self.start(entry.name)
+            elif entry.command:
+                self._machine.log(f"coreos-cloudinit: command {entry.command!r} is not modelled")
+        self._machine.log("coreos-cloudinit: all commands are carried out")
+
+    def _ended(self, service: Service, success: bool) -> None:
+        loaded = service.unit
+        action = loaded.success_action if success else loaded.failure_action
+        if action != "none":
+            self.power_off(by=f"{loaded.name} ended", force=action == "poweroff-force")
+
+    def _is_running(self, name: str) -> bool:
+        with self._lock:
+            service = self._services.get(name)
+        return service is not None and not service.over.is_set()
