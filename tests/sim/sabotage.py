@@ -16,7 +16,7 @@ import atemporal.cloud.ec2
 from atemporal.broker import Delivery
 from atemporal.errors import Unknown
 from atemporal.states import AttemptState, JobState
-from atemporal.store import attempts, moves
+from atemporal.store import attempts, transitions
 from services.reaper.judgement import Absence, judge, missing
 from tests.sim.broker import Link
 from tests.sim.simulation import Simulation
@@ -68,8 +68,8 @@ def ack_before_commit(patch: pytest.MonkeyPatch, _: Simulation) -> None:
 
 def unguarded_update(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """A move does not look at the state it comes from."""
-    patch.setattr(moves, "job_states_before", lambda _: tuple(JobState))
-    patch.setattr(moves, "attempt_states_before", lambda _: tuple(AttemptState))
+    patch.setattr(transitions, "job_states_before", lambda _: tuple(JobState))
+    patch.setattr(transitions, "attempt_states_before", lambda _: tuple(AttemptState))
 
 
 def claim_for_everybody(patch: pytest.MonkeyPatch, _: Simulation) -> None:
