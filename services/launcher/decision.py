@@ -123,7 +123,7 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
 def choose(
     offerings: Sequence[Offering], unavailable: Mapping[Offering, Unavailable]
 ) -> TryNext | Blocked:
-    """Choose the first offering that is available, or wait until one is, to begin with the first."""
+    """The first offering that is available; with none, blocked until one is, to start over then."""
     for offering in offerings:
         if offering not in unavailable:
             return TryNext(offering)

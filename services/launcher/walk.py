@@ -206,9 +206,10 @@ class Walk:
                 by = placed(self._launch, offering)
                 with self._database.begin() as tx:
                     going_on = launches.replace(tx, self._ref, self._launch, by)
-                if not going_on:
+                if going_on:
+                    self._launch = by
+                else:
                     STALE.labels("launch").inc()
-                self._launch = by
                 return going_on
             case Blocked():
                 self._postpone(decision)

@@ -63,7 +63,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Done:
-    """An outcome for the script: the instance is launched, yet the caller is told `error`."""
+    """An outcome for the script: the instance is launched, yet the caller gets `error`."""
 
     error: CloudError
 
@@ -814,7 +814,7 @@ class TestSpotBreaker:
     def test_the_records_are_read_through_an_index(self, world: World) -> None:
         with world.database.begin() as tx:
             tx.execute(text("SET LOCAL enable_seqscan = off"))
-            plan = tx.execute(text(f"EXPLAIN {launches._INTERRUPTIONS.text}"), {"within_s": 1})
+            plan = tx.execute(text(f"EXPLAIN {launches._SPOT_LOST.text}"), {"within_s": 1})
             assert "ix_attempts_spot_lost" in " ".join(row[0] for row in plan)
 
 
@@ -959,7 +959,7 @@ class TestUnreadable:
         world.sweep.tick()
         assert world.has_instance(refs[1])
         assert world.has_instance(refs[3])
-        # Not again at once: it has its turn, as any other has.
+        # Not again at once: it is leased like any other.
         with world.database.begin() as tx:
             assert attempts.lease_unlaunched(tx, stale_s=30, limit=9) == []
             assert jobs.overlooked(tx, stale_s=30, limit=9) == []

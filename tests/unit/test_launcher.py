@@ -24,7 +24,7 @@ from services.launcher.spot_breaker import SpotBreaker
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
