@@ -128,11 +128,11 @@ class Settings(BaseSettings):
         description="how long a type is not asked again when the account's quota is full",
     )
     spot_interruptions: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=2, description="so many interruptions within spot_window_s break a spot pool"
+        default=2, description="so many within spot_window_s, and a spot pool is left alone"
     )
     spot_window_s: Annotated[float, Field(gt=0)] = 900.0
     spot_pause_s: Annotated[float, Field(ge=0)] = Field(
-        default=1800.0, description="how long a broken spot pool is left alone"
+        default=1800.0, description="how long a spot pool that interrupts is left alone"
     )
     stop_within_s: Annotated[float, Field(gt=0, le=600)] = 25.0
 

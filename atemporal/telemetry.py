@@ -38,7 +38,7 @@ RATE_LIMITER_TOKENS = Gauge(
     "atemporal_launch_rate_limiter_tokens", "RunInstances calls this process may make now"
 )
 RATE_LIMITER_RATE = Gauge(
-    "atemporal_launch_rate_limiter_rate", "RunInstances calls a second we allow ourselves"
+    "atemporal_launch_rate_limiter_rate", "RunInstances calls a second that this process may make"
 )
 OFFERINGS_UNAVAILABLE = Gauge(
     "atemporal_offerings_unavailable",
@@ -48,7 +48,7 @@ MACHINES_NOT_BOOTING = Gauge(
     "atemporal_machines_not_booting", "1 while the last machines that ended had never booted"
 )
 CIRCUIT_BREAKER_OPEN = Gauge(
-    "atemporal_launch_circuit_breaker_open", "1 while EC2 refuses this process"
+    "atemporal_launch_circuit_breaker_open", "1 while EC2 refuses all calls of this process"
 )
 LAUNCH_SECONDS = Histogram("atemporal_launch_seconds", "Duration of RunInstances calls")
 CALLBACKS = Counter("atemporal_callbacks", "Callbacks of machines", ["kind", "result"])

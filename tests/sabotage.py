@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
-CANDIDATES = "integration/test_launcher.py::TestCandidates"
+CANDIDATES = "integration/test_launcher.py::TestOfferings"
 FAILED = 1
 
 
@@ -62,11 +62,11 @@ SABOTAGES = (
     ),
     Sabotage(
         "the next zone after a timeout",
-        "services/launcher/launcher.py",
-        "elif isinstance(error, (NoCapacity, OverQuota)):\n            if not",
-        "elif isinstance(error, (NoCapacity, OverQuota, Unknown)):\n            if not",
+        "services/launcher/decision.py",
+        "return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)",
+        "return choose(facts.offerings[::-1], {})",
         (
-            f"{CANDIDATES}::test_never_another_candidate_after_an_unknown_outcome",
+            f"{CANDIDATES}::test_never_another_offering_after_an_unknown_outcome",
             SIMULATION,
         ),
     ),
@@ -133,7 +133,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "the launcher's sweep off",
-        "services/launcher/loops.py",
+        "services/launcher/sweep.py",
         "        self._calls.make(self._launcher.unfinished())\n",
         "",
         ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
-from atemporal.end_code import SPOT_TERMINATION
+from atemporal.end_code import is_spot_interruption
 from atemporal.model import AttemptRef, Launch
-from atemporal.states import AttemptState, BlockedReason
+from atemporal.states import AttemptState, BlockedReason, Reason
 from atemporal.store.transitions import record
 from atemporal.tables import CAPACITY_TYPE, attempts
 
@@ -30,18 +30,17 @@ _UNLAUNCHED = text(
     """
 )
 
-_INTERRUPTIONS = text(
+_SPOT_LOST = text(
     f"""
     SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
-           extract(epoch FROM now() - exited_at) AS age_s
+           reason, end_code, extract(epoch FROM now() - exited_at) AS age_s
     FROM attempts
     WHERE {CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
       AND exited_at > now() - make_interval(secs => :within_s)
-      AND (reason = 'spot_interrupted' OR end_code = '{SPOT_TERMINATION}')
     """
 )
 
-# Who was cancelled, or never got an instance after all, says nothing of whether machines can boot.
+# An attempt that was cancelled, or got no instance after all, does not show whether machines boot.
 _NEVER_BOOTED = text(
     """
     WITH latest AS (
@@ -82,7 +81,7 @@ class Interruption(NamedTuple):
 
 
 class Shortage(NamedTuple):
-    """An instance that EC2 took on and then had no room for, `age_s` seconds ago."""
+    """An instance that EC2 granted and then had no room for, `age_s` seconds ago."""
 
     instance_type: str
     subnet_id: str | None
@@ -166,8 +165,12 @@ def postpone(
 
 def spot_interruptions(tx: Connection, *, within_s: float) -> list[Interruption]:
     """Return the spot instances that EC2 took back in the last `within_s` seconds."""
-    rows = tx.execute(_INTERRUPTIONS, {"within_s": within_s})
-    return [Interruption(row.instance_type, row.subnet_id, float(row.age_s)) for row in rows]
+    lost = tx.execute(_SPOT_LOST, {"within_s": within_s})
+    return [
+        Interruption(row.instance_type, row.subnet_id, float(row.age_s))
+        for row in lost
+        if row.reason == Reason.SPOT_INTERRUPTED or is_spot_interruption(row.end_code)
+    ]
 
 
 def never_booted(tx: Connection, *, machines: int, within_s: float) -> bool:
@@ -189,7 +192,10 @@ def booting(tx: Connection) -> int:
 
 
 def shortages(tx: Connection, *, within_s: float) -> list[Shortage]:
-    """Return the instances that EC2 had no room for after all, of the last `within_s` seconds."""
+    """Return the instances that EC2 had no room for after all, of the last `within_s` seconds.
+
+    The newest comes first.
+    """
     rows = tx.execute(_SHORTAGES, {"within_s": within_s})
     return [
         Shortage(

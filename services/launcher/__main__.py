@@ -7,8 +7,9 @@ from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
-from services.launcher.loops import LaunchLoop, SweepLoop
+from services.launcher.sweep import SweepLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:

@@ -6,7 +6,6 @@ says how the next calls go; time passes when a test says so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,12 +39,13 @@ from atemporal.fleet.plan import Limits
 from atemporal.messages import LAUNCH, JobDue, encode
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
 from atemporal.settings import Settings
-from atemporal.states import AttemptState, JobState, Reason
+from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, events, installation, jobs, launches
 from atemporal.store.database import Database
-from services.launcher.candidates import Cell
+from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
-from services.launcher.loops import LaunchLoop, SweepLoop
+from services.launcher.offerings import Offering
+from services.launcher.sweep import SweepLoop
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop as ReaperSweep
 
@@ -58,12 +58,12 @@ class Call:
 
     token: str
     request: str
-    cell: tuple[str, str | None, str]
+    offering: tuple[str, str | None, str]
 
 
 @dataclass(frozen=True)
 class Done:
-    """An outcome for the script: the instance is launched, yet the caller is told `error`."""
+    """An outcome for the script: the instance is launched, yet the caller gets `error`."""
 
     error: CloudError
 
@@ -90,8 +90,8 @@ class ScriptedCloud:
     def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
         request = self.real._request(ref, launch, user_data)
         token = request["ClientToken"]
-        cell = (launch.instance_type, launch.subnet_id, launch.capacity_type)
-        self.calls.append(Call(token, repr(request), cell))
+        offering = (launch.instance_type, launch.subnet_id, launch.capacity_type)
+        self.calls.append(Call(token, repr(request), offering))
         outcome = self.script.pop(0) if self.script else None
         if isinstance(outcome, CloudError):
             raise outcome
@@ -129,8 +129,8 @@ class ScriptedCloud:
         return [call.token.rpartition(".")[2] for call in self.calls]
 
     @property
-    def cells(self) -> list[tuple[str, str | None, str]]:
-        return [call.cell for call in self.calls]
+    def offerings(self) -> list[tuple[str, str | None, str]]:
+        return [call.offering for call in self.calls]
 
 
 def error(kind: type[CloudError], code: str = "Code", words: str = "EC2's words") -> CloudError:
@@ -143,7 +143,7 @@ OVER_QUOTA = error(OverQuota, "VcpuLimitExceeded", "your limit is 5")
 
 
 class World:
-    """The launcher with its cloud, its books and its clock; `restart` is a crash."""
+    """The launcher with its cloud, its database and its clock; `restart` is a crash."""
 
     def __init__(self, database: Database, **settings: Any) -> None:
         self.database = database
@@ -170,7 +170,7 @@ class World:
         self.sweep = SweepLoop(self.launcher, interval_s=10)
 
     def later(self, seconds: float) -> None:
-        """Let time pass, for the books too."""
+        """Let time pass, for the records too."""
         self.now += seconds
         with self.database.begin() as tx:
             for table, column in (
@@ -212,8 +212,8 @@ class World:
         with self.database.begin() as tx:
             return jobs.get(tx, ref.job_id)
 
-    def waits(self, ref: AttemptRef) -> list[str]:
-        """What the history says the attempt waited for."""
+    def blocked_on(self, ref: AttemptRef) -> list[str]:
+        """What blocked the attempt, by its history."""
         with self.database.begin() as tx:
             history: list[Event] = events.of_job(tx, ref.job_id)
         return [one.detail["blocked_on"] for one in history if one.type == "attempt.blocked"]
@@ -238,10 +238,10 @@ def gauge(name: str, **labels: str) -> float:
     return value
 
 
-class TestCandidates:
+class TestOfferings:
     def test_one_call_for_one_job(self, world: World) -> None:
         ref = world.launch()
-        assert world.cloud.cells == [("t3.small", A, "on-demand")]
+        assert world.cloud.offerings == [("t3.small", A, "on-demand")]
         assert world.cloud.calls[0].token == f"{ref.id}.0"
         assert world.has_instance(ref)
 
@@ -253,10 +253,12 @@ class TestCandidates:
         assert world.attempt(ref).launch.installation == ours
         assert [str(ours) in call.request for call in world.cloud.calls] == [True, True]
 
-    def test_no_capacity_goes_on_to_the_next_with_a_token_of_its_own(self, world: World) -> None:
+    def test_no_capacity_goes_on_to_the_next_offering_with_a_token_of_its_own(
+        self, world: World
+    ) -> None:
         world.cloud.script = [NO_CAPACITY, NO_CAPACITY]
         ref = world.launch(capacity_type="spot-then-on-demand")
-        assert world.cloud.cells == [
+        assert world.cloud.offerings == [
             ("t3.small", A, "spot"),
             ("t3.small", B, "spot"),
             ("t3.small", A, "on-demand"),
@@ -264,9 +266,9 @@ class TestCandidates:
         assert world.cloud.tokens == ["0", "1", "2"]
         assert world.has_instance(ref)
         assert world.attempt(ref).launch.capacity_type == "on-demand"
-        assert world.waits(ref) == []
+        assert world.blocked_on(ref) == []
 
-    def test_each_candidate_is_in_the_books_before_it_is_asked_for(self, world: World) -> None:
+    def test_each_offering_is_recorded_before_it_is_asked_for(self, world: World) -> None:
         stored: list[tuple[int, int, str | None]] = []
         run = world.cloud.run
 
@@ -281,7 +283,7 @@ class TestCandidates:
         assert stored == [(0, 1, A), (1, 1, B)]
 
     @pytest.mark.parametrize("unknown", UNKNOWN)
-    def test_never_another_candidate_after_an_unknown_outcome(
+    def test_never_another_offering_after_an_unknown_outcome(
         self, world: World, unknown: CloudError
     ) -> None:
         world.cloud.script = [unknown] * 4
@@ -293,10 +295,10 @@ class TestCandidates:
         assert world.cloud.tokens == ["0"] * 5
         assert len({call.request for call in world.cloud.calls}) == 1
         assert world.has_instance(ref)
-        assert world.waits(ref) == ["answer"]
+        assert world.blocked_on(ref) == ["answer"]
 
     @pytest.mark.parametrize("unknown", UNKNOWN)
-    def test_another_candidate_once_the_identical_call_is_refused(
+    def test_another_offering_once_the_identical_call_is_refused(
         self, world: World, unknown: CloudError
     ) -> None:
         world.cloud.script = [unknown, NO_CAPACITY]
@@ -369,8 +371,8 @@ class TestCandidates:
             world.call(ref)
         world.cloud.run = run  # type: ignore[method-assign]
         world.restart()
-        # A cell that the new process knows to be empty is asked again all the same.
-        world.launcher.cells.no_capacity(_cell(A), "empty")
+        # An offering that the new process knows to be unavailable is asked again all the same.
+        world.launcher.admission.availability.no_capacity(_offering(A), "empty")
         world.later(31)
         world.sweep.tick()
         assert world.cloud.calls[0] == world.cloud.calls[1]
@@ -383,13 +385,15 @@ class TestCandidates:
         world.launcher.begin([ref])
         with world.database.begin() as tx:
             tx.execute(text("UPDATE attempts SET launch = launch - 'calls'"))
-        world.launcher.cells.no_capacity(_cell(A), "empty")
+        world.launcher.admission.availability.no_capacity(_offering(A), "empty")
         world.later(31)
         world.sweep.tick()
         assert world.cloud.tokens == ["0"]
         assert world.has_instance(ref)
 
-    def test_exhausted_it_waits_visibly_and_starts_over(self, world: World) -> None:
+    def test_with_all_offerings_refused_it_is_blocked_visibly_and_starts_over(
+        self, world: World
+    ) -> None:
         world.cloud.script = [NO_CAPACITY] * 4
         ref = world.launch()
         assert world.cloud.tokens == ["0", "1"]
@@ -399,22 +403,23 @@ class TestCandidates:
         assert world.cloud.tokens == ["0", "1"]
         attempt = world.attempt(ref)
         assert attempt.state is AttemptState.LAUNCHING
-        assert re.match("capacity: .*InsufficientInstanceCapacity", attempt.detail or "")
+        assert attempt.blocked_on is BlockedReason.CAPACITY
+        assert "InsufficientInstanceCapacity" in (attempt.detail or "")
         assert gauge("atemporal_launches_blocked", blocked_on="capacity") == 1
         assert gauge("atemporal_offerings_unavailable") == 2
         for _ in range(2):
             world.later(181)
             world.sweep.tick()
         assert world.cloud.tokens == ["0", "1", "2", "3", "4"]
-        assert world.cloud.cells[2:] == [
+        assert world.cloud.offerings[2:] == [
             ("t3.small", A, "on-demand"),
             ("t3.small", B, "on-demand"),
             ("t3.small", A, "on-demand"),
         ]
         assert world.has_instance(ref)
-        assert world.waits(ref) == ["capacity"]
+        assert world.blocked_on(ref) == ["capacity"]
 
-    def test_what_never_launched_ends_at_the_deadline_saying_what_it_waited_for(
+    def test_what_never_launched_ends_at_the_deadline_saying_what_blocked_it(
         self, world: World
     ) -> None:
         world.cloud.script = [NO_CAPACITY] * 2
@@ -425,21 +430,23 @@ class TestCandidates:
         assert attempt.reason is Reason.LAUNCH_DEADLINE
         assert "InsufficientInstanceCapacity" in (attempt.detail or "")
 
-    def test_a_cooled_cell_is_skipped_by_other_jobs(self, world: World) -> None:
+    def test_an_offering_in_cooldown_is_skipped_by_other_jobs(self, world: World) -> None:
         world.cloud.script = [NO_CAPACITY]
         world.launch()
         world.launch()
-        assert [cell[1] for cell in world.cloud.cells] == [A, B, B]
+        assert [subnet_id for _, subnet_id, _ in world.cloud.offerings] == [A, B, B]
         world.later(181)
         world.launch()
-        assert world.cloud.cells[-1][1] == A
+        assert world.cloud.offerings[-1][1] == A
 
-    def test_when_all_is_cooled_the_next_job_waits_without_a_call(self, world: World) -> None:
+    def test_with_all_offerings_in_cooldown_the_next_job_is_blocked_without_a_call(
+        self, world: World
+    ) -> None:
         world.cloud.script = [NO_CAPACITY] * 2
         world.launch()
         ref = world.launch()
         assert len(world.cloud.calls) == 2
-        assert world.waits(ref) == ["capacity"]
+        assert world.blocked_on(ref) == ["capacity"]
         world.later(181)
         world.sweep.tick()
         assert world.has_instance(ref)
@@ -508,13 +515,13 @@ class TestOneOfMany:
 
 
 class TestQuota:
-    def test_another_zone_does_not_help_the_other_market_does(self, world: World) -> None:
+    def test_another_subnet_does_not_help_the_other_capacity_type_does(self, world: World) -> None:
         world.cloud.script = [OVER_QUOTA]
         ref = world.launch(capacity_type="spot-then-on-demand")
-        assert world.cloud.cells == [("t3.small", A, "spot"), ("t3.small", A, "on-demand")]
+        assert world.cloud.offerings == [("t3.small", A, "spot"), ("t3.small", A, "on-demand")]
         assert world.has_instance(ref)
 
-    def test_it_waits_visibly_instead_of_failing(self, world: World) -> None:
+    def test_a_full_quota_blocks_visibly_instead_of_failing(self, world: World) -> None:
         world.cloud.script = [OVER_QUOTA] * 3
         ref = world.launch()
         for _ in range(3):
@@ -524,16 +531,16 @@ class TestQuota:
             world.sweep.tick()
         assert len(world.cloud.calls) == 4
         assert world.has_instance(ref)
-        assert world.waits(ref) == ["quota"]
+        assert world.blocked_on(ref) == ["quota"]
 
 
-class TestThrottle:
-    def test_it_shrinks_our_own_budget_and_the_same_call_is_repeated(self, world: World) -> None:
+class TestRateLimiter:
+    def test_a_throttled_call_halves_our_rate_and_is_repeated(self, world: World) -> None:
         world.cloud.script = [error(Throttled, "RequestLimitExceeded")]
         ref = world.launch()
-        assert world.launcher.budget.rate == 1.0
+        assert world.launcher.admission.rate_limiter.rate == 1.0
         assert world.launcher.room() == 0
-        assert world.waits(ref) == ["throttle"]
+        assert world.blocked_on(ref) == ["throttle"]
         world.sweep.tick()
         assert len(world.cloud.calls) == 1
         world.later(2)  # soon, not after the whole time of a stale lease
@@ -541,7 +548,7 @@ class TestThrottle:
         assert world.cloud.tokens == ["0", "0"]
         assert world.has_instance(ref)
 
-    def test_over_the_budget_they_stay_launching_and_go_on_as_tokens_come(
+    def test_without_tokens_attempts_stay_launching_and_go_on_as_tokens_come(
         self, world: World
     ) -> None:
         refs = [world.launch() for _ in range(8)]
@@ -564,7 +571,7 @@ class TestThrottle:
         assert states.count(JobState.QUEUED) == 2
 
 
-class TestCircuit:
+class TestCircuitBreaker:
     def test_one_refusal_stops_all_calls_and_jobs_stay_queued(self, world: World) -> None:
         world.cloud.script = [error(Unauthorized, "UnauthorizedOperation")]
         first = world.launch()
@@ -572,7 +579,7 @@ class TestCircuit:
         world.sweep.tick()
         assert len(world.cloud.calls) == 1
         assert world.attempt(first).state is AttemptState.LAUNCHING
-        assert world.waits(first) == ["authorization"]
+        assert world.blocked_on(first) == ["authorization"]
         assert world.job(second).state is JobState.QUEUED
         assert gauge("atemporal_launch_circuit_breaker_open") == 1
 
@@ -587,7 +594,7 @@ class TestCircuit:
         assert world.launcher.room() == 1
         world.sweep.tick()
         assert len(world.cloud.calls) == 2
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
         world.sweep.tick()
         assert all(world.has_instance(ref) for ref in refs)
         assert gauge("atemporal_launch_circuit_breaker_open") == 0
@@ -595,25 +602,25 @@ class TestCircuit:
     def test_a_refused_probe_begins_a_longer_pause(self, world: World) -> None:
         world.cloud.script = [error(Unauthorized, "AuthFailure")] * 2
         world.launch()
-        pause = world.launcher.circuit.ready_in()
+        pause = world.launcher.admission.circuit_breaker.ready_in()
         world.later(6)
         world.sweep.tick()
         assert len(world.cloud.calls) == 2
-        assert world.launcher.circuit.ready_in() == 2 * pause
+        assert world.launcher.admission.circuit_breaker.ready_in() == 2 * pause
 
     def test_what_one_job_may_not_have_holds_up_no_other(self, world: World) -> None:
         assert world.has_instance(world.launch())
         world.cloud.script = [error(Forbidden, "UnauthorizedOperation")]
         ref = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
-        assert world.waits(ref) == ["authorization"]
+        assert world.blocked_on(ref) == ["authorization"]
         assert "p5.48xlarge" in (world.attempt(ref).detail or "")
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
         assert world.has_instance(world.launch())
         world.later(400)
         world.sweep.tick()  # asked again, in case somebody has changed the policy
         assert world.has_instance(ref)
 
-    def test_the_next_candidate_is_asked_where_a_policy_forbids_the_first(
+    def test_the_next_offering_is_asked_where_a_policy_forbids_the_first(
         self, world: World
     ) -> None:
         refused = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
@@ -621,23 +628,23 @@ class TestCircuit:
         ref = world.launch(capacity_type="spot-then-on-demand", subnets=[A])
         assert world.has_instance(ref)
         assert world.attempt(ref).launch.capacity_type == "on-demand"
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
 
     def test_a_job_that_may_not_does_not_take_the_probe_of_the_others(self, world: World) -> None:
         world.cloud.script = [error(Forbidden, "UnauthorizedOperation")]
         world.launch(instance_types=["p5.48xlarge"], subnets=[A])
-        assert not world.launcher.circuit.closed, "nothing has been let in yet"
+        assert world.launcher.admission.circuit_breaker.is_open, "nothing has been let in yet"
         healthy = world.queued()
         world.later(60)
         world.sweep.tick()
         assert world.has_instance(healthy)
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
 
     def test_a_policy_that_forbids_everything_opens_it(self, world: World) -> None:
         assert world.has_instance(world.launch(instance_types=["t3.small"], subnets=[A]))
         world.cloud.script = [error(Forbidden, "UnauthorizedOperation")] * 2
         world.launch(instance_types=["t3.small", "t3.large"], subnets=[A])
-        assert not world.launcher.circuit.closed
+        assert world.launcher.admission.circuit_breaker.is_open
 
     def test_a_refused_look_for_the_image_opens_it_too_and_begins_nothing(
         self, world: World
@@ -647,29 +654,29 @@ class TestCircuit:
         with pytest.raises(Unauthorized):
             world.launcher.begin([ref])
         assert world.job(ref).state is JobState.QUEUED
-        assert not world.launcher.circuit.closed
+        assert world.launcher.admission.circuit_breaker.is_open
         world.cloud.image_error = None
         world.later(31)
         world.sweep.tick()  # with nothing begun, a queued job is the probe
         assert world.has_instance(ref)
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
 
 
-class TestSilence:
+class TestNeverBooted:
     """Machines that come up and can not reach the API are paid for until their boot deadline."""
 
-    def never_calls(self, world: World, reason: Reason = Reason.BOOT_DEADLINE) -> AttemptRef:
+    def never_boots(self, world: World, reason: Reason = Reason.BOOT_DEADLINE) -> AttemptRef:
         ref = world.launch()
         with world.database.begin() as tx:
             assert attempts.end(tx, ref, reason, actor="reaper")
-        world.later(1)  # for the budget of calls
+        world.later(1)  # for the rate limiter
         return ref
 
-    def test_they_are_tried_one_at_a_time_and_the_other_jobs_stay_queued(
+    def test_machines_that_never_boot_are_tried_one_at_a_time_and_the_other_jobs_stay_queued(
         self, world: World
     ) -> None:
         for _ in range(5):
-            self.never_calls(world)
+            self.never_boots(world)
         first = world.launch()
         assert world.has_instance(first)
         waiting = world.launch()
@@ -682,33 +689,33 @@ class TestSilence:
         assert world.has_instance(waiting)
         assert gauge("atemporal_machines_not_booting") == 0
 
-    def test_one_that_waits_for_room_does_not_count_as_the_one_that_is_tried(
+    def test_one_blocked_on_capacity_does_not_count_as_the_one_that_is_tried(
         self, world: World
     ) -> None:
         world.cloud.script = [error(NoCapacity, "InsufficientInstanceCapacity")]
         waiting = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
-        assert world.waits(waiting) == ["capacity"]
+        assert world.blocked_on(waiting) == ["capacity"]
         for _ in range(5):
-            self.never_calls(world)
+            self.never_boots(world)
         assert world.has_instance(world.launch())
 
     def test_while_no_job_may_begin_one_that_was_begun_is_the_probe(self, world: World) -> None:
         world.cloud.script = [error(NoCapacity, "InsufficientInstanceCapacity")]
         begun = world.launch(instance_types=["p5.48xlarge"], subnets=[A])
         for _ in range(5):
-            self.never_calls(world)
+            self.never_boots(world)
         assert world.has_instance(world.launch()), "the one that is tried"
         world.queued()
-        world.launcher.circuit.trip("AuthFailure")
+        world.launcher.admission.circuit_breaker.open("AuthFailure")
         world.later(400)
         world.sweep.tick()
         assert world.has_instance(begun)
-        assert world.launcher.circuit.closed
+        assert not world.launcher.admission.circuit_breaker.is_open
 
     def test_the_next_is_tried_when_the_one_that_was_has_ended(self, world: World) -> None:
         for _ in range(5):
-            self.never_calls(world)
-        self.never_calls(world)
+            self.never_boots(world)
+        self.never_boots(world)
         assert world.has_instance(world.launch())
 
     @pytest.mark.parametrize("other", [Reason.PULL_FAILED, Reason.INSTANCE_LOST])
@@ -716,18 +723,20 @@ class TestSilence:
         self, world: World, other: Reason
     ) -> None:
         for reason in [Reason.BOOT_DEADLINE] * 2 + [other] + [Reason.BOOT_DEADLINE] * 3:
-            self.never_calls(world, reason)
+            self.never_boots(world, reason)
         assert all(world.has_instance(world.launch()) for _ in range(2))
 
     def test_endings_of_long_ago_do_not_count(self, world: World) -> None:
         for _ in range(5):
-            self.never_calls(world)
+            self.never_boots(world)
         world.later(6 * world.settings.boot_deadline_s)
         assert all(world.has_instance(world.launch()) for _ in range(2))
 
 
 class TestRejected:
-    def test_ends_the_attempt_with_ec2s_words_and_no_retry(self, world: World) -> None:
+    def test_a_final_refusal_ends_the_attempt_with_ec2s_words_and_no_retry(
+        self, world: World
+    ) -> None:
         world.cloud.script = [error(Rejected, "InvalidAMIID.NotFound", "no such image")]
         ref = world.launch()
         attempt = world.attempt(ref)
@@ -766,10 +775,10 @@ class TestRejected:
 
 
 class TestSpotBreaker:
-    def interrupted(self, world: World, detail: str = "Server.SpotInstanceTermination") -> None:
+    def interrupted(self, world: World, end_code: str = "Server.SpotInstanceTermination") -> None:
         ref = world.launch(capacity_type="spot", subnets=[A])
         with world.database.begin() as tx:
-            attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="reaper", detail=detail)
+            attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="reaper", end_code=end_code)
 
     def test_a_pool_that_interrupts_twice_is_left_alone_also_after_a_restart(
         self, world: World
@@ -781,18 +790,18 @@ class TestSpotBreaker:
         fallback = world.launch(capacity_type="spot-then-on-demand", subnets=[A])
         other = world.launch(capacity_type="spot", subnets=[A, B])
         waiting = world.launch(capacity_type="spot", subnets=[A])
-        assert world.cloud.cells[2:] == [("t3.small", A, "on-demand"), ("t3.small", B, "spot")]
+        assert world.cloud.offerings[2:] == [("t3.small", A, "on-demand"), ("t3.small", B, "spot")]
         assert world.has_instance(fallback)
         assert world.has_instance(other)
-        assert world.waits(waiting) == ["interruptions"]
+        assert world.blocked_on(waiting) == ["interruptions"]
         world.later(1801)
         world.sweep.tick()
         assert world.has_instance(waiting)
-        assert world.cloud.cells[-1] == ("t3.small", A, "spot")
+        assert world.cloud.offerings[-1] == ("t3.small", A, "spot")
 
     def test_other_losses_do_not_count(self, world: World) -> None:
         for _ in range(2):
-            self.interrupted(world, detail="Server.InternalError")
+            self.interrupted(world, end_code="Server.InternalError")
         ref = world.launch(capacity_type="spot", subnets=[A])
         assert world.has_instance(ref)
 
@@ -802,11 +811,11 @@ class TestSpotBreaker:
         self.interrupted(world)
         assert world.has_instance(world.launch(capacity_type="spot", subnets=[A]))
 
-    def test_the_books_are_asked_through_an_index(self, world: World) -> None:
+    def test_the_records_are_read_through_an_index(self, world: World) -> None:
         with world.database.begin() as tx:
             tx.execute(text("SET LOCAL enable_seqscan = off"))
-            plan = tx.execute(text(f"EXPLAIN {launches._INTERRUPTIONS.text}"), {"within_s": 1})
-            assert "ix_attempts_spot_ended" in " ".join(row[0] for row in plan)
+            plan = tx.execute(text(f"EXPLAIN {launches._SPOT_LOST.text}"), {"within_s": 1})
+            assert "ix_attempts_spot_lost" in " ".join(row[0] for row in plan)
 
 
 class TestShortages:
@@ -817,10 +826,12 @@ class TestShortages:
     ) -> AttemptRef:
         ref = world.launch(**machine)
         with world.database.begin() as tx:
-            attempts.end(tx, ref, Reason.NO_CAPACITY, actor="reaper", detail=code, patience_s=3600)
+            attempts.end(
+                tx, ref, Reason.NO_CAPACITY, actor="reaper", end_code=code, patience_s=3600
+            )
         return ref
 
-    def test_the_next_attempt_begins_at_the_next_candidate_also_after_a_restart(
+    def test_the_next_attempt_begins_at_the_next_offering_also_after_a_restart(
         self, world: World
     ) -> None:
         ref = self.no_room(world)
@@ -830,24 +841,27 @@ class TestShortages:
             (again,) = jobs.claim_due(tx, 10, actor="test")
         assert again == AttemptRef(ref.job_id, 2)
         world.call(again)
-        assert world.cloud.cells == [("t3.small", A, "on-demand"), ("t3.small", B, "on-demand")]
+        assert world.cloud.offerings == [
+            ("t3.small", A, "on-demand"),
+            ("t3.small", B, "on-demand"),
+        ]
         assert world.has_instance(again)
 
-    def test_without_another_candidate_it_waits_until_the_cell_has_cooled(
+    def test_without_another_offering_it_is_blocked_until_the_cooldown_is_over(
         self, world: World
     ) -> None:
         self.no_room(world, subnets=[A])
         ref = world.launch(subnets=[A])
-        assert world.waits(ref) == ["capacity"]
+        assert world.blocked_on(ref) == ["capacity"]
         world.later(world.settings.capacity_cooldown_s + 60)
         world.sweep.tick()
         assert world.has_instance(ref)
 
-    def test_a_limit_of_the_account_is_waited_for_as_a_quota(self, world: World) -> None:
+    def test_a_limit_of_the_account_blocks_as_a_quota(self, world: World) -> None:
         self.no_room(world, "Client.VolumeLimitExceeded")
-        assert world.waits(world.launch()) == ["quota"]
+        assert world.blocked_on(world.launch()) == ["quota"]
 
-    def test_the_books_are_asked_through_an_index(self, world: World) -> None:
+    def test_the_records_are_read_through_an_index(self, world: World) -> None:
         with world.database.begin() as tx:
             tx.execute(text("SET LOCAL enable_seqscan = off"))
             plan = tx.execute(text(f"EXPLAIN {launches._SHORTAGES.text}"), {"within_s": 1})
@@ -882,7 +896,7 @@ class TestLoop:
             ]
         )
 
-    def test_a_burst_is_begun_as_the_budget_allows_and_the_rest_stays_queued(
+    def test_a_burst_is_begun_as_the_rate_limiter_allows_and_the_rest_stays_queued(
         self, world: World, loop: LaunchLoop, link: Link
     ) -> None:
         refs = [world.queued() for _ in range(8)]
@@ -907,7 +921,7 @@ class TestLoop:
         assert world.has_instance(old)
         assert len(world.cloud.calls) == 6
 
-    def test_while_the_circuit_is_open_it_is_not_ready_and_messages_wait_for_others(
+    def test_while_the_circuit_breaker_is_open_it_is_not_ready_and_messages_wait_for_others(
         self, world: World, loop: LaunchLoop, link: Link
     ) -> None:
         world.cloud.script = [error(Unauthorized, "AuthFailure")]
@@ -920,8 +934,8 @@ class TestLoop:
         link.ack([waiting])
 
 
-def _cell(subnet_id: str) -> Any:
-    return Cell("t3.small", subnet_id, "on-demand")
+def _offering(subnet_id: str) -> Any:
+    return Offering("t3.small", subnet_id, "on-demand")
 
 
 def reaper_sweep(world: World) -> None:
@@ -945,7 +959,7 @@ class TestUnreadable:
         world.sweep.tick()
         assert world.has_instance(refs[1])
         assert world.has_instance(refs[3])
-        # Not again at once: it has its turn, as any other has.
+        # Not again at once: it is leased like any other.
         with world.database.begin() as tx:
             assert attempts.lease_unlaunched(tx, stale_s=30, limit=9) == []
             assert jobs.overlooked(tx, stale_s=30, limit=9) == []

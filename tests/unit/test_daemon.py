@@ -20,7 +20,7 @@ from atemporal.inbox import Kept
 HELD_UP = """
 import time
 from atemporal.daemon import Daemon
-from services.launcher.loops import _Calls
+from services.launcher.calls import Calls
 
 class Hanging:
     def call(self, attempt, spec):
@@ -29,7 +29,7 @@ class Hanging:
 
 class Loop:
     name = "launch"
-    calls = _Calls(Hanging())
+    calls = Calls(Hanging())
     def tick(self):
         self.calls.make([(None, None)] * 32)
         return 1.0

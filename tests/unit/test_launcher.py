@@ -1,4 +1,4 @@
-"""The launcher's pure parts: candidates, cooling, the spot breaker, the budget of calls, the circuit."""
+"""The launcher's parts without I/O: offerings and their availability, its limits and breakers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 from atemporal.model import CapacityType, Launch, Machine
 from atemporal.states import BlockedReason
 from atemporal.store.launches import Interruption, Shortage
-from services.launcher.budget import Budget
-from services.launcher.candidates import Cell, candidates, cell_of, placed
-from services.launcher.cells import Breaker, Cells, closures, short, summary
-from services.launcher.circuit import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, Circuit
+from services.launcher.availability import Availability, Unavailable, in_shortage, summary
+from services.launcher.circuit_breaker import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PROBE_S,
+    CircuitBreaker,
+)
+from services.launcher.offerings import Offering, offering_of, offerings, placed
+from services.launcher.rate_limiter import RateLimiter
+from services.launcher.spot_breaker import SpotBreaker
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,17 +41,22 @@ def clock() -> Clock:
 A, B = "subnet-a", "subnet-b"
 
 
-class TestCandidates:
-    def of(self, capacity_type: CapacityType = "on-demand", **machine: Any) -> list[Cell]:
+def unavailable(availability: Availability, *asked: Offering) -> dict[Offering, Unavailable]:
+    """What is in cooldown; nothing else speaks against an offering."""
+    return availability.unavailable(asked, shortages={}, interrupted={})
+
+
+class TestOfferings:
+    def of(self, capacity_type: CapacityType = "on-demand", **machine: Any) -> list[Offering]:
         wanted = Machine(capacity_type=capacity_type, **machine)
-        return list(candidates(wanted, instance_types=("t3.small",), subnets=(A, B)))
+        return list(offerings(wanted, instance_types=("t3.small",), subnets=(A, B)))
 
     def test_what_the_job_omits_comes_from_the_settings(self) -> None:
         assert self.of() == [("t3.small", A, "on-demand"), ("t3.small", B, "on-demand")]
 
     def test_the_jobs_own_order_counts_types_before_subnets(self) -> None:
-        cells = self.of(instance_types=("m5.large", "m4.large"), subnets=("subnet-2", "subnet-1"))
-        assert [(cell.instance_type, cell.subnet_id) for cell in cells] == [
+        found = self.of(instance_types=("m5.large", "m4.large"), subnets=("subnet-2", "subnet-1"))
+        assert [(one.instance_type, one.subnet_id) for one in found] == [
             ("m5.large", "subnet-2"),
             ("m5.large", "subnet-1"),
             ("m4.large", "subnet-2"),
@@ -53,19 +64,19 @@ class TestCandidates:
         ]
 
     def test_all_of_spot_comes_before_any_on_demand(self) -> None:
-        cells = self.of("spot-then-on-demand", instance_types=("a.b", "c.d"))
-        assert [cell.capacity_type for cell in cells] == ["spot"] * 4 + ["on-demand"] * 4
-        assert {cell.capacity_type for cell in self.of("spot")} == {"spot"}
+        found = self.of("spot-then-on-demand", instance_types=("a.b", "c.d"))
+        assert [one.capacity_type for one in found] == ["spot"] * 4 + ["on-demand"] * 4
+        assert {one.capacity_type for one in self.of("spot")} == {"spot"}
 
-    def test_without_subnets_the_default_one_is_a_candidate(self) -> None:
-        assert candidates(Machine(), instance_types=("a.b",), subnets=()) == (
-            Cell("a.b", None, "on-demand"),
+    def test_without_subnets_the_default_one_is_an_offering(self) -> None:
+        assert offerings(Machine(), instance_types=("a.b",), subnets=()) == (
+            Offering("a.b", None, "on-demand"),
         )
 
-    def test_none_is_there_twice(self) -> None:
+    def test_no_offering_is_there_twice(self) -> None:
         assert len(self.of(instance_types=("a.b", "a.b"), subnets=("subnet-1", "subnet-1"))) == 1
 
-    def test_another_candidate_is_another_placement_never_asked_and_else_the_same(self) -> None:
+    def test_another_offering_is_another_placement_never_asked_and_else_the_same(self) -> None:
         launch = Launch(
             placement=3,
             calls=2,
@@ -75,66 +86,70 @@ class TestCandidates:
             key_id="k",
             deadline_s=1,
         )
-        other = placed(launch, Cell("c.d", B, "spot"))
-        assert (other.placement, other.calls, cell_of(other)) == (4, 0, ("c.d", B, "spot"))
+        other = placed(launch, Offering("c.d", B, "spot"))
+        assert (other.placement, other.calls, offering_of(other)) == (4, 0, ("c.d", B, "spot"))
         changed = {"placement", "calls", "instance_type", "subnet_id", "capacity_type"}
         assert other.model_dump(exclude=changed) == launch.model_dump(exclude=changed)
 
 
-class TestCells:
+class TestAvailability:
     @pytest.fixture
-    def cells(self, clock: Clock) -> Cells:
-        return Cells(capacity_s=180, quota_s=60, clock=clock)
+    def availability(self, clock: Clock) -> Availability:
+        return Availability(capacity_s=180, quota_s=60, clock=clock)
 
-    def test_a_cell_without_room_is_left_alone_for_a_while_and_no_other(
-        self, cells: Cells, clock: Clock
+    def test_an_offering_without_capacity_is_in_cooldown_for_a_while_and_no_other(
+        self, availability: Availability, clock: Clock
     ) -> None:
-        empty = Cell("a.b", A, "on-demand")
-        cells.no_capacity(empty, "no room")
-        closed = cells.closed(empty)
-        assert closed is not None
-        assert (closed.for_s, closed.wait, closed.why) == (180, BlockedReason.CAPACITY, "no room")
+        empty = Offering("a.b", A, "on-demand")
+        availability.no_capacity(empty, "no room")
+        found = availability.of(empty)
+        assert found is not None
+        assert (found.for_s, found.blocked_on, found.detail) == (
+            180,
+            BlockedReason.CAPACITY,
+            "no room",
+        )
         for other in (("a.b", B, "on-demand"), ("a.b", A, "spot"), ("c.d", A, "on-demand")):
-            assert cells.closed(Cell(*other)) is None
-        assert cells.count() == 1
+            assert availability.of(Offering(*other)) is None
+        assert availability.count() == 1
         clock.now += 180
-        assert cells.closed(empty) is None
-        assert cells.count() == 0
+        assert availability.of(empty) is None
+        assert availability.count() == 0
 
-    def test_a_full_quota_closes_every_zone_but_not_the_other_market_or_type(
-        self, cells: Cells, clock: Clock
+    def test_a_full_quota_holds_in_every_subnet_but_not_for_the_other_capacity_type_or_type(
+        self, availability: Availability, clock: Clock
     ) -> None:
-        cells.over_quota(Cell("a.b", A, "on-demand"), "too many")
+        availability.over_quota(Offering("a.b", A, "on-demand"), "too many")
         for subnet_id in (A, B, None):
-            closed = cells.closed(Cell("a.b", subnet_id, "on-demand"))
-            assert closed is not None
-            assert closed.wait is BlockedReason.QUOTA
-        assert cells.closed(Cell("a.b", A, "spot")) is None
-        assert cells.closed(Cell("c.d", A, "on-demand")) is None
+            found = availability.of(Offering("a.b", subnet_id, "on-demand"))
+            assert found is not None
+            assert found.blocked_on is BlockedReason.QUOTA
+        assert availability.of(Offering("a.b", A, "spot")) is None
+        assert availability.of(Offering("c.d", A, "on-demand")) is None
         clock.now += 60
-        assert cells.closed(Cell("a.b", A, "on-demand")) is None
+        assert availability.of(Offering("a.b", A, "on-demand")) is None
 
-    def test_the_wait_ends_with_the_first_cell_and_is_named_after_the_gravest(
-        self, cells: Cells, clock: Clock
+    def test_all_are_unavailable_until_the_first_is_not_for_the_gravest_reason(
+        self, availability: Availability, clock: Clock
     ) -> None:
-        first, second = Cell("a.b", A, "spot"), Cell("a.b", A, "on-demand")
-        cells.no_capacity(first, "no room")
+        first, second = Offering("a.b", A, "spot"), Offering("a.b", A, "on-demand")
+        availability.no_capacity(first, "no room")
         clock.now += 130
-        cells.over_quota(second, "the limit is 5")
-        wait = summary(closures([first, second], cells, {}, {}))
-        assert (wait.for_s, wait.wait) == (50, BlockedReason.QUOTA)
-        assert "the limit is 5" in wait.why
+        availability.over_quota(second, "the limit is 5")
+        blocked = summary(unavailable(availability, first, second))
+        assert (blocked.for_s, blocked.blocked_on) == (50, BlockedReason.QUOTA)
+        assert "the limit is 5" in blocked.detail
         clock.now += 1
-        assert summary(closures([first, second], cells, {}, {})).why == wait.why
+        assert summary(unavailable(availability, first, second)).detail == blocked.detail
 
 
-class TestBreaker:
-    breaker = Breaker(interruptions=2, window_s=900, pause_s=1800)
+class TestSpotBreaker:
+    breaker = SpotBreaker(interruptions=2, window_s=900, pause_s=1800)
 
     def left(self, *ages: float) -> float:
         happened = [Interruption("a.b", A, age) for age in ages]
-        closed = self.breaker.broken(happened).get(("a.b", A))
-        return closed.for_s if closed else 0
+        found = self.breaker.interrupted(happened).get(Offering("a.b", A, "spot"))
+        return found.for_s if found else 0
 
     @pytest.mark.parametrize(
         ("ages", "left"),
@@ -150,89 +165,102 @@ class TestBreaker:
             ((1, 2, 3, 4), 1799),
         ],
     )
-    def test_two_interruptions_within_the_window_break_it_for_the_pause(
+    def test_two_interruptions_within_the_window_open_it_for_the_pause(
         self, ages: tuple[float, ...], left: float
     ) -> None:
         assert self.left(*ages) == left
 
-    def test_pools_are_apart(self) -> None:
+    def test_each_pool_counts_alone(self) -> None:
         happened = [Interruption("a.b", A, 1), Interruption("a.b", B, 1)]
-        assert self.breaker.broken(happened) == {}
+        assert self.breaker.interrupted(happened) == {}
 
-    def test_a_broken_pool_is_closed_for_spot_only(self, clock: Clock) -> None:
-        broken = self.breaker.broken([Interruption("a.b", A, 1)] * 2)
-        cells = [Cell("a.b", A, "spot"), Cell("a.b", A, "on-demand"), Cell("a.b", B, "spot")]
-        closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), broken, {})
-        assert list(closed) == [cells[0]]
-        assert closed[cells[0]].wait is BlockedReason.INTERRUPTIONS
+    def test_a_pool_that_interrupts_is_unavailable_for_spot_only(self, clock: Clock) -> None:
+        interrupted = self.breaker.interrupted([Interruption("a.b", A, 1)] * 2)
+        spot, *others = (
+            Offering("a.b", A, "spot"),
+            Offering("a.b", A, "on-demand"),
+            Offering("a.b", B, "spot"),
+        )
+        found = Availability(capacity_s=1, quota_s=1, clock=clock).unavailable(
+            [spot, *others], shortages={}, interrupted=interrupted
+        )
+        assert list(found) == [spot]
+        assert found[spot].blocked_on is BlockedReason.INTERRUPTIONS
 
 
 class TestShortages:
     """What EC2 granted and then had no room for."""
 
-    def closed(self, *happened: Shortage) -> dict[Cell, tuple[float, BlockedReason]]:
-        cells = short(happened, capacity_s=180, quota_s=60)
-        return {cell: (one.for_s, one.wait) for cell, one in cells.items()}
+    def of(self, *happened: Shortage) -> dict[Offering, tuple[float, BlockedReason]]:
+        found = in_shortage(happened, capacity_s=180, quota_s=60)
+        return {offering: (one.for_s, one.blocked_on) for offering, one in found.items()}
 
-    def test_the_newest_closes_its_cell_for_what_is_left(self) -> None:
+    def test_the_newest_makes_its_offering_unavailable_for_what_is_left(self) -> None:
         code = "Server.InsufficientInstanceCapacity"
         new, old = (Shortage("a.b", A, "spot", code, age) for age in (30.0, 170.0))
-        assert self.closed(new, old) == {Cell("a.b", A, "spot"): (150, BlockedReason.CAPACITY)}
-        assert self.closed(old._replace(age_s=180)) == {}
+        assert self.of(new, old) == {Offering("a.b", A, "spot"): (150, BlockedReason.CAPACITY)}
+        assert self.of(old._replace(age_s=180)) == {}
 
-    def test_a_limit_of_the_account_holds_in_every_zone(self, clock: Clock) -> None:
+    def test_a_limit_of_the_account_holds_in_every_subnet(self, clock: Clock) -> None:
         full = Shortage("a.b", A, "spot", "Client.VolumeLimitExceeded", 30)
-        cells = [Cell("a.b", A, "spot"), Cell("a.b", B, "spot"), Cell("c.d", A, "spot")]
-        shortages = short([full], capacity_s=180, quota_s=60)
-        closed = closures(cells, Cells(capacity_s=1, quota_s=1, clock=clock), {}, shortages)
-        assert list(closed) == cells[:2]
-        assert {(one.for_s, one.wait) for one in closed.values()} == {(30, BlockedReason.QUOTA)}
+        asked = [
+            Offering("a.b", A, "spot"),
+            Offering("a.b", B, "spot"),
+            Offering("c.d", A, "spot"),
+        ]
+        found = Availability(capacity_s=1, quota_s=1, clock=clock).unavailable(
+            asked, shortages=in_shortage([full], capacity_s=180, quota_s=60), interrupted={}
+        )
+        assert list(found) == asked[:2]
+        assert {(one.for_s, one.blocked_on) for one in found.values()} == {
+            (30, BlockedReason.QUOTA)
+        }
 
 
-class TestBudget:
+class TestRateLimiter:
     @pytest.fixture
-    def budget(self, clock: Clock) -> Budget:
-        return Budget(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
+    def limiter(self, clock: Clock) -> RateLimiter:
+        return RateLimiter(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
 
-    def test_a_burst_then_the_rate(self, budget: Budget, clock: Clock) -> None:
-        assert [budget.take() for _ in range(6)] == [True] * 5 + [False]
-        assert budget.ready_in() == 0.5
+    def test_a_burst_then_the_rate(self, limiter: RateLimiter, clock: Clock) -> None:
+        assert [limiter.take() for _ in range(6)] == [True] * 5 + [False]
+        assert limiter.ready_in() == 0.5
         clock.now += 0.5
-        assert budget.available() == 1
-        assert budget.take()
-        assert not budget.take()
+        assert limiter.available() == 1
+        assert limiter.take()
+        assert not limiter.take()
         clock.now += 3600
-        assert budget.available() == 5
+        assert limiter.available() == 5
 
     def test_the_bucket_of_instances_counts_too(self, clock: Clock) -> None:
-        budget = Budget(burst=5, rate=2, instance_burst=2, instance_rate=0.1, clock=clock)
-        assert [budget.take() for _ in range(3)] == [True, True, False]
-        assert budget.ready_in() == 10
+        limiter = RateLimiter(burst=5, rate=2, instance_burst=2, instance_rate=0.1, clock=clock)
+        assert [limiter.take() for _ in range(3)] == [True, True, False]
+        assert limiter.ready_in() == 10
 
     def test_a_throttled_call_halves_the_rate_and_answers_bring_it_back(
-        self, budget: Budget, clock: Clock
+        self, limiter: RateLimiter, clock: Clock
     ) -> None:
-        budget.throttled()
-        assert (budget.rate, budget.available(), budget.ready_in()) == (1, 0, 1)
+        limiter.throttled()
+        assert (limiter.rate, limiter.available(), limiter.ready_in()) == (1, 0, 1)
         clock.now += 10
-        budget.throttled()
-        assert budget.rate == 0.5
+        limiter.throttled()
+        assert limiter.rate == 0.5
         for _ in range(100):
-            budget.answered()
-        assert budget.rate == 2
+            limiter.answered()
+        assert limiter.rate == 2
 
-    def test_calls_throttled_together_are_one_sign(self, budget: Budget) -> None:
+    def test_calls_throttled_together_are_one_sign(self, limiter: RateLimiter) -> None:
         for _ in range(8):
-            budget.throttled()
-        assert budget.rate == 1
+            limiter.throttled()
+        assert limiter.rate == 1
 
-    def test_it_never_stops_altogether(self, budget: Budget, clock: Clock) -> None:
+    def test_the_rate_never_falls_to_zero(self, limiter: RateLimiter, clock: Clock) -> None:
         for _ in range(50):
             clock.now += 10
-            budget.throttled()
-        assert budget.rate > 0
-        clock.now += budget.ready_in()
-        assert budget.take()
+            limiter.throttled()
+        assert limiter.rate > 0
+        clock.now += limiter.ready_in()
+        assert limiter.take()
 
     @given(
         st.lists(
@@ -242,77 +270,79 @@ class TestBudget:
     )
     def test_no_more_calls_than_burst_and_rate_allow(self, steps: list[tuple[float, str]]) -> None:
         clock = Clock()
-        budget = Budget(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
+        limiter = RateLimiter(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
         taken = 0
         for pause, what in steps:
             clock.now += pause
-            taken += bool(getattr(budget, what)()) if what == "take" else 0
+            taken += bool(getattr(limiter, what)()) if what == "take" else 0
             if what != "take":
-                getattr(budget, what)()
+                getattr(limiter, what)()
             assert taken <= 5 + 2 * (clock.now - 1000) + 1e-6
-            assert 0 < budget.rate <= 2
+            assert 0 < limiter.rate <= 2
 
 
-class TestCircuit:
+class TestCircuitBreaker:
     @pytest.fixture
-    def circuit(self, clock: Clock) -> Circuit:
-        return Circuit(clock=clock, random=lambda: 0.999999)
+    def breaker(self, clock: Clock) -> CircuitBreaker:
+        return CircuitBreaker(clock=clock, rng=lambda: 0.999999)
 
-    def test_it_is_closed_until_a_refusal(self, circuit: Circuit, clock: Clock) -> None:
-        assert circuit.closed
-        assert circuit.admit()
-        assert circuit.trip("AuthFailure")
-        assert not circuit.closed
-        assert not circuit.admit()
-        assert circuit.ready_in() == pytest.approx(FIRST_PAUSE_S, rel=1e-3)
-        assert circuit.why == "AuthFailure"
+    def test_it_is_closed_until_a_refusal(self, breaker: CircuitBreaker, clock: Clock) -> None:
+        assert not breaker.is_open
+        assert breaker.allow()
+        assert breaker.open("AuthFailure")
+        assert breaker.is_open
+        assert not breaker.allow()
+        assert breaker.ready_in() == pytest.approx(FIRST_PAUSE_S, rel=1e-3)
+        assert breaker.detail == "AuthFailure"
 
-    def test_after_the_pause_one_probe_goes_and_its_success_closes(
-        self, circuit: Circuit, clock: Clock
+    def test_after_the_pause_one_probe_goes_and_its_success_closes_it(
+        self, breaker: CircuitBreaker, clock: Clock
     ) -> None:
-        circuit.trip("no")
-        clock.now += circuit.ready_in()
-        assert [circuit.admit() for _ in range(3)] == [True, False, False]
-        assert circuit.mend()
-        assert circuit.closed
-        assert not circuit.mend()
+        breaker.open("no")
+        clock.now += breaker.ready_in()
+        assert [breaker.allow() for _ in range(3)] == [True, False, False]
+        assert breaker.close()
+        assert not breaker.is_open
+        assert not breaker.close()
 
     def test_each_refused_probe_doubles_the_pause_up_to_a_limit(
-        self, circuit: Circuit, clock: Clock
+        self, breaker: CircuitBreaker, clock: Clock
     ) -> None:
-        circuit.trip("no")
+        breaker.open("no")
         pauses = []
         for _ in range(12):
-            pauses.append(circuit.ready_in())
+            pauses.append(breaker.ready_in())
             clock.now += pauses[-1]
-            assert circuit.admit()
-            assert not circuit.trip("no")
+            assert breaker.allow()
+            assert not breaker.open("no")
         assert pauses[1] == pytest.approx(2 * pauses[0], rel=1e-3)
         assert pauses[-1] == pytest.approx(LONGEST_PAUSE_S, rel=1e-3)
-        circuit.mend()
-        circuit.trip("no")
-        assert circuit.ready_in() == pytest.approx(FIRST_PAUSE_S, rel=1e-3)
+        breaker.close()
+        breaker.open("no")
+        assert breaker.ready_in() == pytest.approx(FIRST_PAUSE_S, rel=1e-3)
 
-    def test_calls_that_were_under_way_do_not_lengthen_the_pause(self, circuit: Circuit) -> None:
-        circuit.trip("no")
-        pause = circuit.ready_in()
+    def test_calls_that_were_under_way_do_not_lengthen_the_pause(
+        self, breaker: CircuitBreaker
+    ) -> None:
+        breaker.open("no")
+        pause = breaker.ready_in()
         for _ in range(7):
-            circuit.trip("no")
-        assert circuit.ready_in() == pause
+            breaker.open("no")
+        assert breaker.ready_in() == pause
 
     def test_a_probe_without_an_answer_makes_room_for_another(
-        self, circuit: Circuit, clock: Clock
+        self, breaker: CircuitBreaker, clock: Clock
     ) -> None:
-        circuit.trip("no")
-        clock.now += circuit.ready_in()
-        assert circuit.admit()
-        circuit.unsure()
-        assert circuit.admit()
-        assert not circuit.admit()
+        breaker.open("no")
+        clock.now += breaker.ready_in()
+        assert breaker.allow()
+        breaker.inconclusive()
+        assert breaker.allow()
+        assert not breaker.allow()
         clock.now += PROBE_S  # its thread died
-        assert circuit.admit()
+        assert breaker.allow()
 
     def test_the_pause_has_jitter(self, clock: Clock) -> None:
-        soon = Circuit(clock=clock, random=lambda: 0.0)
-        soon.trip("no")
+        soon = CircuitBreaker(clock=clock, rng=lambda: 0.0)
+        soon.open("no")
         assert soon.ready_in() == FIRST_PAUSE_S / 2

@@ -1,9 +1,9 @@
 """How many RunInstances calls this process may make now.
 
-Promise: calls keep within EC2's two limits, requests and instances, each a bucket of tokens; when
-EC2 throttles all the same, because others share the account, our own request rate is halved at once
-and grows back slowly (additive increase, multiplicative decrease), never above what was set.
-Nobody waits in here: who gets no token comes again.
+Promise: calls keep within EC2's two limits, requests and instances, each a token bucket. When EC2
+throttles all the same, because others share the account, our own request rate is halved at once and
+grows back slowly (additive increase, multiplicative decrease), never above what was set.
+Nobody waits in here: a call that gets no token is made later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-# A burst of calls in flight is throttled together; that is one sign, not many.
+# Calls in flight are throttled together; that is one sign, not many.
 _ONE_SIGN_S = 1.0
 _SLOWEST = 0.05
 _STEPS_BACK = 20
@@ -54,7 +54,7 @@ class TokenBucket:
         return max(0.0, (1.0 - self.tokens()) / self._rate)
 
 
-class Budget:
+class RateLimiter:
     """The two buckets of RunInstances; safe to share between threads."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Budget:
         self._shrunk_at: float | None = None
 
     def take(self) -> bool:
-        """Take what one call for one instance needs; False when it is not there."""
+        """Take what one call for one instance needs; False when one is missing."""
         with self._lock:
             if self._available() < 1:
                 return False
@@ -115,5 +115,5 @@ class Budget:
             self._requests.rate = min(self._full_rate, grown)
 
     def _available(self) -> int:
-        # A hair of tolerance: a bucket waited for exactly `ready_in` has its token.
+        # Rounding must not cost a caller its token after it waited for exactly `ready_in`.
         return int(min(self._requests.tokens(), self._instances.tokens()) + 1e-9)

@@ -1,0 +1,158 @@
+"""What EC2 lets this process do now: whether it may call at all, how often, and for which offerings.
+
+Promise: what one call's outcome means for the calls of all attempts is learned in one place, `learn`.
+Mechanism: a circuit breaker for missing rights, a rate limiter for EC2's limits on calls, cooldowns of
+offerings; beside these, what the database knows of shortages and of spot interruptions.
+Failure: all but the database's part is in this process's memory. A process that starts again learns it
+anew for a few refused calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from threading import Event
+
+from atemporal.cloud import (
+    CloudError,
+    Forbidden,
+    Instance,
+    NoCapacity,
+    OverQuota,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.errors import Unknown
+from atemporal.settings import Settings
+from atemporal.store import launches
+from atemporal.store.database import Database
+from atemporal.telemetry import (
+    CIRCUIT_BREAKER_OPEN,
+    OFFERINGS_UNAVAILABLE,
+    RATE_LIMITER_RATE,
+    RATE_LIMITER_TOKENS,
+    logger,
+)
+from services.launcher.availability import Availability, Unavailable, in_shortage
+from services.launcher.circuit_breaker import CircuitBreaker
+from services.launcher.offerings import Offering
+from services.launcher.rate_limiter import RateLimiter
+from services.launcher.spot_breaker import SpotBreaker
+
+
+class Admission:
+    """What one process has learned of EC2; safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        rng: Callable[[], float],
+    ) -> None:
+        """Begin without any bad news. `rng` gives numbers in [0, 1) for jitter."""
+        self._database = database
+        self._capacity_s = settings.capacity_cooldown_s
+        self._quota_s = settings.quota_cooldown_s
+        self._log = logger("launcher")
+        self.circuit_breaker = CircuitBreaker(clock=clock, rng=rng)
+        self.rate_limiter = RateLimiter(
+            burst=settings.run_instances_burst,
+            rate=settings.run_instances_rate,
+            instance_burst=settings.instances_burst,
+            instance_rate=settings.instances_rate,
+            clock=clock,
+        )
+        self.availability = Availability(
+            capacity_s=self._capacity_s, quota_s=self._quota_s, clock=clock
+        )
+        self._spot_breaker = SpotBreaker(
+            interruptions=settings.spot_interruptions,
+            window_s=settings.spot_window_s,
+            pause_s=settings.spot_pause_s,
+        )
+        self.backlog = Event()
+        """Set while more is to be asked for than there are tokens: it comes before new messages."""
+
+    def room(self, most: int) -> int:
+        """How many calls, `most` at most, may be made now; one while the circuit breaker is open."""
+        if self.circuit_breaker.ready_in() > 0:
+            return 0
+        return min(1 if self.circuit_breaker.is_open else most, self.rate_limiter.available())
+
+    def ready_in(self) -> float:
+        """Seconds until a call may be made at all."""
+        return max(self.rate_limiter.ready_in(), self.circuit_breaker.ready_in())
+
+    def take(self) -> bool:
+        """Take what one call needs; False when our rate allows none now."""
+        if self.rate_limiter.take():
+            return True
+        self.backlog.set()
+        return False
+
+    def unavailable(self, offerings: Collection[Offering]) -> Mapping[Offering, Unavailable]:
+        """Those of the offerings that are not to be asked for now."""
+        interruptions = []
+        with self._database.begin() as tx:
+            shortages = launches.shortages(tx, within_s=max(self._capacity_s, self._quota_s))
+            if any(one.capacity_type == "spot" for one in offerings):
+                within_s = self._spot_breaker.memory_s
+                interruptions = launches.spot_interruptions(tx, within_s=within_s)
+        return self.availability.unavailable(
+            offerings,
+            shortages=in_shortage(shortages, capacity_s=self._capacity_s, quota_s=self._quota_s),
+            interrupted=self._spot_breaker.interrupted(interruptions),
+        )
+
+    def may_ask_elsewhere(self, offering: Offering, offerings: Collection[Offering]) -> bool:
+        """Whether it may be this offering alone that a policy forbids, and not the whole process.
+
+        So it is while its job has another that was not refused, or while we were lately allowed to
+        ask for another. What one job wants must not stop the others, whose offerings are allowed.
+        """
+        untried = any(
+            other != offering and self.availability.of(other) is None for other in offerings
+        )
+        return untried or self.availability.authorized_elsewhere(offering)
+
+    def learn(
+        self, offering: Offering, outcome: Instance | CloudError, *, may_ask_elsewhere: bool
+    ) -> None:
+        """Note what the outcome of one call means for the calls of all attempts."""
+        match outcome:
+            case Forbidden() if may_ask_elsewhere:
+                self.circuit_breaker.inconclusive()
+                self.availability.forbidden(offering, outcome.detail)
+            case Unauthorized():
+                self.unauthorized(outcome)
+            case Throttled():
+                self.rate_limiter.throttled()
+                self.circuit_breaker.inconclusive()
+            case Unknown() | Unreachable():
+                self.circuit_breaker.inconclusive()
+            case _:
+                self.rate_limiter.answered()
+                self.availability.authorized(offering)
+                if self.circuit_breaker.close():
+                    self.availability.reset()
+                    self._log.info("EC2 takes calls of this process again")
+        match outcome:
+            case NoCapacity():
+                self.availability.no_capacity(offering, outcome.detail)
+            case OverQuota():
+                self.availability.over_quota(offering, outcome.detail)
+
+    def unauthorized(self, error: Unauthorized) -> None:
+        """Note that EC2 refuses this process altogether."""
+        if self.circuit_breaker.open(error.detail):
+            self._log.error("EC2 refuses this process: launches wait", error=str(error))
+        CIRCUIT_BREAKER_OPEN.set(1)
+
+    def report(self) -> None:
+        """Set the gauges."""
+        OFFERINGS_UNAVAILABLE.set(self.availability.count())
+        RATE_LIMITER_TOKENS.set(self.rate_limiter.available())
+        RATE_LIMITER_RATE.set(self.rate_limiter.rate)
+        CIRCUIT_BREAKER_OPEN.set(1 if self.circuit_breaker.is_open else 0)

@@ -1,0 +1,149 @@
+"""What follows for one attempt from what is known of it: pure, so that every case can be read and
+tested in one place.
+
+Promise: another offering is chosen only for an attempt that was never asked for, or after EC2 refused
+the call definitely. Without a sure answer nothing but the identical call may follow. A refusal of a
+repeated call is believed only when a look showed nothing that an earlier call launched: EC2's answer
+to the repeated token should have said so, but it checks quotas, parameters and rights too, in an order
+that it does not promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from atemporal.cloud import (
+    CloudError,
+    Forbidden,
+    Instance,
+    NoCapacity,
+    OverQuota,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+)
+from atemporal.errors import Refused
+from atemporal.states import BlockedReason, Reason
+from services.launcher.availability import Unavailable, summary
+from services.launcher.offerings import Offering
+
+REPEAT_S = 5.0
+"""When the identical call is repeated after an answer that was not sure."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The attempt has this instance, from this call or from an earlier one."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class TryNext:
+    """This offering is to be asked for, at once."""
+
+    offering: Offering
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A sweep takes the attempt again in `for_s` seconds, with `start_over` where that is given."""
+
+    reason: BlockedReason
+    detail: str
+    for_s: float
+    start_over: Offering | None = None
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """No instance will ever come of it: the attempt ends."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The attempt goes to whoever has a token, or time, first."""
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Nothing is written: another process has the attempt, or a sweep when its lease is over."""
+
+
+Decision = Launched | TryNext | Blocked | Refuse | Release | Leave
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked up after a call, as far as its outcome asks for it.
+
+    `unavailable` are those of the job's `offerings` that are not to be asked for now. `found` are the
+    attempt's instances as EC2 shows them, those alive first, or why EC2 could not be asked; empty
+    where no earlier call can have launched one. `may_ask_elsewhere`: a policy forbids this offering
+    and perhaps no other. `circuit_detail` is what EC2 refused this process with, `circuit_s` and
+    `rate_limiter_s` are the seconds until it may call again.
+    """
+
+    offerings: Sequence[Offering]
+    unavailable: Mapping[Offering, Unavailable] = field(default_factory=dict)
+    found: Sequence[Instance] | CloudError = ()
+    may_ask_elsewhere: bool = False
+    circuit_detail: str = ""
+    circuit_s: float = 0.0
+    rate_limiter_s: float = 0.0
+
+
+def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
+    """Decide what follows a call."""
+    match outcome:
+        case Instance():
+            return Launched(outcome)
+        case NoCapacity() | OverQuota():
+            return _launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
+        case Forbidden() if facts.may_ask_elsewhere:
+            return _launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
+        case Unauthorized():
+            return Blocked(BlockedReason.AUTHORIZATION, facts.circuit_detail, facts.circuit_s)
+        case Throttled():
+            return Blocked(BlockedReason.THROTTLE, outcome.detail, facts.rate_limiter_s)
+        case TokenSpent() | TokenMismatch():
+            return _launched_by_token(outcome, facts)
+        case Refused():
+            return _launched_earlier(facts) or Refuse(Reason.LAUNCH_REFUSED, str(outcome))
+        case _:
+            # The outcome is not known: nothing but the identical call may follow.
+            return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)
+
+
+def choose(
+    offerings: Sequence[Offering], unavailable: Mapping[Offering, Unavailable]
+) -> TryNext | Blocked:
+    """The first offering that is available; with none, blocked until one is, to start over then."""
+    for offering in offerings:
+        if offering not in unavailable:
+            return TryNext(offering)
+    why = summary({offering: unavailable[offering] for offering in offerings})
+    return Blocked(why.blocked_on, why.detail, why.for_s, start_over=offerings[0])
+
+
+def _launched_earlier(facts: Facts) -> Launched | Blocked | None:
+    """What an earlier call launched and the refusal of this one did not speak of."""
+    if isinstance(facts.found, CloudError):
+        return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    return next((Launched(one) for one in facts.found if not one.gone), None)
+
+
+def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Decision:
+    """What the token launched, also when it is gone: the reaper says what became of it."""
+    if isinstance(facts.found, CloudError):
+        return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    if facts.found:
+        return Launched(facts.found[0])
+    if isinstance(outcome, TokenSpent):
+        return Refuse(Reason.INSTANCE_LOST, str(outcome))
+    return Leave()

@@ -1,0 +1,256 @@
+"""One attempt's way from its intent to its instance.
+
+Promise: an attempt gets one instance, whatever crashes; `Walk._round` is the whole way, from top to
+bottom.
+Mechanism: before each call the row says that it may be sent, with everything it is made of, and the
+call's token follows from the attempt and its placement: whoever finds the row after a crash repeats the
+identical call and gets the same instance. `decision` says what follows an outcome, `_apply` writes it,
+each decision in one transaction.
+Failure: a view of the row that is not true any more changes nothing, and no call is sent by it. What is
+blocked stays `launching`, says by what, and has the reaper's launch deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from atemporal import tokens
+from atemporal.cloud import (
+    Cloud,
+    CloudError,
+    Forbidden,
+    Instance,
+    NoCapacity,
+    OverQuota,
+    TokenMismatch,
+    TokenSpent,
+)
+from atemporal.errors import Invalid, Refused
+from atemporal.model import Attempt, JobSpec
+from atemporal.settings import Settings
+from atemporal.states import BlockedReason, Reason
+from atemporal.store import attempts, launches
+from atemporal.store.database import Database
+from atemporal.telemetry import ENDED, LAUNCH_SECONDS, LAUNCHES, STALE, log_context, logger
+from atemporal.userdata import render
+from services.launcher.admission import Admission
+from services.launcher.decision import (
+    REPEAT_S,
+    Blocked,
+    Decision,
+    Facts,
+    Launched,
+    Leave,
+    Refuse,
+    Release,
+    TryNext,
+    choose,
+    decide,
+)
+from services.launcher.offerings import offering_of, offerings, placed
+
+ACTOR = "launcher"
+# After so long of one refusal after the other, the rest of the offerings is left to the next tick: a
+# tick must end well before a stopping daemon's patience does.
+TICK_S = 8.0
+
+
+class Walk:
+    """One attempt on its way; used once, by one thread."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        spec: JobSpec,
+        *,
+        settings: Settings,
+        database: Database,
+        cloud: Cloud,
+        admission: Admission,
+        clock: Callable[[], float],
+        rng: Callable[[], float],
+    ) -> None:
+        """Take what it needs; nothing is called yet. `rng` gives numbers in [0, 1) for jitter."""
+        self._ref = attempt.ref
+        self._spec = spec
+        # Our view of the row: every change is guarded by it.
+        self._launch = attempt.launch
+        self._offerings = offerings(
+            spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
+        )
+        self._settings = settings
+        self._database = database
+        self._cloud = cloud
+        self._admission = admission
+        self._clock = clock
+        self._rng = rng
+        self._log = logger(ACTOR).bind(**log_context(self._ref))
+
+    def run(self) -> None:
+        """Ask for one offering after the other, until there is an instance or a reason to wait."""
+        until = self._clock() + TICK_S
+        going_on = True
+        while going_on:
+            in_time = self._clock() < until
+            going_on = self._apply(self._round() if in_time else Release())
+
+    def _round(self) -> Decision:
+        """Make one call at most, and decide what follows."""
+        # Choose an offering, unless a call may have been sent for the present one.
+        if self._launch.calls == 0:
+            choice = choose(self._offerings, self._admission.unavailable(self._offerings))
+            if choice != TryNext(offering_of(self._launch)):
+                return choice
+        # Render what the call is made of.
+        try:
+            user_data = self._render()
+        except KeyError:
+            # Keys are being replaced, and this process has not got the new one yet.
+            detail = f"the callback key {self._launch.key_id!r} is not among this launcher's"
+            return Blocked(BlockedReason.KEY, detail, REPEAT_S)
+        except Invalid as error:
+            detail = f"the user-data can not be made: {error}"
+            return Refuse(Reason.LAUNCH_REFUSED, detail)
+        # May this process call now?
+        if self._admission.circuit_breaker.ready_in() > 0:
+            return self._unauthorized()
+        if not self._admission.take():
+            return Release()
+        # Ask: of all that read the same row, one may call. From here on the call may have been sent.
+        if not self._ask():
+            return Leave()
+        if not self._admission.circuit_breaker.allow():
+            return self._unauthorized()
+        outcome = self._run_instances(user_data)
+        # Learn for all attempts, then decide for this one.
+        offering = offering_of(self._launch)
+        elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
+            offering, self._offerings
+        )
+        self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere)
+        return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
+
+    def _render(self) -> bytes:
+        launch = self._launch
+        token = tokens.mint(
+            self._settings.keys, launch.key_id, self._settings.deployment, self._ref.id
+        )
+        return render(self._ref, self._spec, launch, token)
+
+    def _unauthorized(self) -> Blocked:
+        breaker = self._admission.circuit_breaker
+        return Blocked(BlockedReason.AUTHORIZATION, breaker.detail, breaker.ready_in())
+
+    def _ask(self) -> bool:
+        """Write down that a call may be sent; False when the attempt is not ours to call for."""
+        since = self._clock()
+        with self._database.begin() as tx:
+            asked = launches.ask(tx, self._ref, self._launch)
+        # Frozen in between for so long, this process has lost the attempt to another.
+        if asked is None or self._clock() - since > self._settings.stale_after_s:
+            STALE.labels("launch").inc()
+            return False
+        self._launch = asked
+        return True
+
+    def _run_instances(self, user_data: bytes) -> Instance | CloudError:
+        try:
+            with LAUNCH_SECONDS.time():
+                instance = self._cloud.run(self._ref, self._launch, user_data)
+        except CloudError as error:
+            LAUNCHES.labels(type(error).__name__).inc()
+            self._log.warning(
+                "not launched",
+                offering=str(offering_of(self._launch)),
+                placement=self._launch.placement,
+                error=str(error),
+            )
+            return error
+        LAUNCHES.labels("launched").inc()
+        return instance
+
+    def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:
+        """Look up what the decision about this outcome asks for, and no more."""
+        another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota))
+        by_token = isinstance(outcome, (TokenSpent, TokenMismatch))
+        repeated = self._launch.calls > 1 and (another or isinstance(outcome, Refused))
+        return Facts(
+            self._offerings,
+            unavailable=self._admission.unavailable(self._offerings) if another else {},
+            found=self._find() if by_token or repeated else (),
+            may_ask_elsewhere=may_ask_elsewhere,
+            circuit_detail=self._admission.circuit_breaker.detail,
+            circuit_s=self._admission.circuit_breaker.ready_in(),
+            rate_limiter_s=self._admission.rate_limiter.ready_in(),
+        )
+
+    def _find(self) -> list[Instance] | CloudError:
+        """The attempt's instances as EC2 shows them, those alive first; or why it does not."""
+        try:
+            return sorted(self._cloud.find(self._ref), key=lambda instance: instance.gone)
+        except CloudError as error:
+            return error
+
+    def _apply(self, decision: Decision) -> bool:
+        """Write the decision down; True when the next round begins at once."""
+        match decision:
+            case Launched(instance):
+                with self._database.begin() as tx:
+                    in_time = attempts.launched(tx, self._ref, instance.id, actor=ACTOR)
+                if not in_time:
+                    STALE.labels("launched").inc()
+                self._log.info("launched", in_time=in_time, instance=instance.id)
+                return False
+            case TryNext(offering):
+                by = placed(self._launch, offering)
+                with self._database.begin() as tx:
+                    going_on = launches.replace(tx, self._ref, self._launch, by)
+                if going_on:
+                    self._launch = by
+                else:
+                    STALE.labels("launch").inc()
+                return going_on
+            case Blocked():
+                self._postpone(decision)
+                return False
+            case Refuse(reason, detail):
+                with self._database.begin() as tx:
+                    ended = attempts.end(tx, self._ref, reason, actor=ACTOR, detail=detail)
+                if ended:
+                    ENDED.labels(reason).inc()
+                self._log.error("launch refused", reason=reason, detail=detail)
+                return False
+            case Release():
+                with self._database.begin() as tx:
+                    stale_s = self._settings.stale_after_s
+                    launches.release(tx, self._ref, self._launch, delay_s=0, stale_s=stale_s)
+                return False
+            case Leave():
+                return False
+            case _:
+                assert_never(decision)
+
+    def _postpone(self, blocked: Blocked) -> None:
+        """Leave the attempt to a sweep, and write what blocks it."""
+        launch = self._launch
+        again = blocked.start_over
+        if again and (launch.calls or again != offering_of(launch)):
+            launch = placed(launch, again)
+        with self._database.begin() as tx:
+            if launch is not self._launch and not launches.replace(
+                tx, self._ref, self._launch, launch
+            ):
+                STALE.labels("launch").inc()
+                return
+            launches.postpone(
+                tx,
+                self._ref,
+                launch,
+                blocked_on=blocked.reason,
+                detail=blocked.detail,
+                # With jitter: those blocked by the same thing should not all come back at once.
+                delay_s=blocked.for_s * (1 + self._rng() / 4),
+                stale_s=self._settings.stale_after_s,
+                actor=ACTOR,
+            )

@@ -1,0 +1,148 @@
+"""What follows one call for its attempt: every outcome, with what is known beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atemporal.cloud import (
+    CloudError,
+    Forbidden,
+    Instance,
+    NoAnswer,
+    NoCapacity,
+    OverQuota,
+    Rejected,
+    ServerFault,
+    Throttled,
+    TokenMismatch,
+    TokenSpent,
+    Unauthorized,
+    Unreachable,
+)
+from atemporal.states import BlockedReason, Reason
+from services.launcher.availability import Unavailable
+from services.launcher.decision import (
+    REPEAT_S,
+    Blocked,
+    Facts,
+    Launched,
+    Leave,
+    Refuse,
+    TryNext,
+    choose,
+    decide,
+)
+from services.launcher.offerings import Offering
+
+A, B = (Offering("a.b", subnet, "on-demand") for subnet in ("subnet-a", "subnet-b"))
+ALIVE = Instance(id="i-1", state="running")
+GONE = Instance(id="i-2", state="terminated")
+NO_ROOM = Unavailable(180, BlockedReason.CAPACITY, "no room")
+
+
+def error(kind: type[CloudError], code: str = "Code") -> CloudError:
+    return kind("launching", code, "EC2's words")
+
+
+def facts(**known: Any) -> Facts:
+    return Facts(**{"offerings": (A, B), "unavailable": {A: NO_ROOM}, **known})
+
+
+REFUSED = (NoCapacity, OverQuota, Rejected)
+UNSURE = (NoAnswer, ServerFault, Unreachable)
+
+
+class TestDecide:
+    def test_an_instance_is_written_down(self) -> None:
+        assert decide(ALIVE, facts()) == Launched(ALIVE)
+
+    @pytest.mark.parametrize("kind", [NoCapacity, OverQuota])
+    def test_a_refusal_for_want_of_room_tries_the_next_offering(
+        self, kind: type[CloudError]
+    ) -> None:
+        assert decide(error(kind), facts()) == TryNext(B)
+
+    @pytest.mark.parametrize("kind", UNSURE)
+    def test_an_unsure_answer_repeats_the_identical_call_whatever_else_is_known(
+        self, kind: type[CloudError]
+    ) -> None:
+        answer = error(kind)
+        expected = Blocked(BlockedReason.ANSWER, answer.detail, REPEAT_S)
+        for found in ((), [ALIVE], [GONE], error(Unreachable)):
+            assert decide(answer, facts(found=found, may_ask_elsewhere=True)) == expected
+
+    def test_a_throttled_call_is_repeated_as_the_rate_limiter_allows(self) -> None:
+        answer = error(Throttled)
+        expected = Blocked(BlockedReason.THROTTLE, answer.detail, 1.5)
+        assert decide(answer, facts(rate_limiter_s=1.5)) == expected
+
+    @pytest.mark.parametrize("kind", [Unauthorized, Forbidden])
+    def test_without_rights_anywhere_it_is_blocked_by_the_circuit_breaker(
+        self, kind: type[CloudError]
+    ) -> None:
+        refused = facts(circuit_detail="AuthFailure", circuit_s=5.0)
+        expected = Blocked(BlockedReason.AUTHORIZATION, "AuthFailure", 5.0)
+        assert decide(error(kind), refused) == expected
+
+    def test_a_forbidden_offering_is_exchanged_while_another_may_be_allowed(self) -> None:
+        assert decide(error(Forbidden), facts(may_ask_elsewhere=True)) == TryNext(B)
+
+    def test_missing_credentials_exchange_no_offering(self) -> None:
+        decision = decide(error(Unauthorized), facts(may_ask_elsewhere=False))
+        assert isinstance(decision, Blocked)
+        assert decision.start_over is None
+
+    def test_a_final_refusal_ends_the_attempt_with_the_whole_sentence(self) -> None:
+        answer = error(Rejected)
+        assert decide(answer, facts()) == Refuse(Reason.LAUNCH_REFUSED, str(answer))
+
+    @pytest.mark.parametrize("kind", [*REFUSED, Forbidden])
+    def test_a_refused_repeat_is_not_believed_while_an_earlier_calls_instance_lives(
+        self, kind: type[CloudError]
+    ) -> None:
+        known = facts(found=[ALIVE, GONE], may_ask_elsewhere=True)
+        assert decide(error(kind), known) == Launched(ALIVE)
+
+    @pytest.mark.parametrize("kind", REFUSED)
+    def test_a_refused_repeat_is_believed_when_the_earlier_calls_instance_is_gone(
+        self, kind: type[CloudError]
+    ) -> None:
+        assert decide(error(kind), facts(found=[GONE])) == decide(error(kind), facts())
+
+    @pytest.mark.parametrize("kind", [*REFUSED, TokenSpent, TokenMismatch])
+    def test_when_ec2_can_not_be_asked_what_was_launched_the_identical_call_is_repeated(
+        self, kind: type[CloudError]
+    ) -> None:
+        away = error(Unreachable, "EndpointConnectionError")
+        expected = Blocked(BlockedReason.ANSWER, away.detail, REPEAT_S)
+        assert decide(error(kind), facts(found=away)) == expected
+
+    @pytest.mark.parametrize("kind", [TokenSpent, TokenMismatch])
+    def test_what_a_used_token_launched_is_written_down_also_when_it_is_gone(
+        self, kind: type[CloudError]
+    ) -> None:
+        assert decide(error(kind), facts(found=[ALIVE, GONE])) == Launched(ALIVE)
+        assert decide(error(kind), facts(found=[GONE])) == Launched(GONE)
+
+    def test_a_spent_token_without_an_instance_ends_the_attempt_as_lost(self) -> None:
+        answer = error(TokenSpent)
+        assert decide(answer, facts()) == Refuse(Reason.INSTANCE_LOST, str(answer))
+
+    def test_a_mismatched_token_without_an_instance_is_left_to_a_sweep(self) -> None:
+        assert decide(error(TokenMismatch), facts()) == Leave()
+
+
+class TestChoose:
+    def test_the_first_available_offering_is_chosen(self) -> None:
+        assert choose((A, B), {}) == TryNext(A)
+        assert choose((A, B), {A: NO_ROOM}) == TryNext(B)
+
+    def test_with_none_available_it_is_blocked_until_the_first_is_and_starts_over(self) -> None:
+        soon = Unavailable(60, BlockedReason.QUOTA, "the limit is 5")
+        decision = choose((A, B), {B: soon, A: NO_ROOM})
+        assert isinstance(decision, Blocked)
+        assert (decision.reason, decision.for_s) == (BlockedReason.QUOTA, 60)
+        assert decision.start_over == A
+        assert "the limit is 5" in decision.detail
