@@ -24,22 +24,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from amqp.exceptions import AMQPError
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
-from kombu.message import Message
+from kombu.message import Message as Received
 
-from atemporal.errors import Invalid, Unavailable, Unknown
+from atemporal.errors import Invalid, Service, Unavailable, Unknown
+from atemporal.messages import MESSAGES, Message, encode
 
 EXCHANGE = "atemporal"
-SUBMIT = "atemporal.submit"
-LAUNCH = "atemporal.launch"
-REAP = "atemporal.reap"
 DEAD = "atemporal.dead"
 REASON_HEADER = "x-atemporal-reason"
+ROUTING_KEY_HEADER = "x-atemporal-routing-key"
 
-_DELIVERY_LIMIT = 20
 _SUSPECT_AFTER = 3
 _CONNECT_S = 5
 _HEARTBEAT_S = 30
@@ -50,28 +49,25 @@ _FAILURES = (AMQPError, KombuError, OSError, ValueError, struct.error)
 
 _exchange = Exchange(EXCHANGE, type="topic", durable=True)
 
-
-def _work_queue(name: str, *keys: str) -> list[Queue]:
-    arguments = {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": _DELIVERY_LIMIT,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": DEAD,
-        # Dead-lettering is at least once only together with this overflow behaviour.
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
-    return [
-        Queue(name, _exchange, routing_key=key, durable=True, queue_arguments=arguments)
-        for key in keys
-    ]
-
-
+_WORK_QUEUE = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": 20,
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": DEAD,
+    # Dead-lettering is at least once only together with this overflow behaviour.
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+# A queue comes once for each of its bindings.
 TOPOLOGY: tuple[Queue, ...] = (
     Queue(DEAD, Exchange(""), DEAD, durable=True, queue_arguments={"x-queue-type": "quorum"}),
-    *_work_queue(SUBMIT, "job.submit"),
-    *_work_queue(LAUNCH, "job.due"),
-    *_work_queue(REAP, "instance.running", "instance.exited", "job.cancel"),
+    *(
+        Queue(
+            str(kind.queue), _exchange, kind.type_name(), durable=True, queue_arguments=_WORK_QUEUE
+        )
+        for kind in MESSAGES
+        if kind.queue is not None
+    ),
 )
 
 
@@ -90,6 +86,24 @@ class Outgoing:
     headers: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str | None = None
 
+    @classmethod
+    def of(cls, message: Message) -> Outgoing:
+        """A message on its way to whom it is for; one that has a queue must get there."""
+        must = message.queue is not None
+        return cls(message.routing_key, encode(message), message.message_id, mandatory=must)
+
+    @classmethod
+    def reply(cls, message: Message, to: Delivery) -> Outgoing:
+        """A reply, for the queue that the asker named; both may be gone by now."""
+        return cls(
+            to.reply_to or "",
+            encode(message),
+            message_id=str(uuid4()),
+            mandatory=False,
+            exchange="",
+            correlation_id=to.correlation_id or to.message_id,
+        )
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -100,7 +114,7 @@ class Delivery:
     reply_to: str | None
     correlation_id: str | None
     routing_key: str
-    handle: Message = field(repr=False)
+    handle: Received = field(repr=False)
 
 
 class Link:
@@ -120,7 +134,7 @@ class Link:
         self._producer: Producer | None = None
         self._consumed: tuple[str, Consumer] | None = None
         self._alone = False
-        self._received: deque[Message] = deque()
+        self._received: deque[Received] = deque()
 
     @property
     def open(self) -> bool:
@@ -207,21 +221,15 @@ class Link:
         Raises:
             Unavailable, Unknown: as `publish`; the original is not acknowledged and comes again.
         """
-        self.publish(
-            [
-                Outgoing(
-                    routing_key=DEAD,
-                    body=delivery.body,
-                    message_id=delivery.message_id or "",
-                    exchange="",
-                    headers={
-                        REASON_HEADER: reason[:1000],
-                        "x-atemporal-routing-key": delivery.routing_key,
-                    },
-                    correlation_id=delivery.correlation_id,
-                )
-            ]
+        copy = Outgoing(
+            routing_key=DEAD,
+            body=delivery.body,
+            message_id=delivery.message_id or "",
+            exchange="",
+            headers={REASON_HEADER: reason[:1000], ROUTING_KEY_HEADER: delivery.routing_key},
+            correlation_id=delivery.correlation_id,
         )
+        self.publish([copy])
 
     def heartbeat(self) -> None:
         """Keep the connection alive while the thread works long on something else.
@@ -279,7 +287,9 @@ class Link:
             self._connection = connection
             self.close()
             where = connection.as_uri()
-            raise Unavailable(f"RabbitMQ at {where} does not answer: {error}") from error
+            raise Unavailable(
+                f"RabbitMQ at {where} does not answer: {error}", Service.RABBITMQ
+            ) from error
         return connection
 
     def _transport_options(self) -> dict[str, Any]:
@@ -298,7 +308,7 @@ class Link:
             yield connection
         except _FAILURES as error:
             self.close()
-            raise Unavailable(f"RabbitMQ went away: {error}") from error
+            raise Unavailable(f"RabbitMQ went away: {error}", Service.RABBITMQ) from error
 
     def _consume(self, queue: str, limit: int) -> None:
         if self._consumed is not None:
@@ -421,12 +431,12 @@ def declare(url: str) -> list[str]:
     return list(dict.fromkeys(queue.name for queue in TOPOLOGY))
 
 
-def _suspect(message: Message) -> bool:
+def _suspect(message: Received) -> bool:
     """Whether it came back so often that it may be what its readers fail of."""
     return int((message.headers or {}).get("x-delivery-count") or 0) >= _SUSPECT_AFTER
 
 
-def _delivery(message: Message) -> Delivery:
+def _delivery(message: Received) -> Delivery:
     body = message.body
     properties = message.properties
     return Delivery(

@@ -1,13 +1,13 @@
 """The life of a daemon: loops in threads, signals, health and metrics.
 
-Promise: SIGTERM or SIGINT lets each loop end the turn in hand, within `stop_within_s` seconds, and
+Promise: SIGTERM or SIGINT lets each loop end the tick in hand, within `stop_within_s` seconds, and
 then the process ends, whatever its threads wait for; a second signal exits at once. A loop whose
 database or broker is away, at start or later, keeps trying and works again by itself; with `Kept` it
 says that its messages are still in hand. After any other failure it drops its connections. Each is
-told in the log and in a metric; the work is in Postgres and nothing is lost by it. No loop turns on
+in the log and in a metric; the work is in Postgres and nothing is lost by it. No loop runs on
 a database that is older than this release.
-Mechanism: a loop's `turn` waits no longer than about a second before it returns, so a stop is seen
-soon; between turns a loop sleeps on the stop event. The main thread only waits for signals.
+Mechanism: a loop's `tick` waits no longer than about a second before it returns, so a stop is seen
+soon; between ticks a loop sleeps on the stop event. The main thread only waits for signals.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Loop(Protocol):
         """Do what there is to do, waiting about a second at most; return seconds until the next."""
 
     def reset(self) -> None:
-        """Drop connections and whatever else a failed turn may have left behind."""
+        """Drop connections and whatever else a failed tick may have left behind."""
 
 
 class Runner:
@@ -55,7 +55,7 @@ class Runner:
     def __init__(
         self, loop: Loop, stop: threading.Event, *, check: Callable[[], None] | None = None
     ) -> None:
-        """Prepare; `start` begins. `check` has to pass once before the first turn."""
+        """Prepare; `start` begins. `check` has to pass once before the first tick."""
         self.loop = loop
         self._check = check
         self.last_tick_at = monotonic()
@@ -65,11 +65,11 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
 
     def start(self) -> None:
-        """Begin to turn."""
+        """Begin to tick."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the last turn; tell whether it came."""
+        """Wait for the end of the last tick; return whether it came."""
         self._thread.join(max(0.0, timeout_s))
         return not self._thread.is_alive()
 
@@ -90,7 +90,7 @@ class Runner:
                 self._check()
                 self._check = None
             pause = self.loop.tick()
-        except Exception as error:  # noqa: BLE001 - a daemon outlives any one turn
+        except Exception as error:  # noqa: BLE001 - a daemon outlives any one tick
             kind = "unavailable" if isinstance(error, Unavailable) else "error"
             LOOP_ERRORS.labels(self.loop.name, kind).inc()
             if isinstance(error, AtemporalError):
@@ -123,7 +123,7 @@ class Daemon:
         on_exit: Callable[[], None] | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare; nothing runs yet. `check` is what each loop has to pass before its first turn."""
+        """Prepare; nothing runs yet. `check` is what each loop has to pass before its first tick."""
         self.name = name
         self.stop = threading.Event()
         self.runners = [Runner(loop, self.stop, check=check) for loop in loops]
@@ -135,7 +135,7 @@ class Daemon:
     def run(self) -> int:
         """Run until a signal; return the process's exit status, 0.
 
-        If a turn had to be cut this does not return: the process exits with status 1.
+        If a tick had to be cut this does not return: the process exits with status 1.
         """
         with (
             self._signals() as signals,
@@ -166,7 +166,7 @@ class Daemon:
             runner.start()
 
     def join(self) -> list[str]:
-        """Wait for the loops' last turns; return the names of those that did not end in time."""
+        """Wait for the loops' last ticks; return the names of those that did not end in time."""
         deadline = monotonic() + self._stop_within_s
         return [
             runner.loop.name for runner in self.runners if not runner.join(deadline - monotonic())
@@ -192,11 +192,13 @@ class Daemon:
         self.stop.set()
 
 
-def serve(name: str, about: str, build: Callable[[Settings, Database], Sequence[Loop]]) -> None:
+def serve(
+    name: str, description: str, build: Callable[[Settings, Database], Sequence[Loop]]
+) -> None:
     """The whole main program of a daemon: settings, logging, loops, exit status."""
     parser = argparse.ArgumentParser(
         prog=f"atemporal-{name}",
-        description=about,
+        description=description,
         epilog="It is configured by ATEMPORAL_* environment variables; `atemporal config` lists "
         "them with their effective values.",
     )

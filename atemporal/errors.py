@@ -8,6 +8,7 @@ Adapters (store, broker, cloud) translate at their border; services never see fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 
 class AtemporalError(Exception):
@@ -39,7 +40,7 @@ class Denied(Refused):
 
 
 class Unreadable(Refused):
-    """A row of the books that this release can not read; nothing of its content is repeated."""
+    """A row of the database that this release can not read; nothing of its content is repeated."""
 
     def __init__(self, job: str, attempt: int, why: str) -> None:
         self.job, self.attempt, self.why = job, attempt, why
@@ -52,8 +53,26 @@ class Retry(AtemporalError):
     """Surely not done, for a passing cause: the same or another attempt may follow later."""
 
 
+class Service(StrEnum):
+    """What this project needs and does not run itself."""
+
+    POSTGRES = "postgres"
+    RABBITMQ = "rabbitmq"
+    EC2 = "ec2"
+    SQS = "sqs"
+
+
 class Unavailable(Retry):
-    """A database or broker that this process needs does not answer now."""
+    """Something that this process needs does not work now.
+
+    `service` is the one that does not answer; None when it is another, or answers and is not fit.
+    """
+
+    service: Service | None = None
+
+    def __init__(self, why: str = "", service: Service | None = None) -> None:
+        super().__init__(why)
+        self.service = service or self.service
 
 
 class Unknown(AtemporalError):

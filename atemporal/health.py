@@ -1,7 +1,7 @@
 """A daemon's own HTTP port: `/healthz`, `/readyz`, `/metrics`.
 
-Promise: `/healthz` answers 503 once a loop has not ended a turn for five minutes, so that whoever
-watches restarts a stuck daemon; `/readyz` answers 503 while a loop's last turn failed, for example
+Promise: `/healthz` answers 503 once a loop has not ended a tick for five minutes, so that whoever
+watches restarts a stuck daemon; `/readyz` answers 503 while a loop's last tick failed, for example
 because the database or the broker is away.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-# Longer than the longest turn there may be: a launcher's 32 calls, 8 side by side, each waiting for an
+# Longer than the longest tick there may be: a launcher's 32 calls, 8 side by side, each waiting for an
 # EC2 that does not answer, or an SDK's four tries one after the other.
 STUCK_AFTER_S = 300.0
 
@@ -27,8 +27,8 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-class Turning(Protocol):
-    """What is told of a loop."""
+class Ticking(Protocol):
+    """What is reported of a loop."""
 
     @property
     def loop(self) -> _Named:
@@ -36,17 +36,17 @@ class Turning(Protocol):
 
     @property
     def last_tick_at(self) -> float:
-        """When its last turn ended, on the monotonic clock."""
+        """When its last tick ended, on the monotonic clock."""
 
     @property
     def healthy(self) -> bool:
-        """Whether its last turn went well."""
+        """Whether its last tick went well."""
 
 
 class HealthServer:
     """The server, from `with` to the end of its block."""
 
-    def __init__(self, runners: Sequence[Turning], host: str, port: int) -> None:
+    def __init__(self, runners: Sequence[Ticking], host: str, port: int) -> None:
         """Bind the address; port 0 takes a free one."""
         handler = type("Handler", (_Handler,), {"runners": runners})
         self._server = ThreadingHTTPServer((host, port), handler)
@@ -58,23 +58,23 @@ class HealthServer:
         self.url = f"http://{bound_host!s}:{bound_port}"
 
     def __enter__(self) -> HealthServer:
-        """Begin to answer."""
+        """Begin to serve."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop answering and free the port."""
+        """Stop serving and free the port."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    runners: Sequence[Turning] = ()
+    runners: Sequence[Ticking] = ()
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+            self._respond(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
         elif self.path in ("/healthz", "/readyz"):
             now = monotonic()
             ages = {runner.loop.name: now - runner.last_tick_at for runner in self.runners}
@@ -89,11 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, age in ages.items()
             }
             status = HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(status, json.dumps({"ok": fine, "loops": loops}).encode())
+            self._respond(status, json.dumps({"ok": fine, "loops": loops}).encode())
         else:
-            self._answer(HTTPStatus.NOT_FOUND, b'{"error": "try /healthz, /readyz, /metrics"}')
+            self._respond(HTTPStatus.NOT_FOUND, b'{"error": "try /healthz, /readyz, /metrics"}')
 
-    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+    def _respond(self, status: int, body: bytes, kind: str = "application/json") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

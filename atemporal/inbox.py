@@ -1,10 +1,10 @@
 """The batch in hand of a loop that consumes one queue.
 
 Promise: an outage of Postgres or EC2, however long, costs no message a delivery: what was received
-stays in hand, unacknowledged, and is tried again by the next turn; while the database is away nothing
+stays in hand, unacknowledged, and is tried again by the next tick; while the database is away nothing
 more is taken. Only a broken connection, or an error nobody expected, gives the messages back, and the
 broker counts that.
-Mechanism: `turn` tells the two apart by the link, which is closed by its own failures and by no other.
+Mechanism: `tick` distinguishes the two by the link, which is closed by its own failures and by no other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from atemporal.telemetry import DEAD_LETTERS
 
 
 class Kept(Unavailable):
-    """A turn failed for a passing cause that is not the broker: its messages are still in hand."""
+    """A tick failed for a passing cause that is not the broker: its messages are still in hand."""
 
 
 class Inbox:
@@ -34,7 +34,7 @@ class Inbox:
 
     @contextmanager
     def tick(self) -> Iterator[None]:
-        """Everything one turn does.
+        """Everything one tick does.
 
         Raises:
             Kept: in place of a `Retry` or `Unknown` that left the connection as it was.
@@ -45,7 +45,8 @@ class Inbox:
         except (Retry, Unknown) as error:
             if not self._link.open:
                 raise
-            raise Kept(str(error)) from error
+            service = error.service if isinstance(error, Unavailable) else None
+            raise Kept(str(error), service) from error
 
     def take(self, limit: int) -> Sequence[Delivery]:
         """Return the batch that is still in hand, or receive one of `limit` at most.

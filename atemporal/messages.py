@@ -2,72 +2,133 @@
 
 Promise: a body is JSON with `type` and `v`, carries ids and never an environment or a secret (but for
 `job.submit`, which is how one comes in), and a reader passes over fields it does not know, so that
-old and new versions talk to each other. A message is a wake-up: its reader loads the row and acts on
+old and new versions talk to each other. A message only notifies: its reader loads the row and acts on
 that, so a duplicate, a reordering or a loss costs time and never correctness.
+Mechanism: a class holds all that is particular to its message: its type, which is its routing key as
+well, its queue, and its message id. Queues and bindings, decoding, publishing, the schemas and the
+table in `docs/messages.md` follow from it. The argument of a `Queue` is the union of its messages, for
+the type checker; a test compares the two.
+Failure: what is no message, or belongs into another queue, is `Invalid`: a case for the dead letters.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal.errors import Invalid
+from atemporal.job_view import EventView
 from atemporal.model import AttemptRef, describe
 
 BODY_LIMIT = 256 * 1024
 
+M = TypeVar("M", bound="Message")
 
-class _Message(BaseModel):
+
+class Queue(str, Generic[M]):
+    """The name of a queue that holds messages of the types `M`."""
+
+    __slots__ = ()
+
+    @property
+    def types(self) -> tuple[type[Message], ...]:
+        """The classes of its messages."""
+        return tuple(kind for kind in MESSAGES if kind.queue == self)
+
+
+SUBMIT: Queue[JobSubmit] = Queue("atemporal.submit")
+LAUNCH: Queue[JobDue] = Queue("atemporal.launch")
+REAP: Queue[InstanceRunning | InstanceExited | JobCancel] = Queue("atemporal.reap")
+
+
+class Message(BaseModel):
+    """What all have; one that has a queue must reach it, any other may find nobody who listens."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
+    queue: ClassVar[Queue[Any] | None] = None
     v: Literal[1] = 1
+    type: str
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The `type` of all messages of this class."""
+        return str(cls.model_fields["type"].default)
+
+    @property
+    def routing_key(self) -> str:
+        """How the exchange finds who wants it."""
+        return self.type
+
+    @property
+    def message_id(self) -> str:
+        """The same for the same message sent again; empty when nothing identifies it."""
+        return ""
 
 
-class _AboutAttempt(_Message):
+class Notification(Message):
+    """Something happened to an attempt; its row says what."""
+
     job_id: UUID
     attempt: int
 
+    @classmethod
+    def of(cls, ref: AttemptRef) -> Self:
+        """Make the message for an attempt."""
+        return cls.model_validate({"job_id": ref.job_id, "attempt": ref.number})
+
     @property
     def ref(self) -> AttemptRef:
-        """The attempt that the message is about."""
+        """The attempt that the message is for."""
         return AttemptRef(self.job_id, self.attempt)
 
+    @property
+    def message_id(self) -> str:
+        """The attempt and what happened to it."""
+        return f"{self.ref.id}.{self.type.rpartition('.')[2]}"
 
-class JobDue(_AboutAttempt):
+
+class JobDue(Notification):
     """scheduler -> launcher: this attempt is due."""
 
+    queue = LAUNCH
     type: Literal["job.due"] = "job.due"
 
 
-class JobCancel(_AboutAttempt):
+class JobCancel(Notification):
     """api -> reaper: this attempt has been cancelled, its instance has to go."""
 
+    queue = REAP
     type: Literal["job.cancel"] = "job.cancel"
 
 
-class InstanceRunning(_AboutAttempt):
+class InstanceRunning(Notification):
     """api -> reaper: a machine claimed this attempt; its address can be written down."""
 
+    queue = REAP
     type: Literal["instance.running"] = "instance.running"
 
 
-class InstanceExited(_AboutAttempt):
+class InstanceExited(Notification):
     """api -> reaper: this attempt ended; its instance has to go."""
 
+    queue = REAP
     type: Literal["instance.exited"] = "instance.exited"
 
 
-class JobSubmit(_Message):
+class JobSubmit(Message):
     """Other systems -> scheduler: make this job. `job` holds the fields of a job's specification."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    queue = SUBMIT
     type: Literal["job.submit"] = "job.submit"
     job: dict[str, Any] = Field(repr=False)
 
 
-class SubmitReply(_Message):
+class SubmitReply(Message):
     """scheduler -> whoever asked by `reply_to`."""
 
     type: Literal["job.submit.reply"] = "job.submit.reply"
@@ -76,63 +137,55 @@ class SubmitReply(_Message):
     errors: dict[str, str] = Field(default_factory=dict)
 
 
-class JobEvent(_Message):
+class JobEvent(Message, EventView):
     """Lifecycle of jobs and attempts, for listeners; the routing key is the same as `type`."""
 
-    type: str
-    event_id: int
-    job_id: UUID
-    attempt: int
-    at: AwareDatetime
-    actor: str
-    detail: dict[str, Any] = Field(default_factory=dict)
+    @property
+    def message_id(self) -> str:
+        """The event's number."""
+        return f"event.{self.event_id}"
 
 
-Notification = Annotated[
-    JobDue | JobCancel | InstanceRunning | InstanceExited, Field(discriminator="type")
-]
-_NOTIFICATION: TypeAdapter[JobDue | JobCancel | InstanceRunning | InstanceExited] = TypeAdapter(
-    Notification
-)
+def _leaves(kind: type[Message]) -> Iterator[type[Message]]:
+    below = kind.__subclasses__()
+    if not below:
+        yield kind
+    for one in below:
+        yield from _leaves(one)
 
 
-def encode(message: BaseModel) -> bytes:
+MESSAGES: tuple[type[Message], ...] = tuple(_leaves(Message))
+
+
+def encode(message: Message) -> bytes:
     """Write a message's body; what is absent is left out."""
     return message.model_dump_json(exclude_none=True).encode()
 
 
-def decode_notification(body: bytes) -> JobDue | JobCancel | InstanceRunning | InstanceExited:
-    """Read a message between daemons.
+def decode(queue: Queue[M], body: bytes) -> M:
+    """Read a message that came by a queue. A bare job (no envelope) passes for a `job.submit`.
 
     Raises:
-        Invalid: it is none; the message belongs into the dead letters.
+        Invalid: it is none, or one of another queue; the message belongs into the dead letters.
     """
-    _check_size(body)
-    try:
-        return _NOTIFICATION.validate_json(body)
-    except ValidationError as error:
-        raise Invalid(describe(error)) from None
-
-
-def decode_submit(body: bytes) -> JobSubmit:
-    """Read a `job.submit` message; a bare job (no envelope) is accepted too.
-
-    Raises:
-        Invalid: it is none; the message belongs into the dead letters.
-    """
-    _check_size(body)
+    if len(body) > BODY_LIMIT:
+        raise Invalid({"body": f"has {len(body)} bytes, {BODY_LIMIT} are allowed"})
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
         raise Invalid({"body": "is not JSON"}) from None
-    if isinstance(fields, dict) and "type" not in fields and "image" in fields:
-        fields = {"job": fields}
+    if not isinstance(fields, dict):
+        raise Invalid({"body": "is JSON, but not an object of fields"})
+    if queue == SUBMIT and "type" not in fields:
+        # Written by hand, mostly.
+        fields = {"job": fields} if "image" in fields else fields
+        fields = {"type": JobSubmit.type_name(), **fields}
+    name = fields.get("type")
+    kind = next((one for one in queue.types if one.type_name() == name), None)
+    if kind is None:
+        raise Invalid({"type": f"{name!s:.100} does not belong into {queue}"})
     try:
-        return JobSubmit.model_validate(fields)
+        # `M` is the union of the queue's classes.
+        return cast(M, kind.model_validate(fields))
     except ValidationError as error:
         raise Invalid(describe(error)) from None
-
-
-def _check_size(body: bytes) -> None:
-    if len(body) > BODY_LIMIT:
-        raise Invalid({"body": f"has {len(body)} bytes, {BODY_LIMIT} are allowed"})

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from atemporal.errors import Invalid
 from atemporal.model import describe
+from atemporal.userdata import OS_FAMILIES
 
 PREFIX = "ATEMPORAL_"
 
@@ -65,8 +66,9 @@ class Settings(BaseSettings):
         default=None,
         description="an SQS queue that gets EC2's events by EventBridge; absent: sweeps alone",
     )
+    os_family: str = Field(default="flatcar", description="what new machines boot")
     image_id: str | None = Field(
-        default=None, description="an AMI's id; absent: the newest stable Flatcar is looked up"
+        default=None, description="an AMI's id; absent: the OS family's newest one is looked up"
     )
     instance_type: str = "t3.small"
     subnets: Words = ()
@@ -146,6 +148,13 @@ class Settings(BaseSettings):
     def _keys_are_pairs(cls, keys: SecretStr) -> SecretStr:
         _parse_keys(keys.get_secret_value())
         return keys
+
+    @field_validator("os_family")
+    @classmethod
+    def _os_family_is_known(cls, name: str) -> str:
+        if name not in OS_FAMILIES:
+            raise ValueError(f"{name!r} is unknown; known are: {', '.join(sorted(OS_FAMILIES))}")
+        return name
 
     @property
     def keys(self) -> dict[str, bytes]:

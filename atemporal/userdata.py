@@ -9,22 +9,35 @@ always fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
-from cloud_config import flatcar
+from cloud_config.flatcar import FLATCAR
+from cloud_config.os_family import OsFamily
 
 LIMIT: Final = 16_384
 """How many bytes of user-data EC2 takes, before it is base64-encoded for the call."""
 
-OS_FAMILIES: Final[Mapping[str, Callable[[bytes], bytes]]] = {"flatcar": flatcar.render}
+OS_FAMILIES: Final[Mapping[str, OsFamily]] = {one.name: one for one in (FLATCAR,)}
 
 _LONGEST_BASE = "https://" + "x" * 400
 _LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
 _LONGEST_NUMBER = 10**9
+
+
+def os_family(name: str) -> OsFamily:
+    """Return the OS family of that name.
+
+    Raises:
+        Invalid: there is none; the message names those there are.
+    """
+    if name not in OS_FAMILIES:
+        known = ", ".join(sorted(OS_FAMILIES))
+        raise Invalid({"os_family": f"{name!r} is unknown; known are: {known}"})
+    return OS_FAMILIES[name]
 
 
 def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
@@ -33,13 +46,12 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     Raises:
         Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
     """
-    os_family = OS_FAMILIES.get(launch.os_family)
-    if os_family is None:
-        known = ", ".join(sorted(OS_FAMILIES))
-        raise Invalid({"os_family": f"{launch.os_family!r} is unknown; known are: {known}"})
+    family = os_family(launch.os_family)
     callback = f"{launch.callback_base}/jobs/{ref.job_id}/callback"
     return _bounded(
-        os_family(_manifest(ref, spec, callback, token, launch.deadline_s, launch.capacity_type))
+        family.render(
+            _manifest(ref, spec, callback, token, launch.deadline_s, launch.capacity_type)
+        )
     )
 
 
@@ -52,8 +64,8 @@ def check_fits(spec: JobSpec) -> None:
     ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
     callback = f"{_LONGEST_BASE}/jobs/{ref.job_id}/callback"
     manifest = _manifest(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER, "on-demand")
-    for os_family in OS_FAMILIES.values():
-        _bounded(os_family(manifest))
+    for family in OS_FAMILIES.values():
+        _bounded(family.render(manifest))
 
 
 def _manifest(

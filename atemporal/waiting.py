@@ -1,6 +1,6 @@
 """What a job waits for, in words: the phase it is in, whom it depends on, and since when.
 
-Promise: whoever asks why nothing happens gets one answer, the same in the CLI, over HTTP and as a
+Promise: whoever asks why nothing happens gets one sentence, the same in the CLI, over HTTP and as a
 metric's label.
 """
 

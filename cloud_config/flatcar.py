@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
+from cloud_config.os_family import OsFamily
 
 
 class _Dumper(yaml.SafeDumper):
@@ -56,3 +57,13 @@ def render(manifest: bytes) -> bytes:
 
 def _unit(name: str, content: str) -> dict[str, Any]:
     return {"name": name, "enable": True, "command": "start", "content": content}
+
+
+FLATCAR = OsFamily(
+    name="flatcar",
+    image_owner="075585003325",
+    image_name="Flatcar-stable-*-hvm",
+    architecture="x86_64",
+    render=render,
+)
+"""Its publisher's account and names: flatcar.org, Installing Flatcar on Amazon EC2."""

@@ -9,12 +9,14 @@ import json
 import re
 from pathlib import Path
 
-from atemporal.messages import JobEvent, JobSubmit, SubmitReply
+from atemporal.job_view import JobView
+from atemporal.messages import MESSAGES, JobEvent, JobSubmit, SubmitReply
 from atemporal.model import JobSpec
 from atemporal.states import diagram
 
 DOCS = Path(__file__).parent
 _MERMAID = re.compile(r"```mermaid\n.*?```", re.DOTALL)
+_QUEUES = re.compile(r"(?<=<!-- queues -->\n).*?(?=<!-- end of queues -->)", re.DOTALL)
 
 
 def generated() -> dict[Path, str]:
@@ -26,6 +28,7 @@ def generated() -> dict[Path, str]:
         "job.submit": submit,
         "job.submit.reply": SubmitReply.model_json_schema(),
         "event": JobEvent.model_json_schema(),
+        "job": JobView.model_json_schema(mode="serialization"),
     }
     files = {
         DOCS / "schemas" / f"{name}.v1.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
@@ -34,7 +37,20 @@ def generated() -> dict[Path, str]:
     page = DOCS / "ARCHITECTURE.md"
     diagrams = iter(diagram().split("\n\n"))
     files[page] = _MERMAID.sub(lambda _: f"```mermaid\n{next(diagrams)}\n```", page.read_text())
+    page = DOCS / "messages.md"
+    files[page] = _QUEUES.sub(lambda _: queues(), page.read_text())
     return files
+
+
+def queues() -> str:
+    """The table of the messages that have a queue; who sends and reads one is in its docstring."""
+    rows = ["| queue | type and routing key | from -> to |", "|---|---|---|"]
+    rows += sorted(
+        f"| `{kind.queue}` | `{kind.type_name()}` | {(kind.__doc__ or '').splitlines()[0]} |"
+        for kind in MESSAGES
+        if kind.queue is not None
+    )
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Api:
         return ref
 
     def emit(self, job_id: UUID) -> None:
-        """Move a scheduled job to queued, as a scheduler does."""
+        """Bring a scheduled job to queued, as a scheduler does."""
         with self.database.begin() as tx:
             due = jobs.claim_due(tx, 10_000, actor="test")
         assert job_id in {ref.job_id for ref in due}
@@ -85,7 +85,7 @@ class Api:
         return self.http.request("DELETE", path, json=body, headers=bearer(token_of(ref)))
 
     def job(self, job_id: UUID) -> Job:
-        """Read a job from the books."""
+        """Read a job from the database."""
         with self.database.begin() as tx:
             return jobs.get(tx, job_id)
 

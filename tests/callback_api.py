@@ -1,6 +1,6 @@
 """What a machine talks to, in small: the callbacks of one attempt and EC2's metadata service.
 
-Promise: every request is kept in order; the answers are the test's to choose, and it can look at the
+Promise: every request is kept in order; the responses are the test's to choose, and it can look at the
 world while the machine waits for one.
 """
 
@@ -20,7 +20,7 @@ _PASS = "metadata-session"
 
 @dataclass(frozen=True)
 class Call:
-    """One request of the machine's worker."""
+    """One request of the machine's agent."""
 
     method: str
     path: str
@@ -30,21 +30,21 @@ class Call:
 
 @dataclass
 class CallbackApi:
-    """A listening API. `answers` gives the statuses for each method in turn, the last one for ever;
-    `before_answer` is called with each request before it is answered."""
+    """A listening API. `statuses` gives those for each method one after the other, the last one for
+    ever; `before_response` is called with each request before its response."""
 
     url: str
-    answers: dict[str, list[int]] = field(default_factory=dict)
-    before_answer: Callable[[Call], None] | None = None
+    statuses: dict[str, list[int]] = field(default_factory=dict)
+    before_response: Callable[[Call], None] | None = None
     has_metadata: bool = True
     takes_spot_back: bool = False
-    first_word_status: int = 204
-    first_words: list[Call] = field(default_factory=list)
+    boot_status: int = 204
+    boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
-        """The methods of all calls so far, in order, but for the first words."""
+        """The methods of all calls so far, in order, but for the boot callbacks."""
         return [call.method for call in self.calls]
 
     def body(self, method: str) -> dict[str, Any]:
@@ -52,11 +52,11 @@ class CallbackApi:
         return next(call.body for call in reversed(self.calls) if call.method == method)
 
     def take(self, call: Call) -> int:
-        """Keep the call and return the status to answer."""
+        """Keep the call and return the status of the response."""
         self.calls.append(call)
-        if self.before_answer:
-            self.before_answer(call)
-        statuses = self.answers.setdefault(call.method, [204])
+        if self.before_response:
+            self.before_response(call)
+        statuses = self.statuses.setdefault(call.method, [204])
         return statuses.pop(0) if len(statuses) > 1 else statuses[0]
 
 
@@ -77,23 +77,23 @@ def serve() -> Iterator[CallbackApi]:
 
 class _Handler(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing: the calls are kept."""
+        """Print nothing: the calls are kept."""
 
     def _callback(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
-        self._answer(api.take(Call(self.command, self.path, token, json.loads(body))))
+        self._respond(api.take(Call(self.command, self.path, token, json.loads(body))))
 
     do_PATCH = do_DELETE = _callback
 
     def do_POST(self) -> None:
-        """Hear that a machine is up."""
+        """Take a boot callback."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
-        api.first_words.append(Call(self.command, self.path, token, json.loads(body)))
-        self._answer(api.first_word_status)
+        api.boot_calls.append(Call(self.command, self.path, token, json.loads(body)))
+        self._respond(api.boot_status)
 
     def do_PUT(self) -> None:
         """Give a session of the metadata service (IMDSv2)."""
@@ -105,18 +105,18 @@ class _Handler(BaseHTTPRequestHandler):
         allowed = self.headers.get(header) == _PASS
         if self.path.endswith("/spot/instance-action"):
             api: CallbackApi = self.server.api  # type: ignore[attr-defined]
-            self._answer(200 if api.takes_spot_back else 404, b"{}")
+            self._respond(200 if api.takes_spot_back else 404, b"{}")
             return
         self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
 
     def _metadata(self, path: str, header: str, text: str) -> None:
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         if api.has_metadata and self.path == path and header in self.headers and text:
-            self._answer(200, text.encode())
+            self._respond(200, text.encode())
         else:
-            self._answer(404)
+            self._respond(404)
 
-    def _answer(self, status: int, body: bytes = b"") -> None:
+    def _respond(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))

@@ -72,9 +72,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "an acknowledgement before the commit",
-        "services/scheduler/scheduler.py",
-        "for delivery in self._inbox.take(SUBMIT_BATCH):",
-        "batch = self._inbox.take(SUBMIT_BATCH)\n"
+        "services/scheduler/submit.py",
+        "for delivery in self._inbox.take(BATCH):",
+        "batch = self._inbox.take(BATCH)\n"
         "        self._link.ack(batch)\n"
         "        for delivery in batch:",
         (SIMULATION,),
@@ -98,30 +98,29 @@ SABOTAGES = (
     ),
     Sabotage(
         "no grace for young instances",
-        "services/reaper/judgement.py",
-        "old = attempt.instance_id is not None and _older(since, now, limits.grace_s)",
+        "atemporal/fleet/plan.py",
+        "old = attempt.instance_id is not None and _older(since, now, grace_s)",
         "old = attempt.instance_id is not None",
-        ("unit/test_judgement.py::test_absence_of_a_young_instance_proves_nothing",),
+        ("unit/test_plan.py::test_absence_of_a_young_instance_proves_nothing",),
     ),
     Sabotage(
         "no grace for young instances that nobody knows",
-        "services/reaper/judgement.py",
-        "if _older(instance.launched_at, now, limits.grace_s):",
+        "atemporal/fleet/plan.py",
+        "if self._is_older(instance.launched_at, self._limits.grace_s):",
         "if True:",
         (
-            "unit/test_judgement.py"
-            "::test_an_unknown_instance_is_marked_then_ended_and_a_young_one_is_spared",
+            "unit/test_plan.py"
+            "::test_an_orphaned_instance_is_marked_then_ended_and_a_young_one_is_spared",
             "integration/test_reaper.py::test_a_young_instance_that_nobody_knows_is_not_even_marked",
         ),
     ),
     Sabotage(
         "another installation's instances judged like ours",
-        "services/reaper/judgement.py",
-        "theirs = one.ref not in attempts and one.foreign_to(installation)",
-        "theirs = False",
+        "atemporal/fleet/snapshot.py",
+        "elif one.ref not in attempts and one.foreign_to(installation):",
+        "elif False:",
         (
-            "unit/test_judgement.py"
-            "::test_an_unknown_instance_of_another_installation_is_set_apart",
+            "unit/test_plan.py::test_an_orphaned_instance_of_another_installation_is_foreign",
             "integration/test_reaper.py::TestAnotherInstallation",
         ),
     ),

@@ -24,7 +24,7 @@ from atemporal.cli.session import Session, output_option
 from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry, Unknown
 
 COMMANDS = {
-    "submit": ("jobs", "Submit a job: an image, an environment, a time."),
+    "submit": ("submit", "Submit a job: an image, an environment, a time."),
     "list": ("jobs", "List jobs, the newest first."),
     "show": ("jobs", "Show a job: what it is, its attempts, its history."),
     "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
@@ -33,7 +33,7 @@ COMMANDS = {
     "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
     "instances": ("machines", "List the instances that EC2 has, and whose they are."),
     "audit": ("audit", "Compare every instance with every attempt."),
-    "user-data": ("machines", "Print what an attempt's machine is told at its birth."),
+    "user-data": ("machines", "Print the user-data of an attempt's machine."),
     "token": ("admin", "API tokens: make, list, revoke."),
     "db": ("admin", "The database: bring it to this release."),
     "broker": ("admin", "RabbitMQ: make the exchange and the queues."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from atemporal import environment
+from atemporal.cli import output
 from atemporal.clock import parse_duration, parse_utc
 from atemporal.errors import NotFound
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 # An id's end that is shorter says too little about what is meant to be changed by it.
 _CHANGING_ID = 4
-_LONGEST = "365d"
+LONGEST_S = 365 * 86_400
+"""The longest time that a job may be asked to wait or to run, in seconds."""
 
 
 def duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
@@ -30,14 +32,15 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str | N
         raise click.BadParameter(str(error)) from None
 
 
-def duration_from(least: str) -> Callable[..., int | None]:
-    """Make an option's callback: a duration from `least` to a year."""
+def duration_from(least_s: int, longest_s: int) -> Callable[..., int | None]:
+    """Make an option's callback: a duration within these, in seconds."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
         seconds = duration(context, parameter, text)
-        low, high = parse_duration(least), parse_duration(_LONGEST)
-        if seconds is not None and not low <= seconds <= high:
-            raise click.BadParameter(f"{text} is not within {least} and {_LONGEST}")
+        if seconds is not None and not least_s <= seconds <= longest_s:
+            raise click.BadParameter(
+                f"{text} is not within {output.span(least_s)} and {output.span(longest_s)}"
+            )
         return seconds
 
     return read

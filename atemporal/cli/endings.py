@@ -18,6 +18,7 @@ from atemporal.cli.jobs import ending, reason
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import Unavailable
+from atemporal.job_view import log_text
 from atemporal.model import Attempt, Job
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import jobs
@@ -27,7 +28,9 @@ NO_EXIT_CODE = 125
 # Nothing announces the end of one job to one reader, so it is looked for: soon at first, because many
 # jobs are short, and calmly later.
 _LOOK_EVERY_S = (0.2, 2.0)
-_FIRST_WORDS = 300
+_DETAIL_LIMIT = 300
+# An exit code with one of these is docker's, not the program's.
+_DOCKER_REFUSED = (Reason.PULL_FAILED, Reason.CREATE_FAILED, Reason.START_FAILED)
 
 
 @click.command
@@ -92,8 +95,8 @@ def logs(session: Session, job_id: str, attempt: int | None) -> None:
     tried = attempt_of(job, attempt)
     why = _why_nothing(job, tried)
     if session.as_json:
-        text = records.log_text(tried)
-        answer = {"id": str(job.id), "attempt": tried.number, "log_tail": text, "why": why}
+        end = log_text(tried.log_tail)
+        answer = {"id": str(job.id), "attempt": tried.number, "log_tail": end, "why": why}
         output.show_json(answer)
     elif tried.log_tail:
         click.echo(tried.log_tail, nl=False)
@@ -123,19 +126,19 @@ def _finished(session: Session, ids: list[UUID]) -> list[Job]:
 def _sentence(job: Job) -> str:
     with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     why = f" ({because})" if (because := reason(job)) else ""
-    return f"{job.id} {ending(job)}{why}{with_code}{_first_words(job)}"
+    return f"{job.id} {ending(job)}{why}{with_code}{_first_line(job)}"
 
 
-def _first_words(job: Job) -> str:
+def _first_line(job: Job) -> str:
     """What went wrong, when that was not the program: then its exit code does not say it."""
     if job.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or not job.attempts:
         return ""
     last = job.attempts[-1]
-    if last.exit_code is not None and not str(job.reason).endswith("_failed"):
+    if last.exit_code is not None and job.reason not in _DOCKER_REFUSED:
         return ""
-    said = last.detail or records.log_text(last) or ""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return f": {lines[0][:_FIRST_WORDS]}" if lines else f": see `atemporal logs {job.id}`"
+    detail = last.detail or log_text(last.log_tail) or ""
+    lines = [line.strip() for line in detail.splitlines() if line.strip()]
+    return f": {lines[0][:_DETAIL_LIMIT]}" if lines else f": see `atemporal logs {job.id}`"
 
 
 def _over(attempt: Attempt) -> bool:

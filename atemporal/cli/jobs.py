@@ -1,187 +1,35 @@
-"""Commands about jobs: submit, list, show, cancel, retry.
+"""Commands about jobs that are there: list, show, cancel, retry.
 
-Promise: the answer of `submit` is the job's id, written down for good; the same `--key` gives the
-same job however often it is submitted. `cancel` and `retry` are done when they return: the daemons
-find what follows from it in Postgres.
+Promise: `cancel` and `retry` are done when they return: the daemons find what follows from it in
+Postgres. `show` tells of every field of a job that is not at its default.
 """
 
 from __future__ import annotations
 
 import shlex
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from atemporal import waiting
-from atemporal.cli import arguments, output, records
-from atemporal.cli.arguments import changing_ids, duration_from, pairs, read_environment
+from atemporal.cli import output, records
+from atemporal.cli.arguments import changing_ids, pairs
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
-from atemporal.model import Attempt, Event, Job, parse_spec
+from atemporal.model import Attempt, Event, Job, JobSpec
 from atemporal.states import Fault, JobState, Outcome
 from atemporal.store import events, jobs
 from atemporal.store.database import server_time
 
-
-class Submit(click.Command):
-    """Tells the job's options from its own with a hint, when there is no -- between them."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words; a job's option taken for ours is told so."""
-        given = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            if "--" not in given and not given[0].startswith("-"):
-                raise click.UsageError(
-                    f"No such option: {error.option_name}. If it belongs to the job's command, put "
-                    "-- before the command: atemporal submit IMAGE -- sh -c '...'",
-                    ctx,
-                ) from None
-            raise
-
-
-@click.command(cls=Submit)
-@click.argument("image")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--at",
-    callback=arguments.instant,
-    metavar="TIME",
-    help="When to run: ISO 8601, in UTC unless it says another offset.",
-)
-@click.option(
-    "--in",
-    "delay",
-    callback=duration_from("0s"),
-    metavar="DURATION",
-    help="When to run: so long from now, like 10m.",
-)
-@click.option(
-    "-e",
-    "--env",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="A variable for the job; NAME alone takes your own value.",
-)
-@click.option(
-    "--env-file",
-    multiple=True,
-    type=click.File(encoding="utf-8"),
-    help="A file of NAME=VALUE lines; - is standard input.",
-)
-@click.option("--label", multiple=True, metavar="NAME=VALUE", help="For `list --label`.")
-@click.option(
-    "--timeout",
-    callback=duration_from("1s"),
-    metavar="DURATION",
-    help="How long the container may run.  [default: 1d]",
-)
-@click.option(
-    "--instance-type", multiple=True, metavar="TYPE", help="The kind of machine, like t3.small."
-)
-@click.option(
-    "--capacity-type",
-    "--market",
-    "capacity_type",
-    type=click.Choice(["on-demand", "spot", "spot-then-on-demand"]),
-    help="How to pay for the machine.  [default: on-demand]",
-)
-@click.option(
-    "--max-attempts",
-    type=click.IntRange(1, 100),
-    help="How often the program may fail.  [default: 1]",
-)
-@click.option(
-    "--retry-on",
-    callback=arguments.exit_codes,
-    metavar="CODES",
-    help="The only exit codes that lead to another attempt, like 75,137.",
-)
-@click.option(
-    "--no-retry-on",
-    callback=arguments.exit_codes,
-    metavar="CODES",
-    help="Exit codes that never do, like 2.",
-)
-@click.option(
-    "--key",
-    callback=arguments.text,
-    help="Your name for this submit: the same key is the same job.",
-)
-@click.option(
-    "--port",
-    multiple=True,
-    metavar="HOST:CONTAINER",
-    help="A port to publish, or none.  [default: 80:80]",
-)
-@click.option(
-    "--priority",
-    type=click.IntRange(-100, 100),
-    help="Among jobs due together the higher goes first.",
-)
-@output_option
-@pass_session
-def submit(
-    session: Session,
-    image: str,
-    command: tuple[str, ...],
-    at: datetime | None,
-    delay: int | None,
-    env: tuple[str, ...],
-    env_file: tuple[TextIO, ...],
-    label: tuple[str, ...],
-    timeout: int | None,
-    instance_type: tuple[str, ...],
-    capacity_type: str | None,
-    max_attempts: int | None,
-    retry_on: tuple[int, ...] | None,
-    no_retry_on: tuple[int, ...] | None,
-    key: str | None,
-    port: tuple[str, ...],
-    priority: int | None,
-) -> None:
-    """Submit a job: an image, an environment, a time.
-
-    Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.
-    What stands behind -- is the command to run in place of the image's own:
-
-    \b
-        atemporal submit alpine --in 10m -e NAME=bond -- sh -c 'echo "$NAME"'
-    """
-    if at is not None and delay is not None:
-        raise click.UsageError("give --at or --in, not both")
-    fields: dict[str, Any] = {
-        "image": image,
-        "command": command or None,
-        "env": read_environment(env_file, env),
-        "run_at": at,
-        "delay_s": delay,
-        "labels": pairs(label, "--label"),
-        "key": key,
-        "timeout_s": timeout,
-        "max_attempts": max_attempts,
-        "retry_on": retry_on,
-        "no_retry_on": no_retry_on,
-        "priority": priority,
+# Fields of a job that `show` tells of in lines of their own.
+_SHOWN = frozenset(
+    {
+        *("image", "command", "env", "run_at", "delay_s", "timeout_s", "max_attempts"),
+        *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
     }
-    fields = {name: value for name, value in fields.items() if value is not None}
-    machine = {"instance_types": instance_type or None, "capacity_type": capacity_type}
-    fields["machine"] = {name: value for name, value in machine.items() if value is not None}
-    if port:
-        fields["ports"] = () if port == ("none",) else port
-    spec = parse_spec(fields)
-    with session.database.begin() as tx:
-        submission = jobs.submit_one(tx, spec, actor=session.actor)
-        job = jobs.get(tx, submission.job_id)
-    if not submission.created:
-        note(f"the key {key!r} has this job already: nothing new was made")
-    if session.as_json:
-        output.show_json(records.of_job(job))
-    else:
-        click.echo(str(job.id))
+)
 
 
 @click.command("list")
@@ -365,16 +213,27 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
     if spec.no_retry_on:
         facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
-    facts["ports"] = ", ".join(spec.ports) or "none"
-    if spec.machine.instance_types or spec.machine.capacity_type != "on-demand":
-        facts["machine"] = ", ".join((*spec.machine.instance_types, spec.machine.capacity_type))
-    if spec.priority:
-        facts["priority"] = str(spec.priority)
-    if spec.key:
-        facts["key"] = spec.key
-    if spec.labels:
-        facts["labels"] = ", ".join(f"{name}={value}" for name, value in spec.labels.items())
-    return facts
+    return facts | _wishes(spec)
+
+
+def _wishes(spec: JobSpec) -> dict[str, str]:
+    """What else was asked for: each field of the job and its machine that is not at its default."""
+    wishes = {"ports": ", ".join(spec.ports) or "none"}
+    for model in (spec.machine, spec):
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            default = field.get_default(call_default_factory=True)
+            if name not in _SHOWN and value != default:
+                wishes[name.removesuffix("_s").replace("_", " ")] = _wish(name, value)
+    return wishes
+
+
+def _wish(name: str, value: Any) -> str:
+    if name.endswith("_s") and isinstance(value, int):
+        return output.span(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _tried(attempt: Attempt) -> tuple[str, ...]:
@@ -404,7 +263,6 @@ def _timeline(history: list[Event]) -> list[tuple[str, ...]]:
 
 
 COMMANDS = {
-    "submit": submit,
     "list": list_jobs,
     "show": show,
     "cancel": cancel,

@@ -1,7 +1,7 @@
 """Commands about machines: instances, user-data.
 
-Promise: `instances` puts what EC2 shows beside what the books say, so that an instance nobody
-accounts for, and one that is missing, stand out; it changes nothing.
+Promise: `instances` puts what EC2 shows beside what is recorded, so that an orphaned instance, and
+one that is missing, stand out; it changes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import click
 
@@ -20,9 +19,11 @@ from atemporal.cli.output import distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cloud import Cloud, Instance
 from atemporal.errors import Refused
-from atemporal.model import Attempt, AttemptRef
-from atemporal.store import attempts, installation, jobs
-from atemporal.store.database import server_time
+from atemporal.fleet.reader import FleetReader
+from atemporal.fleet.reconciliation import Status
+from atemporal.fleet.snapshot import Snapshot
+from atemporal.model import Attempt
+from atemporal.store import jobs
 
 
 @click.command
@@ -38,26 +39,19 @@ def instances(session: Session, everything: bool) -> None:
     """List the instances that EC2 has, and whose they are.
 
     \b
-    The column BOOKS is the state of the attempt that an instance belongs to, or
-        unknown  no attempt accounts for it
-        other    its attempt belongs to another instance
-        foreign  another installation with this deployment's name launched it
+    The column RECORDED is the state of the attempt that an instance belongs to, or
+        orphaned   no attempt accounts for it
+        duplicate  its attempt has another instance
+        foreign    another installation with this deployment's name launched it
     The state `absent` marks an attempt's instance that EC2 does not list.
     """
-    # The cloud first: what is in its answer was in the books before.
     with Cloud(session.settings) as cloud:
-        listed = cloud.all()
-    with session.database.begin() as tx:
-        books = {one.ref: one for one in attempts.still_open(tx)}
-        named = [one.ref for one in listed if one.ref and one.ref not in books]
-        books.update(attempts.many(tx, named))
-        ours = installation.identity(tx)
-        now = server_time(tx)
-    present = {one.id for one in listed}
-    rows = [_seen(one, books, ours) for one in listed if everything or not one.gone]
+        snapshot = FleetReader(session.database, cloud).snapshot()
+    present = {one.id for one in snapshot.listed}
+    rows = [_shown(one, snapshot) for one in snapshot.listed if everything or not one.gone]
     rows += [
         _absent(one)
-        for one in books.values()
+        for one in snapshot.attempts.values()
         if one.instance_id and one.instance_id not in present and one.closed_at is None
     ]
     if session.as_json:
@@ -65,8 +59,8 @@ def instances(session: Session, everything: bool) -> None:
         return
     person = output.for_terminal()
     output.table(
-        ("instance", "state", "books", "job", "attempt", "type", "address", "launched"),
-        [_line(row, now, person) for row in rows],
+        ("instance", "state", "recorded", "job", "attempt", "type", "address", "launched"),
+        [_line(row, snapshot.now, person) for row in rows],
     )
 
 
@@ -77,7 +71,7 @@ def instances(session: Session, everything: bool) -> None:
 @output_option
 @pass_session
 def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) -> None:
-    """Print what an attempt's machine is told at its birth.
+    """Print the user-data of an attempt's machine.
 
     The callback token and the environment's values are masked, inside the base64 too, unless
     --reveal is given, which needs the callback keys of the daemons.
@@ -114,19 +108,21 @@ def _token(session: Session, attempt: Attempt) -> str:
         ) from None
 
 
-def _seen(instance: Instance, books: Mapping[AttemptRef, Attempt], ours: UUID) -> dict[str, Any]:
-    attempt = books.get(instance.ref) if instance.ref else None
+def _shown(instance: Instance, snapshot: Snapshot) -> dict[str, Any]:
+    attempt = snapshot.attempts.get(instance.ref) if instance.ref else None
     if attempt is None:
-        standing = "foreign" if instance.foreign_to(ours) else "unknown"
+        recorded = str(
+            Status.FOREIGN if instance.foreign_to(snapshot.installation) else Status.ORPHANED
+        )
     elif attempt.instance_id not in (None, instance.id):
-        standing = "other"
+        recorded = str(Status.DUPLICATE)
     else:
-        standing = str(attempt.state)
+        recorded = str(attempt.state)
     return {
         "instance": instance.id,
         "state": instance.state,
         "state_reason": instance.state_reason,
-        "books": standing,
+        "recorded": recorded,
         "job": str(instance.ref.job_id) if instance.ref else None,
         "attempt": instance.ref.number if instance.ref else None,
         "type": attempt.launch.instance_type if attempt else None,
@@ -140,7 +136,7 @@ def _absent(attempt: Attempt) -> dict[str, Any]:
         "instance": attempt.instance_id,
         "state": "absent",
         "state_reason": None,
-        "books": str(attempt.state),
+        "recorded": str(attempt.state),
         "job": str(attempt.job_id),
         "attempt": attempt.number,
         "type": attempt.launch.instance_type,
@@ -155,7 +151,7 @@ def _line(row: Mapping[str, Any], now: datetime, person: bool) -> tuple[str, ...
         launched = distance(datetime.fromisoformat(launched), now) if launched else ""
         job = job[-12:]
     middle = (str(row[name] or "") for name in ("attempt", "type", "address"))
-    return (row["instance"], row["state"], row["books"], job, *middle, launched)
+    return (row["instance"], row["state"], row["recorded"], job, *middle, launched)
 
 
 COMMANDS = {"instances": instances, "user-data": user_data}

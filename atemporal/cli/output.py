@@ -41,22 +41,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under their columns' names; no rows, no names."""
     if not rows:
         return
-    cells = [[clean(cell) for cell in row] for row in rows]
+    texts = [[clean(text) for text in row] for row in rows]
     if for_terminal():
         from rich.console import Console
 
-        Console().print(rich_table(columns, cells))
+        Console().print(rich_table(columns, texts))
         return
-    for line in aligned([[name.upper() for name in columns], *cells]):
+    for line in aligned([[name.upper() for name in columns], *texts]):
         click.echo(line)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay cells out in columns, two spaces apart; an empty cell is a dash."""
-    filled = [[cell or "-" for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*filled, strict=True)]
+    """Lay texts out in columns, two spaces apart; an empty text is a dash."""
+    filled = [[text or "-" for text in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(*filled, strict=True)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in filled
     ]
 
@@ -90,7 +90,7 @@ def span(seconds: float) -> str:
 
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Lay clean cells out for a terminal; a state has its colour."""
+    """Lay clean texts out for a terminal; a state has its colour."""
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +98,7 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        grid.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
     return grid
 
 

@@ -1,6 +1,6 @@
-"""Jobs, attempts and settings as the CLI tells them to programs, and what it hides of them.
+"""Jobs, attempts and settings as the CLI shows them to programs, and what it hides of them.
 
-Promise: the values of an environment, the callback keys and the passwords in URLs are in no answer,
+Promise: the values of an environment, the callback keys and the passwords in URLs are in no output,
 unless the caller asks with `--reveal`, where that exists.
 """
 
@@ -12,10 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from atemporal import waiting
-from atemporal.clock import format_utc
-from atemporal.image import familiar
-from atemporal.model import Attempt, Event, Job
+from atemporal.job_view import AttemptView, EventView, JobView, LogTail, log_text
+from atemporal.model import Event, Job, Launch
 
 MASK = "***"
 # To the last @, because a password that was not escaped may hold some.
@@ -24,57 +22,42 @@ _QUERY_PASSWORD = re.compile(r"(?P<before>[?&](?:ssl)?password=)[^&]*")
 _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 
 
+class AttemptRecord(AttemptView):
+    """An attempt with its launch and the end of its output."""
+
+    launch: Launch
+    log_tail: LogTail = None
+
+
+class JobRecord(JobView):
+    """A job; `attempts` are its `instances` with all that is known of them."""
+
+    attempts: tuple[AttemptRecord, ...]
+
+
+class EventRecord(EventView):
+    """A transition, under the first name of its number as well."""
+
+    id: int
+
+
 def of_job(job: Job, *, reveal: bool = False) -> dict[str, Any]:
     """A job with its attempts, ready for JSON."""
-    waits = waiting.of_job(job)
-    spec = job.spec.model_dump(mode="json", exclude={"image", "env", "run_at", "delay_s"})
-    return {
-        "id": str(job.id),
-        "image": familiar(job.spec.image),
-        "state": job.state,
-        "outcome": job.outcome,
-        "reason": job.reason,
-        "exit_code": job.exit_code,
-        **spec,
-        "env": masked_env(job.spec.env, reveal=reveal),
-        "time": format_utc(job.run_at),
-        "due_at": format_utc(job.due_at),
-        "waiting_for": waits and waits.what,
-        "waiting_since": waits and format_utc(waits.since),
-        "created_at": format_utc(job.created_at),
-        "finished_at": format_utc(job.finished_at) if job.finished_at else None,
-        "instances": [_instance(one) for one in job.attempts],
-        "attempts": [of_attempt(one) for one in job.attempts],
-    }
-
-
-def of_attempt(attempt: Attempt) -> dict[str, Any]:
-    """An attempt, ready for JSON; its log is there as text, with what is not UTF-8 replaced."""
-    record = attempt.model_dump(mode="json", exclude={"job_id", "log_tail", "claim"})
-    return {**record, "log_tail": log_text(attempt)}
+    env = masked_env(job.spec.env, reveal=reveal)
+    attempts = tuple(map(AttemptRecord.of, job.attempts))
+    return JobRecord.of(job, env=env, attempts=attempts).model_dump(mode="json")
 
 
 def of_event(event: Event) -> dict[str, Any]:
     """One transition, ready for JSON."""
-    return event.model_dump(mode="json", exclude={"job_id"})
+    return EventRecord.of(event).model_dump(mode="json")
 
 
 def of_ending(job: Job) -> dict[str, Any]:
     """A job by its end alone: what it printed, how it ended, where it ran."""
-    return {
-        "id": str(job.id),
-        "image": familiar(job.spec.image),
-        "state": job.state,
-        "outcome": job.outcome,
-        "exit_code": job.exit_code,
-        "log_tail": log_text(job.attempts[-1]) if job.attempts else None,
-        "instances": [_instance(one) for one in job.attempts],
-    }
-
-
-def log_text(attempt: Attempt) -> str | None:
-    """The end of an attempt's output as text; None when there is none."""
-    return None if attempt.log_tail is None else attempt.log_tail.decode(errors="replace")
+    shown = {"id", "image", "state", "outcome", "exit_code", "instances"}
+    tail = log_text(job.attempts[-1].log_tail) if job.attempts else None
+    return {**JobView.of(job).model_dump(mode="json", include=shown), "log_tail": tail}
 
 
 def masked_env(env: Mapping[str, str], *, reveal: bool) -> dict[str, str]:
@@ -95,12 +78,3 @@ def masked_setting(value: Any) -> Any:
 def masked_url(url: str) -> str:
     """A URL without its password."""
     return _QUERY_PASSWORD.sub(rf"\g<before>{MASK}", _URL_PASSWORD.sub(rf"\g<before>{MASK}", url))
-
-
-def _instance(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "id": attempt.number,
-        "aws_id": attempt.instance_id,
-        "dns": attempt.public_dns,
-        "ip": attempt.public_ip,
-    }

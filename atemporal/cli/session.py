@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from atemporal.errors import AtemporalError, Unavailable
+from atemporal.errors import AtemporalError, Service, Unavailable
 
 if TYPE_CHECKING:
     from atemporal.settings import Settings
@@ -64,14 +64,14 @@ class Session:
         if not isinstance(error, Unavailable) or "settings" not in self.__dict__:
             return None
         named = self.settings.model_fields_set
-        if str(error).startswith("Postgres") and "database_url" not in named:
+        if error.service is Service.POSTGRES and "database_url" not in named:
             from atemporal.local.home import default_directory
 
             return (
                 "ATEMPORAL_DATABASE_URL is not set; for `atemporal up`: "
                 f". {shlex.quote(str(default_directory() / 'env'))}"
             )
-        if str(error).startswith("RabbitMQ") and "broker_url" not in named:
+        if error.service is Service.RABBITMQ and "broker_url" not in named:
             return (
                 "ATEMPORAL_BROKER_URL is not set; the broker of `atemporal up` is inside its "
                 "process: for messages run RabbitMQ and set ATEMPORAL_BROKER_URL before `up`"

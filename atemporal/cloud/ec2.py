@@ -43,13 +43,12 @@ from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
+from atemporal.userdata import os_family
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
-FLATCAR_OWNER = "075585003325"
-FLATCAR_NAME = "Flatcar-stable-*-hvm"
 IMAGE_FRESH_S = 3600.0
 DEFAULT_ROOT_DEVICE = "/dev/xvda"
 
@@ -239,7 +238,7 @@ class Cloud:
         return failures
 
     def resolve_image(self) -> str:
-        """The AMI for new launches: the one in the settings, else the newest stable Flatcar.
+        """The AMI for new launches: the one in the settings, else the newest of the OS family.
 
         The lookup is kept for an hour, so that a daemon that runs for months follows the releases.
 
@@ -252,20 +251,26 @@ class Cloud:
         now = time.monotonic()
         if self._found_image and now - self._found_image[1] < IMAGE_FRESH_S:
             return self._found_image[0]
-        doing = f"looking up the newest stable Flatcar image in {self._settings.region}"
+        family = os_family(self._settings.os_family)
+        doing = f"looking up the newest {family.name} image in {self._settings.region}"
         with _translated(doing, reading=True):
             images = self._ec2.describe_images(
-                Owners=[FLATCAR_OWNER],
+                Owners=[family.image_owner],
                 Filters=_filters(
-                    {"name": [FLATCAR_NAME], "architecture": ["x86_64"], "state": ["available"]}
+                    {
+                        "name": [family.image_name],
+                        "architecture": [family.architecture],
+                        "state": ["available"],
+                    }
                 ),
             )["Images"]
         if not images:
             raise Rejected(
                 doing,
                 "NoImage",
-                f"account {FLATCAR_OWNER} offers none named {FLATCAR_NAME} for x86_64;"
-                " set ATEMPORAL_IMAGE_ID to the id of a Flatcar image that this region has",
+                f"account {family.image_owner} offers none named {family.image_name} for"
+                f" {family.architecture}; set ATEMPORAL_IMAGE_ID to the id of a {family.name} image"
+                " that this region has",
             )
         newest = max(images, key=lambda image: image["CreationDate"])["ImageId"]
         self._found_image = (newest, now)

@@ -18,7 +18,15 @@ from typing import ClassVar
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
-from atemporal.errors import AtemporalError, NotFound, Refused, Retry, Unavailable, Unknown
+from atemporal.errors import (
+    AtemporalError,
+    NotFound,
+    Refused,
+    Retry,
+    Service,
+    Unavailable,
+    Unknown,
+)
 
 MESSAGE_LIMIT = 500
 
@@ -27,14 +35,18 @@ FOREIGN = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError)
 
 
 class CloudError(AtemporalError):
-    """A call to EC2 failed; each one is a `Refused`, a `Retry` or an `Unknown` as well."""
+    """A call to EC2 failed; each one is a `Refused`, a `Retry` or an `Unknown` as well.
+
+    `detail` is EC2's part of the sentence: whose call it was would mislead others that wait.
+    """
 
     advice: ClassVar[str] = ""
 
     def __init__(self, doing: str, code: str, message: str = "") -> None:
         self.code = code
-        said = f"{code}: {message[:MESSAGE_LIMIT]}" if message else code
-        super().__init__(f"{doing}: {said}" + (f" ({self.advice})" if self.advice else ""))
+        answer = f"{code}: {message[:MESSAGE_LIMIT]}" if message else code
+        self.detail = f"{answer} ({self.advice})" if self.advice else answer
+        super().__init__(f"{doing}: {self.detail}")
 
 
 class Rejected(CloudError, Refused):
@@ -161,7 +173,9 @@ _NO_CREDENTIALS = (
 )
 
 
-def classify(error: Exception, doing: str, *, reading: bool = False) -> CloudError:
+def classify(
+    error: Exception, doing: str, *, reading: bool = False, service: Service = Service.EC2
+) -> CloudError:
     """Say what a boto3 call's exception means.
 
     `doing` names the call and its subject for the reader. A call that only reads has done nothing
@@ -183,4 +197,7 @@ def classify(error: Exception, doing: str, *, reading: bool = False) -> CloudErr
             kind = Rejected
     if reading and issubclass(kind, Unknown):
         kind = Unreachable
-    return kind(doing, code, message)
+    failure = kind(doing, code, message)
+    if isinstance(failure, Unavailable):
+        failure.service = service
+    return failure

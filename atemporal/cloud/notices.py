@@ -19,7 +19,7 @@ from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud.faults import FOREIGN, classify
-from atemporal.errors import Invalid
+from atemporal.errors import Invalid, Service
 from atemporal.settings import Settings
 
 # SQS gives and deletes at most so many at once.
@@ -99,7 +99,9 @@ class Notices:
                 VisibilityTimeout=_HIDDEN_S,
             )
         except FOREIGN as error:
-            raise classify(error, "reading the events' queue", reading=True) from error
+            raise classify(
+                error, "reading the events' queue", reading=True, service=Service.SQS
+            ) from error
         return [
             Delivery(message["ReceiptHandle"], read_notice(message.get("Body", "")))
             for message in answer.get("Messages", ())
@@ -119,7 +121,9 @@ class Notices:
             try:
                 self._queue.delete_message_batch(QueueUrl=self._url, Entries=entries)
             except FOREIGN as error:
-                raise classify(error, "deleting from the events' queue", reading=True) from error
+                raise classify(
+                    error, "deleting from the events' queue", reading=True, service=Service.SQS
+                ) from error
 
     def close(self) -> None:
         """Give the connections back."""

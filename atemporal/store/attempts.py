@@ -1,8 +1,8 @@
 """Attempts: the intent before the launch, the claim before the run, the end and the proof of it.
 
 Promise: an attempt row is committed before EC2 is asked for its instance; of all machines that ever
-ask, one is granted the claim; an end is written once, and the job's fate (finished, or another
-attempt) with it; `closed` is written only on EC2's word that the instance is gone.
+ask, one is granted the claim; an end is written once, and with it what follows for the job (finished,
+or another attempt); `closed` is written only on EC2's word that the instance is gone.
 """
 
 from __future__ import annotations
@@ -301,12 +301,15 @@ def still_open(tx: Connection) -> list[Attempt]:
     return rows.readable(tx, tx.execute(query.order_by(attempts.c.created_at)), rows.attempt)
 
 
-def timeouts(tx: Connection) -> dict[AttemptRef, int]:
-    """The run limits, in seconds, of the attempts that run."""
+def timeouts(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, int]:
+    """The run limits, in seconds, of those attempts that run."""
     query = (
         select(attempts.c.job_id, attempts.c.number, jobs.c.spec["timeout_s"])
         .join(jobs, jobs.c.id == attempts.c.job_id)
-        .where(attempts.c.state == AttemptState.RUNNING)
+        .where(
+            attempts.c.state == AttemptState.RUNNING,
+            attempts.c.job_id == func.any([ref.job_id for ref in refs]),
+        )
     )
     return {
         AttemptRef(job_id, number): seconds

@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atemporal.errors import Conflict, Invalid, Unavailable, Unreadable
+from atemporal.errors import Conflict, Invalid, Service, Unavailable, Unreadable
 from atemporal.settings import PREFIX
 from atemporal.store.rows import LEFT_OUT
 from atemporal.store.transitions import DUE_CHANNEL
@@ -151,7 +151,8 @@ class Database:
             if lost is not None:
                 raise Unavailable(
                     f"Postgres has ended the session that held the lock {name!r}: another process "
-                    f"may have done the same meanwhile ({_first_line(lost.orig)})"
+                    f"may have done the same meanwhile ({_first_line(lost.orig)})",
+                    Service.POSTGRES,
                 ) from lost
 
     def ping(self) -> None:
@@ -215,7 +216,9 @@ class NotificationListener:
             with self._connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {DUE_CHANNEL}")
         except psycopg2.Error as error:
-            raise Unavailable(f"Postgres does not answer: {_first_line(error)}") from error
+            raise Unavailable(
+                f"Postgres does not answer: {_first_line(error)}", Service.POSTGRES
+            ) from error
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a notification or the timeout; tell whether one came.
@@ -230,7 +233,9 @@ class NotificationListener:
             notified = bool(self._connection.notifies)
             self._connection.notifies.clear()
         except (psycopg2.Error, OSError, ValueError) as error:
-            raise Unavailable(f"Postgres went away: {_first_line(error)}") from error
+            raise Unavailable(
+                f"Postgres went away: {_first_line(error)}", Service.POSTGRES
+            ) from error
         return notified
 
     def close(self) -> None:
@@ -259,16 +264,22 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError, ResourceClosedError) as error:
         # A deadlock's victim comes here as well, and may try again like everybody else.
         cause = getattr(error, "orig", None) or error
-        raise Unavailable(f"Postgres does not answer: {_first_line(cause)}") from error
+        raise Unavailable(
+            f"Postgres does not answer: {_first_line(cause)}", Service.POSTGRES
+        ) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable(f"Postgres went away: {_first_line(error.orig)}") from error
+            raise Unavailable(
+                f"Postgres went away: {_first_line(error.orig)}", Service.POSTGRES
+            ) from error
         if getattr(error.orig, "pgcode", None) in _NOT_OF_THIS_RELEASE:
             what = _first_line(error.orig)
             raise Unavailable(f"{what}: run `atemporal db upgrade` on this database") from error
         code = getattr(error.orig, "pgcode", None) or ""
         if code in _NOT_NOW or code.startswith("57"):
-            raise Unavailable(f"Postgres will not: {_first_line(error.orig)}") from error
+            raise Unavailable(
+                f"Postgres will not: {_first_line(error.orig)}", Service.POSTGRES
+            ) from error
         raise
 
 

@@ -4,7 +4,7 @@ Promise: `violations` returns nothing on the tables of a system that kept its wo
 and not only when it is calm; each query reads one snapshot, so it can be asked while daemons work.
 Mechanism: an `Invariant` is a sentence and a query for the rows that contradict it. What the CHECKs
 and unique indexes of `tables` forbid is asked again, because a restored or hand-mended database may
-have lost them. The history is compared with the same tables of moves that guard the updates.
+have lost them. The history is compared with the same tables of transitions that guard the updates.
 Failure: a query reads whole tables; on a large installation ask a replica.
 """
 
@@ -57,8 +57,8 @@ def _listed(values: Iterable[StrEnum]) -> str:
     return ", ".join(f"'{value.value}'" for value in values)
 
 
-def _pairs(moves: Iterable[tuple[StrEnum, StrEnum]], first: StrEnum) -> str:
-    pairs = [("", first.value), *((a.value, b.value) for a, b in moves)]
+def _pairs(transitions: Iterable[tuple[StrEnum, StrEnum]], first: StrEnum) -> str:
+    pairs = [("", first.value), *((a.value, b.value) for a, b in transitions)]
     return ", ".join(f"('{a}', '{b}')" for a, b in pairs)
 
 

@@ -1,4 +1,4 @@
-"""Reading rows: one that can not be read is left out, told of, and nobody else's matter.
+"""Reading rows: one that can not be read is left out and reported, and nobody else's matter.
 
 Promise: a reader of many rows gets all that this release understands. Another release, or a hand, may
 have written one that it does not; that one is named, without its content, to whoever opened the
@@ -9,7 +9,7 @@ from its absence. A reader of one row gets `Unreadable`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row
@@ -18,6 +18,9 @@ from atemporal.errors import Unreadable
 from atemporal.model import Attempt, AttemptRef, JobSpec, describe, read_spec
 
 T = TypeVar("T")
+
+Transaction: TypeAlias = Connection
+"""What the store reads from, for those who do not know its library."""
 
 LEFT_OUT = "left_out"
 
@@ -61,15 +64,15 @@ def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]]
         try:
             found.append(read(row))
         except Unreadable as error:
-            _told(tx)[error.job, error.attempt] = error
+            _left_out(tx)[error.job, error.attempt] = error
     return found
 
 
 def left_out(tx: Connection, ref: AttemptRef | None) -> bool:
-    """Whether the attempt is in the books but was left out of what this transaction has read."""
-    return ref is not None and (str(ref.job_id), ref.number) in _told(tx)
+    """Whether the attempt is recorded but was left out of what this transaction has read."""
+    return ref is not None and (str(ref.job_id), ref.number) in _left_out(tx)
 
 
-def _told(tx: Connection) -> dict[tuple[str, int], Unreadable]:
-    told: dict[tuple[str, int], Unreadable] = tx.get_execution_options()[LEFT_OUT]
-    return told
+def _left_out(tx: Connection) -> dict[tuple[str, int], Unreadable]:
+    errors: dict[tuple[str, int], Unreadable] = tx.get_execution_options()[LEFT_OUT]
+    return errors

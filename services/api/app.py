@@ -1,7 +1,7 @@
 """The application: all calls put together, and the small ones themselves.
 
 Promise: `GET /` and `/healthz` answer while the database is away, so that a load balancer keeps the
-API and its clients get clear answers; `/readyz` says whether the database answers, and is new enough.
+API and its clients get clear errors; `/readyz` says whether the database answers, and is new enough.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
 
-ABOUT = """
+DESCRIPTION = """
 Run a container at a given time, each on a brand-new EC2 instance of its own, gone when it ends.
 
-Every path also answers with the suffix `.json`. What is wrong with a call is said in
+Every path also works with the suffix `.json`. What is wrong with a call is in
 `{"error": ...}`, with `fields` for bad input.
 """
 
@@ -38,7 +38,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     app = FastAPI(
         title="atemporal",
         version=__version__,
-        description=ABOUT,
+        description=DESCRIPTION,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -59,7 +59,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
 
     @app.get("/healthz", tags=["service"], summary="Does the process work?")
     async def healthz() -> dict[str, bool]:
-        """Always 200: an answer is the proof."""
+        """Always 200: a response is the proof."""
         return {"ok": True}
 
     @app.get(

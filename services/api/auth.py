@@ -1,9 +1,9 @@
 """Who may call: API tokens with scopes, unless the API is open.
 
-Promise: listening on loopback, with its callbacks on loopback as well, or told to by `api_open`, the
+Promise: listening on loopback, with its callbacks on loopback as well, or with `api_open` set, the
 API asks for no token. Everywhere else each call but the public ones (`GET /`, the probes, the
 machines' callbacks, which carry their own token) needs one that allows it. An API that is open to
-this machine answers nobody else through a back door: a browser names the page that makes it call and
+this machine serves nobody else by a detour: a browser names the page that makes it call and
 the host it believes to speak to, a proxy says for whom it asks, and calls of foreign pages, for
 foreign hosts or through proxies are refused.
 """
@@ -42,7 +42,7 @@ Guard = Callable[..., Any]
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether the name or address is surely this machine's own, for its own programs only."""
+    """Return whether the name or address is surely this machine's own, for its own programs only."""
     if host == "localhost":
         return True
     try:

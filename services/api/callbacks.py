@@ -1,9 +1,9 @@
 """The machines' callbacks: `POST` when up, `PATCH` to be allowed to run, `DELETE` to report the end.
 
-Promise: a machine speaks for the job's current attempt or is refused; of all that ask, one is granted
+Promise: a machine acts for the job's current attempt or is refused; of all that ask, one is granted
 the claim; an end is written once. A refusal is final for the machine (it powers off), a 5xx is not.
 Mechanism: the token is derived from the attempt, so it is checked without any state of ours; the
-guards in the store decide the rest. The reaper is woken after the commit.
+guards in the store decide the rest. The reaper is notified after the commit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound
+from atemporal.messages import InstanceExited, InstanceRunning
 from atemporal.model import AttemptRef, ExitRecord, Job, describe
 from atemporal.settings import Settings
 from atemporal.store import attempts, jobs
@@ -39,30 +40,30 @@ _FAILURES = possible(
     HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
 )
 # Printable ASCII: what a machine makes, and what every log and column takes.
-_Word = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+_Identifier = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 
 
 class Claim(BaseModel):
-    """What a machine says when it asks whether it may run."""
+    """What a machine sends when it asks whether it may run."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    claim: _Word | None = Field(
+    claim: _Identifier | None = Field(
         default=None, description="made once per boot; repeats are granted"
     )
-    instance_id: _Word | None = Field(default=None, examples=["i-0123456789abcdef0"])
+    instance_id: _Identifier | None = Field(default=None, examples=["i-0123456789abcdef0"])
 
 
 def router(settings: Settings, database: Database, publisher: Publisher) -> APIRouter:
     """Build the callbacks.
 
     Raises:
-        Invalid: the settings have no callback key, so no machine could be told from another.
+        Invalid: the settings have no callback key, so machines could not be authenticated.
     """
     routes = APIRouter(tags=["callbacks"])
     log = logger("callbacks")
     keys, deployment = settings.keys, settings.deployment
 
-    def speaker(job: Job, given: HTTPAuthorizationCredentials | None) -> AttemptRef:
+    def authenticate(job: Job, given: HTTPAuthorizationCredentials | None) -> AttemptRef:
         ref = AttemptRef(job.id, job.attempt)
         if given is None or not tokens.verify(keys, given.credentials, deployment, ref.id):
             raise Denied("the token is not that of this job's current attempt")
@@ -82,12 +83,12 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
     ) -> None:
         """Grant the first machine that asks; the same machine again; nobody else ever."""
         with _counted("claim"), database.begin() as tx:
-            ref = speaker(jobs.get(tx, job_id), token)
+            ref = authenticate(jobs.get(tx, job_id), token)
             asked = _claim(body)
             first = attempts.claim(
                 tx, ref, claim_id=asked.claim, instance_id=asked.instance_id, actor=ACTOR
             )
-        publisher.running(ref)
+        publisher.put(InstanceRunning.of(ref))
         log.info("claimed", first=first, **log_context(ref, asked.instance_id))
 
     @routes.post(
@@ -100,9 +101,9 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
         job_id: UUID = Depends(path_id),
         token: HTTPAuthorizationCredentials | None = Depends(_bearer),
     ) -> None:
-        """Write down a machine's first word; from here on it is the pull that takes its time."""
+        """Record that a machine has booted; from here on the pull takes its time."""
         with _counted("up"), database.begin() as tx:
-            ref = speaker(jobs.get(tx, job_id), token)
+            ref = authenticate(jobs.get(tx, job_id), token)
             attempts.booted(tx, ref, actor=ACTOR)
         log.info("up", **log_context(ref))
 
@@ -122,19 +123,18 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
         with _counted("exit"), database.begin() as tx:
             # Locked, so that no other machine can claim the attempt while this one ends it.
             job = jobs.get(tx, job_id, lock=True)
-            ref = speaker(job, token)
-            told = exit_report.read(body)
+            ref = authenticate(job, token)
+            end = exit_report.read(body)
             for attempt in job.attempts:
                 if attempt.ref == ref:
-                    told.check_speaks_for(attempt)
-            ended = attempts.end(
-                tx, ref, told.reason, actor=ACTOR, exit_record=told.record, detail=told.detail
-            )
-            if not ended:
+                    end.check_machine(attempt)
+            if not attempts.end(
+                tx, ref, end.reason, actor=ACTOR, exit_record=end.record, detail=end.detail
+            ):
                 raise Conflict(f"attempt {ref.number} has ended before, or was not begun")
-        publisher.exited(ref)
-        ENDED.labels(told.reason).inc()
-        log.info("exited", reason=told.reason, detail=told.detail, **log_context(ref))
+        publisher.put(InstanceExited.of(ref))
+        ENDED.labels(end.reason).inc()
+        log.info("exited", reason=end.reason, detail=end.detail, **log_context(ref))
 
     return routes
 
@@ -150,7 +150,7 @@ def _claim(body: bytes) -> Claim:
 
 @contextmanager
 def _counted(kind: str) -> Iterator[None]:
-    """Count how a callback went; a move that the state forbids is 422 here, as it always was."""
+    """Count how a callback went; a transition that the state forbids is 422 here, as it always was."""
     result = "failed"
     try:
         yield

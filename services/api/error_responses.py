@@ -1,4 +1,4 @@
-"""What a client is told when something is wrong: `{"error": ...}`, and `fields` for bad input.
+"""Failures as responses: `{"error": ...}`, and `fields` for bad input.
 
 Promise: every failure has a status and a sentence for its reader; no traceback, no address and no
 setting of ours is in it. What went wrong behind the API is in the log.
@@ -41,7 +41,7 @@ class Forbidden(Denied):
 
 
 class InvalidTransition(Conflict):
-    """A machine asked for a move that its attempt's state does not allow."""
+    """A machine asked for a transition that its attempt's state does not allow."""
 
 
 class Problem(BaseModel):
@@ -94,13 +94,13 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Mapping[str, str],
 ) -> Response:
-    """Build the answer. What a client sent may be in it, in ASCII: not all text is valid UTF-8."""
+    """Build the response. What a client sent may be in it, in ASCII: not all text is valid UTF-8."""
     body = json.dumps({"error": error, **more})
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 
 
 def install(app: FastAPI) -> None:
-    """Make every failure of a call one of these answers."""
+    """Make every failure of a call one of these responses."""
     app.add_exception_handler(AtemporalError, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_bad_parameter)
     app.add_exception_handler(HTTPException, _on_framework)

@@ -1,4 +1,4 @@
-"""A machine's last words, read as well as they can be.
+"""A machine's report of its end, read as well as it can be.
 
 Promise: an end that was reported with the right token is never lost for a fault in the record. A
 field that can not be read is left out and the others count; a log that is too long is cut to its
@@ -22,33 +22,35 @@ from services.api import request_body
 
 
 class Exit(NamedTuple):
-    """What is known of an end; `said` is the record as it came."""
+    """What is known of an end; `reported` is the record as it came."""
 
     record: ExitRecord | None
     detail: str | None
-    said: dict[str, Any]
+    reported: dict[str, Any]
 
     @property
     def reason(self) -> Reason:
         """Why the attempt ended."""
         if self.record is None:
             return Reason.UNREPORTED
-        # A code or a start that can not be read was said all the same: docker has answered.
-        answered = any(self.said.get(name) is not None for name in ("exit_code", "started_at"))
+        # A code or a start that can not be read was reported all the same: docker has answered.
+        docker_answered = any(
+            self.reported.get(name) is not None for name in ("exit_code", "started_at")
+        )
         lost = self.record.reason is Reason.INSTANCE_LOST
-        if lost and answered and not self.record.stopped:
+        if lost and docker_answered and not self.record.stopped:
             return Reason.UNREPORTED
         return self.record.reason
 
-    def check_speaks_for(self, attempt: Attempt) -> None:
-        """Refuse the word of a machine that is not the one that runs the attempt.
+    def check_machine(self, attempt: Attempt) -> None:
+        """Refuse the report of a machine that is not the one that runs the attempt.
 
-        The words are compared as they came: one too odd to be read is not the right one either.
+        Claims are compared as they came: one too odd to be read is not the right one either.
 
         Raises:
             Conflict: the attempt is claimed by, or belongs to, another machine.
         """
-        claim, instance_id = self.said.get("claim"), self.said.get("instance_id")
+        claim, instance_id = self.reported.get("claim"), self.reported.get("instance_id")
         if attempt.claim is not None and claim is not None and claim != attempt.claim:
             raise Conflict("another machine has claimed this attempt")
         known = attempt.instance_id
@@ -63,18 +65,18 @@ def read(body: bytes | None) -> Exit:
     if not body.strip():
         return Exit(None, None, {})
     try:
-        said = request_body.json_object(body)
+        reported = request_body.json_object(body)
     except Invalid as error:
         return Exit(None, f"its exit record can not be read: {error}", {})
     try:
-        return Exit(ExitRecord.model_validate(said), None, said)
+        return Exit(ExitRecord.model_validate(reported), None, reported)
     except ValidationError as error:
         bad = sorted({str(item["loc"][0]) for item in error.errors(include_input=False)})
-    kept = {name: value for name, value in said.items() if name not in bad}
+    kept = {name: value for name, value in reported.items() if name not in bad}
     if "log_tail" in bad:
-        kept["log_tail"] = _end_of(said["log_tail"])
+        kept["log_tail"] = _end_of(reported["log_tail"])
     record = ExitRecord.model_validate(kept)
-    return Exit(record, f"its exit record was damaged in: {', '.join(bad)}", said)
+    return Exit(record, f"its exit record was damaged in: {', '.join(bad)}", reported)
 
 
 def _end_of(log_tail: Any) -> bytes:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BeforeValidator, Field
 
 from atemporal.errors import Invalid, NotFound
+from atemporal.messages import JobCancel
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -22,7 +23,7 @@ from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.error_responses import possible, problem
 from services.api.publisher import Publisher
-from services.api.schemas import JobPage, JobView, job_view, page_view
+from services.api.schemas import JobDetail, JobPage
 
 PAGE = 1000
 
@@ -54,7 +55,7 @@ async def path_id(job_id: str) -> UUID:
 
 
 def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> APIRouter:
-    """Build the calls about jobs."""
+    """Build the calls for jobs."""
     routes = APIRouter(tags=["jobs"])
     log = logger("jobs")
     reader, submitter, canceller = (
@@ -85,14 +86,17 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
                 limit=limit or PAGE,
                 after=after,
             )
-        return page_view(page)
+        return JobPage.show(page)
 
     @routes.post(
         "/jobs",
         status_code=HTTPStatus.CREATED,
-        response_model=JobView,
+        response_model=JobDetail,
         summary="Submit a job",
-        responses={200: {"model": JobView, "description": "the job that has this key"}, **_SUBMIT},
+        responses={
+            200: {"model": JobDetail, "description": "the job that has this key"},
+            **_SUBMIT,
+        },
         openapi_extra={"requestBody": submission.documentation()},
     )
     def submit(
@@ -120,36 +124,36 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         log.info("submitted", job=str(job.id), created=made.created, actor=actor)
         response.status_code = HTTPStatus.CREATED if made.created else HTTPStatus.OK
         response.headers["Location"] = f"/jobs/{job.id}"
-        return job_view(job)
+        return JobDetail.show(job)
 
     @routes.get(
         "/jobs/{job_id}", summary="Show a job", responses=_ONE, dependencies=[Depends(reader)]
     )
-    def show(job_id: UUID = Depends(path_id)) -> JobView:
+    def show(job_id: UUID = Depends(path_id)) -> JobDetail:
         """The job with its instances and the end of its last output."""
         with database.begin() as tx:
-            return job_view(jobs.get(tx, job_id))
+            return JobDetail.show(jobs.get(tx, job_id))
 
     @routes.delete("/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE)
-    def cancel(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobView:
+    def cancel(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
         """Finish it as cancelled, in whatever phase; its instance is ended. Again: no change."""
         with database.begin() as tx:
             ref = jobs.cancel(tx, job_id, actor=actor)
             job = jobs.get(tx, job_id)
         if ref is not None:
-            publisher.cancelled(ref)
+            publisher.put(JobCancel.of(ref))
             ENDED.labels(Reason.CANCELLED).inc()
         log.info("cancelled", job=str(job_id), actor=actor)
-        return job_view(job)
+        return JobDetail.show(job)
 
     @routes.post("/jobs/{job_id}/retry", summary="Run a finished job again", responses=_CHANGE)
-    def retry(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobView:
+    def retry(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
         """Schedule it for now, with fresh budgets."""
         with database.begin() as tx:
             jobs.retry(tx, job_id, actor=actor)
             job = jobs.get(tx, job_id)
         log.info("retried", job=str(job_id), actor=actor)
-        return job_view(job)
+        return JobDetail.show(job)
 
     return routes
 

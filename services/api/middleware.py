@@ -2,7 +2,7 @@
 
 Promise: `/jobs/7.json` and `/jobs/7/` are `/jobs/7`, `HEAD` is `GET` without the body; each request
 gives one line in the log, without headers, query and body; an error nobody expected is a 500 without
-a word about its cause, which is in the log.
+its cause, which is in the log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Waking the reaper: small messages that save it the wait for its next sweep.
+"""Notifications for the reaper: small messages that save it the wait for its next sweep.
 
 Promise: `put` costs a caller nothing, whatever the broker does: it never waits and never fails. What
 is put is published in order and in batches, again after a failure (readers drop duplicates).
 Failure: while the broker is away messages wait, up to `BOUND` of them; what comes beyond, or is left
-at the end of the process, is dropped, because the reaper's sweep finds the same work in Postgres.
+when the process ends, is dropped, because the reaper's sweep finds the same work in Postgres.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from itertools import islice
 
 from atemporal.broker import Link, Outgoing
 from atemporal.daemon import Runner
-from atemporal.messages import InstanceExited, InstanceRunning, JobCancel, encode
-from atemporal.model import AttemptRef
+from atemporal.messages import Message
 from atemporal.telemetry import logger
 
 BOUND = 10_000
@@ -38,30 +37,18 @@ class Publisher:
         self._log = logger(self.name)
         self._overflowing = False
 
-    def running(self, ref: AttemptRef) -> None:
-        """A machine has claimed this attempt."""
-        body = encode(InstanceRunning(job_id=ref.job_id, attempt=ref.number))
-        self.put(Outgoing("instance.running", body, message_id=f"{ref.id}.running"))
-
-    def exited(self, ref: AttemptRef) -> None:
-        """This attempt has ended."""
-        body = encode(InstanceExited(job_id=ref.job_id, attempt=ref.number))
-        self.put(Outgoing("instance.exited", body, message_id=f"{ref.id}.exited"))
-
-    def cancelled(self, ref: AttemptRef) -> None:
-        """This attempt has been cancelled."""
-        body = encode(JobCancel(job_id=ref.job_id, attempt=ref.number))
-        self.put(Outgoing("job.cancel", body, message_id=f"{ref.id}.cancel"))
-
-    def put(self, message: Outgoing) -> None:
+    def put(self, message: Message) -> None:
         """Queue one message; dropped when too many wait."""
+        outgoing = Outgoing.of(message)
         with self._changed:
             overflows = len(self._waiting) >= BOUND
             if not overflows:
-                self._waiting.append(message)
+                self._waiting.append(outgoing)
                 self._changed.notify_all()
             if overflows and not self._overflowing:
-                self._log.warning("too many wakes wait for the broker: the sweep will do the rest")
+                self._log.warning(
+                    "too many notifications wait for the broker: the sweep will do the rest"
+                )
             self._overflowing = overflows
 
     def start(self) -> None:
@@ -69,7 +56,7 @@ class Publisher:
         self._runner.start()
 
     def stop(self, within_s: float) -> bool:
-        """Publish what waits, as far as that goes in half of the time; tell whether it all went."""
+        """Publish what waits, as far as that goes in half of the time; return whether it all went."""
         with self._changed:
             emptied = self._changed.wait_for(lambda: not self._waiting, within_s / 2)
             self._stop.set()

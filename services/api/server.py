@@ -1,4 +1,4 @@
-"""The API as a running server: a socket, uvicorn in a thread, the wakes beside it.
+"""The API as a running server: a socket, uvicorn in a thread, the publisher beside it.
 
 Promise: once `start` returns, `url` takes connections; `stop` lets the requests in hand end and
 publishes what waits, within `stop_within_s` seconds. Several can live in one process.
@@ -81,7 +81,7 @@ class ApiServer:
         self._log.info("listening", url=self.url)
 
     def stop(self) -> bool:
-        """End; tell whether all work in hand was done in time."""
+        """End; return whether all work in hand was done in time."""
         if self._socket is None:
             return True
         deadline = monotonic() + self._stop_within_s

@@ -1,7 +1,7 @@
-"""From a client's fields to a job's specification, in the original's words or in ours.
+"""From a client's fields to a job's specification, under the original's names or ours.
 
 Promise: `image`, `time` and `payload` mean what they always meant; every other field is one of
-`JobSpec`; what is refused is named by the word the client used.
+`JobSpec`; what is refused is named by the name the client used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from services.api.request_body import FORM, JSON
 _TIME = "when to run, in UTC, like 2015-04-25T05:27:27.069Z; absent or past means now"
 _PAYLOAD = "base64 of an env file, one NAME=value a line; the other way to give `env`"
 
-# The original's word: what it is called in a specification, how it is read.
-_WORDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+# The original's name of a field: what it is called in a specification, how it is read.
+_ORIGINAL: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "time": ("run_at", parse_utc),
     "payload": ("env", decode_payload),
 }
@@ -32,29 +32,29 @@ def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpe
         Invalid: with each bad field and why.
     """
     wrong: dict[str, str] = {}
-    said: dict[str, str] = {}
+    given_as: dict[str, str] = {}
     spec = dict(given)
-    for word, (name, read) in _WORDS.items():
-        value = spec.pop(word, None)
+    for original, (name, read) in _ORIGINAL.items():
+        value = spec.pop(original, None)
         if value is None or value == "":
             continue
-        said[name] = word
+        given_as[name] = original
         if name in spec:
-            wrong[word] = f"give {word} or {name}, not both"
+            wrong[original] = f"give {original} or {name}, not both"
         elif not isinstance(value, str):
-            wrong[word] = "is not text"
+            wrong[original] = "is not text"
         else:
             try:
                 spec[name] = read(value)
             except ValueError as error:
-                wrong[word] = str(error)
+                wrong[original] = str(error)
     if key is not None and spec.setdefault("key", key) != key:
         wrong["key"] = "is not the one in the header Idempotency-Key"
     try:
         parsed = parse_spec(spec)
     except Invalid as error:
         raise Invalid(
-            {said.get(name, name): why for name, why in error.fields.items()} | wrong
+            {given_as.get(name, name): why for name, why in error.fields.items()} | wrong
         ) from None
     if wrong:
         raise Invalid(wrong)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import assert_never
 
-from atemporal.broker import LAUNCH, Link
+from atemporal.broker import Link
 from atemporal.errors import Invalid, Unavailable
 from atemporal.inbox import Inbox
-from atemporal.messages import JobDue, decode_notification
+from atemporal.messages import LAUNCH, JobDue, decode
 from services.launcher.launcher import Begun, Launcher
 
 CALLS_AT_ONCE = 8
@@ -85,12 +86,15 @@ class LaunchLoop:
         refs = []
         for delivery in self._inbox.take(room):
             try:
-                message = decode_notification(delivery.body)
-                if not isinstance(message, JobDue):
-                    raise Invalid({"type": f"{message.type} does not belong into {LAUNCH}"})
-                refs.append(message.ref)
+                message = decode(LAUNCH, delivery.body)
             except Invalid as error:
                 self._inbox.dead_letter(delivery, str(error))
+                continue
+            match message:
+                case JobDue():
+                    refs.append(message.ref)
+                case _:
+                    assert_never(message)
         begun = launcher.begin(refs)
         # The intents are committed: from here the sweep would finish them without the messages.
         self._inbox.done()

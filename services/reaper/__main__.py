@@ -5,12 +5,13 @@ from __future__ import annotations
 from atemporal.broker import Link
 from atemporal.cloud import Cloud, Notices
 from atemporal.daemon import Loop, serve
+from atemporal.fleet.plan import Limits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.reaper.auditor import AuditLoop
-from services.reaper.judgement import Limits
 from services.reaper.notices import NoticeLoop
-from services.reaper.reaper import Reaper, ReapLoop
+from services.reaper.reap import ReapLoop
+from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
 from services.reaper.volumes import VolumeLoop
 

@@ -2,13 +2,14 @@
 
 Promise: reading consoles holds up a sweep for about `SWEEP_S` seconds and one call, however many
 machines ended and however slow EC2 is. Mechanism: after that time, and at the first sign that EC2 has
-no time for us, the rest is left to the next sweep; whose reading failed comes last there, so that one
-bad console does not hide the others for ever.
+no time for us, the rest is left to the next sweep; those that could not be read come last there, so
+that one bad console does not hide the others for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from threading import Lock
 
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.console import exit_record
@@ -19,22 +20,48 @@ from atemporal.telemetry import log_context, logger
 SWEEP_S = 30.0
 
 
+class Unread:
+    """The attempts whose console could not be read at the last try; shared by threads."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = Lock()
+        self._refs: frozenset[AttemptRef] = frozenset()
+
+    def __contains__(self, ref: AttemptRef) -> bool:
+        """Whether the attempt is among them."""
+        return ref in self._refs
+
+    def keep_only(self, refs: Collection[AttemptRef]) -> None:
+        """Forget all others."""
+        with self._lock:
+            self._refs &= frozenset(refs)
+
+    def add(self, ref: AttemptRef) -> None:
+        """Remember one."""
+        with self._lock:
+            self._refs |= {ref}
+
+    def discard(self, ref: AttemptRef) -> None:
+        """Forget one."""
+        with self._lock:
+            self._refs -= {ref}
+
+
 class Consoles:
     """The consoles that one sweep reads."""
 
-    def __init__(
-        self, cloud: Cloud, *, failed: set[AttemptRef], clock: Callable[[], float]
-    ) -> None:
-        """Begin the time, by a clock in seconds. `failed`, kept from sweep to sweep, come last."""
+    def __init__(self, cloud: Cloud, *, unread: Unread, clock: Callable[[], float]) -> None:
+        """Begin the time, by a clock in seconds. `unread`, kept from sweep to sweep, come last."""
         self._cloud = cloud
-        self._failed = failed
+        self._unread = unread
         self._clock = clock
         self._until = clock() + SWEEP_S
         self._log = logger("reaper")
 
     def in_time(self, refs: Iterable[AttemptRef]) -> Iterator[AttemptRef]:
-        """Go through the attempts while there is time; say how many are left over."""
-        waiting = sorted(refs, key=self._failed.__contains__)
+        """Go through the attempts while there is time; log how many are left over."""
+        waiting = sorted(refs, key=self._unread.__contains__)
         for done, ref in enumerate(waiting):
             if self._clock() >= self._until:
                 left = len(waiting) - done
@@ -43,14 +70,14 @@ class Consoles:
             yield ref
 
     def read(self, attempt: Attempt) -> ExitRecord | None:
-        """Return what the attempt's machine said of its end; None when it said nothing readable.
+        """Return the record that the attempt's machine left of its end; None when there is none.
 
         Raises:
             Retry, Unknown: EC2 can not be asked now; the time is over with that.
         """
         if attempt.instance_id is None:
             return None
-        self._failed.discard(attempt.ref)
+        self._unread.discard(attempt.ref)
         try:
             console = self._cloud.console(attempt.instance_id)
         except (Refused, Unauthorized) as error:
@@ -60,7 +87,7 @@ class Consoles:
             self._log.warning("no console to be read", error=str(error), **where)
             return None
         except AtemporalError:
-            self._failed.add(attempt.ref)
+            self._unread.add(attempt.ref)
             self._until = self._clock()
             raise
         return exit_record(console, attempt.ref.id)

@@ -1,18 +1,18 @@
-"""EC2's events about our instances, as a reason to look at once instead of at the next sweep.
+"""The notices' loop: EC2's events about our instances, as a reason to check them before the next sweep.
 
 Promise: an event is never believed, only followed up: the instance it names is looked up in the
-books and in EC2, and the sweep's own judgement decides. So forged, repeated, late, disordered and
+records and in EC2, and the sweep's own decision is made. So forged, repeated, late, disordered and
 unreadable messages do nothing, and with the queue away only the time of the next sweep is lost.
 """
 
 from __future__ import annotations
 
 from atemporal.cloud import Notices
+from atemporal.fleet.plan import Limits
 from atemporal.states import AttemptState
-from atemporal.store import ledger
+from atemporal.store import reconciliation
 from atemporal.store.database import Database
 from atemporal.telemetry import NOTICES, log_context
-from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
 
 WAIT_S = 1
@@ -33,11 +33,11 @@ class NoticeLoop:
         self._limits = limits
 
     def tick(self) -> float:
-        """Take some messages and look at those of our instances that they name."""
+        """Take some messages and check those of our instances that they name."""
         deliveries = self._notices.receive(wait_s=WAIT_S)
         kinds = {one.notice.instance_id: one.notice.kind for one in deliveries if one.notice}
         with self._database.begin() as tx:
-            found = ledger.of_instances(tx, list(kinds)) if kinds else []
+            found = reconciliation.of_instances(tx, list(kinds)) if kinds else []
         ours = {
             one.instance_id: one.ref
             for one in found
@@ -45,10 +45,10 @@ class NoticeLoop:
         }
         for instance_id, ref in ours.items():
             self._reaper.log.info(
-                "EC2 says", kind=kinds[instance_id], **log_context(ref, instance_id)
+                "EC2 reports", kind=kinds[instance_id], **log_context(ref, instance_id)
             )
         if ours:
-            self._reaper.look(list(ours.values()), self._limits)
+            self._reaper.check(list(ours.values()), self._limits)
         self._notices.done(deliveries)
         for delivery in deliveries:
             notice = delivery.notice

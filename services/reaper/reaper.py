@@ -1,10 +1,11 @@
-"""What the reaper does: its steps and the message loop; the loops beside it use the steps.
+"""What the reaper does: the steps that its loops share.
 
 Promise: no instance outlives its attempt by more than a message's way, or a sweep when the message
-was lost; an attempt whose machine died silently is ended with what its console says, or as lost; an
+was lost; an attempt whose machine died silently is ended with what its console reports, or as lost; an
 attempt is closed only when EC2 shows its instance gone.
-Mechanism: messages name ended attempts, whose instances are terminated in batches; `judgement` says
-what a listing means for the books, `Reaper.act` does it. Terminating twice does no harm.
+Mechanism: a snapshot of the fleet becomes a plan (`atemporal.fleet`), and the plan is applied.
+Terminating twice does no harm. What one decision remembers for the next is shared by the threads of
+sweep and notices, so it is read and replaced under a lock.
 Failure: what EC2 refuses now the next sweep asks again; a batch with one bad id ends the others. One
 attempt's failure, be it one that nobody foresaw, is logged and holds up no other; only without
 Postgres a sweep ends. An attempt that can not be read is left alone, and so is its instance.
@@ -15,51 +16,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from threading import Lock
 
-from atemporal.broker import REAP, Link
-from atemporal.cloud import Cloud, CloudError, Instance
-from atemporal.errors import AtemporalError, Invalid, Retry, Unavailable
-from atemporal.inbox import Inbox
-from atemporal.messages import InstanceRunning, JobDue, decode_notification
+from atemporal.cloud import Cloud, CloudError
+from atemporal.errors import AtemporalError, Retry, Unavailable
+from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, decide
+from atemporal.fleet.reader import FleetReader
+from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
-from atemporal.store import attempts, installation
-from atemporal.store.database import Database, server_time
-from atemporal.telemetry import (
-    ENDED,
-    LOOP_ERRORS,
-    TERMINATIONS,
-    log_context,
-    logger,
-)
-from services.reaper.consoles import Consoles
-from services.reaper.judgement import (
-    Findings,
-    Limits,
-    Loss,
-    apart,
-    judge,
-)
+from atemporal.store import attempts
+from atemporal.store.database import Database
+from atemporal.telemetry import ENDED, LOOP_ERRORS, TERMINATIONS, log_context, logger
+from services.reaper.consoles import Consoles, Unread
 
 ACTOR = "reaper"
 SWEEP = "reap-sweep"
-BATCH = 100
 
 
 class Reaper:
-    """The steps, shared by message loop and sweep."""
+    """The steps; shared by all loops, each in its thread."""
 
     def __init__(
         self, database: Database, cloud: Cloud, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take what it needs; nothing is called yet."""
         self._database = database
-        self.cloud = cloud
         self._clock = clock
-        self._unread: set[AttemptRef] = set()
+        self.cloud = cloud
+        self.fleet = FleetReader(database, cloud)
         self.log = logger(ACTOR)
-        self.gone_since: dict[AttemptRef, datetime] = {}
+        self._lock = Lock()
+        self._memory = Memory()
+        self._unread = Unread()
 
     def ping(self) -> None:
         """Ask whether the database is there.
@@ -68,19 +57,6 @@ class Reaper:
             Unavailable: it does not answer.
         """
         self._database.ping()
-
-    def terminate(self, why: dict[str, str]) -> None:
-        """Ask EC2 to end these instances; failures are logged, the sweep asks again."""
-        if not why:
-            return
-        failures = self.cloud.terminate(list(why))
-        for instance_id, cause in why.items():
-            error = failures.get(instance_id)
-            TERMINATIONS.labels(cause.split(" i-")[0], "failed" if error else "asked").inc()
-            if error:
-                self.log.warning("not terminated", instance=instance_id, error=str(error))
-            else:
-                self.log.info("terminated", instance=instance_id, why=cause)
 
     def note_addresses(self, refs: Iterable[AttemptRef]) -> None:
         """Write down where running instances can be reached."""
@@ -95,104 +71,80 @@ class Reaper:
     def end_instances_of(self, refs: Iterable[AttemptRef]) -> None:
         """Terminate the instances of attempts that have ended.
 
-        An instance's id can come from a machine's claim. So EC2 is asked first whether it carries
-        our tag; one that EC2 does not show yet is left to the sweep.
+        One that EC2 does not show under our tag, or not yet, is left to the sweep.
         """
-        with self._database.begin() as tx:
-            known = attempts.many(tx, list(refs))
-            us = installation.identity(tx)
-        ids = [
+        snapshot = self.fleet.snapshot_of(list(refs))
+        ended = {
             one.instance_id
-            for one in known.values()
-            if one.instance_id and one.state is AttemptState.EXITED
-        ]
-        ours, _ = apart(self.cloud.describe(ids).values() if ids else (), known, us)
-        self.terminate({one.id: "its attempt has ended" for one in ours if not one.gone})
+            for one in snapshot.attempts.values()
+            if one.state is AttemptState.EXITED
+        }
+        ids = [one.id for one in snapshot.instances if one.id in ended and not one.gone]
+        self.terminate(dict.fromkeys(ids, TerminationCause.ATTEMPT_ENDED))
 
-    def look(self, refs: Sequence[AttemptRef], limits: Limits) -> None:
-        """Judge some attempts now, as the sweep would."""
-        with self._database.begin() as tx:
-            named = attempts.many(tx, refs)
-            now = server_time(tx)
-        ids = [one.instance_id for one in named.values() if one.instance_id]
-        described = self.cloud.describe(ids).values()
-        with self._database.begin() as tx:
-            books = attempts.many(tx, refs)
-            timeouts = attempts.timeouts(tx)
-            us = installation.identity(tx)
-        instances, _ = apart(described, books, us)
-        findings = judge(
-            instances,
-            books,
-            timeouts=timeouts,
-            now=now,
-            limits=limits,
-            unknown_before=set(),
-            gone_before=self.gone_since,
-        )
-        self.gone_since = {**self.gone_since, **findings.gone_since}
-        self.act(findings, books, instances, limits)
+    def check(self, refs: Sequence[AttemptRef], limits: Limits) -> None:
+        """Decide about some attempts now, as the sweep would."""
+        snapshot = self.fleet.snapshot_of(refs)
+        plan, _ = self.decide(snapshot, limits)
+        self.apply(plan, snapshot)
 
-    def act(
-        self,
-        findings: Findings,
-        books: Mapping[AttemptRef, Attempt],
-        listed: Iterable[Instance],
-        limits: Limits,
-    ) -> None:
-        """Do what the judgement of `listed` and `books` asks for: ends first, consoles last."""
-        self.terminate(findings.terminate)
-        for ref, instance in findings.adopt.items():
+    def decide(self, snapshot: Snapshot, limits: Limits) -> tuple[Plan, Memory]:
+        """Decide what is to be done; returns the plan, and what is remembered after it."""
+        with self._lock:
+            plan, self._memory = decide(snapshot, limits, self._memory)
+            return plan, self._memory
+
+    def forget_marks(self) -> None:
+        """Forget what was seen once: it must be seen in two sweeps in a row."""
+        with self._lock:
+            self._memory = self._memory.without_marks()
+
+    def apply(self, plan: Plan, snapshot: Snapshot) -> None:
+        """Do what the plan for a snapshot says: ends first, consoles last."""
+        known = snapshot.attempts
+        self.terminate(plan.terminate)
+        for ref, instance in plan.adopt.items():
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
                     attempts.launched(tx, ref, instance.id, actor=ACTOR)
                 self.log.info("adopted", **log_context(ref, instance.id))
-        for ref, instance in findings.addresses.items():
-            dns = instance.public_dns or books[ref].public_dns
+        for ref, instance in plan.addresses.items():
+            dns = instance.public_dns or known[ref].public_dns
+            ip = instance.public_ip or known[ref].public_ip
             with self._alone(ref, instance.id), self._database.begin() as tx:
-                attempts.set_address(tx, ref, dns, instance.public_ip or books[ref].public_ip)
-        for ref, why in findings.close.items():
+                attempts.set_address(tx, ref, dns, ip)
+        for ref, close in plan.close.items():
             with self._alone(ref), self._database.begin() as tx:
                 attempts.close(
-                    tx, ref, actor=ACTOR, end_code=findings.end_codes.get(ref), detail=why
+                    tx, ref, actor=ACTOR, end_code=close.end_code, detail=close.sentence
                 )
-        ours = {one.id for one in listed if not one.gone}
-        for ref, code in findings.scarce.items():
-            with self._alone(ref, books[ref].instance_id):
-                patience_s = limits.launch_s
+        for ref, short in plan.short.items():
+            with self._alone(ref, known[ref].instance_id):
                 self.end(
-                    ref, Reason.NO_CAPACITY, detail=code, end_code=code, patience_s=patience_s
+                    ref,
+                    Reason.NO_CAPACITY,
+                    detail=short.end_code,
+                    end_code=short.end_code,
+                    patience_s=short.patience_s,
                 )
-        for ref, reason in findings.overdue.items():
-            if books[ref].instance_id is None:
+        for ref, reason in plan.overdue.items():
+            if known[ref].instance_id is None:
                 with self._alone(ref):
                     self.end(ref, reason)
-        self._unread &= {*findings.overdue, *findings.lost}
-        consoles = Consoles(self.cloud, failed=self._unread, clock=self._clock)
-        of_machines = [r for r in (*findings.overdue, *findings.lost) if books[r].instance_id]
-        for ref in consoles.in_time(of_machines):
-            attempt = books[ref]
-            with self._alone(ref, attempt.instance_id):
-                said = consoles.read(attempt)
-                if ref in findings.lost:
-                    self._lose(attempt, said, findings.lost[ref])
-                else:
-                    self._run_out(attempt, said, findings.overdue[ref], ours)
+        self._end_by_consoles(plan, snapshot)
 
-    @contextmanager
-    def _alone(self, ref: AttemptRef, instance_id: str | None = None) -> Iterator[None]:
-        """Let what fails in here be this attempt's matter alone; the next sweep tries it again."""
-        try:
-            yield
-        except AtemporalError as error:
-            if isinstance(error, Unavailable) and not isinstance(error, CloudError):
-                raise
-            log = self.log.warning if isinstance(error, Retry) else self.log.error
-            log("left to the next sweep", error=str(error), **log_context(ref, instance_id))
-        except Exception:
-            # Told of as a failed turn is; the others must not wait until it is mended.
-            LOOP_ERRORS.labels(SWEEP, "error").inc()
-            self.log.exception("left to the next sweep", **log_context(ref, instance_id))
+    def terminate(self, causes: Mapping[str, TerminationCause]) -> None:
+        """Ask EC2 to end these instances; failures are logged, the sweep asks again."""
+        if not causes:
+            return
+        failures = self.cloud.terminate(list(causes))
+        for instance_id, cause in causes.items():
+            error = failures.get(instance_id)
+            TERMINATIONS.labels(cause, "failed" if error else "asked").inc()
+            if error:
+                self.log.warning("not terminated", instance=instance_id, error=str(error))
+            else:
+                self.log.info("terminated", instance=instance_id, cause=cause)
 
     def end(
         self,
@@ -204,7 +156,7 @@ class Reaper:
         end_code: str | None = None,
         patience_s: float = 0.0,
     ) -> bool:
-        """Write the end of an attempt; False when it has ended or moved on meanwhile."""
+        """Write the end of an attempt; False when it has ended or gone on meanwhile."""
         with self._database.begin() as tx:
             ended = attempts.end(
                 tx,
@@ -221,61 +173,58 @@ class Reaper:
             self.log.warning("attempt ended by the sweep", reason=reason, **log_context(ref))
         return ended
 
-    def _recover(self, attempt: Attempt, said: ExitRecord | None) -> bool:
-        """End an attempt by its console's word; False when that has none."""
-        if said is None:
-            return False
-        detail = "recovered from the console"
-        return self.end(attempt.ref, said.reason, record=said, detail=detail)
+    def _end_by_consoles(self, plan: Plan, snapshot: Snapshot) -> None:
+        """End the attempts that are lost or overdue, each by its console's record if it has one."""
+        ours = {one.id for one in snapshot.instances if not one.gone}
+        refs = [*plan.overdue, *plan.lost]
+        if snapshot.whole:
+            self._unread.keep_only(refs)
+        consoles = Consoles(self.cloud, unread=self._unread, clock=self._clock)
+        for ref in consoles.in_time([r for r in refs if snapshot.attempts[r].instance_id]):
+            attempt = snapshot.attempts[ref]
+            with self._alone(ref, attempt.instance_id):
+                record = consoles.read(attempt)
+                if ref in plan.lost:
+                    self._lose(attempt, record, plan.lost[ref])
+                else:
+                    self._run_out(attempt, record, plan.overdue[ref], ours)
+
+    def _lose(self, attempt: Attempt, record: ExitRecord | None, loss: Loss) -> None:
+        """End an attempt whose instance is gone: by its console's record, else as lost."""
+        if not self._recover(attempt, record) and loss.final:
+            detail = loss.sentence or loss.end_code
+            self.end(attempt.ref, loss.reason, detail=detail, end_code=loss.end_code)
 
     def _run_out(
-        self, attempt: Attempt, said: ExitRecord | None, reason: Reason, ours: Collection[str]
+        self,
+        attempt: Attempt,
+        record: ExitRecord | None,
+        reason: Reason,
+        ours: Collection[str],
     ) -> None:
-        """End an attempt that is over its time: by its console's word, else for its deadline."""
-        ended = self._recover(attempt, said) or self.end(attempt.ref, reason)
+        """End an attempt that is over its time: by its console's record, else for its deadline."""
+        ended = self._recover(attempt, record) or self.end(attempt.ref, reason)
         if ended and attempt.instance_id and attempt.instance_id in ours:
-            self.terminate({attempt.instance_id: "its deadline is over"})
+            self.terminate({attempt.instance_id: TerminationCause.OVERDUE})
 
-    def _lose(self, attempt: Attempt, said: ExitRecord | None, loss: Loss) -> None:
-        """End an attempt whose instance is gone: by its console's word, else as lost."""
-        if not self._recover(attempt, said) and loss.final:
-            self.end(attempt.ref, loss.reason, detail=loss.why or None, end_code=loss.end_code)
+    def _recover(self, attempt: Attempt, record: ExitRecord | None) -> bool:
+        """End an attempt by its console's record; False when there is none."""
+        if record is None:
+            return False
+        detail = "recovered from the console"
+        return self.end(attempt.ref, record.reason, record=record, detail=detail)
 
-
-class ReapLoop:
-    """Does what messages ask for."""
-
-    name = "reap"
-
-    def __init__(self, reaper: Reaper, link: Link) -> None:
-        """Take the steps and the connection; it is not open yet."""
-        self._reaper = reaper
-        self._inbox = Inbox(link, REAP, ping=reaper.ping)
-
-    def tick(self) -> float:
-        """Take one batch of wake-ups: end what has ended first, then write down addresses."""
-        with self._inbox.tick():
-            self._tick()
-        return 0.0
-
-    def _tick(self) -> None:
-        running: list[AttemptRef] = []
-        ended: list[AttemptRef] = []
-        for delivery in self._inbox.take(BATCH):
-            try:
-                message = decode_notification(delivery.body)
-                if isinstance(message, JobDue):
-                    raise Invalid({"type": f"{message.type} does not belong into {REAP}"})
-            except Invalid as error:
-                self._inbox.dead_letter(delivery, str(error))
-                continue
-            (running if isinstance(message, InstanceRunning) else ended).append(message.ref)
-        if ended:
-            self._reaper.end_instances_of(ended)
-        if running:
-            self._reaper.note_addresses(running)
-        self._inbox.done()
-
-    def reset(self) -> None:
-        """Drop the connection: the batch in hand comes again."""
-        self._inbox.reset()
+    @contextmanager
+    def _alone(self, ref: AttemptRef, instance_id: str | None = None) -> Iterator[None]:
+        """Let what fails in here be this attempt's matter alone; the next sweep tries it again."""
+        try:
+            yield
+        except AtemporalError as error:
+            if isinstance(error, Unavailable) and not isinstance(error, CloudError):
+                raise
+            log = self.log.warning if isinstance(error, Retry) else self.log.error
+            log("left to the next sweep", error=str(error), **log_context(ref, instance_id))
+        except Exception:
+            # Counted and logged as a failed tick is; the others must not wait until it is mended.
+            LOOP_ERRORS.labels(SWEEP, "error").inc()
+            self.log.exception("left to the next sweep", **log_context(ref, instance_id))

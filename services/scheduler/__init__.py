@@ -1,1 +1,1 @@
-"""The scheduler: turns time into events, and other systems' messages into jobs."""
+"""The scheduler: publishes jobs when they are due, and makes jobs of other systems' messages."""

@@ -6,7 +6,9 @@ from atemporal.broker import Link
 from atemporal.daemon import Loop, serve
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.scheduler.scheduler import DueLoop, RelayLoop, SubmitLoop
+from services.scheduler.due import DueLoop
+from services.scheduler.relay import RelayLoop
+from services.scheduler.submit import SubmitLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:

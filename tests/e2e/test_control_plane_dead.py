@@ -84,7 +84,7 @@ def test_machines_end_by_themselves_and_their_exits_are_recovered(
         assert attempt.detail == "recovered from the console"
         assert attempt.log_tail == f"was {code}\n".encode()
     audit = audited(system)
-    assert audit["balances"], audit
+    assert audit["in_sync"], audit
     assert audit["counts"]["matched"] == len(jobs)
 
 

@@ -11,7 +11,8 @@ from uuid import UUID
 import pika
 import pytest
 
-from atemporal.broker import EXCHANGE, LAUNCH, REAP, SUBMIT
+from atemporal.broker import EXCHANGE
+from atemporal.messages import LAUNCH, REAP, SUBMIT
 from atemporal.model import Job
 from atemporal.states import JobState, Outcome
 from tests.e2e.system import SERVICES, System, TwinProcess, ec2, instances

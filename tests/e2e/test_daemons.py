@@ -31,13 +31,15 @@ def daemons(
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-def test_it_tells_how_it_fares_and_stops_in_order(daemons: System, name: str) -> None:
+def test_a_daemon_serves_its_health_and_metrics_and_stops_in_order(
+    daemons: System, name: str
+) -> None:
     daemons.start(name)
     port = daemons.health_ports[name]
     health = httpx.get(f"http://127.0.0.1:{port}/healthz").json()
     assert health["ok"]
     assert all(loop["last_tick_age_s"] < 60 for loop in health["loops"].values())
-    assert "atemporal_loop_turns_total" in daemons.metrics(name)
+    assert "atemporal_loop_ticks_total" in daemons.metrics(name)
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
     assert daemons.stop(name) < 25
 

@@ -121,7 +121,7 @@ def case(site: Site) -> Iterator[Case]:
 def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> None:
     machine, at_call = case.machine, dict[str, tuple[str | None, list[str], list[str]]]()
     units = ("update-engine", "locksmithd", "atemporal-deadline", "atemporal-job")
-    case.api.before_answer = lambda call: at_call.update(
+    case.api.before_response = lambda call: at_call.update(
         {
             call.method: (
                 case.container,
@@ -195,7 +195,7 @@ def test_a_second_boot_powers_off_without_running_again(case: Case) -> None:
 
 
 def test_a_refused_machine_powers_off_without_running(case: Case) -> None:
-    case.api.answers["PATCH"] = [409]
+    case.api.statuses["PATCH"] = [409]
     case.machine.apply(case.user_data())
     case.machine.wait_off()
     assert case.container == "created 0001-01-01T00:00:00Z"
@@ -204,7 +204,7 @@ def test_a_refused_machine_powers_off_without_running(case: Case) -> None:
 
 
 def test_the_deadline_ends_a_machine_that_nobody_answers(case: Case) -> None:
-    case.api.answers["PATCH"] = [503]
+    case.api.statuses["PATCH"] = [503]
     case.machine.apply(case.user_data(deadline_s=6))
     case.machine.wait_off()
     assert set(case.api.methods) == {"PATCH"}

@@ -15,13 +15,13 @@ from boto3.session import Session
 from sqlalchemy import text
 
 from atemporal.cloud import Cloud
+from atemporal.fleet.plan import Limits
 from atemporal.model import Attempt, AttemptRef, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.store import attempts, installation, jobs
 from atemporal.store.database import Database
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
-from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
 from tests.servers.ports import free_port
@@ -42,7 +42,7 @@ LAUNCH = Launch(
 
 
 class World:
-    """A deployment: its books, its cloud and its reaper."""
+    """A deployment: its database, its cloud and its reaper."""
 
     def __init__(self, database: Database) -> None:
         """Make the clients, which takes long; the cloud they speak to is not there yet."""
@@ -57,13 +57,14 @@ class World:
         self._twin: Twin | None = None
 
     def open(self, directory: Path) -> None:
-        """Start an empty cloud for one test."""
+        """Start an empty cloud and a reaper that remembers nothing, for one test."""
         self.limits = limits()
+        self.reaper = Reaper(self.database, self.cloud)
         pace = Pace(pending_s=3600)
         self._twin = Twin(directory, port=self._port, engine="process", pace=pace).start()
 
     def shut(self) -> None:
-        """Empty the books and end the cloud."""
+        """Empty the tables and end the cloud."""
         with self.database.begin() as tx:
             tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
         if self._twin is not None:
@@ -80,7 +81,7 @@ class World:
         self._twin._now.host.state.change(instance_id, **changes)
 
     def sweep(self) -> SweepLoop:
-        """A sweep that remembers nothing yet."""
+        """The reaper's sweep."""
         return SweepLoop(self.reaper, self.database, limits=self.limits, interval_s=1)
 
     def identity(self) -> UUID:
@@ -113,7 +114,7 @@ class World:
         return ref, instance.id
 
     def write_down(self, ref: AttemptRef, instance_id: str) -> None:
-        """Let the books say that the attempt has this instance."""
+        """Record that the attempt has this instance."""
         with self.database.begin() as tx:
             attempts.launched(tx, ref, instance_id, actor="test")
 
@@ -123,7 +124,7 @@ class World:
             jobs.cancel(tx, ref.job_id, actor="test")
 
     def attempt(self, ref: AttemptRef) -> Attempt:
-        """The attempt as the books have it."""
+        """The attempt as it is recorded."""
         with self.database.begin() as tx:
             found = attempts.get(tx, ref)
         assert found is not None

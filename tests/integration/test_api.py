@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import text
 
 from atemporal import migrations
-from atemporal.broker import REAP, Link
-from atemporal.messages import decode_notification
+from atemporal.broker import Link
+from atemporal.messages import REAP, decode
 from atemporal.model import AttemptRef
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -87,13 +87,13 @@ def shell(api: Api, script: str, *arguments: str) -> tuple[int, dict[str, object
     return int(status), json.loads(body) if body else {}
 
 
-def test_submit_an_image(api: Api) -> None:
+def test_an_image_alone_can_be_submitted(api: Api) -> None:
     status, job = shell(api, 'curl -d "image=nginx:1.9" -X POST http://SERVER/jobs')
     assert status == 201
     assert (job["image"], job["state"], job["instances"]) == ("nginx:1.9", "scheduled", [])
 
 
-def test_submit_with_time_and_payload(api: Api) -> None:
+def test_time_and_payload_can_be_submitted(api: Api) -> None:
     status, job = shell(
         api,
         'payload=$(echo "NAME=bond, james bond!" | base64); '
@@ -107,7 +107,7 @@ def test_submit_with_time_and_payload(api: Api) -> None:
 
 
 @pytest.mark.parametrize("command", ["ls -la", "echo " + "~~>>??\u00ff" * 40])
-def test_submit_a_payload_that_base64_wraps(api: Api, command: str) -> None:
+def test_a_payload_that_base64_wraps_can_be_submitted(api: Api, command: str) -> None:
     script = (
         'payload=$(echo -e "DUMMY_CMD=$3\\nHACKED=1337" | base64); '
         'curl -d "image=andrerocker/dummy-exec" -d "payload=$payload" -X POST http://SERVER/jobs'
@@ -119,12 +119,12 @@ def test_submit_a_payload_that_base64_wraps(api: Api, command: str) -> None:
 
 def test_an_image_that_is_a_command_is_refused(api: Api) -> None:
     script = """curl -d "image=andrerocker; sh -c ' echo RAHHH!'" -X POST http://SERVER/jobs"""
-    status, answer = shell(api, script)
+    status, response = shell(api, script)
     assert status == 422
-    assert "image" in str(answer["error"])
+    assert "image" in str(response["error"])
 
 
-def test_the_root_and_the_list(api: Api) -> None:
+def test_the_root_and_the_list_respond_as_the_original_did(api: Api) -> None:
     status, root = shell(api, "curl http://SERVER/")
     assert (status, root.keys() >= {"message", "now"}) == (200, True)
     status, listing = shell(api, "curl http://SERVER/jobs.json")
@@ -133,7 +133,7 @@ def test_the_root_and_the_list(api: Api) -> None:
     assert listing["total"] == len(listing["jobs"])
 
 
-def test_callbacks_move_the_job_and_wake_the_reaper(api: Api, broker_url: str) -> None:
+def test_callbacks_change_the_job_and_notify_the_reaper(api: Api, broker_url: str) -> None:
     ref = api.warming()
     call = (
         f'curl -H "Authorization: Bearer {token_of(ref)}" '
@@ -143,8 +143,8 @@ def test_callbacks_move_the_job_and_wake_the_reaper(api: Api, broker_url: str) -
         script = call.replace("METHOD", method)
         assert shell(api, script) == (204, {})
         assert shell(api, f"curl http://SERVER/jobs/{ref.job_id}")[1]["state"] == state
-        status, answer = shell(api, script)
-        assert (status, set(answer)) == (422, {"error"})
+        status, response = shell(api, script)
+        assert (status, set(response)) == (422, {"error"})
     cancelled = api.warming()
     assert api.http.delete(f"/jobs/{cancelled.job_id}").status_code == 200
     assert received(broker_url, 3) == {
@@ -161,7 +161,7 @@ def received(broker_url: str, count: int) -> set[tuple[str, AttemptRef]]:
 
     def all_came() -> bool:
         batch = link.receive(REAP, limit=10)
-        messages = [decode_notification(one.body) for one in batch]
+        messages = [decode(REAP, one.body) for one in batch]
         found.update((message.type, message.ref) for message in messages)
         link.ack(batch)
         return len(found) >= count
@@ -173,17 +173,17 @@ def received(broker_url: str, count: int) -> set[tuple[str, AttemptRef]]:
     return found
 
 
-def test_callbacks_without_the_token_and_about_nothing(api: Api) -> None:
+def test_callbacks_without_the_token_or_for_no_job_are_refused(api: Api) -> None:
     ref = api.warming()
     for method in ("PATCH", "DELETE"):
         assert shell(api, f"curl -X {method} http://SERVER/jobs/1/callback.json")[0] == 404
-        status, answer = shell(
+        status, response = shell(
             api, f"curl -X {method} http://SERVER/jobs/{ref.job_id}/callback.json"
         )
-        assert (status, set(answer)) == (401, {"error"})
+        assert (status, set(response)) == (401, {"error"})
 
 
-def test_a_broker_that_is_away_costs_nothing_and_is_found_again(
+def test_while_the_broker_is_away_calls_succeed_and_it_is_found_again(
     tmp_path: Path, rabbitmq_server: RabbitMQ, broker_url: str, database_url: str
 ) -> None:
     migrations.upgrade(database_url)
@@ -198,7 +198,7 @@ def test_a_broker_that_is_away_costs_nothing_and_is_found_again(
             assert received(broker_url, 2) >= {("instance.running", ref), ("instance.exited", ref)}
 
 
-def test_without_postgres_it_says_so_and_recovers(
+def test_without_postgres_calls_are_503_until_it_is_back(
     tmp_path: Path, postgres_server: Postgres, database_url: str
 ) -> None:
     migrations.upgrade(database_url)
@@ -208,16 +208,16 @@ def test_without_postgres_it_says_so_and_recovers(
         api.database.dispose()
         postgres_server.stop()
         try:
-            for answer in (
+            for response in (
                 api.http.get("/jobs"),
                 api.http.post("/jobs", data={"image": "nginx"}),
                 api.http.get(f"/jobs/{ref.job_id}"),
                 api.claim(ref, claim="c"),
                 api.http.get("/readyz"),
             ):
-                assert answer.status_code == 503
-                assert answer.json().keys() == {"error"}
-                assert "127.0.0.1" not in answer.text
+                assert response.status_code == 503
+                assert response.json().keys() == {"error"}
+                assert "127.0.0.1" not in response.text
             assert api.http.get("/").status_code == 200
             assert api.http.get("/healthz").status_code == 200
         finally:
@@ -227,12 +227,12 @@ def test_without_postgres_it_says_so_and_recovers(
         assert api.exit(ref, claim="c", exit_code=0).status_code == 204
 
 
-def test_it_starts_without_any_server(tmp_path: Path) -> None:
+def test_the_api_starts_without_any_server(tmp_path: Path) -> None:
     with running(tmp_path, "postgresql://nobody@127.0.0.1:1/none") as (api, _):
         assert api.http.get("/jobs").status_code == 503
 
 
-def test_on_an_older_database_it_is_not_ready_and_says_what_to_do(
+def test_on_an_older_database_readyz_is_503_and_names_the_remedy(
     tmp_path: Path, postgres_server: Postgres
 ) -> None:
     url = postgres_server.create_database()
@@ -245,7 +245,7 @@ def test_on_an_older_database_it_is_not_ready_and_says_what_to_do(
         assert api.http.get("/readyz").status_code == 200
 
 
-def test_a_row_that_can_not_be_read_is_an_error_of_ours(tmp_path: Path, database_url: str) -> None:
+def test_a_row_that_can_not_be_read_is_a_500(tmp_path: Path, database_url: str) -> None:
     with running(tmp_path, database_url) as (api, _):
         job_id, other = api.submitted(env={"A": "hush"}), api.submitted()
         with api.database.begin() as tx:
@@ -254,9 +254,9 @@ def test_a_row_that_can_not_be_read_is_an_error_of_ours(tmp_path: Path, database
                 text("UPDATE jobs SET spec = CAST(:bad AS jsonb) WHERE id = :id"),
                 {"bad": bad, "id": job_id},
             )
-        answer = api.http.get(f"/jobs/{job_id}")
-        assert answer.status_code == 500
-        assert str(job_id) in answer.json()["error"]
+        response = api.http.get(f"/jobs/{job_id}")
+        assert response.status_code == 500
+        assert str(job_id) in response.json()["error"]
         listed = {job["id"] for job in api.http.get("/jobs").json()["jobs"]}
         assert str(other) in listed
         assert str(job_id) not in listed
@@ -269,7 +269,7 @@ def test_a_row_that_can_not_be_read_is_an_error_of_ours(tmp_path: Path, database
     assert "hush" not in log
 
 
-def test_it_logs_jobs_and_no_secrets(tmp_path: Path, database_url: str) -> None:
+def test_the_log_has_jobs_and_no_secrets(tmp_path: Path, database_url: str) -> None:
     migrations.upgrade(database_url)
     with running(tmp_path, database_url) as (api, child):
         ref = api.running("planted-claim", env={"PLANTED": "planted-value"})
@@ -285,7 +285,7 @@ def test_it_logs_jobs_and_no_secrets(tmp_path: Path, database_url: str) -> None:
     assert token_of(ref) not in str(lines)
 
 
-def test_sigterm_ends_it_in_order_and_work_survives(tmp_path: Path, database_url: str) -> None:
+def test_sigterm_ends_the_api_in_order_and_jobs_survive(tmp_path: Path, database_url: str) -> None:
     migrations.upgrade(database_url)
     with running(tmp_path, database_url) as (api, child):
         job_id = UUID(api.http.post("/jobs", data={"image": "nginx"}).json()["id"])
@@ -294,7 +294,7 @@ def test_sigterm_ends_it_in_order_and_work_survives(tmp_path: Path, database_url
         assert api.job(job_id).id == job_id
 
 
-def test_a_request_in_hand_is_answered_before_the_end(tmp_path: Path, database_url: str) -> None:
+def test_a_request_in_hand_is_completed_before_the_end(tmp_path: Path, database_url: str) -> None:
     migrations.upgrade(database_url)
     with running(tmp_path, database_url) as (api, child), ThreadPoolExecutor(2) as pool:
         job_id = api.submitted(delay_s=3600)
@@ -325,13 +325,13 @@ def _waits_for_a_lock(database: Database) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("env", "told"),
+    ("env", "named"),
     [
         ({}, "ATEMPORAL_CALLBACK_KEYS"),
         ({"ATEMPORAL_API_PORT": "many"}, "ATEMPORAL_API_PORT"),
     ],
 )
-def test_what_it_lacks_is_told_at_the_start(env: dict[str, str], told: str) -> None:
+def test_a_setting_it_lacks_is_named_at_the_start(env: dict[str, str], named: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "services.api"],
         env=os.environ | env,
@@ -340,11 +340,11 @@ def test_what_it_lacks_is_told_at_the_start(env: dict[str, str], told: str) -> N
         timeout=60,
     )
     assert done.returncode == 2
-    assert told in done.stderr
+    assert named in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_help_needs_no_settings() -> None:
+def test_the_api_shows_its_help_without_settings() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "services.api", "--help"],
         capture_output=True,

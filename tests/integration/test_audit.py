@@ -40,11 +40,11 @@ def audit(world: World, database_url: str) -> Cli:
     return Cli(world, database_url)
 
 
-def test_nothing_balances_with_nothing(audit: Cli) -> None:
-    assert "it balances" in audit()
+def test_nothing_and_nothing_are_in_sync(audit: Cli) -> None:
+    assert audit().splitlines()[-1] == "in sync"
 
 
-def test_lives_from_launch_to_closed_balance(world: World, audit: Cli) -> None:
+def test_lives_from_launch_to_closed_are_in_sync(world: World, audit: Cli) -> None:
     world.launch()
     ref, mine = world.launch()
     world.cancel(ref)
@@ -53,17 +53,17 @@ def test_lives_from_launch_to_closed_balance(world: World, audit: Cli) -> None:
     world.wait_gone(mine)
     sweep.tick()
     found = audit.json()
-    assert found["balances"] is True
+    assert found["in_sync"] is True
     assert found["counts"]["matched"] == 2
     assert {row["instance"] for row in found["rows"]} == set(world.states())
     seconds = found["instance_seconds"]
-    assert abs(seconds["ec2"] - seconds["books"]) < 5
+    assert abs(seconds["ec2"] - seconds["recorded"]) < 5
     assert found["violations"] == []
     assert "matched" in audit("--all")
-    assert mine not in audit(), "what balances is not listed unless asked for"
+    assert mine not in audit(), "what is in sync is not listed unless asked for"
 
 
-def test_every_kind_of_fault_is_named_and_the_exit_code_says_so(world: World, audit: Cli) -> None:
+def test_every_kind_of_drift_is_named_and_the_exit_code_tells(world: World, audit: Cli) -> None:
     ref, _ = world.launch()
     second = world.foreign(tags_of(ref))
     unknown = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
@@ -76,18 +76,18 @@ def test_every_kind_of_fault_is_named_and_the_exit_code_says_so(world: World, au
             {"id": late.job_id},
         )
     found = audit.json(code=1, ATEMPORAL_CLOUD_GRACE_S="0")
-    assert found["balances"] is False
-    standings = {row["instance"]: row["standing"] for row in found["rows"] if row["fault"]}
-    assert standings == {
-        second: "doubled",
-        unknown: "unaccounted",
+    assert found["in_sync"] is False
+    drift = {row["instance"]: row["status"] for row in found["rows"] if row["drift"]}
+    assert drift == {
+        second: "duplicate",
+        unknown: "orphaned",
         NOBODY: "missing",
-        outlived: "overstayed",
+        outlived: "leaked",
     }
-    assert found["worst_overstay_s"] > 3500
-    told = audit(code=1, ATEMPORAL_CLOUD_GRACE_S="0")
-    assert "it does NOT balance" in told
-    assert all(one in told for one in standings)
+    assert found["worst_leak_s"] > 3500
+    shown = audit(code=1, ATEMPORAL_CLOUD_GRACE_S="0")
+    assert shown.splitlines()[-1] == "drift: 1 orphaned, 1 duplicate, 1 missing, 1 leaked"
+    assert all(one in shown for one in drift)
 
 
 def test_an_instance_of_another_installation_is_named_with_what_to_do(
@@ -96,19 +96,19 @@ def test_an_instance_of_another_installation_is_named_with_what_to_do(
     theirs = world.foreign(tags_of(AttemptRef(uuid4(), 1), installation=uuid4()))
     found = audit.json(code=1)
     assert found["counts"]["foreign"] == 1
-    assert found["balances"] is False
-    told = audit(code=1)
-    assert theirs in told
-    assert "give one of them another ATEMPORAL_DEPLOYMENT" in told
+    assert found["in_sync"] is False
+    shown = audit(code=1)
+    assert theirs in shown
+    assert "give one of them another ATEMPORAL_DEPLOYMENT" in shown
 
 
-def test_a_young_instance_is_shown_and_is_no_fault(world: World, audit: Cli) -> None:
+def test_a_young_instance_is_shown_and_is_no_drift(world: World, audit: Cli) -> None:
     unknown = world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     assert audit.json()["counts"]["young"] == 1
     assert unknown in audit()
 
 
-def test_a_broken_promise_of_the_tables_is_a_fault_though_every_instance_balances(
+def test_a_broken_promise_of_the_tables_is_drift_though_every_instance_is_in_sync(
     world: World, audit: Cli
 ) -> None:
     ref, _ = world.launch()
@@ -119,10 +119,14 @@ def test_a_broken_promise_of_the_tables_is_a_fault_though_every_instance_balance
     assert found["counts"]["matched"] == 1
     (broken,) = found["violations"]
     assert (broken["promise"], broken["job"]) == ("not_before_its_time", str(ref.job_id))
-    assert "broken: not_before_its_time" in audit(code=1)
+    shown = audit(code=1)
+    assert "broken: not_before_its_time" in shown
+    assert shown.splitlines()[-1] == "drift: 1 broken promises"
 
 
-def test_what_was_closed_long_ago_balances_by_the_books_alone(world: World, audit: Cli) -> None:
+def test_what_was_closed_long_ago_is_in_sync_by_the_records_alone(
+    world: World, audit: Cli
+) -> None:
     ref = world.begin()
     world.write_down(ref, NOBODY)
     world.cancel(ref)
@@ -142,9 +146,11 @@ def test_what_was_closed_long_ago_balances_by_the_books_alone(world: World, audi
         )
     found = audit.json()
     assert found["rows"] == []
-    alone = found["books_alone"]
-    assert (alone["attempts"], alone["instance_seconds"]) == (1, 3600)
+    settled = found["settled"]
+    assert (settled["attempts"], settled["instance_seconds"]) == (1, 3600)
 
 
 def test_while_ec2_does_not_answer_there_is_no_verdict(audit: Cli) -> None:
-    assert "balance" not in audit(code=3, ATEMPORAL_EC2_ENDPOINT_URL="http://127.0.0.1:9")
+    shown = audit(code=3, ATEMPORAL_EC2_ENDPOINT_URL="http://127.0.0.1:9")
+    assert "in sync" not in shown
+    assert "drift" not in shown

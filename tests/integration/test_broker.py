@@ -11,8 +11,9 @@ import pika
 import pytest
 
 from atemporal import broker
-from atemporal.broker import DEAD, LAUNCH, REASON_HEADER, SUBMIT, Delivery, Link, Outgoing
-from atemporal.errors import AtemporalError, Unavailable, Unknown
+from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.errors import AtemporalError, Service, Unavailable, Unknown
+from atemporal.messages import LAUNCH, REAP, SUBMIT
 from tests.servers.rabbitmq import RabbitMQ
 
 
@@ -47,7 +48,7 @@ def test_a_batch_arrives_whole_and_in_order(link: Link) -> None:
     assert link.receive(LAUNCH, limit=64, timeout_s=0.05) == []
 
 
-def test_what_a_dead_process_held_comes_again(broker_url: str) -> None:
+def test_messages_that_a_dead_process_held_come_again(broker_url: str) -> None:
     first, second = Link(broker_url, name="first"), Link(broker_url, name="second")
     first.publish([due(1)])
     assert len(first.receive(LAUNCH, limit=1, timeout_s=5)) == 1
@@ -66,7 +67,7 @@ def test_a_message_no_queue_takes_is_a_failure_unless_nobody_has_to(broker_url: 
     link.close()
 
 
-def test_a_buried_message_keeps_its_body_and_says_why(link: Link, url: str) -> None:
+def test_a_dead_lettered_message_keeps_its_body_and_has_the_reason(link: Link, url: str) -> None:
     link.publish([Outgoing("job.submit", b"\xff not json", message_id="bad")])
     batch = link.receive(SUBMIT, limit=5, timeout_s=5)
     link.dead_letter(batch[0], "body: is not JSON")
@@ -97,7 +98,7 @@ def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: s
 
 
 def test_queues_are_quorum_queues_with_dead_letters(broker_url: str) -> None:
-    assert set(broker.declare(broker_url)) >= {SUBMIT, LAUNCH, broker.REAP, DEAD}
+    assert set(broker.declare(broker_url)) >= {SUBMIT, LAUNCH, REAP, DEAD}
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     try:
         # Declaring again with other arguments is refused: this is how a plain client can tell.
@@ -114,11 +115,12 @@ def test_queues_are_quorum_queues_with_dead_letters(broker_url: str) -> None:
         connection.close()
 
 
-def test_without_a_broker_the_first_use_says_so_soon() -> None:
+def test_without_a_broker_the_first_use_fails_soon() -> None:
     link = Link("amqp://guest:hush@127.0.0.1:1//", name="test")
     with pytest.raises(Unavailable) as failure:
         link.publish([due(1)])
     assert "hush" not in str(failure.value)
+    assert failure.value.service is Service.RABBITMQ
 
 
 def test_a_link_works_again_after_the_broker_restarted(
@@ -172,7 +174,7 @@ def test_an_idle_publisher_keeps_its_connection(
     link.close()
 
 
-def test_one_that_kills_its_readers_takes_no_others_along(broker_url: str) -> None:
+def test_a_message_that_kills_its_readers_takes_no_others_along(broker_url: str) -> None:
     publisher = Link(broker_url, name="publisher")
     publisher.publish([due(n) for n in range(20)])
     handled: set[str] = set()

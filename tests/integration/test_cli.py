@@ -345,7 +345,8 @@ def test_show_tells_the_history_and_hides_the_environment(cli: Cli, database: Da
 
     job = cli.json("show", job_id)
     assert SECRET not in json.dumps(job)
-    assert job["instances"] == [{"id": 1, "aws_id": "i-0show", "dns": None, "ip": None}]
+    (instance,) = job["instances"]
+    assert instance.items() >= {"id": 1, "aws_id": "i-0show", "dns": None, "ip": None}.items()
     assert job["attempts"][0]["log_tail"] == "out"
     assert cli.json("show", job_id, "--reveal")["env"] == {"PASSWORD": SECRET}
 
@@ -395,7 +396,9 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     assert "k1" in other.stderr
 
 
-def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path: Path) -> None:
+def test_instances_stand_beside_their_attempts(
+    cli: Cli, database: Database, tmp_path: Path
+) -> None:
     lost, known = cli.submit(), cli.submit()
     with database.begin() as tx:
         refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
@@ -420,12 +423,15 @@ def test_instances_stand_beside_the_books(cli: Cli, database: Database, tmp_path
         }
         text = cli("instances", ATEMPORAL_EC2_ENDPOINT_URL=twin.url).stdout
 
-    assert (rows[own.id]["job"], rows[own.id]["books"]) == (known, "warming")
-    assert (rows[unknown.id]["job"], rows[unknown.id]["books"]) == (str(UUID(int=7)), "unknown")
-    assert rows[foreign.id]["books"] == "foreign"
+    assert (rows[own.id]["job"], rows[own.id]["recorded"]) == (known, "warming")
+    assert (rows[unknown.id]["job"], rows[unknown.id]["recorded"]) == (
+        str(UUID(int=7)),
+        "orphaned",
+    )
+    assert rows[foreign.id]["recorded"] == "foreign"
     absent = rows["i-0123456789abcdef0"]
     assert (absent["job"], absent["state"]) == (lost, "absent")
-    assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "BOOKS"]
+    assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "RECORDED"]
 
 
 def test_an_api_token_is_shown_once(cli: Cli) -> None:

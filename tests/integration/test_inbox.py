@@ -9,17 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from atemporal.broker import DEAD, LAUNCH, REAP, Link, Outgoing
+from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.daemon import Loop
 from atemporal.errors import Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import InstanceExited, JobDue, encode
+from atemporal.messages import LAUNCH, REAP, InstanceExited, JobDue, encode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from services.launcher.launcher import Begun, Launcher
 from services.launcher.loops import LaunchLoop
-from services.reaper.reaper import Reaper, ReapLoop
+from services.reaper.reap import ReapLoop
+from services.reaper.reaper import Reaper
 
 # More than the broker delivers a message before it counts as dead.
 FAILING_TURNS = 30
@@ -80,7 +81,7 @@ def link(broker_url: str) -> Iterator[Link]:
 
 @pytest.mark.parametrize(("make", "message", "queue"), LOOPS)
 @pytest.mark.parametrize("error", [Unavailable("Postgres is away"), Unknown("EC2 said nothing")])
-def test_an_outage_costs_no_delivery(
+def test_an_outage_costs_no_message_a_delivery(
     broker_url: str,
     link: Link,
     make: Make,
@@ -125,7 +126,7 @@ def test_without_a_database_no_message_is_taken(
 
 
 @pytest.mark.parametrize(("make", "message", "queue"), LOOPS)
-def test_an_error_nobody_expected_gives_the_messages_back(
+def test_an_unexpected_error_gives_the_messages_back(
     broker_url: str,
     link: Link,
     make: Make,
@@ -143,7 +144,7 @@ def test_an_error_nobody_expected_gives_the_messages_back(
     assert again.message_id == ref.id
 
 
-def test_of_two_messages_for_a_job_the_newer_counts(database: Database) -> None:
+def test_of_two_due_messages_for_a_job_the_newer_counts(database: Database) -> None:
     with database.begin() as tx:
         job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test").job_id
         (new,) = jobs.claim_due(tx, 10, actor="test")

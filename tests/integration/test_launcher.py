@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from atemporal import settings as settings_module
-from atemporal.broker import LAUNCH, Link, Outgoing
+from atemporal.broker import Link, Outgoing
 from atemporal.cloud import (
     Cloud,
     CloudError,
@@ -36,7 +36,8 @@ from atemporal.cloud import (
 )
 from atemporal.cloud.instance import tags_of
 from atemporal.errors import Unavailable
-from atemporal.messages import JobDue, encode
+from atemporal.fleet.plan import Limits
+from atemporal.messages import LAUNCH, JobDue, encode
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Reason
@@ -45,7 +46,6 @@ from atemporal.store.database import Database
 from services.launcher.candidates import Cell
 from services.launcher.launcher import Launcher
 from services.launcher.loops import LaunchLoop, SweepLoop
-from services.reaper.judgement import Limits
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop as ReaperSweep
 

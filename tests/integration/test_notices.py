@@ -1,4 +1,4 @@
-"""EC2's events, from a real SQS client to the books: an accelerator that can do no harm."""
+"""EC2's events, from a real SQS client to the records: an accelerator that can do no harm."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_duplicates_and_disorder_change_nothing(
     world.cancel(ref)
     queue.put(notice(mine, "terminated"))
     loop.tick()
-    assert world.states()[mine] in ENDED, "looking at it was reason enough to end it"
+    assert world.states()[mine] in ENDED, "checking it was reason enough to end it"
     world.wait_gone(mine)
     queue.put(
         notice(mine, "terminated"),
@@ -158,7 +158,7 @@ def test_what_could_not_be_followed_comes_again(
         def fail(*_: object) -> None:
             raise Refused("EC2 is away")
 
-        patch.setattr(world.reaper, "look", fail)
+        patch.setattr(world.reaper, "check", fail)
         with pytest.raises(Refused):
             loop.tick()
     assert queue.left() == 1

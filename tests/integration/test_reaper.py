@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from atemporal.cloud import (
     Volume,
 )
 from atemporal.errors import Unavailable
+from atemporal.fleet.plan import TerminationCause
 from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, jobs
@@ -68,7 +70,7 @@ def test_an_instance_of_others_that_a_machine_claimed_to_be_is_not_ended(world: 
         attempts.claim(tx, ref, claim_id="c", instance_id=theirs, actor="test")
     world.cancel(ref)
     world.reaper.end_instances_of([ref])
-    world.reaper.look([ref], world.limits)
+    world.reaper.check([ref], world.limits)
     sweep = world.sweep()
     sweep.tick()
     sweep.tick()
@@ -85,7 +87,7 @@ def test_one_of_ours_that_names_no_attempt_is_marked_first_and_ended_later(
     assert world.states()[odd] == "pending"
     sweep.reset()
     sweep.tick()
-    assert world.states()[odd] == "pending", "the mark did not survive a failed turn"
+    assert world.states()[odd] == "pending", "the mark did not survive a failed tick"
     sweep.tick()
     assert world.states()[odd] in ENDED
 
@@ -95,7 +97,7 @@ def foreign_gauge() -> float | None:
 
 
 class TestAnotherInstallation:
-    """Somebody else uses our deployment's name, or these are not the books of what is there."""
+    """Somebody else uses our deployment's name, or this is not the database of what is there."""
 
     def test_its_instances_survive_and_ours_that_nobody_knows_end(
         self, world: World, capfd: pytest.CaptureFixture[str]
@@ -112,9 +114,9 @@ class TestAnotherInstallation:
         assert (states[theirs], states[known]) == ("pending", "pending")
         assert {states[ours], states[old]} <= set(ENDED)
         assert foreign_gauge() == 1
-        said = "".join(capfd.readouterr())
-        assert theirs in said
-        assert "give one of them another ATEMPORAL_DEPLOYMENT" in said
+        logged = "".join(capfd.readouterr())
+        assert theirs in logged
+        assert "give one of them another ATEMPORAL_DEPLOYMENT" in logged
         world.ec2.terminate_instances(InstanceIds=[theirs])
         world.wait_gone(theirs)
         sweep.tick()
@@ -137,10 +139,10 @@ class TestAnotherInstallation:
         ref = world.begin()
         with world.database.begin() as tx:
             attempts.claim(tx, ref, claim_id="c", instance_id=theirs, actor="test")
-        world.reaper.look([ref], world.limits)
+        world.reaper.check([ref], world.limits)
         world.cancel(ref)
         world.reaper.end_instances_of([ref])
-        world.reaper.look([ref], world.limits)
+        world.reaper.check([ref], world.limits)
         sweep = world.sweep()
         for _ in range(3):
             sweep.tick()
@@ -167,7 +169,7 @@ def test_that_ec2_does_not_know_a_young_instance_proves_nothing(world: World) ->
     assert isinstance(world.cloud.terminate([NOBODY])[NOBODY], NoInstance)
     sweep = world.sweep()
     sweep.tick()
-    world.reaper.look([live, ended], world.limits)
+    world.reaper.check([live, ended], world.limits)
     sweep.tick()
     assert world.attempt(live).state is AttemptState.WARMING
     assert world.attempt(ended).state is AttemptState.EXITED
@@ -179,7 +181,9 @@ def test_of_fifty_with_one_bad_id_forty_nine_end(world: World) -> None:
     )
     ids = [one["InstanceId"] for one in answer["Instances"]]
     before = terminations("failed")
-    world.reaper.terminate(dict.fromkeys([*ids[:20], NOBODY, *ids[20:]], "test"))
+    world.reaper.terminate(
+        dict.fromkeys([*ids[:20], NOBODY, *ids[20:]], TerminationCause.ATTEMPT_ENDED)
+    )
     states = world.states()
     assert [states[one] in ENDED for one in ids] == [True] * 49
     assert terminations("failed") - before == 1
@@ -239,11 +243,11 @@ class TestDenied:
 
 
 def terminations(result: str) -> float:
-    labels = {"cause": "test", "result": result}
+    labels = {"cause": TerminationCause.ATTEMPT_ENDED.value, "result": result}
     return REGISTRY.get_sample_value("atemporal_terminations_total", labels) or 0.0
 
 
-def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: World) -> None:
+def test_an_instance_that_came_with_a_cancel_is_recorded_and_ends(world: World) -> None:
     ref = world.begin()
     instance = world.cloud.run(ref, world.attempt(ref).launch, b"#!/bin/true\n")
     world.cancel(ref)
@@ -254,7 +258,7 @@ def test_an_instance_that_came_with_a_cancel_is_in_the_books_and_ends(world: Wor
     sweep.tick()
     assert world.attempt(ref).state is AttemptState.CLOSED
     audited(world)
-    assert (rows("matched"), rows("unaccounted")) == (1, 0)
+    assert (rows("matched"), rows("orphaned")) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +315,7 @@ def test_a_spot_instance_that_was_taken_back_is_told_from_a_lost_one(world: Worl
     assert world.attempt(ref).reason is Reason.SPOT_INTERRUPTED
 
 
-def test_a_machine_that_spoke_before_ec2_did_is_told_to_have_been_taken_back(world: World) -> None:
+def test_a_machine_that_reported_before_ec2_did_is_recorded_as_taken_back(world: World) -> None:
     ref, mine = world.launch()
     with world.database.begin() as tx:
         stopped = ExitRecord(exit_code=143, stopped=True, claim="c")
@@ -327,7 +331,7 @@ def test_a_machine_that_spoke_before_ec2_did_is_told_to_have_been_taken_back(wor
 class TestAbsence:
     """A listing goes by tags, so what it does not show may run all the same."""
 
-    def blindfold(self, world: World, patch: pytest.MonkeyPatch, shown: list[Instance]) -> None:
+    def let_it_show(self, world: World, patch: pytest.MonkeyPatch, shown: list[Instance]) -> None:
         """Let the listing show only these, as with a wrong region or lost tags."""
         patch.setattr(world.cloud, "all", lambda: shown)
 
@@ -341,7 +345,7 @@ class TestAbsence:
         (listed,) = (i for i in world.cloud.all() if i.id == stranger)
         sweep = world.sweep()
         with monkeypatch.context() as patch:
-            self.blindfold(world, patch, [listed])
+            self.let_it_show(world, patch, [listed])
             patch.setattr(world.cloud, "describe", lambda _ids, **_: {})
             for _ in range(4):
                 sweep.tick()
@@ -354,14 +358,14 @@ class TestAbsence:
         assert world.attempt(first).state is AttemptState.WARMING
         assert world.states()[two] in ENDED
 
-    def test_one_that_ec2_shows_ended_by_its_id_is_gone_also_while_the_listing_is_blind(
+    def test_one_that_ec2_shows_ended_by_its_id_is_gone_also_while_the_listing_is_empty(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         live, mine = run(world)
         vanish(world, mine)
         world.change(mine, tags={})
         sweep = world.sweep()
-        self.blindfold(world, monkeypatch, [])
+        self.let_it_show(world, monkeypatch, [])
         sweep.tick()
         assert REGISTRY.get_sample_value("atemporal_listing_empty") == 1
         assert world.attempt(live).reason is Reason.INSTANCE_LOST
@@ -382,7 +386,7 @@ class TestAbsence:
         sweep.tick()
         assert world.attempt(ref).reason is Reason.INSTANCE_LOST
 
-    def test_what_a_blind_listing_did_not_show_is_looked_for_twice_more(
+    def test_what_an_empty_listing_did_not_show_is_looked_for_twice_more(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _, shown = world.launch()
@@ -390,7 +394,7 @@ class TestAbsence:
         world.write_down(live, NOBODY)
         sweep = world.sweep()
         with monkeypatch.context() as patch:
-            self.blindfold(world, patch, [])
+            self.let_it_show(world, patch, [])
             sweep.tick()
         sweep.tick()
         assert world.attempt(live).state is AttemptState.WARMING
@@ -420,7 +424,7 @@ class TestAbsence:
         assert world.attempt(ended).state is AttemptState.CLOSED
         assert world.attempt(bystander).state is AttemptState.WARMING
 
-    def test_one_that_ec2_does_not_know_is_lost_at_the_second_look(self, world: World) -> None:
+    def test_one_that_ec2_does_not_know_is_lost_at_the_second_sweep(self, world: World) -> None:
         world.launch()
         live, ended = world.begin(), world.begin()
         world.write_down(live, NOBODY)
@@ -430,7 +434,7 @@ class TestAbsence:
         sweep.tick()
         sweep.reset()
         sweep.tick()
-        world.reaper.look([live, ended], world.limits)
+        world.reaper.check([live, ended], world.limits)
         assert world.attempt(live).state is AttemptState.WARMING
         assert world.attempt(ended).state is AttemptState.EXITED
         sweep.tick()
@@ -461,7 +465,7 @@ class Consoles:
 
     def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
         """Answer for every instance of the world."""
-        self.said: dict[str, str | CloudError] = {}
+        self.reports: dict[str, str | CloudError] = {}
         self.asked: list[str] = []
         self.now = 0.0
         self.takes_s = 0.0
@@ -472,16 +476,16 @@ class Consoles:
         """Stand in for `Cloud.console`."""
         self.asked.append(instance_id)
         self.now += self.takes_s
-        said = self.said.get(instance_id, "")
-        if isinstance(said, CloudError):
-            raise said
-        return said
+        report = self.reports.get(instance_id, "")
+        if isinstance(report, CloudError):
+            raise report
+        return report
 
     def report(self, world: World, ref: AttemptRef, exit_code: int | None, **how: Any) -> None:
-        """Let the machine of an attempt say how its container ended."""
+        """Let the machine of an attempt report how its container ended."""
         record = ExitRecord(exit_code=exit_code, **how)
         text = record.model_dump_json(exclude={"log_tail"})
-        self.said[world.attempt(ref).instance_id or ""] = f"atemporal-exit {ref.id} {text}\n"
+        self.reports[world.attempt(ref).instance_id or ""] = f"atemporal-exit {ref.id} {text}\n"
 
 
 @pytest.fixture
@@ -521,7 +525,7 @@ class TestOneBadItem:
         ended, third = world.launch()
         world.cancel(ended)
         vanish(world, first, second)
-        consoles.said[first] = fault
+        consoles.reports[first] = fault
         consoles.report(world, good, 7)
         world.sweep().tick()
         assert world.attempt(bad).reason is reason
@@ -532,7 +536,7 @@ class TestOneBadItem:
         world.sweep().tick()
         assert world.attempt(bad).exit_code == (3 if reason is None else None)
 
-    def test_an_instance_that_another_attempt_has_in_the_books(self, world: World) -> None:
+    def test_an_instance_that_is_recorded_as_another_attempts(self, world: World) -> None:
         bad = world.begin()
         taken = world.cloud.run(bad, world.attempt(bad).launch, b"#!/bin/true\n")
         thief = world.begin()
@@ -587,13 +591,13 @@ class TestConsoles:
         vanish(world, mine)
         sweep = world.sweep()
         sweep.tick()
-        world.reaper.gone_since = {
-            one: at - timedelta(seconds=61) for one, at in world.reaper.gone_since.items()
-        }
+        memory = world.reaper._memory
+        earlier = {ref: at - timedelta(seconds=61) for ref, at in memory.gone_since.items()}
+        world.reaper._memory = replace(memory, gone_since=earlier)
         sweep.tick()
         assert world.attempt(ref).reason is Reason.INSTANCE_LOST
         sweep.tick()
-        assert world.reaper.gone_since == {}
+        assert world.reaper._memory.gone_since == {}
 
     def test_slow_consoles_are_read_a_sweeps_time_long_and_the_ends_come_first(
         self, world: World, consoles: Consoles
@@ -628,7 +632,7 @@ class TestConsoles:
         lost = [run(world) for _ in range(4)]
         vanish(world, *(mine for _, mine in lost))
         bad = [mine for _, mine in lost[:2]]
-        consoles.said = dict.fromkeys(bad, fault)
+        consoles.reports = dict.fromkeys(bad, fault)
         sweep = world.sweep()
         sweep.tick()
         assert consoles.asked == bad[:1]
@@ -642,33 +646,33 @@ class TestConsoles:
         ], "the bad ones hide no other"
 
     @pytest.mark.parametrize("booted", [False, True])
-    def test_a_machine_that_is_late_may_have_said_that_there_is_no_such_image(
+    def test_a_machine_that_is_late_may_have_reported_that_there_is_no_such_image(
         self, world: World, consoles: Consoles, booted: bool
     ) -> None:
         world.limits = limits(boot_s=-1, pull_s=-1)
-        said, one = world.launch()
+        reported, one = world.launch()
         silent, two = world.launch()
         if booted:
             with world.database.begin() as tx:
-                for ref in (said, silent):
+                for ref in (reported, silent):
                     attempts.booted(tx, ref, actor="test")
-        consoles.report(world, said, None, phase="pull", definite=True)
+        consoles.report(world, reported, None, phase="pull", definite=True)
         world.sweep().tick()
-        assert world.attempt(said).reason is Reason.IMAGE_REFUSED
+        assert world.attempt(reported).reason is Reason.IMAGE_REFUSED
         late = Reason.PULL_DEADLINE if booted else Reason.BOOT_DEADLINE
         assert world.attempt(silent).reason is late
         assert {world.states()[one], world.states()[two]} <= set(ENDED)
 
-    def test_a_run_that_is_over_time_may_have_said_how_it_ended(
+    def test_a_run_that_is_over_time_may_have_reported_how_it_ended(
         self, world: World, consoles: Consoles
     ) -> None:
-        said, one = run(world, timeout_s=1)
+        reported, one = run(world, timeout_s=1)
         silent, two = run(world, timeout_s=1)
-        consoles.report(world, said, 7)
+        consoles.report(world, reported, 7)
         with world.database.begin() as tx:
             tx.execute(text("UPDATE attempts SET running_at = now() - interval '1 hour'"))
         world.sweep().tick()
-        assert world.attempt(said).exit_code == 7
+        assert world.attempt(reported).exit_code == 7
         assert world.attempt(silent).reason is Reason.TIMED_OUT
         assert {world.states()[one], world.states()[two]} <= set(ENDED)
 
@@ -684,7 +688,7 @@ def test_an_address_whose_message_was_lost_is_written_down(world: World) -> None
 
 
 class TestVolumes:
-    def test_a_leftover_volume_goes_after_two_looks_and_others_stay(self, world: World) -> None:
+    def test_a_leftover_volume_goes_when_free_twice_and_others_stay(self, world: World) -> None:
         ref, mine = world.launch()
         leftover = world.foreign(tags_of(ref), keep_disk=True)
         theirs = world.foreign(tags_of(ref, "theirs"), keep_disk=True)
@@ -698,7 +702,7 @@ class TestVolumes:
         assert len(world.volumes()) == 4
         loop = VolumeLoop(world.reaper, world.database, grace_s=-1, interval_s=1, every=1)
         loop.tick()
-        assert len(world.volumes()) == 4, "one look is not enough"
+        assert len(world.volumes()) == 4, "once is not enough"
         loop.tick()
         assert len(world.volumes()) == 3
         free = world.cloud.volumes()
@@ -719,7 +723,7 @@ class TestVolumes:
             loop.tick()
         assert world.volumes() == before
 
-    def test_it_looks_every_so_many_turns(
+    def test_it_checks_every_so_many_ticks(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[int] = []
@@ -734,8 +738,8 @@ class TestVolumes:
         assert len(asked) == 3
 
 
-def rows(standing: str) -> float | None:
-    return REGISTRY.get_sample_value("atemporal_reconciliation_rows", {"status": standing})
+def rows(status: str) -> float | None:
+    return REGISTRY.get_sample_value("atemporal_reconciliation_rows", {"status": status})
 
 
 def audited(world: World) -> None:
@@ -748,13 +752,13 @@ def test_the_audit_is_in_the_gauges(world: World) -> None:
     world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     world.write_down(world.begin(), NOBODY)
     audited(world)
-    shown = {name: rows(name) for name in ("matched", "doubled", "unaccounted", "missing")}
-    assert shown == {"matched": 1, "doubled": 1, "unaccounted": 1, "missing": 1}
+    shown = {name: rows(name) for name in ("matched", "duplicate", "orphaned", "missing")}
+    assert shown == {"matched": 1, "duplicate": 1, "orphaned": 1, "missing": 1}
     broken = {"invariant": "one_live_attempt"}
     assert REGISTRY.get_sample_value("atemporal_invariant_violations", broken) == 0
 
 
-def test_what_takes_too_long_to_check_does_not_hide_what_does_not_balance(
+def test_what_takes_too_long_to_check_does_not_hide_drift(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def takes_too_long(_tx: object) -> None:
@@ -764,7 +768,7 @@ def test_what_takes_too_long_to_check_does_not_hide_what_does_not_balance(
     world.foreign(tags_of(AttemptRef(uuid4(), 1)))
     with pytest.raises(Unavailable):
         audited(world)
-    assert rows("unaccounted") == 1
+    assert rows("orphaned") == 1
 
 
 def gauge(name: str, **labels: str) -> float:

@@ -1,4 +1,4 @@
-"""The scheduler's turns, on real Postgres and RabbitMQ."""
+"""The scheduler's loops, on real Postgres and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from atemporal.broker import DEAD, EXCHANGE, LAUNCH, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.broker import DEAD, EXCHANGE, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import decode_notification
+from atemporal.messages import LAUNCH, decode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import JobState
 from atemporal.store import jobs
 from atemporal.store.database import Database
-from services.scheduler.scheduler import CLAIM_BATCH, DueLoop, RelayLoop, SubmitLoop
+from services.scheduler.due import BATCH, DueLoop
+from services.scheduler.relay import RelayLoop
+from services.scheduler.submit import SubmitLoop
 from tests.servers.postgres import Postgres
 
 
@@ -80,29 +82,29 @@ def test_a_due_job_is_emitted_once(database: Database, due: DueLoop, link: Link)
     due.tick()
     due.tick()
     (message,) = drain(link, LAUNCH)
-    assert decode_notification(message.body).ref == AttemptRef(job_id, 1)
+    assert decode(LAUNCH, message.body).ref == AttemptRef(job_id, 1)
     assert state(database, job_id) is JobState.QUEUED
 
 
-def test_a_future_job_is_not(database: Database, due: DueLoop, link: Link) -> None:
+def test_a_future_job_is_not_emitted(database: Database, due: DueLoop, link: Link) -> None:
     (job_id,) = submitted(database, delay_s=60)
     due.tick()
     assert link.receive(LAUNCH, limit=1, timeout_s=0.2) == []
     assert state(database, job_id) is JobState.SCHEDULED
 
 
-def test_more_than_a_batch_goes_out_without_a_pause(
+def test_due_jobs_beyond_one_batch_are_emitted_without_a_pause(
     database: Database, due: DueLoop, link: Link
 ) -> None:
-    wanted = set(submitted(database, CLAIM_BATCH + 20))
+    wanted = set(submitted(database, BATCH + 20))
     due.tick()
     due.tick()
-    sent = [decode_notification(one.body).job_id for one in drain(link, LAUNCH)]
-    assert len(sent) == CLAIM_BATCH + 20
+    sent = [decode(LAUNCH, one.body).job_id for one in drain(link, LAUNCH)]
+    assert len(sent) == BATCH + 20
     assert set(sent) == wanted
 
 
-def test_what_the_broker_did_not_confirm_stays_scheduled(
+def test_a_job_that_the_broker_did_not_confirm_stays_scheduled(
     database: Database, broker_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job_id,) = submitted(database)
@@ -122,12 +124,12 @@ def test_what_the_broker_did_not_confirm_stays_scheduled(
     loop.tick()
     loop.reset()
     # The message went out twice, and names the same attempt both times.
-    refs = {decode_notification(one.body).ref for one in drain(link, LAUNCH)}
+    refs = {decode(LAUNCH, one.body).ref for one in drain(link, LAUNCH)}
     assert refs == {AttemptRef(job_id, 1)}
     assert state(database, job_id) is JobState.QUEUED
 
 
-def test_what_another_scheduler_has_locked_is_not_asked_for_without_a_rest(
+def test_a_job_that_another_scheduler_has_locked_is_not_asked_for_without_a_rest(
     database: Database, due: DueLoop, link: Link
 ) -> None:
     submitted(database)
@@ -140,7 +142,7 @@ def test_what_another_scheduler_has_locked_is_not_asked_for_without_a_rest(
     assert ticks <= 20
 
 
-def test_how_late_the_oldest_job_is_shows_while_the_broker_is_away(
+def test_the_gauge_of_the_oldest_due_job_grows_while_the_broker_is_away(
     database: Database, link: Link
 ) -> None:
     submitted(database)
@@ -176,8 +178,8 @@ class Publisher:
         ):
             assert properties is not None, "no reply within 10 s"
             assert properties.correlation_id == "c-1"
-            answer: dict[str, Any] = json.loads(body)
-            return answer
+            reply: dict[str, Any] = json.loads(body)
+            return reply
         raise AssertionError("the channel closed")
 
     def close(self) -> None:
@@ -191,20 +193,22 @@ def publisher(broker_url: str, link: Link) -> Iterator[Publisher]:
     publisher.close()
 
 
-def test_a_message_becomes_a_job_and_is_answered(
+def test_a_job_message_becomes_a_job_and_gets_a_reply(
     database: Database, submits: SubmitLoop, publisher: Publisher
 ) -> None:
     publisher.send(
         {"type": "job.submit", "v": 1, "job": {"image": "nginx:1.9", "env": {"A": "1"}}}
     )
     submits.tick()
-    answer = publisher.reply()
-    assert answer["status"] == "accepted"
+    reply = publisher.reply()
+    assert reply["status"] == "accepted"
     with database.begin() as tx:
-        assert jobs.get(tx, UUID(answer["id"])).spec.env == {"A": "1"}
+        assert jobs.get(tx, UUID(reply["id"])).spec.env == {"A": "1"}
 
 
-def test_a_message_that_comes_again_is_one_job(submits: SubmitLoop, publisher: Publisher) -> None:
+def test_a_job_message_that_comes_again_is_one_job(
+    submits: SubmitLoop, publisher: Publisher
+) -> None:
     for _ in range(2):
         publisher.send({"image": "nginx"}, message_id="order-17")
         submits.tick()
@@ -223,18 +227,18 @@ def test_a_message_that_comes_again_is_one_job(submits: SubmitLoop, publisher: P
         ({"type": "job.other"}, "type"),
     ],
 )
-def test_a_bad_message_is_answered_and_buried_and_blocks_nobody(
+def test_a_bad_job_message_is_rejected_dead_lettered_and_blocks_nobody(
     submits: SubmitLoop, publisher: Publisher, link: Link, body: Any, field: str
 ) -> None:
     publisher.send(body)
     publisher.send({"image": "nginx"})
-    answers: list[dict[str, Any]] = []
-    while len(answers) < 2:
+    replies: list[dict[str, Any]] = []
+    while len(replies) < 2:
         submits.tick()
-        answers.append(publisher.reply())
-    rejected = next(one for one in answers if one["status"] == "rejected")
+        replies.append(publisher.reply())
+    rejected = next(one for one in replies if one["status"] == "rejected")
     assert field in rejected["errors"]
-    assert any(one["status"] == "accepted" for one in answers)
+    assert any(one["status"] == "accepted" for one in replies)
     (dead,) = drain(link, DEAD)
     assert field in dead.handle.headers[REASON_HEADER]
 
@@ -298,8 +302,8 @@ def test_an_outage_of_postgres_costs_no_message_a_delivery(
         publisher.send({"image": "nginx"}, message_id=f"o-{number}")
     while count(database) < 10:
         submits.tick()
-    answers = [publisher.reply()["status"] for _ in range(11)]
-    assert sorted(answers) == ["accepted"] * 10 + ["rejected"]
+    replies = [publisher.reply()["status"] for _ in range(11)]
+    assert sorted(replies) == ["accepted"] * 10 + ["rejected"]
     assert len(drain(link, DEAD)) == 1
 
 
@@ -317,7 +321,7 @@ def test_while_postgres_is_away_no_message_is_taken(
         postgres_server.start()
 
 
-def test_one_message_that_can_not_be_read_dies_alone(
+def test_a_message_that_can_not_be_decoded_takes_no_others_along(
     database: Database,
     broker_url: str,
     publisher: Publisher,
@@ -358,7 +362,7 @@ def _length(url: str, queue: str) -> int:
 
 
 @pytest.mark.parametrize("bad", [{"image": "No Image"}, {"image": "nginx:2", "key": "k-2"}])
-def test_a_burial_that_fails_makes_no_job_twice(
+def test_dead_lettering_that_fails_makes_no_job_twice(
     database: Database,
     broker_url: str,
     publisher: Publisher,
@@ -376,10 +380,10 @@ def test_a_burial_that_fails_makes_no_job_twice(
 
     def fails(*_: object) -> None:
         own.close()
-        raise Unknown("the burial was not confirmed")
+        raise Unknown("the dead letter was not confirmed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(own, "bury", fails)
+        patch.setattr(own, "dead_letter", fails)
         for _ in range(2):
             with pytest.raises(Unknown, match="not confirmed"):
                 loop.tick()
@@ -390,7 +394,7 @@ def test_a_burial_that_fails_makes_no_job_twice(
     assert count(database) == 2
 
 
-def test_an_answer_that_can_not_be_sent_makes_no_job_twice(
+def test_a_reply_that_can_not_be_sent_makes_no_job_twice(
     database: Database, broker_url: str, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Link(broker_url, name="submit")
@@ -410,7 +414,7 @@ def test_an_answer_that_can_not_be_sent_makes_no_job_twice(
     assert count(database) == 1
 
 
-def test_listeners_hear_of_every_transition(
+def test_every_transition_is_published_to_listeners(
     database: Database, broker_url: str, link: Link
 ) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))

@@ -26,7 +26,7 @@ from atemporal.states import (
     Outcome,
     Reason,
 )
-from atemporal.store import attempts, events, jobs, ledger, rows
+from atemporal.store import attempts, events, jobs, reconciliation, rows
 from atemporal.store.database import Database
 from atemporal.store.transitions import transition_attempt, transition_job
 from atemporal.tables import attempts as attempt_table
@@ -700,8 +700,8 @@ class TestUnreadable:
             assert [one.ref for one in attempts.still_open(tx)] == [good]
             assert list(attempts.many(tx, [bad, good])) == [good]
             ids = [f"i-{ref.job_id.hex[-17:]}" for ref in (bad, good)]
-            assert [one.ref for one in ledger.of_instances(tx, ids)] == [good]
-            page = ledger.page(tx, instance_ids=ids, refs=[bad, good], within_s=60)
+            assert [one.ref for one in reconciliation.of_instances(tx, ids)] == [good]
+            page = reconciliation.page(tx, instance_ids=ids, refs=[bad, good], within_s=60)
             assert [one.ref for one in page.attempts] == [good]
             assert (rows.left_out(tx, bad), rows.left_out(tx, good)) == (True, False)
             assert not rows.left_out(tx, None)
@@ -772,7 +772,7 @@ class TestUnreadable:
         with database.begin() as tx:
             bad, good = running(tx), running(tx, timeout_s=7)
             self.spoil_spec(tx, bad.job_id)
-            assert attempts.timeouts(tx) == {good: 7}
+            assert attempts.timeouts(tx, [bad, good]) == {good: 7}
 
     def test_a_submit_with_its_key_is_refused_alone(self, database: Database) -> None:
         with database.begin() as tx:

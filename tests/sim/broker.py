@@ -12,8 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atemporal.broker import DEAD, REASON_HEADER, SUBMIT, TOPOLOGY, Delivery, Outgoing
+from atemporal.broker import DEAD, REASON_HEADER, TOPOLOGY, Delivery, Outgoing
 from atemporal.errors import Unknown
+from atemporal.messages import SUBMIT
 from tests.sim.world import World, unavailable
 
 DELIVERY_LIMIT = 20

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from atemporal.broker import DEAD, SUBMIT
+from atemporal.broker import DEAD
+from atemporal.messages import SUBMIT
 from atemporal.model import AttemptRef
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
 from atemporal.store.invariants import violations

@@ -15,9 +15,9 @@ import pytest
 import atemporal.cloud.ec2
 from atemporal.broker import Delivery
 from atemporal.errors import Unknown
+from atemporal.fleet.plan import Absence, decide, missing
 from atemporal.states import AttemptState, JobState
-from atemporal.store import attempts, moves
-from services.reaper.judgement import Absence, judge, missing
+from atemporal.store import attempts, transitions
 from tests.sim.broker import Link
 from tests.sim.simulation import Simulation
 
@@ -68,8 +68,8 @@ def ack_before_commit(patch: pytest.MonkeyPatch, _: Simulation) -> None:
 
 def unguarded_update(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """A move does not look at the state it comes from."""
-    patch.setattr(moves, "job_states_before", lambda _: tuple(JobState))
-    patch.setattr(moves, "attempt_states_before", lambda _: tuple(AttemptState))
+    patch.setattr(transitions, "job_states_before", lambda _: tuple(JobState))
+    patch.setattr(transitions, "attempt_states_before", lambda _: tuple(AttemptState))
 
 
 def claim_for_everybody(patch: pytest.MonkeyPatch, _: Simulation) -> None:
@@ -84,17 +84,20 @@ def an_absence_counts_at_once(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     looks, the look by id, a listing that shows nothing at all) it hides that another is missing.
     """
 
-    def changed(instances: Any, books: Any, **how: Any) -> Any:
-        limits = replace(how["limits"], grace_s=0)
-        gone = missing(instances, books, now=how["now"], limits=limits)
-        return judge(instances, books, **{**how, "limits": limits, "absence": Absence(gone)})
+    def proven(snapshot: Any, limits: Any, _: Any) -> Absence:
+        gone = missing(snapshot, limits) if snapshot.whole else frozenset()
+        return Absence(missing=gone, proven=gone)
 
-    patch.setattr("services.reaper.sweep.judge", changed)
+    def changed(snapshot: Any, limits: Any, memory: Any) -> Any:
+        return decide(snapshot, replace(limits, grace_s=0), memory)
+
+    patch.setattr("atemporal.fleet.plan._absence", proven)
+    patch.setattr("services.reaper.reaper.decide", changed)
 
 
 def the_dead_are_blamed(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """That a machine is gone is not seen: its attempt waits for its time to be over."""
-    patch.setattr("services.reaper.judgement._gone", lambda *_: False)
+    patch.setattr("atemporal.fleet.plan._gone", lambda *_: False)
 
 
 def sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:

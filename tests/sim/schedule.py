@@ -18,8 +18,9 @@ from uuid import UUID
 from fastapi import Response
 from fastapi.security import HTTPAuthorizationCredentials
 
-from atemporal.broker import LAUNCH, REAP, SUBMIT, Outgoing
+from atemporal.broker import Outgoing
 from atemporal.inbox import Kept
+from atemporal.messages import LAUNCH, REAP, SUBMIT
 from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message
 from tests.sim.client import Client
@@ -149,7 +150,8 @@ class Schedule:
         """Whether a turn is due and would find something to do: most real turns do not."""
         if self._rests.get(id(loop), self.world.now) > self.world.now:
             return False
-        queue = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}.get(loop.name)
+        queues: dict[str, str] = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}
+        queue = queues.get(loop.name)
         if queue is not None:
             return bool(self.broker.queues[queue] or loop._inbox._batch)
         if process.publisher is not None:
@@ -250,7 +252,8 @@ class Schedule:
         self.world.note(f"{seconds:g} s pass")
 
     def _poisoned(self) -> None:
-        queue = self.world.rng.choice([SUBMIT, LAUNCH, REAP])
+        queues: list[str] = [SUBMIT, LAUNCH, REAP]
+        queue = self.world.rng.choice(queues)
         self.broker.queues[queue].append(Message(Outgoing("poison", POISON, "poison")))
         self._poison += queue == SUBMIT
         self.world.counts["poison"] += 1

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from inspect import signature
 from typing import Any
@@ -20,6 +21,7 @@ from uuid import UUID
 import pytest
 import structlog
 
+import atemporal.broker
 import atemporal.cloud.ec2
 import atemporal.store.jobs
 import atemporal.userdata
@@ -27,12 +29,12 @@ import services.api.publisher
 import services.launcher.__main__
 import services.reaper.__main__
 import services.scheduler.__main__
-import services.scheduler.scheduler
 from atemporal.errors import AtemporalError, Refused, Unavailable
 from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
+from cloud_config.flatcar import FLATCAR
 from services.api import callbacks, jobs
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
@@ -183,13 +185,13 @@ def installed(stage: Any) -> Iterator[None]:
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
-        patch.setattr(services.scheduler.scheduler, "uuid4", new_id)
+        patch.setattr(atemporal.broker, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs, "_new_id", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
-        plain = {"flatcar": lambda manifest: b"#cloud-config\n" + manifest}
+        plain = {"flatcar": replace(FLATCAR, render=lambda data: b"#cloud-config\n" + data)}
         patch.setattr(atemporal.userdata, "OS_FAMILIES", plain)
         yield
     structlog.configure(**before)

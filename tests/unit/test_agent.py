@@ -181,7 +181,7 @@ def test_a_job_is_pulled_created_claimed_run_and_reported(
     machine: Machine, api: CallbackApi
 ) -> None:
     at_claim: list[list[str]] = []
-    api.before_answer = lambda call: at_claim.append(machine.steps)
+    api.before_response = lambda call: at_claim.append(machine.steps)
     machine.say(output="hello")
     machine.boot()
     assert at_claim[0] == ["pull", "create"]
@@ -215,7 +215,7 @@ def test_the_console_holds_the_same_record_before_the_callback(
 ) -> None:
     output = "".join(f"line {number}\n" for number in range(10_000))
     at_report: list[list[str]] = []
-    api.before_answer = lambda call: at_report.append(machine.console)
+    api.before_response = lambda call: at_report.append(machine.console)
     machine.say(output=output)
     machine.boot()
     record = api.body("DELETE")
@@ -238,7 +238,7 @@ def test_the_console_holds_the_same_record_before_the_callback(
 def test_a_refused_claim_never_runs_and_reports_nothing(
     machine: Machine, api: CallbackApi, status: int
 ) -> None:
-    api.answers["PATCH"] = [status]
+    api.statuses["PATCH"] = [status]
     machine.boot()
     assert machine.steps == ["pull", "create"]
     assert api.methods == ["PATCH"]
@@ -250,7 +250,7 @@ def test_a_callback_that_moved_is_refused_and_named(
     machine: Machine, api: CallbackApi, status: int
 ) -> None:
     # The last answer is for ever: who asks again would be granted.
-    api.answers["PATCH"] = [status, 204]
+    api.statuses["PATCH"] = [status, 204]
     machine.boot()
     assert machine.steps == ["pull", "create"]
     assert api.methods == ["PATCH"]
@@ -263,8 +263,8 @@ def test_a_machine_stopped_while_it_asks_reports_nothing(
     machine: Machine, api: CallbackApi
 ) -> None:
     stopped: list[int] = []
-    api.before_answer = lambda call: stopped.append(machine.agent("report"))
-    api.answers["PATCH"] = [409]
+    api.before_response = lambda call: stopped.append(machine.agent("report"))
+    api.statuses["PATCH"] = [409]
     machine.boot()
     assert stopped == [0]
     assert api.methods == ["PATCH"]
@@ -284,7 +284,7 @@ def test_a_machine_stopped_before_its_container_started_does_not_blame_the_progr
 def test_a_claim_without_an_answer_is_repeated_with_the_same_id(
     machine: Machine, api: CallbackApi
 ) -> None:
-    api.answers["PATCH"] = [503, 429, 500, 408, 204]
+    api.statuses["PATCH"] = [503, 429, 500, 408, 204]
     machine.boot()
     assert api.methods == [*["PATCH"] * 5, "DELETE"]
     assert len({call.body["claim"] for call in api.calls}) == 1
@@ -314,7 +314,7 @@ def test_no_metadata_service_is_no_instance_id(machine: Machine, api: CallbackAp
 def test_a_lost_report_is_repeated_and_a_refused_one_is_not(
     machine: Machine, api: CallbackApi
 ) -> None:
-    api.answers["DELETE"] = [502, 503, 409]
+    api.statuses["DELETE"] = [502, 503, 409]
     machine.boot()
     assert api.methods == ["PATCH", *["DELETE"] * 3]
     assert machine.console[-1] == f"atemporal: {REF.id} could not report its end by the callback"
@@ -335,8 +335,8 @@ def test_a_clock_that_steps_shortens_no_limit(machine: Machine, api: CallbackApi
     step = machine.root / "step"
     step.write_text("set -o functrace; trap 'SECONDS=$((SECONDS + 86400))' DEBUG\n")
     machine.environment["BASH_ENV"] = str(step)
-    api.answers["PATCH"] = [503, 204]
-    api.answers["DELETE"] = [503, 204]
+    api.statuses["PATCH"] = [503, 204]
+    api.statuses["DELETE"] = [503, 204]
     machine.boot()
     assert api.methods == ["PATCH", "PATCH", "DELETE", "DELETE"]
     assert machine.steps == ["pull", "create", "start", "wait"]
@@ -366,9 +366,9 @@ def test_an_on_demand_instance_does_not_ask(machine: Machine, api: CallbackApi) 
 def test_the_first_word_comes_before_the_pull_and_nothing_depends_on_it(
     machine: Machine, api: CallbackApi, status: int
 ) -> None:
-    api.first_word_status = status
+    api.boot_status = status
     machine.boot()
-    assert api.first_words[0].token == TOKEN
+    assert api.boot_calls[0].token == TOKEN
     assert machine.record.exit_code == 7
 
 
@@ -526,7 +526,7 @@ def test_a_boot_that_lost_the_mark_claims_with_another_id(
 ) -> None:
     machine.boot()
     shutil.rmtree(machine.root / "var")
-    api.answers["PATCH"] = [409]
+    api.statuses["PATCH"] = [409]
     machine.boot()
     first, second = (call.body["claim"] for call in api.calls if call.method == "PATCH")
     assert first != second

@@ -27,7 +27,7 @@ def raw(api: Api, ref: AttemptRef, body: bytes, method: str = "DELETE") -> httpx
     return api.http.request(method, path, content=body, headers=bearer(token_of(ref)))
 
 
-def test_from_warming_over_running_to_finished(api: Api) -> None:
+def test_an_attempt_goes_from_warming_over_running_to_finished(api: Api) -> None:
     ref = api.warming()
     granted = api.claim(ref, claim="c", instance_id="i-0a")
     assert (granted.status_code, granted.content) == (204, b"")
@@ -43,7 +43,7 @@ def test_from_warming_over_running_to_finished(api: Api) -> None:
     assert ("attempt.exited", "machine") in api.actors(ref.job_id)
 
 
-def test_bare_calls_as_the_original_had_them(api: Api) -> None:
+def test_bare_callbacks_work_as_in_the_original(api: Api) -> None:
     ref = api.warming()
     assert raw(api, ref, b"", "PATCH").status_code == 204
     assert raw(api, ref, b"").status_code == 204
@@ -55,7 +55,7 @@ def test_bare_calls_as_the_original_had_them(api: Api) -> None:
     )
 
 
-def test_warming_can_end_without_ever_running(api: Api) -> None:
+def test_an_attempt_can_end_without_ever_running(api: Api) -> None:
     ref = api.warming(infra_retries=0)
     assert api.exit(ref, phase="pull", claim="c").status_code == 204
     assert api.job(ref.job_id).reason is Reason.PULL_FAILED
@@ -79,14 +79,14 @@ def test_a_claim_is_granted_once_and_to_the_same_machine_again(api: Api) -> None
     assert api.job(ref.job_id).attempts[0].claim == "a"
 
 
-def test_of_many_machines_one_is_granted(api: Api) -> None:
+def test_of_many_machines_one_is_granted_the_claim(api: Api) -> None:
     ref = api.warming()
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: api.claim(ref, claim=f"c{n}").status_code, range(8)))
-    assert sorted(answers) == [204] + [422] * 7
+        statuses = list(pool.map(lambda n: api.claim(ref, claim=f"c{n}").status_code, range(8)))
+    assert sorted(statuses) == [204] + [422] * 7
 
 
-def test_an_instance_that_is_not_the_attempts_is_refused(api: Api) -> None:
+def test_a_claim_of_another_instance_is_refused(api: Api) -> None:
     ref = api.warming(instance_id="i-0b")
     assert api.claim(ref, claim="c", instance_id="i-0c").status_code == 422
     assert api.exit(ref, phase="pull", instance_id="i-0c").status_code == 422
@@ -103,7 +103,7 @@ def test_a_claim_that_can_not_be_read_is_refused(api: Api, body: bytes) -> None:
     assert api.job(ref.job_id).state is JobState.WARMING
 
 
-def test_an_end_is_written_once(api: Api) -> None:
+def test_an_exit_is_written_once(api: Api) -> None:
     ref = api.running("c")
     assert api.exit(ref, claim="c", exit_code=0).status_code == 204
     again = api.exit(ref, claim="c", exit_code=1)
@@ -114,7 +114,7 @@ def test_an_end_is_written_once(api: Api) -> None:
     assert (job.outcome, job.exit_code) == (Outcome.SUCCEEDED, 0)
 
 
-def test_only_the_machine_that_runs_can_report_the_end(api: Api) -> None:
+def test_only_the_machine_that_has_the_claim_can_report_the_exit(api: Api) -> None:
     ref = api.running("mine")
     assert api.exit(ref, claim="other", exit_code=0).status_code == 422
     assert api.exit(ref, claim=["mine"], exit_code=0).status_code == 422
@@ -122,11 +122,11 @@ def test_only_the_machine_that_runs_can_report_the_end(api: Api) -> None:
     assert api.exit(ref, claim="mine", exit_code=0).status_code == 204
 
 
-def test_a_damaged_record_does_not_lose_the_end(api: Api) -> None:
+def test_a_damaged_exit_record_still_ends_the_attempt(api: Api) -> None:
     ref = api.running("c")
     log = base64.b64encode(b"x" * 3 * LOG_TAIL_LIMIT + b"end").decode()
-    answer = api.exit(ref, claim="c", exit_code=9, log_tail=log, started_at="never")
-    assert answer.status_code == 204
+    response = api.exit(ref, claim="c", exit_code=9, log_tail=log, started_at="never")
+    assert response.status_code == 204
     (attempt,) = api.job(ref.job_id).attempts
     assert (attempt.reason, attempt.exit_code) == (Reason.EXIT_NONZERO, 9)
     assert attempt.log_tail is not None
@@ -135,7 +135,7 @@ def test_a_damaged_record_does_not_lose_the_end(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"exit_code": 0', b"\xff", b"x" * 300_000])
-def test_an_unreadable_record_is_an_end_all_the_same(api: Api, body: bytes) -> None:
+def test_an_unreadable_exit_record_still_ends_the_attempt(api: Api, body: bytes) -> None:
     ref = api.running()
     assert raw(api, ref, body).status_code == 204
     (attempt,) = api.job(ref.job_id).attempts
@@ -143,7 +143,7 @@ def test_an_unreadable_record_is_an_end_all_the_same(api: Api, body: bytes) -> N
     assert attempt.detail is not None
 
 
-def test_without_the_attempts_token_nothing_happens(api: Api) -> None:
+def test_without_the_attempts_token_a_callback_changes_nothing(api: Api) -> None:
     ref, other = api.warming(), api.warming()
     path = f"/jobs/{ref.job_id}/callback"
     wrong = [
@@ -158,15 +158,15 @@ def test_without_the_attempts_token_nothing_happens(api: Api) -> None:
     ]
     for headers in wrong:
         for method in ("PATCH", "DELETE"):
-            answer = api.http.request(method, path, headers=headers)
-            assert answer.status_code == 401
-            assert answer.json().keys() == {"error"}
-            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            response = api.http.request(method, path, headers=headers)
+            assert response.status_code == 401
+            assert response.json().keys() == {"error"}
+            assert response.headers["WWW-Authenticate"] == "Bearer"
     assert api.job(ref.job_id).state is JobState.WARMING
     assert api.http.patch(f"/jobs/{uuid4()}/callback").status_code == 404
 
 
-def test_an_earlier_attempts_token_is_dead(api: Api) -> None:
+def test_an_earlier_attempts_token_is_refused(api: Api) -> None:
     ref = api.running("c", max_attempts=2, backoff_s=0)
     assert api.exit(ref, claim="c", exit_code=1).status_code == 204
     api.emit(ref.job_id)

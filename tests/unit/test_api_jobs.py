@@ -19,7 +19,7 @@ from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome
 from atemporal.store import api_tokens, attempts
 from atemporal.store.database import Database, server_time
-from services.api import jobs as calls
+from services.api import schemas
 from services.api.server import ApiServer
 from tests.api import KEYS, Api, bearer, serving, until
 
@@ -38,17 +38,17 @@ def closed(database_url: str) -> Iterator[Api]:
 
 
 def posted(api: Api, status: int = 201, **fields: Any) -> dict[str, Any]:
-    answer = api.http.post("/jobs", json={"image": "nginx:1.9", **fields})
-    assert answer.status_code == status, answer.text
-    return dict(answer.json())
+    response = api.http.post("/jobs", json={"image": "nginx:1.9", **fields})
+    assert response.status_code == status, response.text
+    return dict(response.json())
 
 
-def test_the_root_tells_the_servers_utc_clock(api: Api) -> None:
-    answer = api.http.get("/").json()
-    assert answer.keys() >= {"message", "now"}
+def test_the_root_returns_the_servers_utc_clock(api: Api) -> None:
+    response = api.http.get("/").json()
+    assert response.keys() >= {"message", "now"}
     with api.database.begin() as tx:
-        assert abs((parse_utc(answer["now"]) - server_time(tx)).total_seconds()) < 60
-    assert answer["now"].endswith("Z")
+        assert abs((parse_utc(response["now"]) - server_time(tx)).total_seconds()) < 60
+    assert response["now"].endswith("Z")
 
 
 def test_a_job_reads_back_as_it_was_posted(api: Api) -> None:
@@ -65,7 +65,7 @@ def test_a_job_reads_back_as_it_was_posted(api: Api) -> None:
     assert api.http.get(f"/jobs/{job['id']}.json").json() == job
 
 
-def test_what_a_specification_can_say_can_be_posted_and_is_shown(api: Api) -> None:
+def test_every_kind_of_field_can_be_posted_and_is_shown(api: Api) -> None:
     asked: dict[str, Any] = {
         "run_at": "2099-01-01T00:00:00.000Z",
         "command": ["sh", "-c", "echo é"],
@@ -87,7 +87,7 @@ def test_what_a_specification_can_say_can_be_posted_and_is_shown(api: Api) -> No
     assert job["due_at"] == job["time"]
 
 
-def test_absent_means_now(api: Api) -> None:
+def test_a_job_without_a_time_is_due_now(api: Api) -> None:
     job = posted(api)
     assert job["time"] == job["created_at"]
     assert parse_utc(posted(api, delay_s=3600)["time"]) > parse_utc(job["time"])
@@ -110,13 +110,13 @@ def test_absent_means_now(api: Api) -> None:
         ({"key": "a\0"}, "key"),
     ],
 )
-def test_bad_fields_are_named_and_nothing_is_written(
+def test_bad_fields_of_a_submit_are_named_and_nothing_is_written(
     api: Api, fields: dict[str, Any], bad: str
 ) -> None:
     before = api.http.get("/jobs?limit=1").json()["total"]
-    answer = posted(api, 422, **fields)
-    assert bad in answer["fields"]
-    assert bad in answer["error"]
+    response = posted(api, 422, **fields)
+    assert bad in response["fields"]
+    assert bad in response["error"]
     assert api.http.get("/jobs?limit=1").json()["total"] == before
 
 
@@ -127,9 +127,9 @@ def test_a_body_that_is_too_large_is_refused_unread(api: Api) -> None:
 
     announced = api.http.post("/jobs", content=b"x" * 300_000)
     unannounced = api.http.post("/jobs", content=endless())
-    for answer in (announced, unannounced):
-        assert answer.status_code == 413
-        assert "262144" in answer.json()["error"]
+    for response in (announced, unannounced):
+        assert response.status_code == 413
+        assert "262144" in response.json()["error"]
 
 
 def test_the_same_key_is_the_same_job(api: Api) -> None:
@@ -149,17 +149,17 @@ def test_the_same_key_is_the_same_job(api: Api) -> None:
 def test_unknown_and_malformed_ids_are_404(api: Api) -> None:
     for job_id in ("7", str(uuid4()), "x" * 200, "%00", f"{{{uuid4()}}}"):
         for method in ("GET", "DELETE"):
-            answer = api.http.request(method, f"/jobs/{job_id}.json")
-            assert answer.status_code == 404
-            assert answer.json().keys() == {"error"}
+            response = api.http.request(method, f"/jobs/{job_id}.json")
+            assert response.status_code == 404
+            assert response.json().keys() == {"error"}
         assert api.http.post(f"/jobs/{job_id}/retry").status_code == 404
         assert api.http.patch(f"/jobs/{job_id}/callback").status_code == 404
 
 
-def test_wrong_paths_and_methods_are_told_as_json(api: Api) -> None:
-    for answer in (api.http.get("/nope"), api.http.put("/jobs"), api.http.get("/jobs/7/8/9")):
-        assert answer.status_code in (404, 405)
-        assert answer.json().keys() == {"error"}
+def test_wrong_paths_and_methods_are_json_errors(api: Api) -> None:
+    for response in (api.http.get("/nope"), api.http.put("/jobs"), api.http.get("/jobs/7/8/9")):
+        assert response.status_code in (404, 405)
+        assert response.json().keys() == {"error"}
 
 
 def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
@@ -196,10 +196,10 @@ def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
         ("after=7", "after"),
     ],
 )
-def test_a_bad_filter_is_named(api: Api, query: str, bad: str) -> None:
-    answer = api.http.get(f"/jobs?{query}")
-    assert answer.status_code == 422
-    assert list(answer.json()["fields"]) == [bad]
+def test_a_bad_filter_of_a_listing_is_named(api: Api, query: str, bad: str) -> None:
+    response = api.http.get(f"/jobs?{query}")
+    assert response.status_code == 422
+    assert list(response.json()["fields"]) == [bad]
 
 
 def test_a_cancel_finishes_once_and_a_retry_begins_again(api: Api) -> None:
@@ -219,9 +219,9 @@ def test_a_cancel_finishes_once_and_a_retry_begins_again(api: Api) -> None:
 def test_a_job_that_finished_otherwise_can_not_be_cancelled(api: Api) -> None:
     ref = api.running()
     assert api.exit(ref, exit_code=0).status_code == 204
-    answer = api.http.delete(f"/jobs/{ref.job_id}")
-    assert answer.status_code == 409
-    assert "succeeded" in answer.json()["error"]
+    response = api.http.delete(f"/jobs/{ref.job_id}")
+    assert response.status_code == 409
+    assert "succeeded" in response.json()["error"]
 
 
 def test_instances_and_log_are_shown(api: Api) -> None:
@@ -245,13 +245,13 @@ def test_an_unexpected_error_shows_nothing_of_itself(
     def broken(*_: object) -> None:
         raise RuntimeError("the secret cause")
 
-    monkeypatch.setattr(calls, "page_view", broken)
+    monkeypatch.setattr(schemas.JobPage, "show", broken)
     with structlog.testing.capture_logs() as lines:
-        answer = api.http.get("/jobs?label=hidden=1")
+        response = api.http.get("/jobs?label=hidden=1")
         until(lambda: any(line["event"] == "request" for line in lines))
-    assert answer.status_code == 500
-    assert answer.json().keys() == {"error"}
-    assert "secret" not in answer.text
+    assert response.status_code == 500
+    assert response.json().keys() == {"error"}
+    assert "secret" not in response.text
     failed, line = lines
     assert (failed["event"], failed["exc_info"]) == ("request failed", True)
     assert (line["path"], line["status"]) == ("/jobs", 500)
@@ -272,7 +272,7 @@ def test_the_documentation_is_served_with_the_bodies_it_reads(api: Api) -> None:
     assert "/openapi.json" in api.http.get("/docs").text
 
 
-def test_probes_and_metrics_answer(api: Api) -> None:
+def test_probes_and_metrics_respond(api: Api) -> None:
     assert api.http.get("/healthz").json() == {"ok": True}
     assert api.http.get("/readyz").json() == {"ok": True}
     posted(api)
@@ -325,7 +325,7 @@ def test_machines_need_no_api_token(closed: Api) -> None:
     assert closed.job(ref.job_id).outcome is Outcome.SUCCEEDED
 
 
-def test_told_to_be_open_it_is_open_everywhere(database_url: str) -> None:
+def test_with_api_open_no_call_needs_a_token(database_url: str) -> None:
     with serving(database_url, api_host="127.1", api_open=True) as served:
         assert served.http.get("/jobs").status_code == 200
 
@@ -357,14 +357,14 @@ def test_without_callback_keys_nothing_listens(database_url: str) -> None:
     database.dispose()
 
 
-def test_a_taken_address_is_told(api: Api) -> None:
+def test_an_address_that_is_taken_is_refused_at_the_start(api: Api) -> None:
     taken = {"api_port": httpx.URL(api.http.base_url).port, "callback_keys": KEYS}
     server = ApiServer(Settings.model_validate(taken), api.database)
     with pytest.raises(Refused, match="can not listen on 127"):
         server.start()
 
 
-def test_a_job_waits_queued_as_such(api: Api) -> None:
+def test_a_queued_job_is_shown_as_queued(api: Api) -> None:
     job_id = UUID(posted(api)["id"])
     api.emit(job_id)
     assert api.http.get(f"/jobs/{job_id}").json()["state"] == JobState.QUEUED

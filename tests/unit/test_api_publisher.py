@@ -1,4 +1,4 @@
-"""Waking the reaper: in order, again after a failure, and never at a caller's cost."""
+"""Notifications for the reaper: in order, again after a failure, never at a caller's cost."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from atemporal.broker import REAP, Delivery, Link, Outgoing
+from atemporal.broker import Delivery, Link, Outgoing
 from atemporal.errors import Unavailable, Unknown
-from atemporal.messages import InstanceExited, InstanceRunning, JobCancel, decode_notification
+from atemporal.messages import REAP, InstanceExited, InstanceRunning, JobCancel, decode
 from atemporal.model import AttemptRef
 from services.api import publisher as module
 from services.api.publisher import BATCH, BOUND, Publisher
@@ -19,14 +19,14 @@ REF = AttemptRef(UUID("01890000-0000-7000-8000-000000000001"), 2)
 
 
 class FakeLink(Link):
-    """A broker that can be away, and that can hold its answer back."""
+    """A broker that can be away, and that can hold its confirm back."""
 
     def __init__(self) -> None:
         super().__init__("memory://", name="fake")
         self.batches: list[list[Outgoing]] = []
         self.failures: list[Exception] = []
-        self.answers = threading.Event()
-        self.answers.set()
+        self.confirms = threading.Event()
+        self.confirms.set()
         self.asked = threading.Event()
 
     def connect(self) -> None:
@@ -37,7 +37,7 @@ class FakeLink(Link):
         if not messages:
             return
         self.asked.set()
-        self.answers.wait(10)
+        self.confirms.wait(10)
         self.batches.append(list(messages))
         if self.failures:
             raise self.failures.pop(0)
@@ -55,20 +55,23 @@ def link() -> FakeLink:
 def publisher(link: FakeLink) -> Iterator[Publisher]:
     made = Publisher(link)
     yield made
-    link.answers.set()
+    link.confirms.set()
     made.stop(10)
 
 
-def numbered(number: int) -> Outgoing:
-    return Outgoing("instance.exited", b"{}", message_id=str(number))
+def numbered(number: int) -> InstanceExited:
+    return InstanceExited.of(AttemptRef(REF.job_id, number))
 
 
-def test_each_wake_is_one_message_of_its_kind() -> None:
+def id_of(number: int) -> str:
+    return numbered(number).message_id
+
+
+def test_each_notification_reaches_the_reaper_with_its_type_and_id() -> None:
     url = "memory://"
     publisher = Publisher(Link(url, name="publisher"))
-    publisher.running(REF)
-    publisher.exited(REF)
-    publisher.cancelled(REF)
+    for kind in (InstanceRunning, InstanceExited, JobCancel):
+        publisher.put(kind.of(REF))
     reaper = Link(url, name="reaper")
     reaper.connect()
     publisher.start()
@@ -79,7 +82,7 @@ def test_each_wake_is_one_message_of_its_kind() -> None:
         reaper.ack(batch)
     assert publisher.stop(10)
     reaper.close()
-    messages = [decode_notification(one.body) for one in received]
+    messages = [decode(REAP, one.body) for one in received]
     assert [type(one) for one in messages] == [InstanceRunning, InstanceExited, JobCancel]
     assert {one.ref for one in messages} == {REF}
     assert [one.message_id for one in received] == [
@@ -90,7 +93,7 @@ def test_each_wake_is_one_message_of_its_kind() -> None:
 
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), Unknown("no confirm")])
-def test_what_failed_is_published_again_and_in_order(
+def test_what_failed_to_publish_is_published_again_in_order(
     publisher: Publisher, link: FakeLink, failure: Exception
 ) -> None:
     link.failures = [Unavailable("not there yet"), failure]
@@ -98,35 +101,33 @@ def test_what_failed_is_published_again_and_in_order(
         publisher.put(numbered(number))
     publisher.start()
     assert publisher.stop(20)
-    assert [one.message_id for one in link.batches[-1]] == ["0", "1", "2"]
+    assert [one.message_id for one in link.batches[-1]] == [id_of(n) for n in range(3)]
 
 
-def test_a_silent_broker_costs_the_caller_nothing_and_memory_has_a_bound(
+def test_a_broker_that_hangs_costs_the_caller_nothing_and_memory_has_a_bound(
     publisher: Publisher, link: FakeLink
 ) -> None:
-    link.answers.clear()
+    link.confirms.clear()
     publisher.start()
     publisher.put(numbered(0))
     assert link.asked.wait(10)
     for number in range(1, BOUND + 100):
         publisher.put(numbered(number))
-    link.answers.set()
+    link.confirms.set()
     assert publisher.stop(20)
     published = [one.message_id for batch in link.batches for one in batch]
-    assert published == [str(number) for number in range(BOUND)]
+    assert published == [id_of(number) for number in range(BOUND)]
     assert max(map(len, link.batches)) <= BATCH
 
 
-def test_the_end_is_bounded_while_the_broker_is_silent(
-    publisher: Publisher, link: FakeLink
-) -> None:
-    link.answers.clear()
+def test_stop_is_bounded_while_the_broker_hangs(publisher: Publisher, link: FakeLink) -> None:
+    link.confirms.clear()
     publisher.start()
     publisher.put(numbered(0))
     assert not publisher.stop(0.2)
 
 
-def test_an_idle_queue_ends_at_once(
+def test_an_idle_publisher_stops_at_once(
     publisher: Publisher, link: FakeLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_IDLE_S", 60)

@@ -39,6 +39,7 @@ from atemporal.errors import (
     NotFound,
     Refused,
     Retry,
+    Service,
     Unavailable,
     Unknown,
 )
@@ -152,6 +153,7 @@ def test_a_call_that_only_reads_is_never_perhaps_done() -> None:
         assert isinstance(known, Unreachable)
         assert isinstance(known, Unavailable)
         assert not isinstance(known, Unknown)
+        assert known.service is Service.EC2
     assert type(classify(answered("Throttling", 400), "listing", reading=True)) is Throttled
 
 
@@ -164,6 +166,7 @@ def test_the_message_says_what_was_tried_what_ec2_said_and_what_to_do() -> None:
         "launching attempt x.1: VcpuLimitExceeded: You have requested more vCPU"
         " (wait for instances to end, or have the account's limit raised)"
     )
+    assert str(error) == f"launching attempt x.1: {error.detail}"
     long = classify(answered("UnauthorizedOperation", 403, "e" * 5000), "launching x")
     assert len(str(long)) < MESSAGE_LIMIT + 200
 

@@ -22,14 +22,14 @@ import time
 from atemporal.daemon import Daemon
 from services.launcher.loops import _Calls
 
-class Silent:
+class Hanging:
     def call(self, attempt, spec):
         print("called", flush=True)
         time.sleep(60)
 
 class Loop:
     name = "launch"
-    calls = _Calls(Silent())
+    calls = _Calls(Hanging())
     def tick(self):
         self.calls.make([(None, None)] * 32)
         return 1.0
@@ -41,28 +41,28 @@ raise SystemExit(Daemon("launcher", [Loop()], stop_within_s=0.5).run())
 
 
 class OneTurn:
-    """Fails its first turn, and then asks its thread to end."""
+    """Fails its first tick, and then asks its thread to end."""
 
     name = "one"
 
     def __init__(self, error: Exception) -> None:
         self.stop = Event()
         self.error = error
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def tick(self) -> float:
-        self.told.append("tick")
-        if self.told.count("tick") == 2:
+        self.calls.append("tick")
+        if self.calls.count("tick") == 2:
             self.stop.set()
             return 0.0
         raise self.error
 
     def reset(self) -> None:
-        self.told.append("reset")
+        self.calls.append("reset")
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "calls"),
     [
         (Kept("Postgres is away"), ["tick", "tick", "reset"]),
         (Unavailable("RabbitMQ is away"), ["tick", "reset", "tick", "reset"]),
@@ -70,32 +70,32 @@ class OneTurn:
         (RuntimeError("a mistake"), ["tick", "reset", "tick", "reset"]),
     ],
 )
-def test_only_what_says_so_keeps_its_messages_over_a_failed_turn(
-    error: Exception, told: list[str]
+def test_a_loop_keeps_its_messages_over_a_failed_tick_only_where_the_error_is_kept(
+    error: Exception, calls: list[str]
 ) -> None:
     loop = OneTurn(error)
     runner = Runner(loop, loop.stop)
     runner.start()
     assert runner.join(10)
-    assert loop.told == told
+    assert loop.calls == calls
 
 
-def test_no_turn_before_the_check_has_passed_once() -> None:
+def test_a_loop_does_not_tick_before_the_check_has_passed_once() -> None:
     loop = OneTurn(Refused("never"))
     checks = iter([Unavailable("run `atemporal db upgrade`"), None])
 
     def check() -> None:
-        loop.told.append("check")
+        loop.calls.append("check")
         if error := next(checks):
             raise error
 
     runner = Runner(loop, loop.stop, check=check)
     runner.start()
     assert runner.join(10)
-    assert loop.told == ["check", "reset", "check", "tick", "reset", "tick", "reset"]
+    assert loop.calls == ["check", "reset", "check", "tick", "reset", "tick", "reset"]
 
 
-def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
+def test_a_daemon_stops_while_a_call_hangs() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HELD_UP],
         env=dict(os.environ),
@@ -104,7 +104,7 @@ def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
     )
     try:
         assert process.stdout is not None
-        assert any(line == b"called\n" for line in process.stdout), "it ended before its turn"
+        assert any(line == b"called\n" for line in process.stdout), "it ended before its tick"
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         log, _ = process.communicate(timeout=20)
@@ -118,7 +118,9 @@ def test_a_stop_does_not_wait_for_calls_that_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize(("age_s", "status"), [(200, 200), (301, 503)])
-def test_a_turn_may_be_as_long_as_a_silent_ec2_makes_it(age_s: float, status: int) -> None:
+def test_healthz_allows_a_tick_as_long_as_an_ec2_that_hangs_makes_it(
+    age_s: float, status: int
+) -> None:
     loop = OneTurn(RuntimeError())
     runner = Runner(loop, loop.stop)
     runner.last_tick_at -= age_s

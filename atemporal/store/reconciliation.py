@@ -1,6 +1,6 @@
-"""The attempts as the other side of EC2's bill: which instance belongs to which, and for how long.
+"""The recorded side of a reconciliation: which attempt has which instance, and for how long.
 
-Promise: reads only, and never a log's tail, so that it can be asked often and about many.
+Promise: it only reads, and never a log's tail, so that it can be asked often and for many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REF = tuple_(attempts.c.job_id, attempts.c.number)
 
 
 class Page(NamedTuple):
-    """What an audit needs of the books.
+    """What a reconciliation needs of the records.
 
     `attempts` are open, were closed lately, or are asked for; `settled` counts all others that had
     an instance, `settled_s` is how many seconds those lived.
@@ -38,7 +38,7 @@ def page(
     refs: Collection[AttemptRef],
     within_s: float,
 ) -> Page:
-    """Open the books: `within_s` is what lately means, in seconds."""
+    """Read it; `within_s` is what lately means, in seconds."""
     lately = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_s)
     wanted = or_(
         attempts.c.state != AttemptState.CLOSED,

@@ -1,4 +1,4 @@
-"""The reaper's sweep on a real Postgres: what it concludes late, or can not read, does no harm."""
+"""The reaper's sweep on a real Postgres: what it decides late does no harm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-import services.reaper.sweep
+import services.reaper.reaper
 from atemporal.cloud import Instance
 from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
+from atemporal.fleet.plan import Decision, Limits, Memory, Plan, decide
+from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import AttemptRef, Launch, parse_spec
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
-from services.reaper.judgement import Findings, Limits, judge
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
 
@@ -93,19 +94,19 @@ def test_what_runs_does_not_end_for_never_having_run(
     assert found.state is AttemptState.RUNNING
 
 
-def test_a_machine_that_claims_while_it_is_judged_late_is_left_alone(
+def test_a_machine_that_claims_while_it_is_found_late_is_left_alone(
     database: Database, ref: AttemptRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tags = {JOB_TAG: str(ref.job_id), ATTEMPT_TAG: "1"}
     cloud = Cloud(lambda: [Instance(INSTANCE, "running", tags=tags)])
 
-    def judge_slowly(*given: Any, **more: Any) -> Findings:
-        found = judge(*given, **more)
-        assert found.overdue == {ref: Reason.BOOT_DEADLINE}
+    def decide_slowly(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
+        found = decide(snapshot, limits, memory)
+        assert found.plan.overdue == {ref: Reason.BOOT_DEADLINE}
         claim(database, ref)
         return found
 
-    monkeypatch.setattr(services.reaper.sweep, "judge", judge_slowly)
+    monkeypatch.setattr(services.reaper.reaper, "decide", decide_slowly)
     sweep(database, cloud)
     with database.begin() as tx:
         found = attempts.get(tx, ref)
@@ -118,16 +119,16 @@ def test_ages_are_reckoned_by_the_time_of_the_listing(
     database: Database, ref: AttemptRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed: list[datetime] = []
-    judged: list[datetime] = []
+    decided: list[datetime] = []
 
     def listing() -> list[Instance]:
         listed.append(datetime.now(UTC))
         return []
 
-    def judge_when(*_: Any, now: datetime, **__: Any) -> Findings:
-        judged.append(now)
-        return Findings()
+    def decide_when(snapshot: Snapshot, _: Limits, memory: Memory) -> Decision:
+        decided.append(snapshot.now)
+        return Decision(Plan(), memory)
 
-    monkeypatch.setattr(services.reaper.sweep, "judge", judge_when)
+    monkeypatch.setattr(services.reaper.reaper, "decide", decide_when)
     sweep(database, Cloud(listing))
-    assert judged[0] <= listed[0]
+    assert decided[0] <= listed[0]

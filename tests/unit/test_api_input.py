@@ -1,4 +1,4 @@
-"""What clients and machines say, and how the API reads it: no server, no database."""
+"""What clients and machines send, and how the API reads it: no server, no database."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_form_as_curl_sends_it_and_one_that_is_escaped_mean_the_same() -> None
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json", FORM, ""])
-def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
+def test_json_is_known_by_its_content_type_or_by_its_brace(kind: str) -> None:
     assert request_body.fields(b' {"image": "nginx"}', kind) == {"image": "nginx"}
 
 
@@ -61,7 +61,7 @@ def test_json_is_known_by_its_name_or_by_its_brace(kind: str) -> None:
         (b"image=a", "multipart/form-data; boundary=x"),
     ],
 )
-def test_a_body_that_is_neither_is_refused(body: bytes, kind: str) -> None:
+def test_a_body_that_is_neither_form_nor_json_is_refused(body: bytes, kind: str) -> None:
     with pytest.raises(Invalid) as caught:
         request_body.fields(body, kind)
     assert list(caught.value.fields) == ["body"]
@@ -72,7 +72,7 @@ def test_a_form_field_given_twice_is_refused_by_name() -> None:
         request_body.fields(b"image=a&image=b", FORM)
 
 
-def test_the_originals_words_and_ours_mean_the_same() -> None:
+def test_the_originals_field_names_and_ours_mean_the_same() -> None:
     payload = base64.b64encode(b"A=1\n").decode()
     ours = specification({"image": "a", "run_at": "2015-04-25T05:27:27.069Z", "env": {"A": "1"}})
     assert ours == specification(
@@ -83,7 +83,7 @@ def test_the_originals_words_and_ours_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize("absent", [None, ""])
-def test_empty_time_and_payload_are_absent(absent: str | None) -> None:
+def test_an_empty_time_or_payload_is_absent(absent: str | None) -> None:
     spec = specification({"image": "a", "time": absent, "payload": absent, "env": {"A": "1"}})
     assert spec.run_at is None
     assert spec.env == {"A": "1"}
@@ -99,7 +99,7 @@ def test_every_bad_field_is_named_as_the_client_called_it() -> None:
     assert refusal(image="a", time=7, payload=[])["time"] == "is not text"
 
 
-def test_one_thing_said_in_two_words_is_refused() -> None:
+def test_a_field_given_under_both_names_is_refused() -> None:
     assert refusal(image="a", payload=_b64("A=1"), env={})["payload"].endswith("not both")
     both = refusal(image="a", time="2015-04-25", run_at="2015-04-25T00:00:00Z")
     assert both["time"].endswith("not both")
@@ -123,11 +123,11 @@ def test_the_key_comes_from_the_header_or_the_field_but_is_one() -> None:
         {"ports": ["٣:80"]},
     ],
 )
-def test_what_postgres_or_a_clock_can_not_hold_is_refused_here(given: dict[str, Any]) -> None:
+def test_a_value_that_postgres_or_a_clock_can_not_hold_is_refused(given: dict[str, Any]) -> None:
     assert refusal(image="a", **given).keys() == given.keys()
 
 
-def test_the_documented_body_is_the_accepted_one() -> None:
+def test_the_documented_body_of_a_submit_is_the_accepted_one() -> None:
     content = documentation()["content"]
     names = content["application/json"]["schema"]["properties"].keys()
     example = {"image": "a"}
@@ -153,12 +153,12 @@ def record(**fields: Any) -> bytes:
     return json.dumps({"phase": "run", "exit_code": 7, "claim": "c", **fields}).encode()
 
 
-def test_a_good_record_is_taken_whole() -> None:
-    told = exit_report.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
-    assert told.detail is None
-    assert told.reason is Reason.EXIT_NONZERO
-    assert told.record is not None
-    assert (told.record.exit_code, told.record.log_tail) == (7, b"hello")
+def test_a_good_exit_record_is_taken_whole() -> None:
+    end = exit_report.read(record(log_tail=_b64("hello"), started_at="2026-01-01T00:00:00Z"))
+    assert end.detail is None
+    assert end.reason is Reason.EXIT_NONZERO
+    assert end.record is not None
+    assert (end.record.exit_code, end.record.log_tail) == (7, b"hello")
 
 
 @pytest.mark.parametrize(
@@ -174,39 +174,39 @@ def test_a_good_record_is_taken_whole() -> None:
         ("instance_id", {"a": 1}),
     ],
 )
-def test_a_damaged_field_costs_that_field_alone(field: str, value: Any) -> None:
-    told = exit_report.read(record(**{field: value}))
-    assert told.record is not None
-    assert told.record.exit_code == 7
-    assert told.reason is Reason.EXIT_NONZERO
-    assert told.detail == f"its exit record was damaged in: {field}"
+def test_a_damaged_field_of_an_exit_record_costs_that_field_alone(field: str, value: Any) -> None:
+    end = exit_report.read(record(**{field: value}))
+    assert end.record is not None
+    assert end.record.exit_code == 7
+    assert end.reason is Reason.EXIT_NONZERO
+    assert end.detail == f"its exit record was damaged in: {field}"
 
 
-def test_a_log_that_is_too_long_is_cut_to_its_end() -> None:
+def test_the_log_of_an_exit_record_is_cut_to_its_end() -> None:
     log = b"a" * 4 * LOG_TAIL_LIMIT + b"the end"
-    told = exit_report.read(record(log_tail=base64.b64encode(log).decode()))
-    assert told.record is not None
-    assert told.record.log_tail == log[-LOG_TAIL_LIMIT:]
-    assert told.record.exit_code == 7
+    end = exit_report.read(record(log_tail=base64.b64encode(log).decode()))
+    assert end.record is not None
+    assert end.record.log_tail == log[-LOG_TAIL_LIMIT:]
+    assert end.record.exit_code == 7
 
 
-def test_an_exit_code_that_is_none_leaves_the_end_unreported() -> None:
-    told = exit_report.read(record(exit_code=4711))
-    assert told.reason is Reason.UNREPORTED
-    assert told.detail == "its exit record was damaged in: exit_code"
+def test_an_exit_code_that_can_not_be_one_leaves_the_exit_unreported() -> None:
+    end = exit_report.read(record(exit_code=4711))
+    assert end.reason is Reason.UNREPORTED
+    assert end.detail == "its exit record was damaged in: exit_code"
 
 
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"exit_code=0", None, b"", b" \n"]
 )
-def test_no_readable_record_is_still_an_end(body: bytes | None) -> None:
-    told = exit_report.read(body)
-    assert told.reason is Reason.UNREPORTED
-    assert told.record is None
-    assert (told.detail is None) == (body is not None and not body.strip())
+def test_an_exit_without_a_readable_record_is_unreported(body: bytes | None) -> None:
+    end = exit_report.read(body)
+    assert end.reason is Reason.UNREPORTED
+    assert end.record is None
+    assert (end.detail is None) == (body is not None and not body.strip())
 
 
-def test_another_machines_word_is_refused() -> None:
+def test_another_machines_exit_record_is_refused() -> None:
     attempt = Attempt.model_validate(
         {
             "job_id": "00000000-0000-7000-8000-000000000000",
@@ -218,20 +218,20 @@ def test_another_machines_word_is_refused() -> None:
             "created_at": "2026-01-01T00:00:00Z",
         }
     )
-    exit_report.read(record(instance_id="i-1")).check_speaks_for(attempt)
-    exit_report.read(b"").check_speaks_for(attempt)
+    exit_report.read(record(instance_id="i-1")).check_machine(attempt)
+    exit_report.read(b"").check_machine(attempt)
     for wrong in ({"claim": "d"}, {"claim": ["c"]}, {"claim": "c" * 99}, {"instance_id": "i-2"}):
         with pytest.raises(Conflict):
-            exit_report.read(record(**wrong)).check_speaks_for(attempt)
+            exit_report.read(record(**wrong)).check_machine(attempt)
     unclaimed = attempt.model_copy(update={"claim": None, "instance_id": None})
-    exit_report.read(record(instance_id="i-9")).check_speaks_for(unclaimed)
+    exit_report.read(record(instance_id="i-9")).check_machine(unclaimed)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
-def test_loopback_is_this_machine(host: str) -> None:
+def test_a_loopback_host_is_this_machine(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.1", "example.com", "", "*"])
-def test_all_else_is_not_surely_this_machine(host: str) -> None:
+def test_any_other_host_is_not_surely_this_machine(host: str) -> None:
     assert not is_loopback(host)

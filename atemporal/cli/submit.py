@@ -1,0 +1,241 @@
+"""`atemporal submit`: a job's fields as options.
+
+Promise: every field of a job can be given here. Its option, range and help follow from `JobSpec` and
+`Machine`; only what a command line writes in its own way (times, the environment, ports) is spelled out
+below. The answer is the job's id, written down for good; the same `--key` gives the same job however
+often it is submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import click
+from pydantic.fields import FieldInfo
+
+from atemporal.cli import arguments, output, records
+from atemporal.cli.arguments import duration_from, pairs, read_environment
+from atemporal.cli.output import note
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.model import JobSpec, Machine, parse_spec
+from atemporal.store import jobs
+
+ARGUMENTS = frozenset({"image", "command"})
+"""Fields that stand on the command line without an option's name."""
+
+
+class Submit(click.Command):
+    """Tells the job's options from its own with a hint, when there is no -- between them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; an option of the job's command is named, when it is taken for ours."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" not in given and not given[0].startswith("-"):
+                raise click.UsageError(
+                    f"No such option: {error.option_name}. If it belongs to the job's command, put "
+                    "-- before the command: atemporal submit IMAGE -- sh -c '...'",
+                    ctx,
+                ) from None
+            raise
+
+
+def option_of(name: str, field: FieldInfo) -> click.Option:
+    """The option of a field whose type says all: a number, a choice, a text, or several of these.
+
+    A field `x_s` is a duration `--x`; one that takes several (`xs`) is a repeated `--x`.
+
+    Raises:
+        TypeError: the type has no such option; it belongs into `SPECIAL`.
+    """
+    kind, bounds = _unwrapped(field.annotation), _bounds(field)
+    extra: dict[str, Any] = {"help": _help(name, field)}
+    if kind is int and name.endswith("_s"):
+        low, high = bounds["ge"], bounds["le"]
+        extra |= {"callback": duration_from(low, high), "metavar": "DURATION"}
+        flag = name.removesuffix("_s")
+    elif kind is int:
+        extra["type"] = click.IntRange(bounds.get("ge"), bounds.get("le"))
+        flag = name
+    elif kind is str:
+        extra["callback"] = arguments.text
+        flag = name
+    elif kind is bool:
+        extra |= {"is_flag": True, "default": None}
+        flag = name
+    elif get_origin(kind) is Literal:
+        extra["type"] = click.Choice(get_args(kind))
+        flag = name
+    elif get_origin(kind) is tuple and _unwrapped(get_args(kind)[0]) is str:
+        extra |= {"multiple": True, "metavar": name.removesuffix("s").upper()}
+        flag = name.removesuffix("s")
+    elif get_origin(kind) is tuple and _unwrapped(get_args(kind)[0]) is int:
+        extra |= {"callback": arguments.exit_codes, "metavar": "CODES"}
+        flag = name
+    else:
+        raise TypeError(f"{name}: a command line has no option for {field.annotation}")
+    return click.Option([f"--{flag.replace('_', '-')}", name], **extra)
+
+
+def _unwrapped(kind: Any) -> Any:
+    """The type itself, without its bounds and without `| None`."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif get_origin(kind) in (Union, UnionType):
+            (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        else:
+            return kind
+
+
+def _bounds(field: FieldInfo) -> dict[str, Any]:
+    """The smallest and the largest value allowed, as `ge` and `le`."""
+    rules = list(field.metadata)
+    for one in get_args(field.annotation):
+        for rule in getattr(one, "__metadata__", ()):
+            rules += getattr(rule, "metadata", [rule])
+    found: dict[str, Any] = {}
+    for rule in rules:
+        if isinstance(rule, annotated_types.Ge):
+            found["ge"] = rule.ge
+        elif isinstance(rule, annotated_types.Le):
+            found["le"] = rule.le
+    return found
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    text = field.description or ""
+    if default in (None, (), {}) or isinstance(default, bool):
+        return text
+    shown = output.span(default) if name.endswith("_s") else default
+    return f"{text}  [default: {', '.join(shown) if isinstance(shown, tuple) else shown}]"
+
+
+def _fields() -> dict[str, FieldInfo]:
+    """All fields of a job and of its machine, in their order."""
+    of_job = {name: one for name, one in JobSpec.model_fields.items() if name != "machine"}
+    return {**of_job, **Machine.model_fields}
+
+
+SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
+    "run_at": (
+        click.Option(
+            ["--at", "run_at"],
+            callback=arguments.instant,
+            metavar="TIME",
+            help="When to run: ISO 8601, in UTC unless it says another offset.",
+        ),
+    ),
+    "delay_s": (
+        click.Option(
+            ["--in", "delay_s"],
+            callback=duration_from(0, arguments.LONGEST_S),
+            metavar="DURATION",
+            help="When to run: so long from now, like 10m.",
+        ),
+    ),
+    "env": (
+        click.Option(
+            ["-e", "--env", "env"],
+            multiple=True,
+            metavar="NAME[=VALUE]",
+            help="A variable for the job; NAME alone takes your own value.",
+        ),
+        click.Option(
+            ["--env-file", "env_file"],
+            multiple=True,
+            type=click.File(encoding="utf-8"),
+            help="A file of NAME=VALUE lines; - is standard input.",
+        ),
+    ),
+    "labels": (
+        click.Option(
+            ["--label", "labels"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="For `list --label`.",
+        ),
+    ),
+    "ports": (
+        click.Option(
+            ["--port", "ports"],
+            multiple=True,
+            metavar="HOST:CONTAINER",
+            help="A port to publish, or none.  [default: 80:80]",
+        ),
+    ),
+}
+"""Fields that a command line writes in its own way."""
+
+# The first name of the field, which scripts may still write.
+_MARKET = click.Option(
+    ["--market", "market"],
+    type=click.Choice(get_args(_unwrapped(Machine.model_fields["capacity_type"].annotation))),
+    hidden=True,
+)
+
+
+def options() -> list[click.Parameter]:
+    """The options of all fields, in the model's order."""
+    made: list[click.Parameter] = []
+    for name, field in _fields().items():
+        if name not in ARGUMENTS:
+            made += SPECIAL.get(name) or [option_of(name, field)]
+    return [*made, _MARKET]
+
+
+@click.command(
+    cls=Submit,
+    params=[
+        click.Argument(["image"]),
+        click.Argument(["command"], nargs=-1, type=click.UNPROCESSED),
+        *options(),
+    ],
+)
+@output_option
+@pass_session
+def submit(session: Session, /, **given: Any) -> None:
+    """Submit a job: an image, an environment, a time.
+
+    Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.
+    What stands behind -- is the command to run in place of the image's own:
+
+    \b
+        atemporal submit alpine --in 10m -e NAME=bond -- sh -c 'echo "$NAME"'
+    """
+    spec = parse_spec(_spec_fields(given))
+    with session.database.begin() as tx:
+        submission = jobs.submit_one(tx, spec, actor=session.actor)
+        job = jobs.get(tx, submission.job_id)
+    if not submission.created:
+        note(f"the key {spec.key!r} has this job already: nothing new was made")
+    if session.as_json:
+        output.show_json(records.of_job(job))
+    else:
+        click.echo(str(job.id))
+
+
+def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """From what the options gave to a specification's fields; what was not given is left out."""
+    if given["run_at"] is not None and given["delay_s"] is not None:
+        raise click.UsageError("give --at or --in, not both")
+    if given["market"] and given["capacity_type"]:
+        raise click.UsageError("--market is the old name of --capacity-type: give one of them")
+    values = dict(given)
+    values["env"] = read_environment(given["env_file"], given["env"])
+    values["labels"] = pairs(given["labels"], "--label")
+    values["capacity_type"] = given["capacity_type"] or given["market"]
+    fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}
+    if given["ports"] == ("none",):
+        fields["ports"] = ()
+    machine = {name: fields.pop(name) for name in Machine.model_fields if name in fields}
+    return {**fields, "machine": machine}
+
+
+COMMANDS = {"submit": submit}

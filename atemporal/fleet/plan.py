@@ -1,0 +1,357 @@
+"""What is to be done about the fleet: one pure decision, so that every case of it can be read in one
+place and tested without EC2 and without a database.
+
+Promise: an instance is ended only on positive evidence (its attempt has ended, another instance has
+its attempt, its deadline is over, or no attempt has accounted for it in two snapshots), an attempt
+only when EC2 itself shows that its instance is gone. That something is missing from a listing proves
+nothing by itself: EC2's answers lag behind, and the listing goes by tags. It counts when the thing is
+`grace_s` old, was missing in the snapshot before too, and EC2 does not know its id either; and never
+while the listing is empty of ours, which is what wrong credentials, a wrong region or a wrong
+deployment look like. What EC2 shows by its id counts always. A run that is over its time while EC2
+knows nothing of its instance is lost and not timed out: nobody can say that the program is to blame.
+Mechanism: what one decision has to remember for the next is its `Memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from atemporal.cloud.instance import Instance
+from atemporal.end_code import SHORTAGES, is_ec2s_fault, is_spot_interruption
+from atemporal.fleet.snapshot import Snapshot
+from atemporal.model import Attempt, AttemptRef
+from atemporal.states import AttemptState, Reason
+
+# The machine stops its container itself at `timeout_s` and reports; the reaper steps in after this.
+RUN_GRACE_S = 120
+# EC2 posts a machine's last console output some time after it shows the machine gone.
+CONSOLE_S = 120
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds: how long each phase may take, and how old a thing must be to count as missing."""
+
+    launch_s: float
+    boot_s: float
+    pull_s: float
+    stop_s: float
+    queue_s: float
+    grace_s: float
+
+
+class TerminationCause(StrEnum):
+    """Why an instance is ended."""
+
+    ATTEMPT_ENDED = "attempt_ended"
+    DUPLICATE = "duplicate"
+    ORPHANED = "orphaned"
+    OVERDUE = "overdue"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Close:
+    """An ended attempt whose instance is gone: a sentence for people, and EC2's code for its end."""
+
+    sentence: str
+    end_code: str | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An instance gone under its live attempt; `final`: a console without a record stays so."""
+
+    reason: Reason
+    final: bool
+    end_code: str | None = None
+    sentence: str | None = None
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A launch that EC2 granted and then had no room for; `patience_s` is how long to try again."""
+
+    end_code: str
+    patience_s: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one decision leaves to the next.
+
+    `orphaned` and `missing` are marks: such a thing counts when it is seen again. `listing_empty`
+    says that the last listing showed none of ours. `gone_since` is when instances were first seen
+    gone under live attempts.
+    """
+
+    orphaned: frozenset[str] = frozenset()
+    missing: frozenset[AttemptRef] = frozenset()
+    listing_empty: bool = False
+    gone_since: Mapping[AttemptRef, datetime] = field(default_factory=dict)
+
+    def without_marks(self) -> Memory:
+        """The memory after a failure: a thing must be orphaned, or missing, twice in a row."""
+        return replace(self, orphaned=frozenset(), missing=frozenset())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, and what to tell.
+
+    `lost` and `overdue` attempts that had an instance are ended by its console's record, if it has
+    one. `leaked` are ended attempts whose instance does not end, `strays` instances that EC2 shows
+    by their id alone, by the attempt that has them.
+    """
+
+    terminate: dict[str, TerminationCause] = field(default_factory=dict)
+    adopt: dict[AttemptRef, Instance] = field(default_factory=dict)
+    addresses: dict[AttemptRef, Instance] = field(default_factory=dict)
+    close: dict[AttemptRef, Close] = field(default_factory=dict)
+    short: dict[AttemptRef, Shortage] = field(default_factory=dict)
+    lost: dict[AttemptRef, Loss] = field(default_factory=dict)
+    overdue: dict[AttemptRef, Reason] = field(default_factory=dict)
+    orphaned: set[str] = field(default_factory=set)
+    leaked: set[AttemptRef] = field(default_factory=set)
+    strays: dict[AttemptRef, Instance] = field(default_factory=dict)
+
+
+class Decision(NamedTuple):
+    """A plan, and the memory for the next one."""
+
+    plan: Plan
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Absence:
+    """What is known about instances that the listing should show and does not.
+
+    `unknown` are the attempts whose instance's id EC2 does not know, `proven` those of them that
+    have no instance any more. Of the `unasked` nothing is known, for EC2 could not be asked.
+    """
+
+    missing: frozenset[AttemptRef] = frozenset()
+    listing_empty: bool = False
+    proven: frozenset[AttemptRef] = frozenset()
+    unknown: frozenset[AttemptRef] = frozenset()
+    unasked: frozenset[AttemptRef] = frozenset()
+
+
+def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
+    """Decide what is to be done; `memory` is what the last decision left.
+
+    A snapshot that is not whole proves no absence, so it leaves the marks as they are.
+    """
+    absence = _absence(snapshot, limits, memory)
+    case = _Case(snapshot, limits, memory, absence)
+    plan = case.decide()
+    if not snapshot.whole:
+        return Decision(plan, replace(memory, gone_since={**memory.gone_since, **case.gone_since}))
+    # What a listing shows that is empty of ours may be another deployment's.
+    orphaned = frozenset() if absence.listing_empty else frozenset(plan.orphaned)
+    return Decision(
+        plan, Memory(orphaned, absence.missing, absence.listing_empty, case.gone_since)
+    )
+
+
+def missing(snapshot: Snapshot, limits: Limits) -> frozenset[AttemptRef]:
+    """The open attempts whose instance should be listed by now and is not."""
+    now, grace_s = snapshot.now, limits.grace_s
+    ids = {one.id for one in snapshot.instances}
+    refs = {one.ref for one in snapshot.instances}
+    found = set()
+    for ref, attempt in snapshot.attempts.items():
+        if attempt.state is AttemptState.CLOSED:
+            continue
+        since = attempt.launched_at or attempt.running_at
+        if attempt.state is AttemptState.EXITED:
+            old = _older(since or attempt.created_at, now, grace_s) and _older(
+                attempt.exited_at, now, grace_s
+            )
+        else:
+            old = attempt.instance_id is not None and _older(since, now, grace_s)
+        shown = attempt.instance_id in ids if attempt.instance_id else ref in refs
+        if old and not shown:
+            found.add(ref)
+    return frozenset(found)
+
+
+def is_listing_empty(snapshot: Snapshot, missed: frozenset[AttemptRef]) -> bool:
+    """Whether the listing shows no recorded instance, though a live one of `missed` should be there."""
+    attempts = snapshot.attempts
+    ids = {one.instance_id for one in attempts.values()}
+    return any(attempts[ref].state is not AttemptState.EXITED for ref in missed) and not any(
+        one.id in ids or one.ref in attempts for one in snapshot.instances
+    )
+
+
+def _absence(snapshot: Snapshot, limits: Limits, memory: Memory) -> Absence:
+    if not snapshot.whole:
+        return Absence()
+    missed = missing(snapshot, limits)
+    empty = is_listing_empty(snapshot, missed)
+    if snapshot.by_id is None:
+        return Absence(missed, empty, unasked=missed)
+    unknown = frozenset(
+        ref for ref in missed if snapshot.attempts[ref].instance_id not in snapshot.by_id
+    )
+    # A listing that was empty of ours counts for none, also when the next one is not.
+    counts = not (empty or memory.listing_empty)
+    return Absence(
+        missed,
+        empty,
+        proven=unknown & memory.missing if counts else frozenset(),
+        unknown=unknown,
+    )
+
+
+class _Case:
+    """One decision in the making: what is known, and the plan so far."""
+
+    def __init__(
+        self, snapshot: Snapshot, limits: Limits, memory: Memory, absence: Absence
+    ) -> None:
+        self._snapshot = snapshot
+        self._now = snapshot.now
+        self._limits = limits
+        self._memory = memory
+        self._absence = absence
+        self._by_id = snapshot.by_id or {}
+        self._plan = Plan()
+        self.gone_since: dict[AttemptRef, datetime] = {}
+
+    def decide(self) -> Plan:
+        listed = {one.id: one for one in self._snapshot.instances}
+        first_of: dict[AttemptRef, Instance] = {}
+        for instance in self._snapshot.instances:
+            if instance.ref is not None:
+                first_of.setdefault(instance.ref, instance)
+            if not instance.gone:
+                self._of_instance(instance)
+        for ref, attempt in self._snapshot.attempts.items():
+            id_ = attempt.instance_id
+            if attempt.state is AttemptState.CLOSED:
+                continue
+            if id_ is None:
+                instance_of = first_of.get(ref)
+            elif id_ in listed:
+                instance_of = listed[id_]
+            else:
+                instance_of = self._by_id.get(id_)
+                if instance_of is not None:
+                    self._plan.strays[ref] = instance_of
+            absent = ref in self._absence.proven
+            if attempt.state is AttemptState.EXITED:
+                self._of_ended(attempt, instance_of, absent)
+            elif _gone(instance_of, absent):
+                self._of_gone(attempt, instance_of)
+            else:
+                self._of_live(attempt, instance_of)
+        for instance_id in self._by_id:
+            # What does not carry our tag is not ours to end.
+            self._plan.terminate.pop(instance_id, None)
+        return self._plan
+
+    def _of_instance(self, instance: Instance) -> None:
+        attempt = self._snapshot.attempts.get(instance.ref) if instance.ref else None
+        if attempt is None:
+            # Its intent was committed before its launch, so this is no young attempt of ours; a
+            # restored database or a second installation with our name is likelier. Be slow.
+            if self._is_older(instance.launched_at, self._limits.grace_s):
+                self._plan.orphaned.add(instance.id)
+                before = instance.id in self._memory.orphaned
+                if self._snapshot.whole and before and not self._absence.listing_empty:
+                    self._plan.terminate[instance.id] = TerminationCause.ORPHANED
+        elif attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
+            if attempt.instance_id is None and attempt.state is AttemptState.EXITED:
+                # Cancelled between the call and its commit: it is recorded all the same.
+                self._plan.adopt[attempt.ref] = instance
+            self._plan.terminate[instance.id] = TerminationCause.ATTEMPT_ENDED
+        elif attempt.instance_id is None:
+            self._plan.adopt[attempt.ref] = instance
+        elif attempt.instance_id != instance.id:
+            self._plan.terminate[instance.id] = TerminationCause.DUPLICATE
+
+    def _of_ended(self, attempt: Attempt, instance: Instance | None, absent: bool) -> None:
+        if instance is not None:
+            if instance.gone and attempt.instance_id is None:
+                # Written down first: whatever was launched is recorded.
+                self._plan.adopt[attempt.ref] = instance
+            elif instance.gone:
+                code = instance.state_reason
+                why = f": {code}" if code else ""
+                sentence = f"{instance.id} is {instance.state}{why}"
+                self._plan.close[attempt.ref] = Close(sentence, code)
+            elif self._is_older(attempt.exited_at, self._limits.stop_s):
+                self._plan.leaked.add(attempt.ref)
+        elif absent:
+            self._plan.close[attempt.ref] = Close("EC2 does not list an instance of it any more")
+
+    def _of_gone(self, attempt: Attempt, instance: Instance | None) -> None:
+        if instance is not None and not instance.gone:
+            self._plan.terminate[instance.id] = TerminationCause.STOPPED
+        if instance is not None and attempt.instance_id is None:
+            # Written down first: the next sweep asks its console.
+            self._plan.adopt[attempt.ref] = instance
+            return
+        code = instance.state_reason if instance else None
+        is_spot = is_spot_interruption(code)
+        never_booted = attempt.booted_at is None and attempt.running_at is None
+        if never_booted and code in SHORTAGES:
+            # There never was a machine, so there is no console either.
+            self._plan.short[attempt.ref] = Shortage(code, self._limits.launch_s)
+            return
+        since = self._memory.gone_since.get(attempt.ref, self._now)
+        self.gone_since[attempt.ref] = since
+        never_ran = never_booted and is_ec2s_fault(code) and not is_spot
+        self._plan.lost[attempt.ref] = Loss(
+            Reason.SPOT_INTERRUPTED if is_spot else Reason.INSTANCE_LOST,
+            never_ran or self._is_older(since, min(self._limits.grace_s, CONSOLE_S)),
+            code,
+            None if instance else "EC2 does not list it any more",
+        )
+
+    def _of_live(self, attempt: Attempt, instance: Instance | None) -> None:
+        if instance is not None and attempt.instance_id is not None:
+            news = (instance.public_dns, instance.public_ip)
+            known = (attempt.public_dns, attempt.public_ip)
+            if any(new and not old for new, old in zip(news, known, strict=True)):
+                # The message that it runs was lost.
+                self._plan.addresses[attempt.ref] = instance
+        if reason := self._overdue(attempt, instance):
+            self._plan.overdue[attempt.ref] = reason
+
+    def _overdue(self, attempt: Attempt, instance: Instance | None) -> Reason | None:
+        limits, absence = self._limits, self._absence
+        if attempt.state is AttemptState.RUNNING:
+            timeout_s = self._snapshot.timeouts.get(attempt.ref)
+            if timeout_s is None or attempt.ref in absence.unasked:
+                return None
+            if not self._is_older(attempt.running_at, timeout_s + RUN_GRACE_S):
+                return None
+            return Reason.INSTANCE_LOST if attempt.ref in absence.unknown else Reason.TIMED_OUT
+        if attempt.instance_id is None:
+            late = instance is None and self._is_older(attempt.created_at, limits.launch_s)
+            return Reason.LAUNCH_DEADLINE if late else None
+        if attempt.booted_at is None:
+            late = self._is_older(attempt.launched_at, limits.boot_s)
+            return Reason.BOOT_DEADLINE if late else None
+        late = self._is_older(attempt.booted_at, limits.pull_s)
+        return Reason.PULL_DEADLINE if late else None
+
+    def _is_older(self, instant: datetime | None, seconds: float) -> bool:
+        return _older(instant, self._now, seconds)
+
+
+def _gone(instance: Instance | None, absent: bool) -> bool:
+    # Whoever stopped it: a second boot is never granted the claim.
+    return absent if instance is None else instance.state in ("terminated", "stopped")
+
+
+def _older(instant: datetime | None, now: datetime, seconds: float) -> bool:
+    return instant is not None and (now - instant).total_seconds() > seconds

@@ -1,0 +1,144 @@
+"""A job as it is shown: one shape for HTTP, for `-o json` and for events.
+
+Promise: `image` reads as a person would type it (`nginx:1.9`, not its normal form); instants are UTC
+text with milliseconds; output that is not UTF-8 is shown with replacement characters. A
+claim is never shown; the environment's values and the end of the output are for the caller to ask for.
+Mechanism: a view inherits the fields of what it shows, so a new field of a specification or an
+attempt is shown without another line. The keys of the original, the 2015 project, come first: `id`,
+`image`, `time`, `state`, and `instances` with `id`, `aws_id`, `dns`, `ip`. A view is made by `of`,
+without checks: what an older release accepted is shown as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self, cast
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+from atemporal import image, waiting
+from atemporal.clock import format_utc
+from atemporal.model import Attempt, Event, Job, JobFields, Launch
+from atemporal.states import JobState, Outcome, Reason
+
+
+def log_text(log: bytes | None) -> str | None:
+    """The end of an attempt's output as text; None when there is none."""
+    return None if log is None else log.decode(errors="replace")
+
+
+Instant = Annotated[
+    datetime,
+    PlainSerializer(format_utc),
+    Field(examples=["2015-04-25T05:27:27.069Z"]),
+]
+LogTail = Annotated[bytes | None, PlainSerializer(log_text)]
+
+
+class OriginalInstance(BaseModel):
+    """The keys of the original's instances."""
+
+    id: int = Field(description="the attempt's number")
+    aws_id: str | None = Field(examples=["i-0123456789abcdef0"])
+    dns: str | None = Field(description="public DNS name, known some time after the start")
+    ip: str | None
+
+
+class AttemptView(Attempt, OriginalInstance):
+    """One attempt, that is one instance, under the original's names and ours."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    job_id: UUID = Field(exclude=True)
+    claim: str | None = Field(default=None, exclude=True)
+    launch: Launch = Field(exclude=True)
+    log_tail: LogTail = Field(default=None, exclude=True, repr=False)
+    instance_type: str
+    capacity_type: str
+    created_at: Instant
+    launched_at: Instant | None = None
+    booted_at: Instant | None = None
+    running_at: Instant | None = None
+    exited_at: Instant | None = None
+    closed_at: Instant | None = None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Self:
+        """Show an attempt."""
+        shown = {
+            **dict(attempt),
+            "id": attempt.number,
+            "aws_id": attempt.instance_id,
+            "dns": attempt.public_dns,
+            "ip": attempt.public_ip,
+            "instance_type": attempt.launch.instance_type,
+            "capacity_type": attempt.launch.capacity_type,
+        }
+        return cast(Self, cls.model_construct(**shown))
+
+
+class OriginalJob(BaseModel):
+    """The keys of the original's jobs, but for `payload`."""
+
+    id: UUID
+    image: str = Field(examples=["nginx:1.9"])
+    time: Instant = Field(description="when it was asked to run")
+    state: JobState
+    instances: tuple[AttemptView, ...]
+
+
+class JobView(JobFields, OriginalJob):
+    """A job: what was asked for, and how it stands."""
+
+    # Readers pass over what they do not know: a newer release may show more.
+    model_config = ConfigDict(extra="ignore")
+
+    run_at: datetime | None = Field(default=None, exclude=True)
+    delay_s: int | None = Field(default=None, exclude=True)
+    outcome: Outcome | None
+    reason: Reason | None = Field(description="why the last attempt ended")
+    attempt: int = Field(description="the number of the last attempt, 0 before the first")
+    exit_code: int | None = Field(description="of the last attempt")
+    waiting_for: str | None = Field(examples=["its machine to boot"])
+    waiting_since: Instant | None
+    due_at: Instant = Field(description="when the next attempt is due")
+    created_at: Instant
+    updated_at: Instant
+    finished_at: Instant | None
+
+    @classmethod
+    def of(cls, job: Job, *, env: Mapping[str, str] | None = None, **more: Any) -> Self:
+        """Show a job, with another environment in place of its own; `more` is what a subclass adds."""
+        waits = waiting.of_job(job)
+        shown = {
+            **dict(job.spec),
+            **dict(job),
+            "image": image.familiar(job.spec.image),
+            "env": job.spec.env if env is None else dict(env),
+            "time": job.run_at,
+            "instances": tuple(map(AttemptView.of, job.attempts)),
+            "exit_code": job.exit_code,
+            "waiting_for": waits and waits.what,
+            "waiting_since": waits and waits.since,
+            **more,
+        }
+        return cast(Self, cls.model_construct(**shown))
+
+
+class EventView(BaseModel):
+    """One transition of a job or an attempt."""
+
+    type: str
+    event_id: int
+    job_id: UUID
+    attempt: int
+    at: AwareDatetime
+    actor: str
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Show an event."""
+        return cls.model_validate({**dict(event), "event_id": event.id})

@@ -1,0 +1,35 @@
+"""A job, its attempts, and what a machine reports: the nouns everything else is about.
+
+Promise: all types are frozen: a change of state happens in the database, and the next read shows it.
+What is in a `JobSpec` has been checked (see `job_spec`).
+"""
+
+from atemporal.model.attempt import Attempt, AttemptRef, Launch
+from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord
+from atemporal.model.job import Event, Job
+from atemporal.model.job_spec import (
+    CapacityType,
+    JobFields,
+    JobSpec,
+    Machine,
+    describe,
+    parse_spec,
+    read_spec,
+)
+
+__all__ = [
+    "LOG_TAIL_LIMIT",
+    "Attempt",
+    "AttemptRef",
+    "CapacityType",
+    "Event",
+    "ExitRecord",
+    "Job",
+    "JobFields",
+    "JobSpec",
+    "Launch",
+    "Machine",
+    "describe",
+    "parse_spec",
+    "read_spec",
+]

@@ -1,0 +1,107 @@
+"""An attempt: one instance's life for one job, and the intent it was launched with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from atemporal.model.frozen import Frozen
+from atemporal.states import AttemptState, BlockedReason, Reason
+
+
+class AttemptRef(NamedTuple):
+    """Which attempt of which job: the fencing pair every guarded update carries."""
+
+    job_id: UUID
+    number: int
+
+    @property
+    def id(self) -> str:
+        """The attempt's name in tokens, tags, logs and on the machine."""
+        return f"{self.job_id}.{self.number}"
+
+
+class Launch(BaseModel):
+    """The intent: all that a RunInstances call is made of, committed before the call.
+
+    It is kept so that a repeated call is the identical call even when settings have changed since.
+    `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
+    `calls` counts the calls that may have been sent with this placement: once there was one, the
+    candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
+    `installation` is whose instance it will be; rows of older releases do not say.
+    """
+
+    # A newer release may have written more.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    placement: int = 0
+    calls: int = 1
+    image_id: str
+    instance_type: str
+    capacity_type: Literal["on-demand", "spot"] = Field(
+        default="on-demand", validation_alias=AliasChoices("capacity_type", "market")
+    )
+    subnet_id: str | None = None
+    security_group_ids: tuple[str, ...] = ()
+    key_name: str | None = None
+    instance_profile: str | None = None
+    disk_gb: int | None = None
+    os_family: str = Field(
+        default="flatcar", validation_alias=AliasChoices("os_family", "flavour")
+    )
+    callback_base: str
+    key_id: str
+    deadline_s: int
+    installation: UUID | None = None
+
+
+def _reason_if_known(stored: Any) -> Any:
+    return stored if stored in frozenset(Reason) else None
+
+
+def _blocked_reason_if_known(stored: Any) -> Any:
+    return stored if stored in frozenset(BlockedReason) else None
+
+
+KnownReason = Annotated[Reason | None, BeforeValidator(_reason_if_known)]
+KnownBlockedReason = Annotated[BlockedReason | None, BeforeValidator(_blocked_reason_if_known)]
+
+
+class Attempt(Frozen):
+    """One instance's life for one job, as it is recorded.
+
+    `reason` is None as well for one that only a newer release knows; `state` says that it ended.
+    `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
+    `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
+    people: nothing may be decided by it.
+    """
+
+    job_id: UUID
+    number: int
+    state: AttemptState
+    reason: KnownReason = None
+    launch: Launch
+    instance_id: str | None = None
+    public_dns: str | None = None
+    public_ip: str | None = None
+    claim: str | None = None
+    blocked_on: KnownBlockedReason = None
+    end_code: str | None = None
+    exit_code: int | None = None
+    oom_killed: bool | None = None
+    log_tail: bytes | None = Field(default=None, repr=False)
+    detail: str | None = None
+    created_at: datetime
+    launched_at: datetime | None = None
+    booted_at: datetime | None = None
+    running_at: datetime | None = None
+    exited_at: datetime | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def ref(self) -> AttemptRef:
+        """The attempt's fencing pair."""
+        return AttemptRef(self.job_id, self.number)

@@ -1,0 +1,278 @@
+"""What a submitter asks for, and reading it: from a submitter, or from the database.
+
+Promise: whatever is in a `JobSpec` has been checked, so nobody behind it checks again; a bad field is
+refused with its name, the reason and what is allowed, before anything happens. What is read from the
+database was checked when it was written, maybe by another release: there the types alone count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from atemporal import environment, image
+from atemporal.errors import Invalid
+from atemporal.model.frozen import Frozen
+
+CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
+
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+_PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(?:tcp|udp))?")
+_INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
+
+DEFAULT_TIMEOUT_S = 86_400
+MAX_TIMEOUT_S = 365 * 86_400
+
+
+def _storable(text: str) -> bool:
+    """Tell whether Postgres takes the text: neither NUL nor half of a surrogate pair is in it."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+ExitCode = Annotated[int, Field(ge=1, le=255)]
+
+
+class Machine(Frozen):
+    """The instance a job wants; what is left out comes from the deployment's settings."""
+
+    instance_types: tuple[str, ...] = Field(
+        default=(),
+        max_length=20,
+        description="The kinds of machine that will do, like t3.small, the first one first.",
+    )
+    # The first name of this field, which clients may still write.
+    capacity_type: CapacityType = Field(
+        default="on-demand",
+        validation_alias=AliasChoices("capacity_type", "market"),
+        description="How to pay for the machine.",
+    )
+    subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(
+        default=(), description="The subnets that will do, the first one first."
+    )
+    disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = Field(
+        default=None, description="The size of the machine's disk, in GiB."
+    )
+
+    @field_validator("instance_types")
+    @classmethod
+    def _types_look_right(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        for name in types:
+            if not _INSTANCE_TYPE.fullmatch(name):
+                raise ValueError(f"{name!r} is not an instance type; write for example t3.small")
+        return types
+
+
+class JobFields(Frozen):
+    """The fields of a specification, each listed here and nowhere else: `JobSpec` has their rules."""
+
+    image: Annotated[str, Field(max_length=512, description="The image to run.")]
+    command: Annotated[tuple[str, ...], Field(max_length=256)] | None = Field(
+        default=None, description="What to run in place of the image's own command."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="The variables of the job's environment."
+    )
+    run_at: AwareDatetime | None = Field(
+        default=None, description="When to run; absent or past means now."
+    )
+    delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
+        default=None, description="When to run: so many seconds after the submit."
+    )
+    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = Field(
+        default=DEFAULT_TIMEOUT_S, description="How long the container may run."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="How often the program may fail."
+    )
+    infra_retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3, description="How often the infrastructure may fail and is tried again."
+    )
+    retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
+        default=(),
+        description="The only exit codes that lead to another attempt, like 75,137.",
+    )
+    no_retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
+        default=(), description="Exit codes that never lead to another attempt, like 2."
+    )
+    backoff_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=10,
+        description="The pause before another attempt; doubled with each failure of its kind.",
+    )
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+        default=0, description="Among jobs due together the higher goes first."
+    )
+    machine: Machine = Field(default=Machine(), description="The instance that the job wants.")
+    ports: Annotated[tuple[str, ...], Field(max_length=32)] = Field(
+        default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
+    )
+    labels: Annotated[dict[str, str], Field(max_length=32)] = Field(
+        default_factory=dict, description="Names and values to find the job by."
+    )
+    key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = Field(
+        default=None, description="Your name for this submit: the same key is the same job."
+    )
+
+
+class JobSpec(JobFields):
+    """What a submitter asks for.
+
+    `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
+    `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
+    `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
+    another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
+    """
+
+    @field_validator("image")
+    @classmethod
+    def _image_is_a_reference(cls, text: str) -> str:
+        return image.normalise(text)
+
+    @field_validator("command")
+    @classmethod
+    def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if command is not None and not all(map(_storable, command)):
+            raise ValueError("an argument holds a NUL character or is not valid Unicode text")
+        if command and not command[0]:
+            raise ValueError("the first word, which is the program to run, is empty")
+        return command or None
+
+    @field_validator("env")
+    @classmethod
+    def _env_is_an_environment(cls, env: dict[str, str]) -> dict[str, str]:
+        environment.check(env)
+        return dict(sorted(env.items()))
+
+    @field_validator("run_at")
+    @classmethod
+    def _run_at_is_utc(cls, run_at: datetime | None) -> datetime | None:
+        try:
+            return run_at.astimezone(UTC) if run_at else None
+        except OverflowError:
+            raise ValueError("in UTC it is not within the years 1 to 9999") from None
+
+    @field_validator("ports")
+    @classmethod
+    def _ports_are_ports(cls, ports: tuple[str, ...]) -> tuple[str, ...]:
+        for port in ports:
+            match = _PORT.fullmatch(port)
+            if not match or not all(0 < int(number) < 65536 for number in match.groups()):
+                raise ValueError(f"{port!r} is not HOST:CONTAINER[/tcp|/udp], for example 80:8080")
+        return ports
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_short(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, value in labels.items():
+            if not _LABEL.fullmatch(name):
+                raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
+            if len(value) > 255 or not _storable(value):
+                raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
+        return dict(sorted(labels.items()))
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _key_is_not_empty(cls, key: Any) -> Any:
+        if key == "":
+            raise ValueError("it is empty; give some text, or leave it out")
+        return key
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_storable(cls, key: str | None) -> str | None:
+        if key is not None and not _storable(key):
+            raise ValueError("it holds a NUL character or is not valid Unicode text")
+        return key
+
+    @model_validator(mode="after")
+    def _one_time_only(self) -> JobSpec:
+        if self.run_at is not None and self.delay_s is not None:
+            raise ValueError("give run_at or delay_s, not both")
+        return self
+
+
+def _stored(model: type[BaseModel], **inner: Any) -> Any:
+    """The model's fields by their types alone, without the rules for input; `inner` are exchanged."""
+    types = get_type_hints(model) | inner
+    fields: Any = {
+        name: (
+            types[name],
+            Field()
+            if field.is_required()
+            else Field(
+                default_factory=partial(field.get_default, call_default_factory=True),
+                validation_alias=field.validation_alias,
+            ),
+        )
+        for name, field in model.model_fields.items()
+    }
+    return create_model(f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields)
+
+
+_StoredSpec = _stored(JobSpec, machine=_stored(Machine))
+
+
+def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
+    """Read a specification from the database, whichever release wrote it.
+
+    What an earlier one accepted counts, though this one would refuse it; fields that a newer one
+    wrote are passed over.
+
+    Raises:
+        ValidationError: a field is missing or has another type.
+    """
+    read = _StoredSpec.model_validate(stored)
+    # JSON's objects have an order of their own in the database; a machine's manifest depends on it.
+    return JobSpec.model_construct(
+        **{
+            **dict(read),
+            "key": key,
+            "command": read.command or None,
+            "env": dict(sorted(read.env.items())),
+            "labels": dict(sorted(read.labels.items())),
+            "machine": Machine.model_construct(**dict(read.machine)),
+        }
+    )
+
+
+def parse_spec(fields: dict[str, Any]) -> JobSpec:
+    """Check a submitter's fields.
+
+    Raises:
+        Invalid: with the name of each bad field and why; values are never repeated for `env`.
+    """
+    try:
+        return JobSpec.model_validate(fields)
+    except ValidationError as error:
+        raise Invalid(describe(error)) from None
+
+
+def describe(error: ValidationError) -> dict[str, str]:
+    """Turn pydantic's errors into `{field: why}` for a reader who does not know pydantic."""
+    fields: dict[str, str] = {}
+    for item in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in item["loc"]) or "job"
+        why = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            why = "unknown field"
+        elif item["type"] == "tuple_type":
+            of = "numbers" if name in ("retry_on", "no_retry_on") else "strings"
+            why = f"write a list of {of}"
+        elif item["type"] in ("dict_type", "model_type", "model_attributes_type"):
+            why = "write an object"
+        fields[name] = f"{fields[name]}; {why}" if name in fields else why
+    return fields

@@ -1,0 +1,24 @@
+"""A family of operating systems: which image a machine boots, and how its user-data is written.
+
+Promise: everything the project knows of a family is one value of this class. Adding one is a module
+beside `flatcar` and its name in `atemporal.userdata.OS_FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OsFamily:
+    """One family. `image_name` may hold the wild card `*`; the newest image that fits is taken.
+
+    `render` gives the user-data of a machine with a job manifest: the same bytes for the same manifest.
+    """
+
+    name: str
+    image_owner: str
+    image_name: str
+    architecture: str
+    render: Callable[[bytes], bytes]

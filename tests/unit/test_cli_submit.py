@@ -1,0 +1,88 @@
+"""The options of `submit` are the fields of a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from atemporal.cli import main
+from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options
+from atemporal.model import JobSpec, Machine
+from atemporal.model.frozen import Frozen
+
+FIELDS = {**JobSpec.model_fields, **Machine.model_fields}
+
+
+def test_every_field_of_a_job_can_be_given_on_the_command_line() -> None:
+    given = {option.name for option in options()}
+    fields = FIELDS.keys() - {"machine"} - ARGUMENTS
+    assert fields <= given
+    assert given - fields == {"env_file", "market"}, "an option that is no field"
+    assert SPECIAL.keys() <= FIELDS.keys(), "a field that is not there any more"
+
+
+def test_every_field_says_what_it_means() -> None:
+    assert [name for name, field in FIELDS.items() if not field.description] == []
+
+
+class Example(Frozen):
+    """Fields as somebody may add them."""
+
+    shm_mb: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="Shared.")
+    grace_s: Annotated[int, Field(ge=1, le=90)] = Field(default=60, description="The grace.")
+    zones: tuple[str, ...] = Field(default=(), description="The zones.")
+    tty: bool = Field(default=False, description="A terminal.")
+    title: str | None = Field(default=None, description="A title.")
+    broken: list[float] = Field(default=[], description="No option.")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "value"),
+    [
+        ("shm_mb", ["--shm-mb", "64"], 64),
+        ("grace_s", ["--grace", "1m30s"], 90),
+        ("zones", ["--zone", "a", "--zone", "b"], ("a", "b")),
+        ("tty", ["--tty"], True),
+        ("title", ["--title", "Nightly"], "Nightly"),
+    ],
+)
+def test_a_new_field_has_its_option_by_its_type(
+    name: str, words: list[str], value: object
+) -> None:
+    option = option_of(name, Example.model_fields[name])
+    command = click.Command("submit", params=[option], callback=lambda **given: given[name])
+    assert command.main(words, standalone_mode=False) == value
+    assert str(Example.model_fields[name].description) in (option.help or "")
+    assert command.main([], standalone_mode=False) in (None, ())
+
+
+def test_a_value_beyond_its_bounds_is_refused() -> None:
+    for name, words in {"shm_mb": ["--shm-mb", "65"], "grace_s": ["--grace", "91s"]}.items():
+        option = option_of(name, Example.model_fields[name])
+        with pytest.raises(click.BadParameter):
+            click.Command("submit", params=[option]).main(words, standalone_mode=False)
+
+
+def test_a_field_without_a_natural_option_has_to_be_spelled_out() -> None:
+    with pytest.raises(TypeError, match="broken"):
+        option_of("broken", Example.model_fields["broken"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--disk-gb", "7"],
+        ["--subnet", "subnet-X"],
+        ["--backoff", "2h"],
+        ["--infra-retries", "101"],
+        ["--capacity-type", "spots"],
+        ["--market", "spot", "--capacity-type", "spot"],
+    ],
+)
+def test_a_bad_value_is_refused_before_anything_happens(words: list[str]) -> None:
+    done = CliRunner().invoke(main, ["submit", "nginx", *words])
+    assert done.exit_code == 2, done.output
