@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit sim crashes sabotage chaos lint fmt ci clean
+.PHONY: help demo up test test-unit sim crashes mutants chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -35,13 +35,13 @@ crashes: $(VENV)/dev.stamp ## Kill every service before and after each of its ef
 	@$(BIN)/python -m tests.provision
 	@$(BIN)/python -m pytest -s tests/chaos/test_crash_matrix.py $(ARGS)
 
-sabotage: $(VENV)/dev.stamp ## Make mistakes in a copy of the product; the tests must see each (ARGS pick some)
+mutants: $(VENV)/dev.stamp ## Make mistakes in a copy of the product; the tests must see each (ARGS pick some)
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m tests.sabotage $(ARGS)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise: SEED= JOBS= SECONDS=
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+	@$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(SECONDS),--seconds $(SECONDS))
 
 lint: $(VENV)/dev.stamp ## Check style, types and shell scripts

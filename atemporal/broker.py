@@ -313,7 +313,7 @@ class Link:
     def _consume(self, queue: str, limit: int) -> None:
         if self._consumed is not None:
             return
-        # A channel of its own: publishing must not share the fate of a consumer's channel error.
+        # A channel of its own: publishing must not end with a consumer's channel error.
         channel = self._connected().channel()
         consumer = Consumer(
             channel,

@@ -111,7 +111,7 @@ class JobView(JobFields, OriginalJob):
     @classmethod
     def of(cls, job: Job, *, env: Mapping[str, str] | None = None, **more: Any) -> Self:
         """Show a job, with another environment in place of its own; `more` is what a subclass adds."""
-        waits = waiting.of_job(job)
+        waiting_for = waiting.of_job(job)
         shown = {
             **dict(job.spec),
             **dict(job),
@@ -120,8 +120,8 @@ class JobView(JobFields, OriginalJob):
             "time": job.run_at,
             "instances": tuple(map(AttemptView.of, job.attempts)),
             "exit_code": job.exit_code,
-            "waiting_for": waits and waits.what,
-            "waiting_since": waits and waits.since,
+            "waiting_for": waiting_for and waiting_for.what,
+            "waiting_since": waiting_for and waiting_for.since,
             **more,
         }
         return cast(Self, cls.model_construct(**shown))

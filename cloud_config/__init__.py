@@ -1,4 +1,4 @@
-"""What a machine is told at its birth: constant templates, and one renderer a flavour of Linux.
+"""What a machine boots with: constant templates, and one renderer for each OS family.
 
 Promise: a machine runs its attempt's container at most once, says how that ended, and powers itself
 off, whatever else happens to it. Everything here is constant but for the job manifest, the one file that

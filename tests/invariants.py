@@ -1,6 +1,6 @@
 """What every tier of the tests asks in the end: has every promise about jobs and attempts held?
 
-A violation is shown with the whole story of its job: the events of the books, merged by their time
+A violation is shown with the whole story of its job: the events of the database, merged by their time
 with whatever else a test saw (calls to EC2, faults, crashes).
 """
 

@@ -172,7 +172,7 @@ def reason(job: Job) -> str:
 def _listed(job: Job, now: datetime, person: bool) -> tuple[str, ...]:
     exit_code = "" if job.exit_code is None else str(job.exit_code)
     return (
-        # For a person's eyes the end of the id, which is what tells ids apart and what they type.
+        # For a person's eyes the end of the id, which is what differs between ids and what they type.
         str(job.id)[-12:] if person else str(job.id),
         ending(job),
         exit_code,
@@ -198,10 +198,12 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     }
     if job.state is JobState.SCHEDULED and job.due_at != job.run_at:
         facts["due"] = f"{instant(job.due_at)} ({distance(job.due_at, now)})"
-    if waits := waiting.of_job(job):
-        detail = "".join(f": {part}" for part in (waits.blocked_on, waits.detail) if part)
-        waited = output.span((now - waits.since).total_seconds())
-        facts["waits for"] = f"{waits.what}, since {waited}{detail}"
+    if waited_for := waiting.of_job(job):
+        detail = "".join(
+            f": {part}" for part in (waited_for.blocked_on, waited_for.detail) if part
+        )
+        waited = output.span((now - waited_for.since).total_seconds())
+        facts["waits for"] = f"{waited_for.what}, since {waited}{detail}"
     facts["submitted"] = instant(job.created_at)
     if job.finished_at:
         facts["finished"] = f"{instant(job.finished_at)} ({distance(job.finished_at, now)})"

@@ -247,27 +247,27 @@ def _machines_left(stack: Stack) -> int:
 def _play(session: Session, demo: Demo, stop: threading.Event) -> Result:
     """Follow the demo to its end: a live table for a person, a line for each change otherwise."""
     if session.as_json or not output.for_terminal():
-        for look in demo.looks(stop):
-            _print_news(look)
+        for view in demo.looks(stop):
+            _print_news(view)
     else:
         from rich.live import Live
 
         with Live(auto_refresh=False) as live:
-            for look in demo.looks(stop):
-                live.update(_board(look), refresh=True)
+            for view in demo.looks(stop):
+                live.update(_board(view), refresh=True)
     return demo.result()
 
 
-def _print_news(look: Look) -> None:
-    for part, event in look.news:
+def _print_news(view: Look) -> None:
+    for part, event in view.news:
         detail = " ".join(f"{name}={value}" for name, value in event.detail.items())
         line = f"{instant(event.at)}  {part.name:<12} {event.type:<24} {detail}"
         click.echo(clean(line).rstrip(), err=True)
 
 
-def _board(look: Look) -> Any:
+def _board(view: Look) -> Any:
     rows = []
-    for part, job in zip(PARTS, look.jobs, strict=True):
+    for part, job in zip(PARTS, view.jobs, strict=True):
         last = job.attempts[-1] if job.attempts else None
         rows.append(
             (

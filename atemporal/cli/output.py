@@ -52,7 +52,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay texts out in columns, two spaces apart; an empty text is a dash."""
+    """Lay texts out in columns with two spaces between; an empty text is a dash."""
     filled = [[text or "-" for text in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(*filled, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""Three jobs that show what the system does, and the judgement whether it did.
+"""Three jobs that show what the system does, and a check whether it did.
 
 Promise: the demo is over when every job has finished and every instance is gone, or when its time is
 up; `surprises` is empty only if each job ended as planned, one instance was launched for each, and
@@ -91,26 +91,28 @@ class Demo:
         with stack.database.begin() as tx:
             specs = [_spec(part, image) for part in PARTS]
             self._ids = [one.job_id for one in jobs.submit(tx, specs, actor="demo")]
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
 
     def looks(self, stop: threading.Event) -> Iterator[Look]:
         """Look again and again until it is over, its time is up, or `stop` is set."""
         until = monotonic() + _WITHIN_S
         while True:
-            look = self._look()
-            yield look
-            over = all(_is_over(job) for job in look.jobs)
+            view = self._view()
+            yield view
+            over = all(_is_over(job) for job in view.jobs)
             if over or monotonic() >= until or stop.wait(_LOOK_EVERY_S):
                 return
 
     def result(self) -> Result:
-        """Judge, by the books and by what EC2 shows."""
-        found = self._look().jobs
+        """Check, by the records and by what EC2 shows."""
+        found = self._view().jobs
         with Cloud(self._stack.settings) as cloud:
             instances = cloud.all()
         left = sum(not instance.gone for instance in instances)
         surprises = [
-            said for part, job in zip(PARTS, found, strict=True) for said in _judge(part, job)
+            failure
+            for part, job in zip(PARTS, found, strict=True)
+            for failure in _broken(part, job)
         ]
         if len(instances) != len(PARTS):
             surprises.append(f"{len(instances)} instances were launched for {len(PARTS)} jobs")
@@ -118,14 +120,14 @@ class Demo:
             surprises.append(f"{left} instances are left")
         return Result(found, len(instances), left, surprises)
 
-    def _look(self) -> Look:
+    def _view(self) -> Look:
         news: list[tuple[Part, Event]] = []
         with self._stack.database.begin() as tx:
             found = [jobs.get(tx, job_id) for job_id in self._ids]
             for part, job_id in zip(PARTS, self._ids, strict=True):
                 happened = events.of_job(tx, job_id)
-                news += [(part, event) for event in happened if event.id not in self._told]
-        self._told.update(event.id for _, event in news)
+                news += [(part, event) for event in happened if event.id not in self._reported]
+        self._reported.update(event.id for _, event in news)
         return Look(found, sorted(news, key=lambda item: item[1].id))
 
 
@@ -148,7 +150,7 @@ def _is_over(job: Job) -> bool:
     )
 
 
-def _judge(part: Part, job: Job) -> Iterator[str]:
+def _broken(part: Part, job: Job) -> Iterator[str]:
     if (job.outcome, job.exit_code) != (part.outcome, part.exit_code):
         why = job.attempts[-1].detail if job.attempts else None
         yield (

@@ -97,8 +97,8 @@ def _run(engine: Engine, *words: str, given: bytes = b"", within_s: float = _WOR
         return f"no answer in {within_s:.0f} s"
     if done.returncode == 0:
         return None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1][:200] if said else f"exit code {done.returncode}"
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else f"exit code {done.returncode}"
 
 
 def _pack() -> bytes | None:

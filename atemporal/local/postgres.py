@@ -69,8 +69,8 @@ class EmbeddedPostgres:
         log = self._directory / "log"
         started = self._pg_ctl("start", "-w", f"-t{_START_S}", "-l", str(log), "-o", options)
         if started.returncode:
-            said = log.read_text(errors="replace")[-2000:] if log.exists() else started.stdout
-            raise Unavailable(f"the embedded Postgres does not start: {said.strip()}")
+            output = log.read_text(errors="replace")[-2000:] if log.exists() else started.stdout
+            raise Unavailable(f"the embedded Postgres does not start: {output.strip()}")
         return f"postgresql://{_ROLE}:{self._password}@127.0.0.1:{port}/postgres"
 
     def stop(self) -> None:

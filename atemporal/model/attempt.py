@@ -28,9 +28,9 @@ class Launch(BaseModel):
     """The intent: all that a RunInstances call is made of, committed before the call.
 
     It is kept so that a repeated call is the identical call even when settings have changed since.
-    `placement` counts the candidates tried for one attempt; the ClientToken is derived from it.
+    `placement` counts the offerings tried for one attempt; the ClientToken is derived from it.
     `calls` counts the calls that may have been sent with this placement: once there was one, the
-    candidate is exchanged only for a definite refusal. A row that does not say is taken to have one.
+    offering is exchanged only for a definite refusal. A row that does not say is taken to have one.
     `installation` is whose instance it will be; rows of older releases do not say.
     """
 

@@ -148,7 +148,7 @@ class JobSpec(JobFields):
         if command is not None and not all(map(_storable, command)):
             raise ValueError("an argument holds a NUL character or is not valid Unicode text")
         if command and not command[0]:
-            raise ValueError("the first word, which is the program to run, is empty")
+            raise ValueError("its first element, the program to run, is empty")
         return command or None
 
     @field_validator("env")

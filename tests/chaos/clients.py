@@ -1,4 +1,4 @@
-"""The storm's users: they submit, repeat when unsure, cancel, and write down what they were told."""
+"""The chaos run's users: they submit, repeat when unsure, cancel, and write down what they were told."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.chaos.fleet import Fleet
 
 CURSED_TYPE = "t3.nano"
 CURSED_EVERY = 20
-# How long after the storm a confirmed message may take to become a job.
+# How long after the chaos run a confirmed message may take to become a job.
 LOOK_UP_S = 120.0
 
 
@@ -32,7 +32,7 @@ class Wanted:
     """One job as its submitter knows it.
 
     `confirmed`: the broker confirmed its message; `left_alone`: it is then left to that message,
-    looked up in the books and never submitted again.
+    looked up in the database and never submitted again.
     """
 
     key: str
@@ -47,11 +47,11 @@ class Wanted:
 
 
 @dataclass
-class Ledger:
+class Receipts:
     """What all submitters were told; safe to share."""
 
     wanted: list[Wanted] = field(default_factory=list)
-    unsure: int = 0
+    unanswered: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -66,7 +66,7 @@ class Submitters:
     def __init__(
         self, fleet: Fleet, runs: Path, rng: random.Random, *, count: int, seconds: float
     ) -> None:
-        self.ledger = Ledger()
+        self.receipts = Receipts()
         self._fleet = fleet
         self._runs = runs
         self._rng = rng
@@ -95,12 +95,12 @@ class Submitters:
         try:
             for number in range(self._count):
                 wanted = self._make(number)
-                with self.ledger.lock:
-                    self.ledger.wanted.append(wanted)
+                with self.receipts.lock:
+                    self.receipts.wanted.append(wanted)
                 if wanted.via == "amqp":
                     self._publish(wanted)
                 # Only now it is clear who is to settle it.
-                with self.ledger.lock:
+                with self.receipts.lock:
                     self._unsettled.append(wanted)
                 self._stop.wait(self._pause * self._rng.uniform(0.2, 1.8))
         finally:
@@ -108,7 +108,7 @@ class Submitters:
 
     def _make(self, number: int) -> Wanted:
         rng = self._rng
-        key = f"storm-{number}-{uuid.UUID(int=rng.getrandbits(128))}"
+        key = f"chaos-{number}-{uuid.UUID(int=rng.getrandbits(128))}"
         code = rng.choice([0, 0, 0, 7, 75])
         runs_s = rng.choice([0, 0.2, 0.5, 1, 3])
         start, end = (SAY.format(what=what, path=self._runs / key) for what in ("start", "end"))
@@ -122,7 +122,7 @@ class Submitters:
             "timeout_s": 20,
             "infra_retries": 30,
             "backoff_s": 1,
-            "labels": {"storm": "yes"},
+            "labels": {"chaos": "yes"},
             "machine": rng.choice([{}, {}, {"capacity_type": "spot"}]),
         }
         if number % CURSED_EVERY == CURSED_EVERY // 2:
@@ -139,7 +139,7 @@ class Submitters:
         """Ask again, with the same key, until each submit has an answer."""
         give_up_at = None
         while True:
-            with self.ledger.lock:
+            with self.receipts.lock:
                 open_ones = list(self._unsettled)
             if self._stop.is_set():
                 give_up_at = give_up_at or time.monotonic() + LOOK_UP_S
@@ -166,10 +166,10 @@ class Submitters:
                     raise httpx.TransportError(str(answer.status_code))
                 wanted.cancelled = answer.status_code == 200
         except httpx.HTTPError:
-            with self.ledger.lock:
-                self.ledger.unsure += 1
+            with self.receipts.lock:
+                self.receipts.unanswered += 1
             return
-        with self.ledger.lock:
+        with self.receipts.lock:
             self._unsettled.remove(wanted)
 
     def _submit(self, wanted: Wanted) -> str:
@@ -210,8 +210,8 @@ class Submitters:
             wanted.confirmed = True
             connection.close()
         except (AMQPError, OSError):
-            with self.ledger.lock:
-                self.ledger.unsure += 1
+            with self.receipts.lock:
+                self.receipts.unanswered += 1
 
 
 def _left_to_message(wanted: Wanted) -> bool:

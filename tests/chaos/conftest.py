@@ -15,7 +15,7 @@ from tests.servers.postgres import Postgres
 from tests.servers.rabbitmq import RabbitMQ
 
 BOOT_S = 0.5
-# A cell waits more than it computes.
+# A case waits more than it computes.
 SIDE_BY_SIDE = 2
 
 

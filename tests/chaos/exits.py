@@ -1,4 +1,4 @@
-"""How each container ended, by its own word, against how the books say that it ended.
+"""How each container ended, by its own word, against how the database says that it ended.
 
 Promise: pure but for reading the containers' files. A container writes down when it starts and when
 it comes to its end, and its working directory, which names the instance and the attempt. What came

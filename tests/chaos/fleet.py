@@ -1,4 +1,4 @@
-"""The processes of a storm: replicas of each daemon, an API, a twin, a Postgres and a RabbitMQ."""
+"""The processes of a chaos run: replicas of each daemon, an API, a twin, a Postgres and a RabbitMQ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.servers.rabbitmq import open_rabbitmq
 T = TypeVar("T")
 KEY = "k1:0123456789abcdef0123456789abcdef"
 REPLICAS = {"scheduler": 2, "launcher": 2, "reaper": 2, "api": 1}
-# Short enough for a storm of minutes, in the proportions of the defaults.
+# Short enough for a chaos run of minutes, in the proportions of the defaults.
 SETTINGS = {
     "ATEMPORAL_CALLBACK_KEYS": KEY,
     "ATEMPORAL_IMAGE_ID": "ami-12345678",
@@ -76,8 +76,8 @@ class Fleet:
             "ATEMPORAL_CALLBACK_URL": self.api_url,
             "ATEMPORAL_API_PORT": str(self.api_port),
             "AWS_ENDPOINT_URL_EC2": self.twin_url,
-            "AWS_ACCESS_KEY_ID": "storm",
-            "AWS_SECRET_ACCESS_KEY": "storm",
+            "AWS_ACCESS_KEY_ID": "chaos",
+            "AWS_SECRET_ACCESS_KEY": "chaos",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         self.start("twin")

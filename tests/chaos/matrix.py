@@ -1,6 +1,6 @@
-"""Services as children of a process that has imported everything; and the cells of the crash matrix.
+"""Services as children of a process that has imported everything; and the cases of the crash matrix.
 
-A cell: the service under test is the only one that may die; a job is submitted; the service dies at
+A case: the service under test is the only one that may die; a job is submitted; the service dies at
 its point and is started again, whole; in the calm the job must have ended as if nothing had happened.
 """
 
@@ -126,7 +126,7 @@ TRIES = 6
 
 
 class Matrix(System):
-    """The whole system; services come and go by the cell."""
+    """The whole system; services come and go by the case."""
 
     ec2_url: str = ""
     broker_url: str = ""
@@ -169,7 +169,7 @@ class Matrix(System):
                 return counted
         raise AssertionError(f"{scenario} had only {dict(counted)}")
 
-    def cell(self, scenario: Scenario, death: Point) -> None:
+    def case(self, scenario: Scenario, death: Point) -> None:
         """One death.
 
         Raises:

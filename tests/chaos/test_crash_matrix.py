@@ -1,7 +1,7 @@
 """Every service dies before and after every effect it has: each time the job ends as if it had not.
 
 An effect is a commit that wrote something, a publish, an acknowledgement, a call to EC2. They are
-counted first, in a run where nobody dies; then there is a cell for each of them and each side of it.
+counted first, in a run where nobody dies; then there is a case for each of them and each side of it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def test_every_service_dies_at_every_effect(
     with ThreadPoolExecutor(len(matrices)) as pool:
         tried = list(pool.map(run, asked))
     took = time.monotonic() - begun
-    cells = sum(one.cells for one in tried)
+    cases = sum(one.cases for one in tried)
     with capsys.disabled():
-        print(f"\ncrash matrix: {cells} cells in {took:.0f} s, {len(matrices)} at a time")
+        print(f"\ncrash matrix: {cases} cases in {took:.0f} s, {len(matrices)} at a time")
     failures = [failure for one in tried for failure in one.failures]
-    assert cells, "nothing was tried"
+    assert cases, "nothing was tried"
     assert not failures, "\n\n".join(failures)
 
 
@@ -53,7 +53,7 @@ def test_every_service_dies_at_every_effect(
 class Tried:
     """What came of one scenario."""
 
-    cells: int = 0
+    cases: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -64,8 +64,8 @@ def _try(matrix: Matrix, scenario: Scenario) -> Tried:
         row = ""
         for number in range(1, times + 1):
             for when in ("before", "after"):
-                tried.cells += 1
-                failure = _cell(matrix, scenario, Point(loop, kind, number, when))
+                tried.cases += 1
+                failure = _case(matrix, scenario, Point(loop, kind, number, when))
                 row += "F" if failure else "."
                 tried.failures += failure
             row += " "
@@ -77,11 +77,11 @@ def _try(matrix: Matrix, scenario: Scenario) -> Tried:
     return tried
 
 
-def _cell(matrix: Matrix, scenario: Scenario, death: Point) -> list[str]:
+def _case(matrix: Matrix, scenario: Scenario, death: Point) -> list[str]:
     try:
-        matrix.cell(scenario, death)
+        matrix.case(scenario, death)
     except AssertionError:
-        # The next cell begins with everybody alive again.
+        # The next case begins with everybody alive again.
         for name in [*matrix._children]:
             matrix.kill(name)
         matrix.start("scheduler", "launcher", "reaper", "api")

@@ -1,4 +1,4 @@
-"""After the storm and the calm: is everything that was promised true?
+"""After the chaos run and the calm: is everything that was promised true?
 
 Promise: every `judge_...` takes data and looks at nothing else, so that each can be shown what is
 broken; `judge` collects the data.
@@ -22,12 +22,12 @@ from atemporal.model import Job
 from atemporal.states import AttemptState, JobState
 from atemporal.store import events, invariants, jobs
 from atemporal.store.database import Database
-from tests.chaos.clients import Ledger
+from tests.chaos.clients import Receipts
 from tests.chaos.exits import Asked, Deaths, broken_promises, read_runs
-from tests.chaos.witness import End, Witness
+from tests.chaos.oracle import End, Oracle
 from tests.e2e.system import instances
 
-# Books and twin have the same clock; a transaction's time is that of its begin.
+# Database and twin have the same clock; a transaction's time is that of its begin.
 CLOCKS_S = 1.0
 
 
@@ -44,34 +44,34 @@ class Verdict:
             self.broken.append((promise, job_id))
 
 
-def judge(
+def check_all(
     database: Database,
-    ledger: Ledger,
+    receipts: Receipts,
     runs: Path,
     *,
     twin_url: str,
-    witness: Witness,
+    oracle: Oracle,
     broker_url: str,
     poison: list[str],
     overstay_limit_s: float,
 ) -> Verdict:
-    """Look at the books, the cloud, the broker and at what the containers themselves wrote down."""
+    """Look at the database, the cloud, the broker and at what the containers themselves wrote down."""
     verdict = Verdict()
     with database.begin() as tx:
         known = {job.spec.key: job for job in _all_jobs(tx)}
         for violation in invariants.violations(tx):
             verdict.check(False, str(violation), violation.job_id)
         total = tx.scalar(text("SELECT count(*) FROM jobs"))
-    judge_submits(verdict, ledger, known, int(total or 0))
-    deaths = witness.deaths()
-    for wanted in ledger.wanted:
+    check_submits(verdict, receipts, known, int(total or 0))
+    deaths = oracle.deaths()
+    for wanted in receipts.wanted:
         if wanted.key in known:
             asked = Asked(wanted.exit_code, wanted.cancel, wanted.cancelled)
-            judge_job(verdict, known[wanted.key], asked, runs, deaths)
-    judge_cloud(
-        verdict, list(known.values()), instances(twin_url), witness.ends(), overstay_limit_s
+            check_job(verdict, known[wanted.key], asked, runs, deaths)
+    check_cloud(
+        verdict, list(known.values()), instances(twin_url), oracle.ends(), overstay_limit_s
     )
-    judge_dead_letters(verdict, _take_dead_letters(broker_url), poison)
+    check_dead_letters(verdict, _take_dead_letters(broker_url), poison)
     return verdict
 
 
@@ -88,38 +88,38 @@ def timeline(database: Database, job_id: UUID, seen: list[tuple[float, str]]) ->
     return "\n".join(f"  {at - begin:8.2f} s  {what}" for at, what in sorted(lines))
 
 
-def judge_submits(
-    verdict: Verdict, ledger: Ledger, known: Mapping[str | None, Job], total: int
+def check_submits(
+    verdict: Verdict, receipts: Receipts, known: Mapping[str | None, Job], total: int
 ) -> None:
     """No submit that was answered, and no job message that was confirmed, is lost or two jobs."""
-    acknowledged = ledger.acknowledged
-    confirmed = [one for one in ledger.wanted if one.confirmed]
+    acknowledged = receipts.acknowledged
+    confirmed = [one for one in receipts.wanted if one.confirmed]
     lost = [one for one in acknowledged if one.key not in known]
     vanished = [one for one in confirmed if one.key not in known]
     other = [
         one for one in acknowledged if one.key in known and str(known[one.key].id) != one.job_id
     ]
-    doubled = total - len(known) + len(other)
+    duplicates = total - len(known) + len(other)
     verdict.counts |= {
-        "attempted": len(ledger.wanted),
+        "attempted": len(receipts.wanted),
         "acknowledged": len(acknowledged),
         "messages confirmed": len(confirmed),
         "of these left to the message": sum(one.left_alone for one in confirmed),
-        "unsure answers": ledger.unsure,
+        "unanswered": receipts.unanswered,
         "lost": len(lost),
-        "doubled": doubled,
+        "duplicates": duplicates,
     }
     verdict.check(not lost, f"{len(lost)} acknowledged submits are lost")
     verdict.check(
         not vanished,
         "confirmed job messages are lost: " + ", ".join(one.key for one in vanished),
     )
-    verdict.check(doubled == 0, f"{doubled} submits became two jobs")
+    verdict.check(duplicates == 0, f"{duplicates} submits became two jobs")
     outcomes = Counter(str(job.outcome or job.state) for job in known.values())
     verdict.counts |= {f"jobs {name}": count for name, count in sorted(outcomes.items())}
 
 
-def judge_job(
+def check_job(
     verdict: Verdict, job: Job, asked: Asked, runs: Path, deaths: Deaths | None = None
 ) -> None:
     """It has ended, all of its attempts have, and as its containers say."""
@@ -140,14 +140,14 @@ def judge_job(
         verdict.check(False, promise, job.id)
 
 
-def judge_cloud(
+def check_cloud(
     verdict: Verdict,
     known: Sequence[Job],
     launched: Sequence[Mapping[str, Any]],
     ends: Mapping[str, End],
     overstay_limit_s: float,
 ) -> None:
-    """Every instance is one attempt's, gone, went soon after it, and not after the books said so.
+    """Every instance is one attempt's, gone, went soon after it, and not after the database said so.
 
     `launched` is EC2's listing, `ends` the twin's own word on when each instance was terminated.
     """
@@ -163,12 +163,12 @@ def judge_cloud(
         for one in launched
     )
     unknown = [one["InstanceId"] for one in launched if one["InstanceId"] not in owners]
-    doubled = sum(count - 1 for count in by_attempt.values())
-    booked, real = [0.0], [0.0]
+    duplicates = sum(count - 1 for count in by_attempt.values())
+    recorded, real = [0.0], [0.0]
     for attempt, job in tried:
         end = ends.get(attempt.instance_id or "")
         if attempt.exited_at and attempt.closed_at:
-            booked.append(_seconds(attempt.exited_at, attempt.closed_at))
+            recorded.append(_seconds(attempt.exited_at, attempt.closed_at))
         if attempt.exited_at and end:
             real.append(end.at - attempt.exited_at.timestamp())
         if attempt.closed_at and end:
@@ -181,29 +181,29 @@ def judge_cloud(
             )
     verdict.counts |= {
         "launched": len(launched),
-        "launched twice for an attempt": doubled,
+        "launched twice for an attempt": duplicates,
         "live now": len(live),
-        "not in the books": len(unknown),
-        "worst overstay by the books, s": round(max(booked), 1),
-        "worst overstay by the cloud, s": round(max(real), 1),
+        "not in the database": len(unknown),
+        "worst leak by the database, s": round(max(recorded), 1),
+        "worst leak by the cloud, s": round(max(real), 1),
     }
-    verdict.check(doubled == 0, f"{doubled} attempts have two instances")
+    verdict.check(duplicates == 0, f"{duplicates} attempts have two instances")
     verdict.check(not live, f"{len(live)} instances leaked: {', '.join(live)}")
     verdict.check(
         not unknown, f"{len(unknown)} instances belong to no attempt: {', '.join(unknown)}"
     )
-    worst = max(booked + real)
+    worst = max(recorded + real)
     verdict.check(worst <= overstay_limit_s, f"an instance outlived its attempt by {worst:.0f} s")
 
 
-def judge_dead_letters(verdict: Verdict, dead: Collection[str], poison: Collection[str]) -> None:
+def check_dead_letters(verdict: Verdict, dead: Collection[str], poison: Collection[str]) -> None:
     """All that nobody could use is in the dead letters; both are the messages' ids."""
     missing = set(poison) - set(dead)
     verdict.counts |= {"poison": len(poison), "dead letters": len(dead)}
     verdict.check(not missing, f"poison not in the dead letters: {json.dumps(sorted(missing))}")
 
 
-def judge_force(
+def check_force(
     verdict: Verdict,
     faults: Mapping[str, int],
     kinds: Collection[str],
@@ -212,7 +212,7 @@ def judge_force(
     jobs_asked: int,
     full: bool,
 ) -> None:
-    """It was a storm; a `full` one had every kind of fault, its kills and all of its jobs."""
+    """It was a chaos run; a `full` one had every kind of fault, its kills and all of its jobs."""
     verdict.check(sum(faults.values()) > 0, "no fault was injected: this shows nothing")
     if not full:
         return

@@ -122,7 +122,7 @@ class System:
         return UUID(answer.json()["id"])
 
     def job(self, job_id: UUID) -> Job:
-        """Read a job from the books."""
+        """Read a job from the database."""
         with self.database.begin() as tx:
             return jobs.get(tx, job_id)
 

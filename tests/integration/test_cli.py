@@ -1,6 +1,6 @@
 """The command line on a real Postgres: what it writes, says and exits with.
 
-What the daemons would do to a job is done here by the store's own moves.
+What the daemons would do to a job is done here by the store's own transitions.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def test_list_filters_and_pages(cli: Cli) -> None:
     assert either["total"] == 3
 
     page = cli("list", "--label", "batch=7", "--limit", "2")
-    said, _, following = page.stderr.strip().partition("the next: atemporal ")
-    assert "3 jobs in all" in said
+    text, _, following = page.stderr.strip().partition("the next: atemporal ")
+    assert "3 jobs in all" in text
     assert following == f"list --label batch=7 --limit 2 --after {ids[1]}"
     header, line = cli(*following.split()).stdout.splitlines()
     assert header.split()[:2] == ["ID", "STATE"]
@@ -386,10 +386,10 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     masked = cli("user-data", job_id)
     assert "masked" in masked.stderr
     manifest = next(line for line in masked.stdout.splitlines() if "content: YX" in line)
-    told = base64.b64decode(manifest.split()[-1])
-    assert b"env=PASSWORD=***" in told
-    assert SECRET.encode() not in told
-    assert token.encode() not in told
+    decoded = base64.b64decode(manifest.split()[-1])
+    assert b"env=PASSWORD=***" in decoded
+    assert SECRET.encode() not in decoded
+    assert token.encode() not in decoded
 
     assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, LAUNCH, token)
     other = cli("user-data", job_id, "--reveal", code=1, ATEMPORAL_CALLBACK_KEYS=f"k2{KEYS[2:]}")

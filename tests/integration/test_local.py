@@ -97,9 +97,9 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
             if "attempt.warming" in line:
                 break
         demo.send_signal(signal.SIGTERM)
-        _, said = demo.communicate(timeout=60)
-        assert demo.returncode == 130, said
-    assert "interrupted" in said
+        _, text = demo.communicate(timeout=60)
+        assert demo.returncode == 130, text
+    assert "interrupted" in text
     assert list(tmp_path.iterdir()) == []
     assert processes_with(tmp_path) == []
 
@@ -242,14 +242,14 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 
 
 def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    wait_for_it = ["sh", "-c", f"until test -e {gate}; do sleep 0.1; done; echo through; exit 3"]
-    with installation.up("--port", str(free_port())) as (process, told):
+    signal = tmp_path / "signal"
+    wait_for_it = ["sh", "-c", f"until test -e {signal}; do sleep 0.1; done; echo through; exit 3"]
+    with installation.up("--port", str(free_port())) as (process, announced):
         by_http = submit_by_http(
-            f"{told['api']}/jobs", image="busybox", command=["sh", "-c", "echo by $HOW"],
+            f"{announced['api']}/jobs", image="busybox", command=["sh", "-c", "echo by $HOW"],
             env={"HOW": "http"}
         )  # fmt: skip
-        assert "processes of the host" in told["runs_on"]
+        assert "processes of the host" in announced["runs_on"]
         by_cli = installation.cli("submit", "busybox", "--", *wait_for_it).strip()
         installation.cli("wait", by_http)
         assert installation.cli("logs", by_http) == "by http\n"
@@ -263,14 +263,14 @@ def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_pa
 
         until(lambda: installation.job(by_cli)["state"] == "running")
         installation.await_closed(by_http)
-        said = installation.stop(process)
-    assert "1 machine runs on" in said
+        text = installation.stop(process)
+    assert "1 machine runs on" in text
     assert any("atemporal.twin.machine" in line for line in processes_with(installation.directory))
 
     # The job goes on and may even end while nothing else is there.
-    with installation.up() as (process, told_again):
-        assert told_again == told
-        gate.touch()
+    with installation.up() as (process, announced_again):
+        assert announced_again == announced
+        signal.touch()
         installation.cli("wait", by_cli, code=3)
         assert installation.cli("logs", by_cli) == "through\n"
         job = installation.job(by_cli)
@@ -288,13 +288,13 @@ def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_pa
 def test_a_job_that_ends_while_nothing_is_up_is_known_afterwards(
     installation: Installation, tmp_path: Path
 ) -> None:
-    gate, passed = tmp_path / "gate", tmp_path / "passed"
-    script = f"until test -e {gate}; do sleep 0.1; done; touch {passed}; exit 9"
+    signal, passed = tmp_path / "signal", tmp_path / "passed"
+    script = f"until test -e {signal}; do sleep 0.1; done; touch {passed}; exit 9"
     with installation.up() as (process, _):
         job_id = installation.cli("submit", "busybox", "--", "sh", "-c", script).strip()
         until(lambda: installation.job(job_id)["state"] == "running")
         installation.stop(process)
-    gate.touch()
+    signal.touch()
     until(passed.exists)
     with installation.up() as (process, _):
         installation.cli("wait", job_id, code=9)
@@ -323,22 +323,22 @@ def test_an_up_elsewhere_is_not_joined_and_what_is_used_is_said(
         for line in (installation.directory / "env").read_text().splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
             other.env[name] = value
-        with other.up() as (second, told):
-            assert told["from_environment"] == {}
+        with other.up() as (second, announced):
+            assert announced["from_environment"] == {}
             job_id = other.cli("submit", "busybox", "--", "true").strip()
             other.cli("wait", job_id)
             other.await_closed(job_id)
             assert json.loads(installation.cli("list", "-o", "json"))["total"] == 0
-            said = other.stop(second)
-        assert "ATEMPORAL_DATABASE_URL" in said
-        assert f"belong to {installation.directory}" in said
+            text = other.stop(second)
+        assert "ATEMPORAL_DATABASE_URL" in text
+        assert f"belong to {installation.directory}" in text
 
         # Named by hand it is joined, and that is said.
         third = Installation(tmp_path / "third")
         url = other.env["ATEMPORAL_DATABASE_URL"]
         third.env["ATEMPORAL_DATABASE_URL"] = url
-        with third.up() as (joined, told):
-            shown = told["from_environment"]["ATEMPORAL_DATABASE_URL"]
+        with third.up() as (joined, announced):
+            shown = announced["from_environment"]["ATEMPORAL_DATABASE_URL"]
             assert shown.rpartition("@")[2] == url.rpartition("@")[2]
             assert "***" in shown
             third.stop(joined)
@@ -346,7 +346,7 @@ def test_an_up_elsewhere_is_not_joined_and_what_is_used_is_said(
 
 
 def test_what_a_killed_up_left_is_no_hindrance(installation: Installation) -> None:
-    with installation.up() as (process, told):
+    with installation.up() as (process, announced):
         env = (installation.directory / "env").read_text()
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -355,8 +355,8 @@ def test_what_a_killed_up_left_is_no_hindrance(installation: Installation) -> No
         name, _, value = line.removeprefix("export ").partition("=")
         if name.startswith("ATEMPORAL_"):
             installation.env[name] = value
-    with installation.up() as (process, told_again):
-        assert told_again == told
+    with installation.up() as (process, announced_again):
+        assert announced_again == announced
         assert (installation.directory / "env").read_text() == env
         job_id = installation.cli("submit", "busybox", "--", "true").strip()
         installation.cli("wait", job_id)

@@ -182,7 +182,7 @@ _CHECKS = """
 
 # One attempt's sentence of an earlier release -> what blocks it, EC2's code.
 _SENTENCES = {
-    "capacity: none of 2 candidates may be asked now": ("capacity", None),
+    "capacity: no room in either of them": ("capacity", None),
     "no instance yet": (None, None),
     "Server.SpotInstanceTermination": (None, "Server.SpotInstanceTermination"),
     "i-0123456789abcdef0 is terminated: Client.InstanceInitiatedShutdown": (

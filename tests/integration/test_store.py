@@ -119,10 +119,10 @@ class TestSubmit:
 
     def test_two_submitters_of_one_key_at_once_make_one_job(self, database: Database) -> None:
         made: list[bool] = []
-        gate = threading.Barrier(4)
+        barrier = threading.Barrier(4)
 
         def submitter() -> None:
-            gate.wait()
+            barrier.wait()
             with database.begin() as tx:
                 made.append(jobs.submit_one(tx, spec(key="same"), actor="a").created)
 
@@ -345,10 +345,10 @@ class TestAttempt:
         failures: list[Exception] = []
 
         def together(*works: Callable[[Connection], object]) -> None:
-            gate = threading.Barrier(len(works))
+            barrier = threading.Barrier(len(works))
 
             def do(work: Callable[[Connection], object]) -> None:
-                gate.wait()
+                barrier.wait()
                 try:
                     with database.begin() as tx:
                         work(tx)
@@ -674,10 +674,10 @@ class TestUnreadable:
     """Rows of another release, or of a hand, beside good ones."""
 
     @pytest.fixture
-    def told(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Unreadable]:
-        told: list[Unreadable] = []
-        monkeypatch.setattr(database, "_on_unreadable", told.append)
-        return told
+    def reported(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Unreadable]:
+        reported: list[Unreadable] = []
+        monkeypatch.setattr(database, "_on_unreadable", reported.append)
+        return reported
 
     def spoil_launch(self, tx: Connection, ref: AttemptRef) -> None:
         tx.execute(
@@ -691,7 +691,7 @@ class TestUnreadable:
         tx.execute(update(job_table).where(job_table.c.id == job_id).values(spec=bad))
 
     def test_an_attempt_is_left_out_and_told_once(
-        self, database: Database, told: list[Unreadable]
+        self, database: Database, reported: list[Unreadable]
     ) -> None:
         with database.begin() as tx:
             bad, good = warming(tx), warming(tx)
@@ -705,19 +705,19 @@ class TestUnreadable:
             assert [one.ref for one in page.attempts] == [good]
             assert (rows.left_out(tx, bad), rows.left_out(tx, good)) == (True, False)
             assert not rows.left_out(tx, None)
-        assert [(one.job, one.attempt) for one in told] == [(str(bad.job_id), 1)]
+        assert [(one.job, one.attempt) for one in reported] == [(str(bad.job_id), 1)]
         with database.begin() as tx:
             assert not rows.left_out(tx, bad)
 
     def test_it_is_told_though_the_turn_fails(
-        self, database: Database, told: list[Unreadable]
+        self, database: Database, reported: list[Unreadable]
     ) -> None:
         with database.begin() as tx:
             self.spoil_launch(tx, warming(tx))
         with suppress(LookupError), database.begin() as tx:
             attempts.still_open(tx)
             raise LookupError
-        assert len(told) == 1
+        assert len(reported) == 1
 
     def test_one_alone_is_refused_by_its_name_and_without_its_content(
         self, database: Database
@@ -734,7 +734,7 @@ class TestUnreadable:
                 attempts.get(tx, first)
 
     def test_a_job_is_left_out_of_a_page_and_the_next_page_follows(
-        self, database: Database, told: list[Unreadable]
+        self, database: Database, reported: list[Unreadable]
     ) -> None:
         with database.begin() as tx:
             one, two, three = submitted(tx), submitted(tx), submitted(tx)
@@ -745,9 +745,11 @@ class TestUnreadable:
         assert [job.id for job in page.jobs] == [one]
         assert [job.id for job in rest.jobs] == [three]
         assert (page.total, page.next) == (3, two)
-        assert [error.job for error in told] == [str(two)]
+        assert [error.job for error in reported] == [str(two)]
 
-    def test_a_launcher_gets_the_others(self, database: Database, told: list[Unreadable]) -> None:
+    def test_a_launcher_gets_the_others(
+        self, database: Database, reported: list[Unreadable]
+    ) -> None:
         with database.begin() as tx:
             refs = [queued(tx) for _ in range(4)]
             for ref in refs[:2]:
@@ -757,7 +759,7 @@ class TestUnreadable:
         with database.begin() as tx:
             assert [one.ref for one, _ in attempts.with_specs(tx, refs)] == [refs[1]]
             assert list(jobs.lock_queued(tx, refs)) == [refs[3]]
-        assert {error.job for error in told} == {str(refs[0].job_id), str(refs[2].job_id)}
+        assert {error.job for error in reported} == {str(refs[0].job_id), str(refs[2].job_id)}
 
     def test_a_scheduler_claims_it_and_the_others(self, database: Database) -> None:
         with database.begin() as tx:
@@ -783,7 +785,7 @@ class TestUnreadable:
             assert other.created
 
     def test_a_reason_of_a_newer_release_hides_nothing(
-        self, database: Database, told: list[Unreadable]
+        self, database: Database, reported: list[Unreadable]
     ) -> None:
         with self.newer(database) as tx:
             ref = running(tx)
@@ -795,7 +797,7 @@ class TestUnreadable:
             assert (attempt.state, attempt.reason) == (AttemptState.EXITED, None)
             assert (job.outcome, job.reason) == (Outcome.FAILED, None)
             assert attempts.close(tx, ref, actor="test")
-        assert told == []
+        assert reported == []
 
     @pytest.mark.parametrize(
         ("budget", "code", "after"),

@@ -71,7 +71,7 @@ class Broker:
         return [*self.queues[name], *handed_out]
 
     def purge(self) -> None:
-        """Lose all that is only a wake-up."""
+        """Lose all that only notifies."""
         for name, queue in self.queues.items():
             if name not in (SUBMIT, DEAD):
                 queue.clear()

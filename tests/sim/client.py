@@ -26,7 +26,7 @@ class Client:
 
     @classmethod
     def of(cls, number: int, rng: random.Random) -> Client:
-        """Someone with a job of the dice's choice."""
+        """Someone with a random job."""
         fields = {
             "image": "busybox",
             "ports": [],

@@ -34,7 +34,7 @@ _CLOCK = """
         AS 'SELECT at FROM sim.clock';
 """
 INSTALLATION = "01900000-0000-4000-8000-000000000001"
-_BOOKS = """
+_RECORDS = """
     SELECT coalesce(bool_or(state <> 'finished'), false) AS unfinished,
            coalesce(bool_or(state = 'scheduled' AND due_at <= now()), false) AS due,
            coalesce(bool_or(state = 'queued'), false) OR EXISTS (
@@ -66,10 +66,10 @@ class Ground:
                 tx.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         self.changed = True
         self.locks: set[str] = set()
-        self._books: Any = None
+        self._records: Any = None
         self._worlds = 0
         self._own = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        self.execute(f"PREPARE books AS {_BOOKS}")
+        self.execute(f"PREPARE records AS {_RECORDS}")
 
     def clear(self) -> None:
         """Begin a new world."""
@@ -81,12 +81,12 @@ class Ground:
         self.execute("ALTER SEQUENCE events_id_seq RESTART")
         self.set_clock(BEGINNING)
 
-    def books(self) -> Any:
+    def records(self) -> Any:
         """What is committed, in a few numbers; asked again only when it may have changed."""
         if self.changed:
             self.changed = False
-            (self._books,) = self.rows("EXECUTE books")
-        return self._books
+            (self._records,) = self.rows("EXECUTE records")
+        return self._records
 
     def set_clock(self, now: datetime) -> None:
         """Let time pass."""
@@ -150,7 +150,7 @@ class SimDatabase(Database):
                 self._ground.locks.discard(name)
 
     def listen(self) -> NotificationListener:
-        """A listener that never waits: the scheduler's turns come by the dice."""
+        """A listener that never waits: the scheduler's ticks come at random."""
         return _SilentListener()
 
 

@@ -168,7 +168,7 @@ class Region:
         world.note(f"EC2: {instance.id} of {label(instance.ref)} ends: {reason}")
 
     def listed(self, instance: Instance) -> bool:
-        """Whether EC2 admits that it knows it."""
+        """Whether EC2 says that it knows it."""
         now = self.world.now
         ended = instance.ended_at
         if ended is not None and (now - ended).total_seconds() > LISTED_S:

@@ -24,7 +24,7 @@ ANSWER_WITHIN_S = 30
 REFUSALS = (400, 401, 403, 404, 409, 410, 422)
 
 # What may become of a machine, with how often.
-FATES = {
+PLANS = {
     "runs": 60,
     "fails to pull": 6,
     "never boots": 4,
@@ -46,7 +46,7 @@ class Manifest:
 
     @classmethod
     def read(cls, user_data: bytes) -> Manifest:
-        """Read the records of the orders."""
+        """Read the records of the manifest."""
         _, _, text = user_data.partition(b"\n")
         records = dict(one.split("=", 1) for one in text.decode().split("\0") if one)
         job_id, _, number = records["attempt"].partition(".")
@@ -74,23 +74,23 @@ class Machine:
     asked: Task | None = None
 
     def __post_init__(self) -> None:
-        """Decide its fate."""
+        """Decide what will become of it."""
         world, rng = self.world, self.world.rng
         self.manifest = Manifest.read(self.user_data)
-        fates = [*FATES] if not world.calm else ["runs"]
-        weights = [*FATES.values()] if not world.calm else [1]
-        (self.fate,) = rng.choices(fates, weights)
+        plans = [*PLANS] if not world.calm else ["runs"]
+        weights = [*PLANS.values()] if not world.calm else [1]
+        (self.plan,) = rng.choices(plans, weights)
         self.exit_code = rng.choice([0, 0, 7])
         self.run_s = rng.choice([5, 60, 60, self.manifest.timeout_s + 500])
         self.claim = f"claim-{rng.getrandbits(64):x}"
         self.next_at = world.after(rng.choice([20, 45, 200]))
         self.deadline_at = world.after(30 + self.manifest.deadline_s)
-        self.dies_at = world.after(rng.choice([10, 60, 300])) if self.fate == "dies" else None
+        self.dies_at = world.after(rng.choice([10, 60, 300])) if self.plan == "dies" else None
         self.give_up_at: datetime | None = None
         self.ends_at: datetime | None = None
         self.answer_by: datetime | None = None
-        if self.fate != "runs":
-            world.counts[f"machine {self.fate}"] += 1
+        if self.plan != "runs":
+            world.counts[f"machine {self.plan}"] += 1
 
     @property
     def booted(self) -> bool:
@@ -111,9 +111,9 @@ class Machine:
             moments.append(self.dies_at)
         if self.asked is not None and self.answer_by is not None:
             moments.append(self.answer_by)
-        elif self.phase == "running" and self.fate != "reboots":
+        elif self.phase == "running" and self.plan != "reboots":
             moments += [self.ends_at] if self.ends_at is not None else []
-        elif self.fate != "never boots":
+        elif self.plan != "never boots":
             moments.append(self.next_at)
         return moments
 
@@ -126,7 +126,7 @@ class Machine:
             self._off("Server.InternalError")
         elif self.asked is not None:
             self._listen()
-        elif now >= self.next_at and self.fate != "never boots":
+        elif now >= self.next_at and self.plan != "never boots":
             getattr(self, f"_{self.phase}")()
 
     def shut_down(self) -> None:
@@ -141,10 +141,10 @@ class Machine:
         self.power_off(why)
 
     def _boot(self) -> None:
-        # Its first word: said once, whoever hears it.
+        # Its boot callback: sent once, whoever hears it.
         if not self.world.happens("callback lost", self.manifest.ref.id):
             self.send("POST", self.manifest, b"")
-        if self.fate == "fails to pull":
+        if self.plan == "fails to pull":
             self.record = {"phase": "pull", "exit_code": None}
             self._report_from_now()
         else:
@@ -155,9 +155,9 @@ class Machine:
         self._ask("PATCH", json.dumps(words).encode())
 
     def _running(self) -> None:
-        if self.fate == "reboots":
+        if self.plan == "reboots":
             # It has lost its memory of having been here, and is another claimant.
-            self.fate = "runs"
+            self.plan = "runs"
             self.claim += "-again"
             self.phase = "claiming"
         elif self.ends_at is not None and self.world.now >= self.ends_at:
@@ -190,7 +190,7 @@ class Machine:
 
     def _ask(self, method: str, body: bytes) -> None:
         world = self.world
-        deaf = self.fate == "loses its network" and method == "DELETE"
+        deaf = self.plan == "loses its network" and method == "DELETE"
         if deaf or world.happens("callback lost", self.manifest.ref.id):
             self.next_at = world.after(ANSWER_WITHIN_S)
             return
@@ -231,7 +231,7 @@ class Machine:
             world.breaks(f"the container of {label(ref)} was started twice: {started}")
         self.phase = "running"
         self.next_at = world.after(3)
-        self.ends_at = None if self.fate == "hangs" else world.after(self.run_s)
+        self.ends_at = None if self.plan == "hangs" else world.after(self.run_s)
 
     def _reported(self) -> None:
         self._off("Client.InstanceInitiatedShutdown")

@@ -1,6 +1,6 @@
-"""One schedule: replicas of all daemons, machines and clients stepped by the dice, then the calm.
+"""One schedule: replicas of all daemons, machines and clients stepped at random, then the calm.
 
-Promise: a schedule is a function of its seed. The storm interleaves turns at every effect (a commit,
+Promise: a schedule is a function of its seed. The chaos run interleaves turns at every effect (a commit,
 a publish, an acknowledgement, a call to EC2), lets processes die before or after one, and lets
 everything fail that can. In the calm all must come right: what is broken is in `world.broken`.
 """
@@ -26,8 +26,8 @@ from tests.sim.broker import Broker, Link, Message
 from tests.sim.client import Client
 from tests.sim.database import Ground, SimDatabase
 from tests.sim.ec2 import Region
-from tests.sim.judge import POISON, Judge
 from tests.sim.machine import Machine, Manifest
+from tests.sim.oracle import POISON, Oracle
 from tests.sim.stage import DAEMONS, SETTINGS, Api, is_ours
 from tests.sim.tasks import Crash, Task
 from tests.sim.world import World
@@ -52,7 +52,7 @@ class Process:
 
 @dataclass
 class Running:
-    """A turn or a request that has begun."""
+    """A tick or a request that has begun."""
 
     process: Process
     loop: Any
@@ -70,8 +70,8 @@ class Schedule:
         self._api = api
         self.broker = Broker(self.world)
         self.region = Region(self.world, send=self._send)
-        self.judge = Judge(self.world, ground, self.region, self.broker)
-        self.region.judge_kill = self.judge.kill
+        self.oracle = Oracle(self.world, ground, self.region, self.broker)
+        self.region.judge_kill = self.oracle.kill
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
@@ -91,7 +91,7 @@ class Schedule:
         return link
 
     def run(self) -> World:
-        """The storm, the calm, the verdict."""
+        """The chaos run, the calm, the verdict."""
         self._ground.clear()
         for client in self.clients:
             if self.world.rng.random() < 0.7:
@@ -104,10 +104,10 @@ class Schedule:
             self._calm()
         self._stop()
         if not self.world.broken:
-            self.judge.verdict(self.clients, self._poison)
+            self.oracle.verdict(self.clients, self._poison)
         return self.world
 
-    # The storm
+    # The chaos run
 
     def _step(self) -> None:
         rng = self.world.rng
@@ -139,15 +139,17 @@ class Schedule:
             choices.append((lambda: self._pass_time(self._idle_s(60)), 12))
         if any(not one.alive for one in self.processes):
             choices.append((self._restart, 15))
-        (act,) = rng.choices([act for act, _ in choices], [weight for _, weight in choices])
-        act()
+        (action,) = rng.choices(
+            [action for action, _ in choices], [weight for _, weight in choices]
+        )
+        action()
 
     def machines(self) -> list[Machine]:
         """The machines of instances that have not ended."""
         return [one.machine for one in self.region.instances.values() if one.alive]
 
     def _has_work(self, process: Process, loop: Any) -> bool:
-        """Whether a turn is due and would find something to do: most real turns do not."""
+        """Whether a tick is due and would find something to do: most real ticks do not."""
         if self._rests.get(id(loop), self.world.now) > self.world.now:
             return False
         queues: dict[str, str] = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}
@@ -157,10 +159,10 @@ class Schedule:
         if process.publisher is not None:
             return bool(process.publisher._waiting)
         work = {
-            "due": self._ground.books().due,
-            "relay": self._ground.books().unrelayed,
-            "launch-sweep": self._ground.books().unlaunched,
-            "reap-sweep": self._ground.books().open,
+            "due": self._ground.records().due,
+            "relay": self._ground.records().unrelayed,
+            "launch-sweep": self._ground.records().unlaunched,
+            "reap-sweep": self._ground.records().open,
             # They change nothing that is judged here, and only a thirtieth of their turns looks.
             "reap-volumes": False,
             "audit": False,
@@ -170,7 +172,7 @@ class Schedule:
     def _idle_s(self, longest: float) -> float:
         """Seconds until something is due somewhere, `longest` at most."""
         soon = [at for one in self.machines() for at in one.moments()]
-        soon += [self._ground.books().next_due] if self._ground.books().next_due else []
+        soon += [self._ground.records().next_due] if self._ground.records().next_due else []
         ahead = [(at - self.world.now).total_seconds() + 1 for at in soon if at > self.world.now]
         return min([longest, *ahead])
 
@@ -181,7 +183,7 @@ class Schedule:
                 self._rests[id(loop)] = self.world.after(pause_s)
             except Exception as error:  # noqa: BLE001 - as the daemon does it
                 if not is_ours(error):
-                    self.world.breaks(f"a turn of {loop.name} failed with {error!r}")
+                    self.world.breaks(f"a tick of {loop.name} failed with {error!r}")
                 self.world.counts["turns failed"] += 1
                 self.world.note(f"{loop.name} failed: {error}")
                 if not isinstance(error, Kept):
@@ -273,7 +275,7 @@ class Schedule:
             # The broker took it: from here others answer for the job, though not for the reply.
             if self.world.now < client.again_at:
                 return
-            self.judge.confirmed(client)
+            self.oracle.confirmed(client)
         body = json.dumps({"type": "job.submit", "v": 1, "job": client.fields}).encode()
         out = Outgoing("job.submit", body, client.key, correlation_id=client.key)
         if self.broker.take(out, reply_to="replies"):
@@ -294,9 +296,9 @@ class Schedule:
 
     def _answers(self, client: Client) -> None:
         for reply in self.broker.replies:
-            said = json.loads(reply.body)
-            if reply.correlation_id == client.key and said.get("id"):
-                client.job_id = UUID(said["id"])
+            fields = json.loads(reply.body)
+            if reply.correlation_id == client.key and fields.get("id"):
+                client.job_id = UUID(fields["id"])
         asked = client.asked
         if asked is not None and asked.done and asked.result is not None:
             status, view = asked.result
@@ -351,7 +353,7 @@ class Schedule:
 
     def _calm(self) -> None:
         world = self.world
-        world.note("the storm is over")
+        world.note("the chaos run is over")
         world.calm = True
         while self._running:
             self._resume(self._running[0])
@@ -361,13 +363,13 @@ class Schedule:
         for tick in range(150):
             self._round()
             if tick == 1:
-                self.judge.leaks()
-            books = self._ground.books()
+                self.oracle.leaks()
+            records = self._ground.records()
             asking = any(one.job_id is None for one in self.clients)
-            if self.world.broken or not (books.unfinished or books.open or asking):
+            if self.world.broken or not (records.unfinished or records.open or asking):
                 break
-            wait_s = 35.0 if books.seen != seen else min(wait_s * 1.7, 7200.0)
-            seen = books.seen
+            wait_s = 35.0 if records.seen != seen else min(wait_s * 1.7, 7200.0)
+            seen = records.seen
             self._pass_time(self._idle_s(wait_s))
         else:
             world.breaks("it does not come to rest")

@@ -22,7 +22,7 @@ from tests.sim.schedule import Schedule
 from tests.sim.world import CHANCES, World
 
 # Between the first seeds of processes side by side: more than one of them will ever run.
-APART = 10**6
+STRIDE = 10**6
 
 
 @dataclass
@@ -105,7 +105,7 @@ def side_by_side(
     report = Report(seed)
     with ProcessPoolExecutor(len(urls), mp_context=get_context("spawn")) as pool:
         parts = [
-            pool.submit(_part, url, seed + number * APART, share, seconds)
+            pool.submit(_part, url, seed + number * STRIDE, share, seconds)
             for number, url in enumerate(urls)
         ]
         for part in (one.result() for one in parts):

@@ -3,7 +3,7 @@
 Promise: the daemons are wired by their own `__main__.loops` and the API is its own routes; only what
 they reach outside with is replaced: the broker's link, boto3's client, randomness of ids, and the
 threads that launch side by side (one after the other here). User-data is left unrendered but for the
-orders, which is all a simulated machine reads.
+manifest, which is all a simulated machine reads.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def installed(stage: Any) -> Iterator[None]:
     end = attempts.end
 
     def watched_end(tx: Any, ref: Any, reason: Reason, **more: Any) -> bool:
-        stage.schedule.judge.end(tx, ref, reason)
+        stage.schedule.oracle.end(tx, ref, reason)
         return end(tx, ref, reason, **more)
 
     def link(_url: str, *, name: str, declare: bool = True) -> Link:
@@ -198,5 +198,5 @@ def installed(stage: Any) -> Iterator[None]:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether a turn may fail so: a failure that was foreseen, and no rule of the tables broken."""
+    """Whether a tick may fail so: a failure that was foreseen, and no rule of the tables broken."""
     return isinstance(error, AtemporalError) and "the database refuses" not in str(error)

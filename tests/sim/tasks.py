@@ -1,4 +1,4 @@
-"""Work that stops at chosen points and goes on later: how turns of many daemons interleave.
+"""Work that stops at chosen points and goes on later: how ticks of many daemons interleave.
 
 Promise: of all tasks at most one runs at any moment, and which one is the caller's choice, so a
 schedule is a function of its seed. Each task has a thread of its own only because ordinary code can
@@ -17,7 +17,7 @@ class Crash(BaseException):
 
 
 class Task:
-    """One turn, one request: begun by the first `resume`, over when `done`."""
+    """One tick, one request: begun by the first `resume`, over when `done`."""
 
     def __init__(self, owner: object, work: Callable[[], Any]) -> None:
         """Take the work of `owner`; nothing runs yet."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.postgres import Postgres
-from tests.sim.sabotage import SABOTAGES, Sabotage
+from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.simulation import Simulation, side_by_side, simulation
 from tests.sim.world import CHANCES
 
@@ -43,11 +43,11 @@ def test_a_seed_gives_the_same_schedule_again(simulated: Simulation) -> None:
         assert simulated.one(seed).story == simulated.one(seed).story, seed
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.__name__)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_mistake_is_found(
-    simulated: Simulation, monkeypatch: pytest.MonkeyPatch, sabotage: Sabotage
+    simulated: Simulation, monkeypatch: pytest.MonkeyPatch, mutant: Mutant
 ) -> None:
-    sabotage(monkeypatch, simulated)
+    mutant(monkeypatch, simulated)
     report = simulated.many(1, runs=PATIENCE)
-    assert report.failed, f"{sabotage.__name__} was not noticed in {report.schedules} schedules"
-    print(f"{sabotage.__name__}: schedule {report.schedules}: {report.failed[0].broken[0]}")
+    assert report.failed, f"{mutant.__name__} was not noticed in {report.schedules} schedules"
+    print(f"{mutant.__name__}: schedule {report.schedules}: {report.failed[0].broken[0]}")

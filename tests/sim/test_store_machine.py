@@ -1,6 +1,6 @@
-"""The store against a model of it in a few lines: any moves, in any order, stale ones among them.
+"""The store against a model of it in a few lines: any transitions, in any order, stale ones among them.
 
-Hypothesis chooses the moves and, when the two differ, finds the shortest way there.
+Hypothesis chooses the transitions and, when the two differ, finds the shortest way there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What all parts of a simulated world share: the dice, the clock, the faults, and the memory of it.
+"""What all parts of a simulated world share: random numbers, clock, faults, and the memory of it.
 
-Promise: everything random comes from `dice`, and every fault is counted. A calm world has no faults,
+Promise: everything random comes from `rng`, and every fault is counted. A calm world has no faults,
 no crashes and no pauses.
 """
 
@@ -118,7 +118,7 @@ class World:
         self.point(f"after {what}")
 
     def uuid7(self) -> UUID:
-        """An id as the store makes them, from this world's dice."""
+        """An id as the store makes them, from this world's random numbers."""
         milliseconds = int(self.now.timestamp() * 1000)
         number = (milliseconds << 80) | (7 << 76) | (self.rng.getrandbits(12) << 64)
         return UUID(int=number | (2 << 62) | self.rng.getrandbits(62))

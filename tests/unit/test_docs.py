@@ -88,8 +88,10 @@ def test_the_architecture_fits_a_page() -> None:
 
 def test_every_reason_is_told_with_what_it_means() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (yes|no) \|", _read("endings.md"), re.M)
-    told = {name: (outcome, fault, again == "yes") for name, outcome, fault, again in rows}
-    assert told == {str(one): (str(one.outcome), str(one.fault), one.retryable) for one in Reason}
+    listed = {name: (outcome, fault, again == "yes") for name, outcome, fault, again in rows}
+    assert listed == {
+        str(one): (str(one.outcome), str(one.fault), one.retryable) for one in Reason
+    }
 
 
 @every_page

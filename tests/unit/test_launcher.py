@@ -24,7 +24,7 @@ from services.launcher.spot_breaker import SpotBreaker
 
 
 class Clock:
-    """A clock that moves when a test moves it."""
+    """A clock that goes on when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -30,7 +30,7 @@ def test_a_specification_is_normalised() -> None:
         ("retry_on", "75", "write a list of numbers"),
         ("env", ["A=b"], "write an object"),
         ("machine", "t3.small", "write an object"),
-        ("command", ["", "x"], "the first word, which is the program to run, is empty"),
+        ("command", ["", "x"], "its first element, the program to run, is empty"),
         ("key", "", "it is empty; give some text, or leave it out"),
     ],
 )

@@ -29,9 +29,9 @@ def test_what_is_missing_is_named_with_what_to_do(
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setattr(provision, "NEEDS", (MISSING, Need("sh", "dash", lambda: True)))
     assert provision.main([]) == 1
-    said = capsys.readouterr().err
-    assert "teleporter: install it, or walk" in said
-    assert "apt-get install teleporter-bin\n" in said
+    text = capsys.readouterr().err
+    assert "teleporter: install it, or walk" in text
+    assert "apt-get install teleporter-bin\n" in text
     assert provision.main(["sh"]) == 0
     assert provision.main(["typo"]) == 2
 

@@ -1,4 +1,4 @@
-"""User-data: constant but for the orders, which come back out byte for byte; small enough; the same
+"""User-data: constant but for the manifest, which comes back out byte for byte; small enough; the same
 bytes for the same attempt."""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def render(spec: JobSpec, ref: AttemptRef = REF) -> bytes:
 
 
 def parse(rendered: bytes) -> tuple[dict[str, Any], bytes]:
-    """The document with its orders taken out, and the orders."""
+    """The document with its manifest taken out, and the manifest."""
     document = copy.deepcopy(yaml.safe_load(rendered))
     manifest = document["write_files"][0]
     return document, base64.b64decode(manifest.pop("content"), validate=True)

@@ -1,6 +1,6 @@
 """What is judged in a simulated world: some things while they happen, the rest at the end.
 
-Promise: the judge looks at what is true (EC2's instances, what machines did, what is committed), never
+Promise: the oracle looks at what is true (EC2's instances, what machines did, what is committed), never
 at what the daemons think; whatever is broken is in `world.broken`.
 """
 
@@ -33,7 +33,7 @@ _OVER = text(
 POISON = b"\xff not a message"
 
 
-class Judge:
+class Oracle:
     """Of one schedule."""
 
     def __init__(self, world: World, ground: Ground, region: Region, broker: Broker) -> None:
@@ -73,8 +73,8 @@ class Judge:
         if reason is Reason.INSTANCE_LOST:
             if any(one.alive for one in of_it):
                 self._world.breaks(f"{label(ref)} is called lost, and its instance is alive")
-            told = [one for one in of_it if self._region.listed(one) and not one.silent]
-            if any(one.machine.console for one in told):
+            listed = [one for one in of_it if self._region.listed(one) and not one.silent]
+            if any(one.machine.console for one in listed):
                 self._world.breaks(f"{label(ref)} is called lost, and its console knows its end")
         if state == AttemptState.RUNNING and reason in (
             Reason.BOOT_DEADLINE,
@@ -86,9 +86,9 @@ class Judge:
 
     def confirmed(self, client: Client) -> None:
         """Look for a job message that the broker has confirmed."""
-        waits = any(one.outgoing.message_id == client.key for one in self._broker.of(SUBMIT))
+        queued = any(one.outgoing.message_id == client.key for one in self._broker.of(SUBMIT))
         written = self._ground.rows("SELECT id FROM jobs WHERE key = :key", key=client.key)
-        if not waits and not written:
+        if not queued and not written:
             self._world.breaks(f"the job message {client.key} was confirmed and is lost")
 
     def leaks(self) -> None:
@@ -110,12 +110,12 @@ class Judge:
         with self._ground.engine.connect() as tx:
             for violation in violations(tx):
                 world.breaks(str(violation))
-        books = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
+        jobs = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
         tries = self._ground.rows("SELECT * FROM attempts")
-        if len(books) != len(clients):
-            world.breaks(f"{len(clients)} clients have {len(books)} jobs")
+        if len(jobs) != len(clients):
+            world.breaks(f"{len(clients)} clients have {len(jobs)} jobs")
         for client in clients:
-            job = books.get(client.job_id)
+            job = jobs.get(client.job_id)
             if job is None:
                 world.breaks(f"job {client.job_id} was acknowledged and is lost")
             elif client.cancelled and job.outcome != "cancelled":
@@ -132,7 +132,7 @@ class Judge:
         silent = [row.id for row in events if not self._broker.heard[f"event.{row.id}"]]
         if silent:
             world.breaks(f"nobody was told of the events {silent}")
-        world.counts["jobs"] += len(books)
+        world.counts["jobs"] += len(jobs)
         world.counts["attempts"] += len(tries)
 
     def _attempt(self, attempt: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sabotage import ROOT, SABOTAGES, Sabotage
+from tests.mutants import MUTANTS, ROOT, Mutant
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.title)
-def test_a_mistake_can_be_made_and_its_tests_are_there(sabotage: Sabotage) -> None:
-    assert (ROOT / sabotage.file).read_text().count(sabotage.right) == 1
-    for test in sabotage.tests:
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.title)
+def test_a_mistake_can_be_made_and_its_tests_are_there(mutant: Mutant) -> None:
+    assert (ROOT / mutant.file).read_text().count(mutant.right) == 1
+    for test in mutant.tests:
         file, *names = test.split("::")
         source = (ROOT / "tests" / file).read_text()
         for name in names:

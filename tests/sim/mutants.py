@@ -21,7 +21,7 @@ from atemporal.store import attempts, transitions
 from tests.sim.broker import Link
 from tests.sim.simulation import Simulation
 
-Sabotage = Callable[[pytest.MonkeyPatch, Simulation], None]
+Mutant = Callable[[pytest.MonkeyPatch, Simulation], None]
 
 
 def random_client_token(patch: pytest.MonkeyPatch, _: Simulation) -> None:
@@ -35,7 +35,7 @@ def random_client_token(patch: pytest.MonkeyPatch, _: Simulation) -> None:
 
 
 def next_zone_after_a_timeout(patch: pytest.MonkeyPatch, simulation: Simulation) -> None:
-    """An open outcome is taken for a refusal: the next candidate is tried."""
+    """An open outcome is taken for a refusal: the next offering is tried."""
     run = atemporal.cloud.ec2.Cloud.run
 
     def changed(cloud: Any, ref: Any, launch: Any, user_data: bytes) -> Any:
@@ -110,7 +110,7 @@ def launch_sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     patch.setattr("services.launcher.__main__.SweepLoop.tick", lambda _: 10.0)
 
 
-SABOTAGES: tuple[Sabotage, ...] = (
+MUTANTS: tuple[Mutant, ...] = (
     random_client_token,
     next_zone_after_a_timeout,
     ack_before_commit,

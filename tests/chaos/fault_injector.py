@@ -1,7 +1,7 @@
 """Whatever can go wrong outside of EC2: kills, freezes, restarts, lost, doubled and foul messages.
 
-Each kind is a function that does it once; `Mischief` throws the dice and counts. Nothing that is
-promised is taken away: wake-ups may all be lost, but a job message that another system was told is
+Each kind is a function that does it once; `FaultInjector` draws and counts. Nothing that is
+promised is taken away: notifications may all be lost, but a job message that another system was told is
 in the queue is a promise, so that queue is never emptied (to restart its broker is another thing).
 """
 
@@ -27,13 +27,13 @@ from tests.chaos.crew import Crew
 from tests.chaos.fleet import Fleet
 
 POISON = (b"", b"\xff\xfe", b"{", b"[]", b'{"type":"job.due"}', b'{"type":"nothing","v":1}')
-WAKE_UPS = ("atemporal.launch", "atemporal.reap")
+NOTIFICATIONS = ("atemporal.launch", "atemporal.reap")
 KEYS = ("job.submit", "job.due", "instance.exited")
 SERVER_TROUBLES = ("broker restart", "broker kill", "broker freeze", "pg restart")
 
 
 class Deck:
-    """Draws in a random order in which each comes before any comes again: a short storm has all."""
+    """Draws in a random order in which each comes before any comes again: a short chaos run has all."""
 
     def __init__(self, rng: random.Random, cards: Sequence[str]) -> None:
         self._rng = rng
@@ -47,8 +47,8 @@ class Deck:
         return self._left.pop()
 
 
-class Mischief:
-    """The dice, in threads of their own, until stopped."""
+class FaultInjector:
+    """Draws faults, in threads of its own, until stopped."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, *, kill_every_s: float) -> None:
         self.counts: Counter[str] = Counter()
@@ -99,7 +99,7 @@ class Mischief:
             *(f"kill -9 {name}" for name in (*services, "twin")),
             *(f"freeze {name}" for name in services),
             *SERVER_TROUBLES,
-            *("pg connections dropped", "wake-ups purged", "poison", "forged callback"),
+            *("pg connections dropped", "notifications purged", "poison", "forged callback"),
             "message doubled",
         }
 
@@ -107,14 +107,14 @@ class Mischief:
         """Count faults of one moment and remember when."""
         self.counts[what] += times
         how_often = f" {times} times" if times > 1 else ""
-        self.timeline.append((time.time(), f"storm: {what}{how_often}"))
+        self.timeline.append((time.time(), f"fault: {what}{how_often}"))
 
     def _loop(self, do: Callable[[], None], pause: float) -> None:
         while not self._stop.wait(pause * self._rng.uniform(0.5, 1.5)):
             try:
                 do()
             except (AMQPError, OSError, AtemporalError, httpx.HTTPError):
-                # Another mischief has its target down just now.
+                # Another injector has its target down just now.
                 self.missed += 1
 
     def _kill(self) -> None:
@@ -167,7 +167,7 @@ class Mischief:
         return connection, connection.channel()
 
     def _purge(self) -> None:
-        """Lose all wake-ups of some seconds, by being served before the daemons.
+        """Lose all notifications of some seconds, by being served before the daemons.
 
         What is poison goes back when the connection closes, since all of it has to be found.
         """
@@ -179,14 +179,14 @@ class Mischief:
                 channel.basic_ack(method.delivery_tag)
                 self.purged += 1
 
-        for queue in WAKE_UPS:
+        for queue in NOTIFICATIONS:
             channel.basic_consume(queue, lose, arguments={"x-priority": 10})
         until = time.monotonic() + self._rng.uniform(1, 4)
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             connection.process_data_events(time_limit=left)
         connection.close()
         if self.purged > before:
-            self.note("wake-ups purged")
+            self.note("notifications purged")
 
     def _poison(self) -> None:
         connection, channel = self._channel()
@@ -220,8 +220,10 @@ class Mischief:
         answer = httpx.request(method, url, headers=headers, json={"exit_code": 0}, timeout=5)
         self.note("forged callback")
         if answer.status_code not in (401, 404, 422, 500, 503):
-            told = f"a forged {method} for attempt {row.number} was answered {answer.status_code}"
-            self.broken.append((told, row.job_id))
+            broken = (
+                f"a forged {method} for attempt {row.number} was answered {answer.status_code}"
+            )
+            self.broken.append((broken, row.job_id))
 
     def _double_and_reorder(self) -> None:
         """Copy what daemons tell each other for some seconds; send the copies late and shuffled."""

@@ -1,8 +1,8 @@
-"""`make chaos`: real processes in a storm of faults, then calm, then every promise is looked at.
+"""`make chaos`: real processes in a chaos run of faults, then calm, then every promise is looked at.
 
-Ends with counts, a verdict and the command that replays it. A storm in which nothing went wrong
-counts as a failure: it has shown nothing. The dice follow from the seed; what the operating system
-does with them does not, so a replay is a storm of the same kind, not the same one.
+Ends with counts, a verdict and the command that replays it. A chaos run in which nothing went wrong
+counts as a failure: it has shown nothing. The random numbers follow from the seed; what the operating
+system does with them does not, so a replay is a chaos run of the same kind, not the same one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from atemporal.errors import AtemporalError
 from atemporal.states import JobState
 from atemporal.store import attempts, counts
 from tests.chaos.clients import CURSED_TYPE, Submitters
+from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.fleet import REPLICAS, Fleet
-from tests.chaos.mischief import Mischief
-from tests.chaos.verdict import Verdict, judge, judge_force, timeline
-from tests.chaos.witness import Witness
+from tests.chaos.oracle import Oracle
+from tests.chaos.verdict import Verdict, check_all, check_force, timeline
 
 # A token is spent only when its answer was lost and its instance ended before anybody saw it: too
 # rare to wait for, so some jobs want a type for which all of that comes together.
 _CURSED = {"instance_type": CURSED_TYPE}
-# How likely each fault of the twin strikes a call or a machine; seconds where it has some.
+# How likely each fault of the twin is injected into a call or a machine; seconds where it has some.
 TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "spent-token", "probability": 1},
     {"kind": "timeout-after", "call": "RunInstances", "probability": 0.7, "match": _CURSED},
@@ -67,33 +67,33 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
 LEGEND = """\
 Jobs fail and are cancelled on purpose here. Dead letters are the poison and copies of it.
 VALID: no submit lost or doubled, no second instance for an attempt, none left, each container that
-ended booked as it ended, every job finished, poison kept, and the audit balances. A replay is a storm
-of the same kind, not the same one: only the dice are the same."""
+ended recorded as it ended, every job finished, poison kept, and the audit finds no drift. A replay is a
+chaos run of the same kind, not the same one: only the random numbers are the same."""
 CALM_S = 600.0
-FULL_STORM_S = 240.0
-OVERSTAY_LIMIT_S = 120.0
+FULL_RUN_S = 240.0
+LEAK_LIMIT_S = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one storm; return 0 when every promise held and every kind of fault was injected."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.storm", description=__doc__)
+    """Run one chaos run; return 0 when every promise held and every kind of fault was injected."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--jobs", type=int, default=0, help="0: three in two seconds")
     parser.add_argument("--seconds", type=float, default=120)
     given = parser.parse_args(argv)
-    os.environ.update(AWS_ACCESS_KEY_ID="storm", AWS_SECRET_ACCESS_KEY="storm")
+    os.environ.update(AWS_ACCESS_KEY_ID="chaos", AWS_SECRET_ACCESS_KEY="chaos")
     count = given.jobs or round(given.seconds * 1.5)
-    directory = Path(tempfile.mkdtemp(prefix="atemporal-storm-"))
+    directory = Path(tempfile.mkdtemp(prefix="atemporal-chaos-"))
     replay = f"make chaos SEED={given.seed} JOBS={count} SECONDS={given.seconds:.0f}"
-    print(f"storm: {replay}   logs: {directory}", flush=True)
-    good = _storm(directory, given.seed, count, given.seconds)
+    print(f"chaos run: {replay}   logs: {directory}", flush=True)
+    good = _run(directory, given.seed, count, given.seconds)
     print(f"{'VALID' if good else 'NOT VALID'}   replay: {replay}")
     if good:
         shutil.rmtree(directory)
     return 0 if good else 1
 
 
-def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
+def _run(directory: Path, seed: int, count: int, seconds: float) -> bool:
     rng = random.Random(seed)
     runs = directory / "runs"
     runs.mkdir()
@@ -105,27 +105,27 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
         submitters = Submitters(
             fleet, runs, random.Random(rng.random()), count=count, seconds=seconds
         )
-        mischief = Mischief(fleet, random.Random(rng.random()), kill_every_s=1.6)
-        witness = Witness(fleet.twin_url, directory / "twin")
+        injector = FaultInjector(fleet, random.Random(rng.random()), kill_every_s=1.6)
+        oracle = Oracle(fleet.twin_url, directory / "twin")
         submitters.start()
-        mischief.start()
-        _report_progress(fleet, witness, begun, seconds)
-        mischief.stop()
+        injector.start()
+        _report_progress(fleet, oracle, begun, seconds)
+        injector.stop()
         twin_faults = httpx.get(f"{fleet.twin_url}/_twin/faults").json()["injected"]
         httpx.delete(f"{fleet.twin_url}/_twin/faults").raise_for_status()
         submitters.join()
         print(f"{time.monotonic() - begun:6.0f} s  calm", flush=True)
         became_calm = _wait_for_calm(fleet)
-        witness.look()
-        verdict = judge(
+        oracle.observe()
+        verdict = check_all(
             fleet.database,
-            submitters.ledger,
+            submitters.receipts,
             runs,
             twin_url=fleet.twin_url,
-            witness=witness,
+            oracle=oracle,
             broker_url=fleet.broker_url,
-            poison=mischief.poison,
-            overstay_limit_s=OVERSTAY_LIMIT_S,
+            poison=injector.poison,
+            overstay_limit_s=LEAK_LIMIT_S,
         )
         verdict.check(became_calm, f"not everything ended within {CALM_S:.0f} s of calm")
         audit = subprocess.run(
@@ -146,43 +146,43 @@ def _storm(directory: Path, seed: int, count: int, seconds: float) -> bool:
             audit.returncode == 0, f"the audit does not balance: {audit.stdout[-2000:]!r}"
         )
         verdict.counts |= {
-            "wake-ups lost by purges": mischief.purged,
-            "mischief that found nothing": mischief.missed,
+            "notifications lost by purges": injector.purged,
+            "injector that found nothing": injector.missed,
         }
-        for failure in (*mischief.failures, *submitters.failures):
+        for failure in (*injector.failures, *submitters.failures):
             verdict.check(False, failure)
-        verdict.broken += mischief.broken
-        faults = Counter(mischief.counts) + Counter(twin_faults)
-        judge_force(
+        verdict.broken += injector.broken
+        faults = Counter(injector.counts) + Counter(twin_faults)
+        check_force(
             verdict,
             faults,
-            {*mischief.kinds, *(str(fault["kind"]) for fault in TWIN_FAULTS)},
+            {*injector.kinds, *(str(fault["kind"]) for fault in TWIN_FAULTS)},
             seconds=seconds,
             jobs_asked=count,
-            # A short storm may miss rare kinds; one long enough for them has to show them all.
-            full=seconds >= FULL_STORM_S,
+            # A short chaos run may miss rare kinds; one long enough for them has to show them all.
+            full=seconds >= FULL_RUN_S,
         )
         _print(verdict, faults, time.monotonic() - begun)
         for job_id in {job_id for _, job_id in verdict.broken if job_id}:
-            seen = [*mischief.timeline, *witness.of_job(job_id)]
+            seen = [*injector.timeline, *oracle.of_job(job_id)]
             print(f"job {job_id}\n{timeline(fleet.database, job_id, seen)}")
         return not verdict.broken
     finally:
         fleet.close()
 
 
-def _report_progress(fleet: Fleet, witness: Witness, begun: float, seconds: float) -> None:
+def _report_progress(fleet: Fleet, oracle: Oracle, begun: float, seconds: float) -> None:
     pause = threading.Event()
     while (elapsed := time.monotonic() - begun) < seconds:
         pause.wait(min(15.0, seconds - elapsed))
         try:
             with fleet.database.begin() as tx:
                 states = counts.count_by_state(tx)
-            told = " ".join(f"{state} {number}" for state, number in states.items())
+            text = " ".join(f"{state} {number}" for state, number in states.items())
         except AtemporalError as error:
-            told = str(error)
-        witness.look()
-        print(f"{time.monotonic() - begun:6.0f} s  {told}", flush=True)
+            text = str(error)
+        oracle.observe()
+        print(f"{time.monotonic() - begun:6.0f} s  {text}", flush=True)
 
 
 def _wait_for_calm(fleet: Fleet) -> bool:
@@ -200,7 +200,7 @@ def _wait_for_calm(fleet: Fleet) -> bool:
 
 def _print(verdict: Verdict, faults: Counter[str], elapsed_s: float) -> None:
     replicas = "/".join(str(number) for number in REPLICAS.values())
-    print(f"storm of {elapsed_s:.0f} s, replicas {replicas} ({', '.join(REPLICAS)})")
+    print(f"chaos run of {elapsed_s:.0f} s, replicas {replicas} ({', '.join(REPLICAS)})")
     for name, number in verdict.counts.items():
         print(f"  {name:32} {number}")
     print(f"faults injected: {sum(faults.values())}")

@@ -1,4 +1,4 @@
-"""A short storm on every run of the tests; and that its judge sees whatever is broken."""
+"""A short chaos run on every run of the tests; and that its judge sees whatever is broken."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from atemporal.model import Attempt, AttemptRef, Job, Launch, parse_spec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
-from tests.chaos import storm
-from tests.chaos.clients import Ledger, Wanted
+from tests.chaos import run as chaos_run
+from tests.chaos.clients import Receipts, Wanted
 from tests.chaos.crew import Crew
 from tests.chaos.exits import Asked, Run, broken_promises, read_runs
+from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.fleet import Fleet
-from tests.chaos.mischief import Mischief
+from tests.chaos.oracle import End
 from tests.chaos.verdict import (
     Verdict,
-    judge_cloud,
-    judge_dead_letters,
-    judge_force,
-    judge_job,
-    judge_submits,
+    check_cloud,
+    check_dead_letters,
+    check_force,
+    check_job,
+    check_submits,
     timeline,
 )
-from tests.chaos.witness import End
 
 ID = UUID("0198c0de-0000-7000-8000-000000000001")
 ON = "i-0123456789abcdef0"
@@ -54,12 +54,12 @@ def job(database: Database) -> Job:
 
 @pytest.mark.timeout(900)
 def test_a_short_storm_leaves_every_promise_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    status = storm.main(["--seed", "5", "--jobs", "20", "--seconds", "25"])
-    said = capsys.readouterr().out
-    assert status == 0, said
-    assert re.search(r"acknowledged +20\n", said), said
-    assert re.search(r"containers at their end +[1-9]", said), said
-    assert re.search(r"kill -9 \w+ +[1-9]", said), said
+    status = chaos_run.main(["--seed", "5", "--jobs", "20", "--seconds", "25"])
+    text = capsys.readouterr().out
+    assert status == 0, text
+    assert re.search(r"acknowledged +20\n", text), text
+    assert re.search(r"containers at their end +[1-9]", text), text
+    assert re.search(r"kill -9 \w+ +[1-9]", text), text
 
 
 def attempt(reason: Reason, code: int | None = None, **fields: Any) -> Attempt:
@@ -143,7 +143,7 @@ class TestExits:
     def test_a_death_long_after_the_end_excuses_nothing(self) -> None:
         of = ended(Outcome.SUCCEEDED, *LOST_THEN_DONE)
         broken = list(broken_promises(of, Asked(0), [WHOLE, AGAIN], {ON: [AT + 60]}))
-        assert broken == ["#1 ran to its end with 0, booked is instance_lost"]
+        assert broken == ["#1 ran to its end with 0, recorded is instance_lost"]
 
     def test_a_death_does_not_excuse_unreported(self) -> None:
         of = ended(Outcome.LOST, attempt(Reason.UNREPORTED))
@@ -168,9 +168,9 @@ class TestExits:
 
     def test_a_container_that_nobody_ended_and_that_did_not_end_is_seen(self) -> None:
         of = ended(Outcome.SUCCEEDED, *LOST_THEN_DONE)
-        said = "#1 was cut short, booked is instance_lost, and nothing is known that explains it"
-        assert list(broken_promises(of, Asked(0), [CUT, AGAIN])) == [said]
-        assert said.replace("was cut short", "never started") in list(
+        text = "#1 was cut short, recorded is instance_lost, and nothing is known that explains it"
+        assert list(broken_promises(of, Asked(0), [CUT, AGAIN])) == [text]
+        assert text.replace("was cut short", "never started") in list(
             broken_promises(of, Asked(0), [AGAIN])
         )
 
@@ -235,12 +235,12 @@ class TestExits:
         with pytest.raises(ValueError, match="without a start"):
             read_runs(runs)
         verdict = Verdict()
-        judge_job(verdict, COMPLETED, Asked(0), tmp_path)
+        check_job(verdict, COMPLETED, Asked(0), tmp_path)
         assert [job_id for _, job_id in verdict.broken] == [ID]
 
     def test_a_job_that_did_not_end_is_seen(self, job: Job, tmp_path: Path) -> None:
         verdict = Verdict()
-        judge_job(verdict, job, Asked(0), tmp_path)
+        check_job(verdict, job, Asked(0), tmp_path)
         assert verdict.broken == [("still scheduled", job.id)]
 
 
@@ -248,7 +248,7 @@ def test_a_submit_that_was_lost_or_became_two_jobs_is_seen(job: Job) -> None:
     other = Wanted("known", 0, {}, "http", job_id="another")
     lost = Wanted("unknown", 0, {}, "http", job_id="gone")
     verdict = Verdict()
-    judge_submits(verdict, Ledger([other, lost]), {"known": job}, 1)
+    check_submits(verdict, Receipts([other, lost]), {"known": job}, 1)
     assert (verdict.counts["lost"], verdict.counts["doubled"]) == (1, 1)
     assert len(verdict.broken) == 2
 
@@ -258,7 +258,7 @@ def test_a_confirmed_message_that_became_no_job_is_seen(job: Job) -> None:
     gone = Wanted("vanished", 0, {}, "amqp", confirmed=True, left_alone=True)
     never = Wanted("refused", 0, {}, "amqp")
     verdict = Verdict()
-    judge_submits(verdict, Ledger([here, gone, never]), {"known": job}, 1)
+    check_submits(verdict, Receipts([here, gone, never]), {"known": job}, 1)
     assert verdict.broken == [("confirmed job messages are lost: vanished", None)]
 
 
@@ -274,45 +274,45 @@ class TestCloud:
             for one in ids
         ]
 
-    def judge(self, listing: list[dict[str, Any]], ended_at: float = AT + 25) -> Verdict:
+    def verdict_of(self, listing: list[dict[str, Any]], ended_at: float = AT + 25) -> Verdict:
         verdict = Verdict()
-        judge_cloud(verdict, [COMPLETED], listing, {ON: End(ended_at, "")}, 60)
+        check_cloud(verdict, [COMPLETED], listing, {ON: End(ended_at, "")}, 60)
         return verdict
 
     def test_books_that_balance(self) -> None:
-        verdict = self.judge(self.listing(ON))
+        verdict = self.verdict_of(self.listing(ON))
         assert verdict.broken == []
-        assert verdict.counts["worst overstay by the books, s"] == 10
-        assert verdict.counts["worst overstay by the cloud, s"] == 5
+        assert verdict.counts["worst leak by the database, s"] == 10
+        assert verdict.counts["worst leak by the cloud, s"] == 5
 
     def test_a_leaked_instance_is_seen(self) -> None:
-        verdict = self.judge(self.listing(ON, state="running"))
+        verdict = self.verdict_of(self.listing(ON, state="running"))
         assert verdict.broken == [(f"1 instances leaked: {ON}", None)]
 
     def test_two_instances_for_an_attempt_are_seen_and_one_that_nobody_knows(self) -> None:
-        verdict = self.judge(self.listing(ON, "i-1"))
+        verdict = self.verdict_of(self.listing(ON, "i-1"))
         assert verdict.broken == [
             ("1 attempts have two instances", None),
             ("1 instances belong to no attempt: i-1", None),
         ]
 
     def test_an_instance_that_stayed_is_seen_by_its_own_end(self) -> None:
-        verdict = self.judge(self.listing(ON), ended_at=AT + 90)
+        verdict = self.verdict_of(self.listing(ON), ended_at=AT + 90)
         assert ("an instance outlived its attempt by 70 s", None) in verdict.broken
 
     def test_an_attempt_closed_while_its_instance_lived_is_seen(self) -> None:
-        verdict = self.judge(self.listing(ON), ended_at=AT + 33)
+        verdict = self.verdict_of(self.listing(ON), ended_at=AT + 33)
         assert verdict.broken == [(f"#1 is booked as closed 3.0 s before {ON} ended", ID)]
 
 
 def test_poison_that_is_not_in_the_dead_letters_is_seen() -> None:
     verdict = Verdict()
-    judge_dead_letters(verdict, ["poison-0", "other"], ["poison-0", "poison-1"])
+    check_dead_letters(verdict, ["poison-0", "other"], ["poison-0", "poison-1"])
     assert verdict.broken == [('poison not in the dead letters: ["poison-1"]', None)]
 
 
 class TestForce:
-    def judge(self, *, full: bool = True, **changed: Any) -> list[str]:
+    def verdict_of(self, *, full: bool = True, **changed: Any) -> list[str]:
         verdict = Verdict(counts={"attempted": 9, "acknowledged": 9, **changed.pop("counts", {})})
         given: dict[str, Any] = {
             "faults": {"kill -9 api": 60, "kill -9 twin": 40, "hidden": 1},
@@ -321,19 +321,23 @@ class TestForce:
             "jobs_asked": 9,
             **changed,
         }
-        judge_force(verdict, **given, full=full)
+        check_force(verdict, **given, full=full)
         return [promise for promise, _ in verdict.broken]
 
     def test_a_full_storm_has_its_kills_its_kinds_and_its_jobs(self) -> None:
-        assert self.judge() == []
-        assert self.judge(seconds=301) == ["100 kills in 301 s: one in three is due"]
-        assert self.judge(kinds={"hidden", "dies"}) == ["no fault of kind dies was injected"]
-        assert self.judge(counts={"acknowledged": 8}) == ["8 jobs acknowledged, 9 were asked for"]
-        assert len(self.judge(jobs_asked=10)) == 2
+        assert self.verdict_of() == []
+        assert self.verdict_of(seconds=301) == ["100 kills in 301 s: one in three is due"]
+        assert self.verdict_of(kinds={"hidden", "dies"}) == ["no fault of kind dies was injected"]
+        assert self.verdict_of(counts={"acknowledged": 8}) == [
+            "8 jobs acknowledged, 9 were asked for"
+        ]
+        assert len(self.verdict_of(jobs_asked=10)) == 2
 
     def test_a_short_storm_has_at_least_a_fault(self) -> None:
-        assert self.judge(full=False, kinds={"dies"}) == []
-        assert self.judge(full=False, faults={}) == ["no fault was injected: this shows nothing"]
+        assert self.verdict_of(full=False, kinds={"dies"}) == []
+        assert self.verdict_of(full=False, faults={}) == [
+            "no fault was injected: this shows nothing"
+        ]
 
 
 class _Credulous(http.server.BaseHTTPRequestHandler):
@@ -367,11 +371,11 @@ def test_a_forged_callback_that_is_believed_is_seen(
         jobs.claim_due(tx, 1, actor="test")
         assert attempts.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
     fleet = SimpleNamespace(replicas=["api-0"], database=database, api_url=credulous_url)
-    mischief = Mischief(cast(Fleet, fleet), random.Random(1), kill_every_s=1)
-    mischief.forge()
-    [(told, job_id)] = mischief.broken
+    injector = FaultInjector(cast(Fleet, fleet), random.Random(1), kill_every_s=1)
+    injector.forge()
+    [(text, job_id)] = injector.broken
     assert job_id == job.id
-    assert re.fullmatch(r"a forged (PATCH|DELETE) for attempt 1 was answered 204", told)
+    assert re.fullmatch(r"a forged (PATCH|DELETE) for attempt 1 was answered 204", text)
 
 
 def test_a_thread_that_dies_is_named_with_what_it_died_of() -> None:
@@ -391,7 +395,7 @@ def test_a_broken_jobs_timeline_has_its_events_and_what_went_on_around_them(
     database: Database, job: Job
 ) -> None:
     at = job.created_at.timestamp()
-    told = timeline(database, job.id, [(at + 1, "storm: pg restart"), (at - 60, "long before")])
-    assert re.search(r"2\.\d\d s  job.scheduled", told), told
-    assert re.search(r"3\.\d\d s      storm: pg restart", told), told
-    assert "long before" not in told
+    text = timeline(database, job.id, [(at + 1, "fault: pg restart"), (at - 60, "long before")])
+    assert re.search(r"2\.\d\d s  job.scheduled", text), text
+    assert re.search(r"3\.\d\d s      fault: pg restart", text), text
+    assert "long before" not in text

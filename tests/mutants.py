@@ -1,4 +1,4 @@
-"""`make sabotage`: mistakes that somebody could make in the product, and the tests that must see them.
+"""`make mutants`: mistakes that somebody could make in the product, and the tests that must see them.
 
 Promise: every mistake is made in a copy of the sources, and each test named beside it is run there
 and has to fail; one that still passes is a hole in the net, and the exit status says so. Before that
@@ -20,12 +20,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
-CANDIDATES = "integration/test_launcher.py::TestOfferings"
+OFFERINGS = "integration/test_launcher.py::TestOfferings"
 FAILED = 1
 
 
 @dataclass(frozen=True)
-class Sabotage:
+class Mutant:
     """One mistake: in a file, `right` becomes `wrong`."""
 
     title: str
@@ -48,29 +48,29 @@ class Sabotage:
         path.write_text(source.replace(self.right, self.wrong))
 
 
-SABOTAGES = (
-    Sabotage(
+MUTANTS = (
+    Mutant(
         "a random ClientToken",
         "atemporal/cloud/ec2.py",
         '"ClientToken": f"{ref.id}.{launch.placement}",',
         '"ClientToken": __import__("uuid").uuid4().hex,',
         (
             "contract/test_twin.py::test_the_same_call_again_is_the_same_instance",
-            f"{CANDIDATES}::test_a_crash_after_the_call_repeats_it_to_the_byte",
+            f"{OFFERINGS}::test_a_crash_after_the_call_repeats_it_to_the_byte",
             SIMULATION,
         ),
     ),
-    Sabotage(
+    Mutant(
         "the next zone after a timeout",
         "services/launcher/decision.py",
         "return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)",
         "return choose(facts.offerings[::-1], {})",
         (
-            f"{CANDIDATES}::test_never_another_offering_after_an_unknown_outcome",
+            f"{OFFERINGS}::test_never_another_offering_after_an_unknown_outcome",
             SIMULATION,
         ),
     ),
-    Sabotage(
+    Mutant(
         "an acknowledgement before the commit",
         "services/scheduler/submit.py",
         "for delivery in self._inbox.take(BATCH):",
@@ -79,7 +79,7 @@ SABOTAGES = (
         "        for delivery in batch:",
         (SIMULATION,),
     ),
-    Sabotage(
+    Mutant(
         "an update of an attempt that is not guarded",
         "atemporal/store/transitions.py",
         "            attempts.c.state.in_(attempt_states_before(to)),\n",
@@ -89,21 +89,21 @@ SABOTAGES = (
             SIMULATION,
         ),
     ),
-    Sabotage(
+    Mutant(
         "an update of a job that is not guarded",
         "atemporal/store/transitions.py",
         "            jobs.c.state.in_(job_states_before(to)),\n",
         "",
         ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),
     ),
-    Sabotage(
+    Mutant(
         "no grace for young instances",
         "atemporal/fleet/plan.py",
         "old = attempt.instance_id is not None and _older(since, now, grace_s)",
         "old = attempt.instance_id is not None",
         ("unit/test_plan.py::test_absence_of_a_young_instance_proves_nothing",),
     ),
-    Sabotage(
+    Mutant(
         "no grace for young instances that nobody knows",
         "atemporal/fleet/plan.py",
         "if self._is_older(instance.launched_at, self._limits.grace_s):",
@@ -114,7 +114,7 @@ SABOTAGES = (
             "integration/test_reaper.py::test_a_young_instance_that_nobody_knows_is_not_even_marked",
         ),
     ),
-    Sabotage(
+    Mutant(
         "another installation's instances judged like ours",
         "atemporal/fleet/snapshot.py",
         "elif one.ref not in attempts and one.foreign_to(installation):",
@@ -124,14 +124,14 @@ SABOTAGES = (
             "integration/test_reaper.py::TestAnotherInstallation",
         ),
     ),
-    Sabotage(
+    Mutant(
         "the reaper's sweep off",
         "services/reaper/sweep.py",
         "                self._sweep()\n",
         "                pass\n",
         ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),
     ),
-    Sabotage(
+    Mutant(
         "the launcher's sweep off",
         "services/launcher/sweep.py",
         "        self._calls.make(self._launcher.unfinished())\n",
@@ -144,27 +144,29 @@ SABOTAGES = (
 def main() -> int:
     """Try every mistake, or those whose titles hold a word given; 1 when a test saw nothing."""
     words = sys.argv[1:]
-    chosen = [one for one in SABOTAGES if not words or any(word in one.title for word in words)]
+    chosen = [one for one in MUTANTS if not words or any(word in one.title for word in words)]
     bad = 0
     with _copied() as copy:
-        for test in dict.fromkeys(test for sabotage in chosen for test in sabotage.tests):
+        for test in dict.fromkeys(test for mutant in chosen for test in mutant.tests):
             sound = _run(copy, test) == 0
             bad += not sound
-            print(f"{'passes' if sound else 'FAILS':6}  without a mistake: {test}", flush=True)
-    for sabotage in chosen:
+            print(f"{'passes' if sound else 'FAILS':8}  without a mistake: {test}", flush=True)
+    for mutant in chosen:
         with _copied() as copy:
-            sabotage.apply(copy)
-            for test in sabotage.tests:
-                seen = _run(copy, test) == FAILED
-                bad += not seen
-                print(f"{'seen' if seen else 'BLIND':6}  {sabotage.title}: {test}", flush=True)
+            mutant.apply(copy)
+            for test in mutant.tests:
+                killed = _run(copy, test) == FAILED
+                bad += not killed
+                print(
+                    f"{'killed' if killed else 'SURVIVED':8}  {mutant.title}: {test}", flush=True
+                )
     return 1 if bad else 0
 
 
 @contextmanager
 def _copied() -> Iterator[Path]:
     """A copy of the sources, for as long as it is needed."""
-    with tempfile.TemporaryDirectory(prefix="atemporal-sabotage-") as directory:
+    with tempfile.TemporaryDirectory(prefix="atemporal-mutant-") as directory:
         copy = Path(directory, "copy")
         _copy(copy)
         yield copy

@@ -25,7 +25,7 @@ class End:
     code: str
 
 
-class Witness:
+class Oracle:
     """Looks at a twin's logs from time to time; what came and went between two looks is lost."""
 
     def __init__(self, twin_url: str, twin_directory: Path) -> None:
@@ -35,7 +35,7 @@ class Witness:
         self._seen: dict[tuple[float, str], tuple[str, str]] = {}
         self._deadly: dict[tuple[str, float], str] = {}
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Take over what is new; a twin that is down just now is asked the next time."""
         try:
             calls = httpx.get(f"{self._url}/_twin/calls", timeout=10).json()["calls"]
