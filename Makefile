@@ -28,7 +28,8 @@ test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go
 
 test-fast: $(VENV)/dev.stamp ## Run the unit tests, and the store's and services' on real servers: three minutes
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m pytest $(WORKERS) tests/unit tests/integration tests/contract $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) tests/unit tests/integration \
+		--ignore tests/integration/test_local.py --ignore tests/integration/test_servers.py $(ARGS)
 
 test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
