@@ -24,9 +24,7 @@ from tests.chaos.matrix import SCENARIOS, Matrix, Scenario
 
 ONLY = os.environ.get("ATEMPORAL_TEST_CRASHES", "")
 FULL = bool(os.environ.get("ATEMPORAL_TEST_CRASHES_FULL"))
-SEED = int(
-    os.environ.get("ATEMPORAL_TEST_CRASHES_SEED") or datetime.now(UTC).date().toordinal()
-)
+SEED = int(os.environ.get("ATEMPORAL_TEST_CRASHES_SEED") or datetime.now(UTC).date().toordinal())
 # Odd, so that a sample of neighbours has both sides of effects.
 ONE_IN = 5
 

@@ -212,5 +212,7 @@ def open_postgres() -> Postgres:
         return Postgres(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", given))
     binaries = find()
     if binaries is None:
-        raise RuntimeError(f"no Postgres here: `make test` installs one, or set {VARIABLE} or {FOLDER}")
+        raise RuntimeError(
+            f"no Postgres here: `make test` installs one, or set {VARIABLE} or {FOLDER}"
+        )
     return OwnPostgres(binaries)
