@@ -1,13 +1,14 @@
 """What every tier of the tests stands on: a clean environment, and the servers.
 
-A server starts when the first test asks for it, once a session; a test's own, empty corner of it (a
-database, a virtual host) comes with `database_url` and `broker_url`, one a test module.
+A server starts when the first test asks for it, once a session, in each worker of a parallel run its
+own; a test's own, empty corner of it (a database, a virtual host) comes with `database_url` and
+`broker_url`, one a test module.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -18,6 +19,7 @@ from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.rabbitmq import RabbitMQ, open_rabbitmq
 
 _GIVEN = "ATEMPORAL_TEST_"
+_REMARK = "remark"
 
 
 def pytest_configure() -> None:
@@ -35,6 +37,27 @@ def pytest_configure() -> None:
     # An example that takes long on a busy machine is no failure of the code under test.
     hypothesis_settings.register_profile("atemporal", deadline=None)
     hypothesis_settings.load_profile("atemporal")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests remarked: how much was tried, under which seed."""
+    remarks = [
+        str(text)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, text in report.user_properties
+        if name == _REMARK
+    ]
+    if remarks:
+        terminalreporter.section("remarks")
+        terminalreporter.write_line("\n".join(remarks))
+
+
+@pytest.fixture
+def remark(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Show a text in the run's summary, also from a worker, whose output nobody sees."""
+    return lambda text: record_property(_REMARK, text)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -10,6 +12,7 @@ import pika
 import psycopg2
 import pytest
 
+from tests.servers import ports
 from tests.servers.ports import free_port
 from tests.servers.postgres import Postgres
 from tests.servers.rabbitmq import RabbitMQ
@@ -124,5 +127,22 @@ def test_a_given_server_is_used_and_never_stopped(
                 action()
 
 
-def test_ports_are_given_once() -> None:
-    assert len({free_port() for _ in range(100)}) == 100
+def test_ports_are_given_once_to_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = range(31_000, 31_040)
+    monkeypatch.setattr(ports, "_RANGE", few)
+    script = f"from tests.servers import ports; ports._RANGE = {few!r}; print(ports.free_port())"
+    script += "; input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        theirs = int(other.stdout.readline())
+        mine: list[int] = []
+        with pytest.raises(RuntimeError, match="no free port"):
+            mine.extend(iter(free_port, None))
+        assert len(mine) == len(set(mine)) > 0
+        assert theirs not in mine
+        other.communicate("\n")
+    # It has ended, and its reservation with it.
+    assert free_port() == theirs
