@@ -4,10 +4,13 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two files at a time, in order, each worker with servers of its own: the long ones come first.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit sim crashes mutants chaos lint fmt ci clean
+.PHONY: help demo up test test-fast test-unit sim crashes mutants chaos lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -21,9 +24,14 @@ up: $(VENV)/local.stamp ## Run the whole system on this machine until Ctrl-C; it
 
 test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go to pytest)
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python: seconds
+test-fast: $(VENV)/dev.stamp ## Run the unit tests, and the store's and services' on real servers: three minutes
+	@$(BIN)/python -m tests.provision
+	@$(BIN)/python -m pytest $(WORKERS) tests/unit tests/integration \
+		--ignore tests/integration/test_local.py --ignore tests/integration/test_servers.py $(ARGS)
+
+test-unit: $(VENV)/dev.stamp ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
 sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules: SEED= RUNS= SECONDS=
@@ -31,9 +39,10 @@ sim: $(VENV)/dev.stamp ## Simulate the daemons under random schedules: SEED= RUN
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) \
 		$(if $(SECONDS),--seconds $(SECONDS))
 
-crashes: $(VENV)/dev.stamp ## Kill every service before and after each of its effects: five minutes
+crashes: $(VENV)/dev.stamp ## Kill every service before and after its effects: a fifth, or FULL=1 for all; SEED=
 	@$(BIN)/python -m tests.provision
-	@$(BIN)/python -m pytest -s tests/chaos/test_crash_matrix.py $(ARGS)
+	@ATEMPORAL_TEST_CRASHES_FULL=$(FULL) ATEMPORAL_TEST_CRASHES_SEED=$(SEED) \
+		$(BIN)/python -m pytest -s tests/chaos/test_crash_matrix.py $(ARGS)
 
 mutants: $(VENV)/dev.stamp ## Make mistakes in a copy of the product; the tests must see each (ARGS pick some)
 	@$(BIN)/python -m tests.provision

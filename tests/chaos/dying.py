@@ -29,7 +29,7 @@ from atemporal.store.database import Database
 
 DIED = 137
 _PR_SET_PDEATHSIG = 1
-_WAKES = ("job.due", "job.cancel", "instance.running", "instance.exited")
+_NOTIFICATIONS = ("job.due", "job.cancel", "instance.running", "instance.exited")
 
 
 class Point(NamedTuple):
@@ -155,7 +155,7 @@ def _loop() -> str:
 
 def _key(messages: Sequence[Outgoing]) -> str:
     key = messages[0].routing_key if messages[0].exchange else "reply"
-    return key if key in (*_WAKES, "reply") else "event"
+    return key if key in (*_NOTIFICATIONS, "reply") else "event"
 
 
 def _deafen() -> None:

@@ -2,7 +2,7 @@
 
 Promise: pure but for reading the containers' files. A container writes down when it starts and when
 it comes to its end, and its working directory, which names the instance and the attempt. What came
-to its end has to be booked as just that, with its exit code: the machine writes its record on its
+to its end has to be recorded as just that, with its exit code: the machine writes its record on its
 console before anything else, so lost callbacks, dead networks and hanging kernels are no excuse.
 Only a cancel that was asked for is one, or that EC2 itself ended the machine before it could have
 written. A container that did not come to its end needs the same excuses.
@@ -95,7 +95,7 @@ def broken_promises(
         if attempt.running_at is None:
             yield f"#{run.number} started without a claim"
         if attempt.instance_id != run.instance_id:
-            yield f"#{run.number} ran on {run.instance_id}, booked is {attempt.instance_id}"
+            yield f"#{run.number} ran on {run.instance_id}, recorded is {attempt.instance_id}"
     for number, times in Counter(run.number for run in runs).items():
         if times > 1:
             yield f"#{number} started {times} times"
@@ -116,24 +116,24 @@ def _attempt(
         last = run.ended + REPORT_WITHIN_S
         own = Reason.COMPLETED if asked.exit_code == 0 else Reason.EXIT_NONZERO
         if code != asked.exit_code and (code is not None or reason is own):
-            yield f"#{number} ended with {asked.exit_code}, booked is exit {code} ({reason})"
+            yield f"#{number} ended with {asked.exit_code}, recorded is exit {code} ({reason})"
         elif reason is not own and not _excused(
             reason, asked, [at for at in killed if at <= last]
         ):
-            yield f"#{number} ran to its end with {asked.exit_code}, booked is {reason}"
+            yield f"#{number} ran to its end with {asked.exit_code}, recorded is {reason}"
         return
     if run is None and attempt.running_at is None and reason not in OWN_ENDINGS:
         # Never claimed: launches and boots fail in many ways, none of them the program's.
         if code is not None or reason.fault is Fault.PROGRAM:
-            yield f"#{number} never started, booked is {reason} and exit {code}"
+            yield f"#{number} never started, recorded is {reason} and exit {code}"
         if reason in LOSSES and not killed:
-            yield f"#{number} is booked as {reason}, and nobody had ended its instance"
+            yield f"#{number} is recorded as {reason}, and nobody had ended its instance"
         return
     how = "never started" if run is None else "was cut short"
     if code not in (None, *STOPPED):
-        yield f"#{number} {how}, booked is exit {code}"
+        yield f"#{number} {how}, recorded is exit {code}"
     if not _excused(reason, asked, killed):
-        yield f"#{number} {how}, booked is {reason}, and nothing is known that explains it"
+        yield f"#{number} {how}, recorded is {reason}, and nothing is known that explains it"
 
 
 def _excused(reason: Reason, asked: Asked, killed: Sequence[float]) -> bool:

@@ -53,7 +53,7 @@ def job(database: Database) -> Job:
 
 
 @pytest.mark.timeout(900)
-def test_a_short_storm_leaves_every_promise_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_chaos_run_leaves_every_promise_whole(capsys: pytest.CaptureFixture[str]) -> None:
     status = chaos_run.main(["--seed", "5", "--jobs", "20", "--seconds", "25"])
     text = capsys.readouterr().out
     assert status == 0, text
@@ -136,7 +136,7 @@ class TestExits:
     @pytest.mark.parametrize("reason", [Reason.INSTANCE_LOST, Reason.UNREPORTED, Reason.TIMED_OUT])
     def test_an_end_that_was_not_booked_is_seen(self, reason: Reason) -> None:
         of = ended(reason.outcome, attempt(reason))
-        assert f"#1 ran to its end with 0, booked is {reason}" in list(
+        assert f"#1 ran to its end with 0, recorded is {reason}" in list(
             broken_promises(of, Asked(0), [WHOLE])
         )
 
@@ -150,7 +150,7 @@ class TestExits:
         assert list(broken_promises(of, Asked(0), [WHOLE], {ON: [AT + 13]}))
 
     @pytest.mark.parametrize(
-        ("reason", "booked", "gave"),
+        ("reason", "recorded", "gave"),
         [
             (Reason.SIGNALLED, 137, 0),
             (Reason.CANCELLED, 143, 0),
@@ -160,11 +160,11 @@ class TestExits:
         ],
     )
     def test_another_exit_code_is_seen(
-        self, reason: Reason, booked: int | None, gave: int
+        self, reason: Reason, recorded: int | None, gave: int
     ) -> None:
-        of = ended(reason.outcome, attempt(reason, booked))
+        of = ended(reason.outcome, attempt(reason, recorded))
         broken = list(broken_promises(of, Asked(gave, cancel=True), [WHOLE]))
-        assert f"#1 ended with {gave}, booked is exit {booked} ({reason})" in broken
+        assert f"#1 ended with {gave}, recorded is exit {recorded} ({reason})" in broken
 
     def test_a_container_that_nobody_ended_and_that_did_not_end_is_seen(self) -> None:
         of = ended(Outcome.SUCCEEDED, *LOST_THEN_DONE)
@@ -179,7 +179,7 @@ class TestExits:
         of = ended(Outcome.SUCCEEDED, first, LOST_THEN_DONE[1])
         assert list(broken_promises(of, Asked(0), [AGAIN], {ON: [AT + 5]})) == []
         assert list(broken_promises(of, Asked(0), [AGAIN])) == [
-            "#1 is booked as instance_lost, and nobody had ended its instance"
+            "#1 is recorded as instance_lost, and nobody had ended its instance"
         ]
 
     @pytest.mark.parametrize("claimed_at", [None, SINCE])
@@ -189,12 +189,12 @@ class TestExits:
     ) -> None:
         of = ended(Outcome.FAILED, attempt(reason, running_at=claimed_at))
         broken = list(broken_promises(of, Asked(7), [], {ON: [AT + 13]}))
-        assert broken[0].startswith(f"#1 never started, booked is {reason}")
+        assert broken[0].startswith(f"#1 never started, recorded is {reason}")
 
     def test_a_success_without_a_run_is_seen(self) -> None:
         for runs in ([], [CUT]):
             broken = list(broken_promises(COMPLETED, Asked(0), runs))
-            assert any("booked is exit 0" in promise for promise in broken)
+            assert any("recorded is exit 0" in promise for promise in broken)
 
     def test_two_containers_for_an_attempt_are_seen(self) -> None:
         assert "#1 started 2 times" in list(broken_promises(COMPLETED, Asked(0), [WHOLE, WHOLE]))
@@ -203,7 +203,7 @@ class TestExits:
         of = ended(Outcome.SUCCEEDED, attempt(Reason.COMPLETED, 0, running_at=None))
         assert "#1 started without a claim" in list(broken_promises(of, Asked(0), [WHOLE]))
         stranger = Run(ID, 1, "i-1", AT + 11, AT + 12)
-        assert f"#1 ran on i-1, booked is {ON}" in list(
+        assert f"#1 ran on i-1, recorded is {ON}" in list(
             broken_promises(COMPLETED, Asked(0), [stranger])
         )
 
@@ -249,7 +249,7 @@ def test_a_submit_that_was_lost_or_became_two_jobs_is_seen(job: Job) -> None:
     lost = Wanted("unknown", 0, {}, "http", job_id="gone")
     verdict = Verdict()
     check_submits(verdict, Receipts([other, lost]), {"known": job}, 1)
-    assert (verdict.counts["lost"], verdict.counts["doubled"]) == (1, 1)
+    assert (verdict.counts["lost"], verdict.counts["duplicates"]) == (1, 1)
     assert len(verdict.broken) == 2
 
 
@@ -279,7 +279,7 @@ class TestCloud:
         check_cloud(verdict, [COMPLETED], listing, {ON: End(ended_at, "")}, 60)
         return verdict
 
-    def test_books_that_balance(self) -> None:
+    def test_records_in_sync(self) -> None:
         verdict = self.verdict_of(self.listing(ON))
         assert verdict.broken == []
         assert verdict.counts["worst leak by the database, s"] == 10
@@ -302,7 +302,7 @@ class TestCloud:
 
     def test_an_attempt_closed_while_its_instance_lived_is_seen(self) -> None:
         verdict = self.verdict_of(self.listing(ON), ended_at=AT + 33)
-        assert verdict.broken == [(f"#1 is booked as closed 3.0 s before {ON} ended", ID)]
+        assert verdict.broken == [(f"#1 is recorded as closed 3.0 s before {ON} ended", ID)]
 
 
 def test_poison_that_is_not_in_the_dead_letters_is_seen() -> None:
@@ -324,7 +324,7 @@ class TestForce:
         check_force(verdict, **given, full=full)
         return [promise for promise, _ in verdict.broken]
 
-    def test_a_full_storm_has_its_kills_its_kinds_and_its_jobs(self) -> None:
+    def test_a_full_chaos_run_has_its_kills_its_kinds_and_its_jobs(self) -> None:
         assert self.verdict_of() == []
         assert self.verdict_of(seconds=301) == ["100 kills in 301 s: one in three is due"]
         assert self.verdict_of(kinds={"hidden", "dies"}) == ["no fault of kind dies was injected"]
@@ -333,7 +333,7 @@ class TestForce:
         ]
         assert len(self.verdict_of(jobs_asked=10)) == 2
 
-    def test_a_short_storm_has_at_least_a_fault(self) -> None:
+    def test_a_short_chaos_run_has_at_least_a_fault(self) -> None:
         assert self.verdict_of(full=False, kinds={"dies"}) == []
         assert self.verdict_of(full=False, faults={}) == [
             "no fault was injected: this shows nothing"

@@ -53,7 +53,7 @@ def check_all(
     oracle: Oracle,
     broker_url: str,
     poison: list[str],
-    overstay_limit_s: float,
+    leak_limit_s: float,
 ) -> Verdict:
     """Look at the database, the cloud, the broker and at what the containers themselves wrote down."""
     verdict = Verdict()
@@ -68,9 +68,7 @@ def check_all(
         if wanted.key in known:
             asked = Asked(wanted.exit_code, wanted.cancel, wanted.cancelled)
             check_job(verdict, known[wanted.key], asked, runs, deaths)
-    check_cloud(
-        verdict, list(known.values()), instances(twin_url), oracle.ends(), overstay_limit_s
-    )
+    check_cloud(verdict, list(known.values()), instances(twin_url), oracle.ends(), leak_limit_s)
     check_dead_letters(verdict, _take_dead_letters(broker_url), poison)
     return verdict
 
@@ -145,7 +143,7 @@ def check_cloud(
     known: Sequence[Job],
     launched: Sequence[Mapping[str, Any]],
     ends: Mapping[str, End],
-    overstay_limit_s: float,
+    leak_limit_s: float,
 ) -> None:
     """Every instance is one attempt's, gone, went soon after it, and not after the database said so.
 
@@ -175,7 +173,7 @@ def check_cloud(
             early = end.at - attempt.closed_at.timestamp()
             verdict.check(
                 early <= CLOCKS_S,
-                f"#{attempt.number} is booked as closed {early:.1f} s before "
+                f"#{attempt.number} is recorded as closed {early:.1f} s before "
                 f"{attempt.instance_id} ended",
                 job.id,
             )
@@ -193,7 +191,7 @@ def check_cloud(
         not unknown, f"{len(unknown)} instances belong to no attempt: {', '.join(unknown)}"
     )
     worst = max(recorded + real)
-    verdict.check(worst <= overstay_limit_s, f"an instance outlived its attempt by {worst:.0f} s")
+    verdict.check(worst <= leak_limit_s, f"an instance outlived its attempt by {worst:.0f} s")
 
 
 def check_dead_letters(verdict: Verdict, dead: Collection[str], poison: Collection[str]) -> None:

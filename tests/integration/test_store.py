@@ -198,7 +198,7 @@ class TestClaimDue:
             low, high = submitted(tx, priority=-1), submitted(tx, priority=5)
             assert [ref.job_id for ref in jobs.claim_due(tx, 2, actor="t")] == [high, low]
 
-    def test_a_submit_due_now_wakes_a_sleeping_scheduler(self, database: Database) -> None:
+    def test_a_submit_due_now_notifies_a_sleeping_scheduler(self, database: Database) -> None:
         listener = database.listen()
         try:
             with database.begin() as tx:

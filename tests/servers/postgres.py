@@ -26,6 +26,7 @@ from tests.servers.child import Child
 from tests.servers.ports import free_port
 
 VARIABLE = "ATEMPORAL_TEST_DATABASE_URL"
+FOLDER = "ATEMPORAL_TEST_POSTGRES_BIN"
 _ROLE = "atemporal"
 _OPTIONS = (
     "fsync=off",
@@ -40,9 +41,14 @@ _OPTIONS = (
 def find() -> Path | None:
     """The folder with `initdb` and `postgres`: Debian's newest, else the path's, else the wheel's.
 
+    The one that ATEMPORAL_TEST_POSTGRES_BIN names comes before all: None when it holds no Postgres.
     Root passes over the wheel's: the server must run as another user, and a virtual environment in a
     private folder is closed to that one.
     """
+    named = os.environ.get(FOLDER)
+    if named:
+        folder = Path(named)
+        return folder if (folder / "initdb").exists() else None
     folders = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name)
     )[::-1]
@@ -206,5 +212,7 @@ def open_postgres() -> Postgres:
         return Postgres(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", given))
     binaries = find()
     if binaries is None:
-        raise RuntimeError(f"no Postgres here: `make test` installs one, or set {VARIABLE}")
+        raise RuntimeError(
+            f"no Postgres here: `make test` installs one, or set {VARIABLE} or {FOLDER}"
+        )
     return OwnPostgres(binaries)

@@ -129,7 +129,7 @@ def test_another_attempt_gives_other_bytes() -> None:
     assert render(SPEC) != render(SPEC, REF._replace(number=3))
 
 
-def test_an_unknown_flavour_is_refused_by_name() -> None:
+def test_an_unknown_os_family_is_refused_by_name() -> None:
     launch = LAUNCH.model_copy(update={"os_family": "plan9"})
     with pytest.raises(Invalid, match=r"plan9.*known are: flatcar"):
         userdata.render(REF, SPEC, launch, TOKEN)

@@ -46,6 +46,14 @@ NAMES = frozenset(
         *("unsure", "waits", "wakes", "witness", "worker"),
     }
 )
+# Parts of names, between underscores or capitals, that mean nothing else.
+PARTS = frozenset(
+    {
+        *("books", "bury", "buried", "cell", "cells", "candidate", "candidates", "dice", "fate"),
+        *("fates", "findings", "flavour", "judgement", "ledger", "mischief", "mishap", "mishaps"),
+        *("overstay", "overstayed", "sabotage", "storm", "unborn", "wakes", "wakeups", "witness"),
+    }
+)
 # A field's first name, which clients may still write; and what EC2 and others call so themselves.
 ALIASES = {
     "market": (
@@ -74,8 +82,10 @@ def in_text(text: str) -> Iterator[tuple[int, str]]:
 def in_names(source: str) -> Iterator[tuple[int, str]]:
     """Each old name of a Python source, with its line; also as a part between underscores."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.string.strip("_") in NAMES:
-            yield token.start[0], token.string
+        if token.type == tokenize.NAME:
+            parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", token.string)
+            if token.string.strip("_") in NAMES or PARTS & {part.lower() for part in parts}:
+                yield token.start[0], token.string
 
 
 def _files() -> list[str]:
