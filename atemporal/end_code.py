@@ -12,9 +12,6 @@ from typing import Final
 
 from atemporal.states import BlockedReason
 
-SPOT_TERMINATION: Final = "Server.SpotInstanceTermination"
-"""EC2 took a spot instance back; `is_spot_interruption` knows its siblings too."""
-
 SHORTAGES: Final = {
     "Server.InsufficientInstanceCapacity": BlockedReason.CAPACITY,
     "Client.VolumeLimitExceeded": BlockedReason.QUOTA,

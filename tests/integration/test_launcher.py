@@ -805,6 +805,12 @@ class TestSpotBreaker:
         ref = world.launch(capacity_type="spot", subnets=[A])
         assert world.has_instance(ref)
 
+    def test_every_code_for_an_instance_taken_back_counts(self, world: World) -> None:
+        for _ in range(2):
+            self.interrupted(world, end_code="Server.SpotInstanceShutdown")
+        ref = world.launch(capacity_type="spot", subnets=[A])
+        assert world.blocked_on(ref) == ["interruptions"]
+
     def test_far_apart_they_do_not_count(self, world: World) -> None:
         self.interrupted(world)
         world.later(901)
