@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from atemporal import environment
-from atemporal.cli import output
 from atemporal.clock import parse_duration, parse_utc
 from atemporal.errors import NotFound
 
@@ -39,11 +38,19 @@ def duration_from(least_s: int, longest_s: int) -> Callable[..., int | None]:
         seconds = duration(context, parameter, text)
         if seconds is not None and not least_s <= seconds <= longest_s:
             raise click.BadParameter(
-                f"{text} is not within {output.span(least_s)} and {output.span(longest_s)}"
+                f"{text} is not within {duration_text(least_s)} and {duration_text(longest_s)}"
             )
         return seconds
 
     return read
+
+
+def duration_text(seconds: int) -> str:
+    """Write whole seconds as `duration` reads them, in the largest unit that divides them: 1d, 90s."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def text(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:

@@ -215,10 +215,10 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         facts["limits"] += f"; again only on exit code {', '.join(map(str, spec.retry_on))}"
     if spec.no_retry_on:
         facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
-    return facts | _wishes(spec)
+    return facts | wishes(spec)
 
 
-def _wishes(spec: JobSpec) -> dict[str, str]:
+def wishes(spec: JobSpec) -> dict[str, str]:
     """What else was asked for: each field of the job and its machine that is not at its default."""
     wishes = {"ports": ", ".join(spec.ports) or "none"}
     for model in (spec.machine, spec):

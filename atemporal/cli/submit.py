@@ -113,7 +113,7 @@ def _help(name: str, field: FieldInfo) -> str:
     text = field.description or ""
     if default in (None, (), {}) or isinstance(default, bool):
         return text
-    shown = output.span(default) if name.endswith("_s") else default
+    shown = arguments.duration_text(default) if name.endswith("_s") else default
     return f"{text}  [default: {', '.join(shown) if isinstance(shown, tuple) else shown}]"
 
 

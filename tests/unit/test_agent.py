@@ -363,7 +363,7 @@ def test_an_on_demand_instance_does_not_ask(machine: Machine, api: CallbackApi) 
 
 
 @pytest.mark.parametrize("status", [204, 422, 503])
-def test_the_first_word_comes_before_the_pull_and_nothing_depends_on_it(
+def test_the_boot_callback_comes_before_the_pull_and_nothing_depends_on_it(
     machine: Machine, api: CallbackApi, status: int
 ) -> None:
     api.boot_status = status
@@ -544,7 +544,7 @@ def test_a_boot_that_lost_the_mark_claims_with_another_id(
         "not a number",
     ],
 )
-def test_damaged_manifest_end_everything_at_once(
+def test_a_damaged_manifest_ends_everything_at_once(
     machine: Machine, api: CallbackApi, manifest: bytes | str | None
 ) -> None:
     whole = machine.manifest.read_bytes()

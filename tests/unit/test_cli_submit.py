@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from atemporal.cli import main
+from atemporal.cli.jobs import wishes
 from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options
-from atemporal.model import JobSpec, Machine
+from atemporal.model import JobSpec, Machine, parse_spec
 from atemporal.model.frozen import Frozen
 
 FIELDS = {**JobSpec.model_fields, **Machine.model_fields}
@@ -86,3 +87,21 @@ def test_a_field_without_a_natural_option_has_to_be_spelled_out() -> None:
 def test_a_bad_value_is_refused_before_anything_happens(words: list[str]) -> None:
     done = CliRunner().invoke(main, ["submit", "nginx", *words])
     assert done.exit_code == 2, done.output
+
+
+def test_show_tells_of_every_field_that_is_not_at_its_default() -> None:
+    spec = parse_spec({"image": "nginx", "backoff_s": 90, "labels": {"a": "b"}, "priority": 3})
+    assert wishes(spec) == {
+        "ports": "80:80",
+        "backoff": "1m30s",
+        "labels": "a=b",
+        "priority": "3",
+    }
+    machine = {"disk_gb": 40, "subnets": ["subnet-1", "subnet-2"], "capacity_type": "spot"}
+    spec = parse_spec({"image": "nginx", "ports": [], "machine": machine})
+    assert wishes(spec) == {
+        "ports": "none",
+        "disk gb": "40",
+        "subnets": "subnet-1, subnet-2",
+        "capacity type": "spot",
+    }

@@ -96,7 +96,7 @@ def test_keys_are_spelled_as_current_flatcar_reads_them() -> None:
 
 
 @given(env=ENV, command=COMMAND)
-def test_any_job_changes_the_orders_only_and_they_read_back_exactly(
+def test_any_job_changes_the_manifest_only_and_it_reads_back_exactly(
     env: dict[str, str], command: tuple[str, ...]
 ) -> None:
     spec = JobSpec(image="nginx", env=env, command=command, ports=("8080:80/tcp", "53:53/udp"))
