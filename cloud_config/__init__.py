@@ -5,8 +5,8 @@ off, whatever else happens to it. Everything here is constant but for the job ma
 holds an attempt's data; it travels as base64, so nothing a job contains can break out of it.
 
 The manifest (`/etc/atemporal/manifest`, mode 0600) holds NUL-terminated records `NAME=VALUE`: `attempt`,
-`image`, `callback`, `token`, `timeout`, `deadline`, `capacity_type`, then any number of `port`, `arg` (the
-command's words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
+`image`, `callback`, `token`, `timeout`, `deadline`, `capacity_type`, then any number of `port`, `arg`
+(the command's words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
 
 Order on the machine:
 1. `atemporal-deadline.service`, started first, waits `deadline` seconds and lets systemd power off by
