@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from atemporal.errors import Invalid
 from atemporal.job_view import EventView
@@ -136,6 +136,12 @@ class SubmitReply(Message):
     id: UUID | None = None
     errors: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("errors")
+    @classmethod
+    def _errors_can_be_sent(cls, errors: dict[str, str]) -> dict[str, str]:
+        # They may repeat what was sent, and JSON can hold what is no text: half of a surrogate pair.
+        return {_sendable(name): _sendable(why) for name, why in errors.items()}
+
 
 class JobEvent(Message, EventView):
     """Lifecycle of jobs and attempts, for listeners; the routing key is the same as `type`."""
@@ -144,6 +150,10 @@ class JobEvent(Message, EventView):
     def message_id(self) -> str:
         """The event's number."""
         return f"event.{self.event_id}"
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _leaves(kind: type[Message]) -> Iterator[type[Message]]:
@@ -183,7 +193,7 @@ def decode(queue: Queue[M], body: bytes) -> M:
     name = fields.get("type")
     kind = next((one for one in queue.types if one.type_name() == name), None)
     if kind is None:
-        raise Invalid({"type": f"{name!s:.100} does not belong into {queue}"})
+        raise Invalid({"type": f"{name!a:.100} does not belong into {queue}"})
     try:
         # `M` is the union of the queue's classes.
         return cast(M, kind.model_validate(fields))

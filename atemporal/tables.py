@@ -56,7 +56,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0007"
+REVISION = "0009"
 """The last step of the migrations, which makes these tables."""
 
 

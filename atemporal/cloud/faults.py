@@ -76,7 +76,7 @@ class TokenMismatch(CloudError, Refused):
 class NoCapacity(CloudError, Retry):
     """Nothing of this type is to be had in this place; another type or zone may do."""
 
-    advice = "another instance type, zone or market may have room"
+    advice = "another instance type, zone or capacity type may have room"
 
 
 class OverQuota(CloudError, Retry):
@@ -98,7 +98,7 @@ class Unauthorized(CloudError, Retry):
 
 
 class Forbidden(Unauthorized):
-    """This process may not do this: a policy may forbid all of it, or one type, subnet or market."""
+    """This process may not do this: a policy may forbid all, or one type, subnet or capacity type."""
 
 
 class Unreachable(CloudError, Unavailable):

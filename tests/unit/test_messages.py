@@ -12,7 +12,17 @@ import pytest
 from atemporal import messages
 from atemporal.broker import TOPOLOGY, Outgoing
 from atemporal.errors import Invalid
-from atemporal.messages import LAUNCH, MESSAGES, REAP, SUBMIT, Notification, Queue, decode, encode
+from atemporal.messages import (
+    LAUNCH,
+    MESSAGES,
+    REAP,
+    SUBMIT,
+    Notification,
+    Queue,
+    SubmitReply,
+    decode,
+    encode,
+)
 from atemporal.model import AttemptRef
 
 GOLDEN = Path(__file__).with_name("messages")
@@ -100,5 +110,19 @@ def test_a_message_of_another_queue_is_refused_by_name(kind: type[Notification])
     body = encode(kind.of(AttemptRef(JOB, 2)))
     for queue in QUEUES:
         if queue != kind.queue:
-            with pytest.raises(Invalid, match=f"{kind.type_name()} does not belong into {queue}"):
+            with pytest.raises(
+                Invalid, match=f"'{kind.type_name()}' does not belong into {queue}"
+            ):
                 decode(queue, body)
+
+
+def test_a_reply_can_be_sent_whatever_it_repeats() -> None:
+    # Valid JSON can hold half of a surrogate pair, which is no text.
+    with pytest.raises(Invalid) as refused:
+        decode(SUBMIT, rb'{"type": "\ud800", "job": {}}')
+    reply = SubmitReply(
+        status="rejected", errors={**refused.value.fields, "\udfff": "unknown field"}
+    )
+    errors = json.loads(encode(reply))["errors"]
+    assert "ud800" in errors["type"]
+    assert errors["\\udfff"] == "unknown field"
