@@ -67,9 +67,7 @@ def _check_digest(digest: str) -> None:
         known = ", ".join(_DIGEST_LENGTHS)
         raise ValueError(f"the image's digest is of {algorithm!r}; docker knows {known}")
     if len(encoded) != length:
-        raise ValueError(
-            f"the image's digest has {len(encoded)} digits; {algorithm} has {length}"
-        )
+        raise ValueError(f"the image's digest has {len(encoded)} digits; {algorithm} has {length}")
     if encoded != encoded.lower():
         raise ValueError("the image's digest has upper-case digits; write them in lower case")
 
