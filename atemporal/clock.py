@@ -8,9 +8,16 @@ by the database's `now()`, so that daemons on machines with different clocks agr
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
+)
+_BARE_DATE = re.compile(r"\d{4}-?\d\d-?\d\d", re.ASCII)
+TIME_FORM = "2015-04-25T05:27:27.069Z"
 _DURATION = re.compile(r"(?:\d+[smhdw])+")
 
 
@@ -20,17 +27,38 @@ def format_utc(instant: datetime) -> str:
 
 
 def parse_utc(text: str) -> datetime:
-    """Read an ISO 8601 instant; one without an offset is taken as UTC.
+    """Read an instant: `2015-04-25T05:27:27.069Z`, the one form for every door.
+
+    It is ISO 8601's extended form: a date, `T` or one space, hours and minutes; seconds and their
+    fraction may be left out, and what is finer than a microsecond is cut off. The zone is `Z` or an
+    offset (`+02:00`, `+0200`, `+02`); without one the time is UTC, as the original's was. Letters may be
+    lower-case, white space around it does not count. Nothing else is guessed: neither a bare date nor a
+    number is a time.
 
     Raises:
-        ValueError: the text is not an ISO 8601 date and time.
+        ValueError: the text is no such instant; the message shows one that is.
     """
+    text = text.strip()
+    if not text:
+        raise ValueError(f"is empty; write UTC as {TIME_FORM}, or leave it out for now")
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        hint = "it has no time of day; " if _BARE_DATE.fullmatch(text) else ""
+        raise ValueError(
+            f"{text!r} is not a time: {hint}write UTC as {TIME_FORM} or with an offset"
+        )
+    date, minutes, seconds, fraction, sign, hours_off, minutes_off = match.groups()
     try:
-        instant = datetime.fromisoformat(text.strip())
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        instant = datetime.fromisoformat(f"{date}T{minutes}:{seconds or '00'}")
+        instant = instant.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
+        if int(hours_off or 0) > 23 or int(minutes_off or 0) > 59:
+            raise ValueError("an offset is below a day")
+        offset = timedelta(hours=int(hours_off or 0), minutes=int(minutes_off or 0))
+        zone = timezone(-offset if sign == "-" else offset)
+        return instant.replace(tzinfo=zone).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is not a time; write UTC as 2015-04-25T05:27:27.069Z or with an offset"
+            f"{text!r} is not a time: no clock shows it; write UTC as {TIME_FORM} or with an offset"
         ) from None
 
 

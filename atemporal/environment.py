@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX = "ATEMPORAL_"
@@ -36,25 +36,33 @@ def check(env: Mapping[str, str]) -> None:
             raise ValueError(f"the value of {name} is not valid Unicode text") from None
 
 
-def parse_lines(text: str) -> dict[str, str]:
-    """Read lines `NAME=value`; values are verbatim, blank lines and `#` lines are passed over.
+def parse_lines(text: str, *, own: Callable[[str], str | None] | None = None) -> dict[str, str]:
+    """Read lines `NAME=value` as docker reads an env file.
+
+    Values are verbatim, blank lines and `#` lines are passed over, and so is a byte order mark. A line
+    ends with a newline only, and a carriage return before it. With `own`, a line `NAME` alone takes
+    what that gives for the name, and nothing when it gives None.
+    Source: docker's command line, opts/file.go and kvfile (28.x).
 
     Raises:
         ValueError: a line without `=` or with a bad name, by its number.
     """
     env: dict[str, str] = {}
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         line = raw.removesuffix("\r")
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = line.lstrip().partition("=")
-        if not equals:
+        if not equals and own is None:
             raise ValueError(f"line {number} has no '='; write one NAME=value a line")
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"line {number}: {name!r} is not a variable name; {_why_no_name(name)}"
             )
-        env[name] = value
+        if equals:
+            env[name] = value
+        elif own is not None and (mine := own(name)) is not None:
+            env[name] = mine
     return env
 
 

@@ -3,7 +3,8 @@
 Promise: what `normalise` returns is a complete reference in the grammar of the OCI distribution
 project (`registry/path:tag@digest`), safe to hand to a container engine as one argument (it can not
 begin with `-` and holds no white space). Two spellings of one image have one normal form.
-Source of the grammar: github.com/distribution/reference, reference.go.
+Sources: github.com/distribution/reference, reference.go (the grammar; the limit is on the path alone);
+github.com/opencontainers/go-digest, sha.go (the algorithms that docker knows, in lower case only).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _REFERENCE = re.compile(
     rf"(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
 )
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
-_NAME_LIMIT = 255
+_PATH_LIMIT = 255
+_DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _DEFAULT_REGISTRY = "docker.io"
 
 
@@ -39,9 +41,11 @@ def normalise(text: str) -> str:
             "in lower case, for example nginx:1.9 or ghcr.io/acme/report@sha256:..."
         )
     registry, path = _split(match["name"])
-    if len(registry) + 1 + len(path) > _NAME_LIMIT:
-        raise ValueError(f"the image name is longer than {_NAME_LIMIT} characters")
+    if len(path) > _PATH_LIMIT:
+        raise ValueError(f"the image's path is longer than {_PATH_LIMIT} characters")
     tag, digest = match["tag"], match["digest"]
+    if digest is not None:
+        _check_digest(digest)
     if tag is None and digest is None:
         tag = "latest"
     return f"{registry}/{path}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
@@ -53,6 +57,19 @@ def familiar(reference: str) -> str:
     # Not every reference can be shortened: `docker.io/quay.io/x` without its registry is another.
     shorter = (path.removeprefix("library/"), path)
     return next((short for short in shorter if normalise(short) == reference), reference)
+
+
+def _check_digest(digest: str) -> None:
+    """Refuse a digest that fits the grammar and that docker would refuse on the machine all the same."""
+    algorithm, _, encoded = digest.partition(":")
+    length = _DIGEST_LENGTHS.get(algorithm)
+    if length is None:
+        known = ", ".join(_DIGEST_LENGTHS)
+        raise ValueError(f"the image's digest is of {algorithm!r}; docker knows {known}")
+    if len(encoded) != length:
+        raise ValueError(f"the image's digest has {len(encoded)} digits; {algorithm} has {length}")
+    if encoded != encoded.lower():
+        raise ValueError("the image's digest has upper-case digits; write them in lower case")
 
 
 def _split(name: str) -> tuple[str, str]:

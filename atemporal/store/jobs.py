@@ -7,8 +7,6 @@ there are, and none before its time; after a cancel that returned nothing leads 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +20,7 @@ from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
+from atemporal.store.job_ids import JobIds
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
 from atemporal.store.transitions import (
@@ -36,6 +35,8 @@ from atemporal.userdata import check_fits
 # A scheduler looks at least this often, so only what is due sooner wants a notification of its own: a
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
 NOTIFY_WITHIN_S = 1.0
+
+_ids = JobIds()
 
 _SUBMIT = text(
     """
@@ -126,7 +127,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
     """
     for spec in specs:
         check_fits(spec)
-    ids = [_new_id() for _ in specs]
+    ids = [_ids.new() for _ in specs]
     rows = [
         {
             "id": str(job_id),
@@ -398,12 +399,3 @@ def _job(row: Row[Any], tries: Sequence[Attempt]) -> Job:
         return Job(**fields, attempts=tuple(tries))
     except ValidationError as error:
         raise unreadable(ref, error) from None
-
-
-def _new_id() -> UUID:
-    """Make a UUIDv7 (RFC 9562): ids sort by the time of their making and keep index pages hot."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
-    number = (number & ~(0xF << 76)) | (0x7 << 76)
-    number = (number & ~(0x3 << 62)) | (0x2 << 62)
-    return UUID(int=number)

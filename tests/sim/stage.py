@@ -186,7 +186,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
         patch.setattr(atemporal.broker, "uuid4", new_id)
-        patch.setattr(atemporal.store.jobs, "_new_id", new_id)
+        patch.setattr(atemporal.store.jobs._ids, "new", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)
         for owner, name in _UNORDERED:

@@ -67,3 +67,21 @@ _VALUES = st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True), _VALUES))
 def test_a_payload_reads_back(env: dict[str, str]) -> None:
     assert environment.decode_payload(environment.encode_payload(env)) == env
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert environment.parse_lines("\ufeffA=1\nB=\ufeff2\n") == {"A": "1", "B": "\ufeff2"}
+    payload = base64.b64encode("\ufeffNAME=bond\n".encode()).decode()
+    assert environment.decode_payload(payload) == {"NAME": "bond"}
+
+
+def test_a_carriage_return_ends_no_line() -> None:
+    assert environment.parse_lines("A=1\rB=2\r\nC=3\r\r\n") == {"A": "1\rB=2", "C": "3\r"}
+
+
+def test_a_name_alone_takes_the_callers_value_where_there_is_a_caller() -> None:
+    own = {"HOME": "/home/bond", "EMPTY": ""}.get
+    text = "HOME\nEMPTY\nABSENT\nA=b\n"
+    assert environment.parse_lines(text, own=own) == {"HOME": "/home/bond", "EMPTY": "", "A": "b"}
+    with pytest.raises(ValueError, match="line 1 has no '='"):
+        environment.parse_lines(text)

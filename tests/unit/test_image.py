@@ -22,6 +22,10 @@ from atemporal import image
         ("a@sha256:" + "0" * 64, "docker.io/library/a@sha256:" + "0" * 64),
         ("a:1@sha256:" + "0" * 64, "docker.io/library/a:1@sha256:" + "0" * 64),
         ("[::1]:5000/a", "[::1]:5000/a:latest"),
+        ("a@sha384:" + "0a" * 48, "docker.io/library/a@sha384:" + "0a" * 48),
+        ("a@sha512:" + "f" * 128, "docker.io/library/a@sha512:" + "f" * 128),
+        # Only the path has a limit, so a long registry name leaves room for a long path.
+        ("r.example.com/" + "a" * 255, "r.example.com/" + "a" * 255 + ":latest"),
     ],
 )
 def test_two_spellings_of_an_image_have_one_normal_form(typed: str, normal: str) -> None:
@@ -57,6 +61,20 @@ def test_the_short_form_means_the_same_image(normal: str, short: str) -> None:
         "a//b",
         "a:",
         "a@sha256:123",
+        # Digests that docker refuses on the machine: algorithm, length, upper case.
+        "nginx@md5:" + "0" * 32,
+        "nginx@sha1:" + "0" * 40,
+        "nginx@sha256+b64:" + "0" * 64,
+        "nginx@SHA256:" + "0" * 64,
+        "nginx@sha256:" + "0" * 38,
+        "nginx@sha256:" + "0" * 63,
+        "nginx@sha256:" + "0" * 65,
+        "nginx@sha384:" + "0" * 64,
+        "nginx@sha512:" + "0" * 127,
+        "nginx:1.9@sha256:" + "A" * 64,
+        "localhost:5000/a/b@sha512:" + "f" * 127 + "F",
+        "a/" * 127 + "ab",
+        "r.example.com/" + "a" * 256,
         "é",
         "f" * 64,
         "a/" * 200 + "a",
