@@ -26,7 +26,7 @@ test: $(VENV)/dev.stamp ## Run all tests; sets up the servers they need (ARGS go
 	@$(BIN)/python -m tests.provision
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-test-fast: $(VENV)/dev.stamp ## Run the unit tests, and the store's and services' on real servers: three minutes
+test-fast: $(VENV)/dev.stamp ## Run the unit tests, and the store's and services' on real servers
 	@$(BIN)/python -m tests.provision
 	@$(BIN)/python -m pytest $(WORKERS) tests/unit tests/integration \
 		--ignore tests/integration/test_local.py --ignore tests/integration/test_servers.py $(ARGS)
