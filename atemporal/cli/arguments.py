@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -112,22 +112,25 @@ def pairs(words: Iterable[str], option: str) -> dict[str, str]:
     return read
 
 
-def read_environment(files: Iterable[TextIO], words: Iterable[str]) -> dict[str, str]:
+def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[str, str]:
     """Read env files, then words: NAME=VALUE, or NAME alone to take the caller's own value.
+
+    In a file, as docker has it, a NAME that the caller does not have is passed over.
 
     Raises:
         BadParameter: a bad line of a file, or a name that the caller's environment has not.
     """
     env: dict[str, str] = {}
     for file in files:
+        name = getattr(file, "name", "<stdin>")
         try:
-            env |= environment.parse_lines(file.read())
+            env |= environment.parse_lines(file.read().decode(), own=os.environ.get)
         except UnicodeDecodeError:
             raise click.BadParameter(
-                f"{file.name} is not UTF-8 text", param_hint="--env-file"
+                f"{name} is not UTF-8 text", param_hint="--env-file"
             ) from None
         except ValueError as error:
-            raise click.BadParameter(f"{file.name}: {error}", param_hint="--env-file") from None
+            raise click.BadParameter(f"{name}: {error}", param_hint="--env-file") from None
     for word in words:
         name, equals, value = word.partition("=")
         if not equals and name not in os.environ:

@@ -150,8 +150,8 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
         click.Option(
             ["--env-file", "env_file"],
             multiple=True,
-            type=click.File(encoding="utf-8"),
-            help="A file of NAME=VALUE lines; - is standard input.",
+            type=click.File("rb"),
+            help="A file of NAME=VALUE lines, as docker reads it; - is standard input.",
         ),
     ),
     "labels": (

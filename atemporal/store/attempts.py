@@ -249,11 +249,14 @@ def close(
 
 
 def set_address(tx: Connection, ref: AttemptRef, dns: str | None, ip: str | None) -> None:
-    """Write down where the instance can be reached."""
+    """Write down where the instance can be reached; what is None leaves what is known."""
     tx.execute(
         update(attempts)
         .where(attempts.c.job_id == ref.job_id, attempts.c.number == ref.number)
-        .values(public_dns=dns, public_ip=ip)
+        .values(
+            public_dns=func.coalesce(dns, attempts.c.public_dns),
+            public_ip=func.coalesce(ip, attempts.c.public_ip),
+        )
     )
 
 

@@ -109,10 +109,8 @@ class Reaper:
                     attempts.launched(tx, ref, instance.id, actor=ACTOR)
                 self.log.info("adopted", **log_context(ref, instance.id))
         for ref, instance in plan.addresses.items():
-            dns = instance.public_dns or known[ref].public_dns
-            ip = instance.public_ip or known[ref].public_ip
             with self._alone(ref, instance.id), self._database.begin() as tx:
-                attempts.set_address(tx, ref, dns, ip)
+                attempts.set_address(tx, ref, instance.public_dns, instance.public_ip)
         for ref, close in plan.close.items():
             with self._alone(ref), self._database.begin() as tx:
                 attempts.close(

@@ -234,6 +234,18 @@ class TestAttempt:
             "attempt.closed",
         ]
 
+    def test_a_late_word_of_nothing_leaves_the_address_that_is_known(
+        self, database: Database
+    ) -> None:
+        with database.begin() as tx:
+            ref = warming(tx)
+            attempts.set_address(tx, ref, "ec2.example", None)
+            attempts.set_address(tx, ref, None, "192.0.2.1")
+            attempts.set_address(tx, ref, None, None)
+            known = attempts.get(tx, ref)
+        assert known is not None
+        assert (known.public_dns, known.public_ip) == ("ec2.example", "192.0.2.1")
+
     def test_a_job_is_begun_once(self, database: Database) -> None:
         with database.begin() as tx:
             ref = queued(tx)

@@ -121,7 +121,7 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
         (["submit", "nginx", "--in", "400d"], "'--in': 400d is not within 0s and 365d"),
         (["submit", "nginx", "-e", "ATEMPORAL_X=x"], "reserved"),
         (["submit", "nginx", "-e", "SURELY_NOT_SET"], "is not in your environment"),
-        (["submit", "nginx", "--env-file", "-"], "line 1 has no '='"),
+        (["submit", "nginx", "--env-file", "-"], "line 1: 'bad line' is not a variable name"),
         (["submit", "nginx", "--at", "tomorrow"], "is not a time"),
         (["submit", "nginx", "--in", "soon"], "is not a duration"),
         (["submit", "nginx", "--in", "1m", "--at", "2030-01-01T00:00:00Z"], "not both"),
@@ -348,6 +348,19 @@ def test_env_file_values_are_verbatim_and_words_win(
     monkeypatch.setenv("MINE", "a\nb")
     path = tmp_path / "env"
     path.write_text("# note\nA= spaced \nB='quoted'\nC=1\n")
-    with path.open() as file:
+    with path.open("rb") as file:
         env = read_environment([file], ["C=2=3", "MINE"])
     assert env == {"A": " spaced ", "B": "'quoted'", "C": "2=3", "MINE": "a\nb"}
+
+
+def test_an_env_file_is_read_as_docker_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atemporal.cli.arguments import read_environment
+
+    monkeypatch.setenv("MINE", "own")
+    monkeypatch.delenv("ABSENT", raising=False)
+    path = tmp_path / "env"
+    path.write_bytes(b"\xef\xbb\xbfFIRST=1\r\nMINE\nABSENT\nB=x\ry\n")
+    with path.open("rb") as file:
+        assert read_environment([file], []) == {"FIRST": "1", "MINE": "own", "B": "x\ry"}
