@@ -21,6 +21,8 @@ from tests.chaos import cases
 from tests.chaos.dying import Point
 from tests.chaos.matrix import SCENARIOS, Matrix, Scenario
 
+# Effects that came by chance when they were counted; more than so many of all cases is no chance.
+MISSED = 0.05
 ONLY = os.environ.get("ATEMPORAL_TEST_CRASHES", "")
 
 
@@ -48,20 +50,29 @@ def test_every_service_dies_at_every_effect(
     took = time.monotonic() - begun
     tried, known = sum(len(one.cases) for one in results), sum(one.known for one in results)
     how = "all" if full else f"SEED={seed}"
-    remark(f"crash matrix: {tried} of {known} cases ({how}) in {took:.0f} s")
+    missed = sum(one.missed for one in results)
+    remark(
+        f"crash matrix: {tried} of {known} cases ({how}) in {took:.0f} s, "
+        f"{missed} whose moment never came"
+    )
     failures = [failure for one in results for failure in one.failures]
     assert not failures, "\n\n".join(failures)
     assert results, "nothing was tried"
     for one in results:
         assert {case.when for case in one.cases} == set(cases.SIDES), one
-    assert tried == known if full else tried > known / cases.PARTS / 2
+    assert missed <= known * MISSED, "the count promises more than comes"
+    assert tried + missed == known if full else tried > known / cases.PARTS / 2
 
 
 @dataclass
 class Tried:
-    """What came of one scenario: how many cases it has, those that were tried, what failed."""
+    """What came of one scenario: how many cases it has, those that were tried, what failed.
+
+    `missed` are chosen cases whose moment never came.
+    """
 
     known: int = 0
+    missed: int = 0
     cases: list[Point] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -76,10 +87,13 @@ def _try(matrix: Matrix, scenario: Scenario, seed: int | None) -> Tried:
     for case in known:
         mark = "-"
         if case in chosen:
-            failure = _case(matrix, scenario, case)
-            tried.cases.append(case)
+            died, failure = _case(matrix, scenario, case)
+            if died:
+                tried.cases.append(case)
+            else:
+                tried.missed += 1
             tried.failures += failure
-            mark = "F" if failure else "."
+            mark = "F" if failure else "." if died else "?"
         effect = f"  {case.loop:14} {case.kind:26} "
         rows[effect] = rows.get(effect, "") + mark + " " * (case.when == cases.SIDES[-1])
     # Whole again: neither deaf nor counting.
@@ -89,13 +103,14 @@ def _try(matrix: Matrix, scenario: Scenario, seed: int | None) -> Tried:
     return tried
 
 
-def _case(matrix: Matrix, scenario: Scenario, death: Point) -> list[str]:
+def _case(matrix: Matrix, scenario: Scenario, death: Point) -> tuple[bool, list[str]]:
+    """Whether the service died of it, and what went wrong."""
     try:
-        matrix.case(scenario, death)
+        died = matrix.case(scenario, death)
     except AssertionError:
         # The next case begins with everybody alive again.
         for name in [*matrix._children]:
             matrix.kill(name)
         matrix.start("scheduler", "launcher", "reaper", "api")
-        return [f"{scenario} {death}\n{traceback.format_exc(limit=3)}"]
-    return []
+        return True, [f"{scenario} {death}\n{traceback.format_exc(limit=3)}"]
+    return died, []
