@@ -28,21 +28,31 @@ ARGUMENTS = frozenset({"image", "command"})
 
 
 class Submit(click.Command):
-    """Tells the job's options from its own with a hint, when there is no -- between them."""
+    """Reads options before and after the image; from the command's first word on, all is the job's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words; an option of the job's command is named, when it is taken for ours."""
-        given = list(args)
-        try:
+        """Put the options first: what comes after them is then taken as it is written."""
+        before, rest = self._split(ctx, args)
+        if before[-1:] == ["--"] or not rest:
             return super().parse_args(ctx, args)
+        try:
+            after, command = self._split(ctx, rest[1:])
         except click.NoSuchOption as error:
-            if "--" not in given and not given[0].startswith("-"):
-                raise click.UsageError(
-                    f"No such option: {error.option_name}. If it belongs to the job's command, put "
-                    "-- before the command: atemporal submit IMAGE -- sh -c '...'",
-                    ctx,
-                ) from None
-            raise
+            raise click.UsageError(
+                f"No such option: {error.option_name}. If it belongs to the job's command, put "
+                "-- before the command: atemporal submit IMAGE -- sh -c '...'",
+                ctx,
+            ) from None
+        ours = [*before, *(after[:-1] if after[-1:] == ["--"] else after)]
+        return super().parse_args(ctx, [*ours, "--", rest[0], *command])
+
+    def _split(self, ctx: click.Context, words: list[str]) -> tuple[list[str], list[str]]:
+        """The options with their values, up to `--` or the first word that is none; and the rest."""
+        ours: list[click.Parameter] = [one for one in self.params if isinstance(one, click.Option)]
+        parser = click.Command(self.name, params=ours).make_parser(ctx)
+        parser.allow_interspersed_args = False
+        _, rest, _ = parser.parse_args(list(words))
+        return words[: len(words) - len(rest)], rest
 
 
 def option_of(name: str, field: FieldInfo) -> click.Option:
@@ -204,10 +214,12 @@ def submit(session: Session, /, **given: Any) -> None:
     """Submit a job: an image, an environment, a time.
 
     Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.
-    What stands behind -- is the command to run in place of the image's own:
+    The words behind the image's options are the command to run in place of the image's own: from its
+    first word on nothing is an option of ours, as with docker. A command that begins with a dash needs
+    -- before it:
 
     \b
-        atemporal submit alpine --in 10m -e NAME=bond -- sh -c 'echo "$NAME"'
+        atemporal submit alpine --in 10m -e NAME=bond sh -c 'echo "$NAME"'
     """
     spec = parse_spec(_spec_fields(given))
     with session.database.begin() as tx:

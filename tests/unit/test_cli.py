@@ -114,7 +114,7 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
     [
         (["submit", "Nginx:1.9"], "not an image reference"),
         (["submit", "nginx", "-e", "1A=x"], "must not begin with a digit"),
-        (["submit", "nginx", "sh", "-c", "x"], "put -- before the command"),
+        (["submit", "nginx", "-c", "x"], "put -- before the command"),
         (["submit", "nginx", "--", ""], "the program to run, is empty"),
         (["submit", "nginx", "--key", ""], "'--key': it is empty"),
         (["submit", "nginx", "--retry-on", "0"], "1 to 255"),

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from atemporal.cli import main
 from atemporal.cli.jobs import wishes
-from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options
+from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options, submit
 from atemporal.model import JobSpec, Machine, parse_spec
 from atemporal.model.frozen import Frozen
 
@@ -87,6 +87,45 @@ def test_a_field_without_a_natural_option_has_to_be_spelled_out() -> None:
 def test_a_bad_value_is_refused_before_anything_happens(words: list[str]) -> None:
     done = CliRunner().invoke(main, ["submit", "nginx", *words])
     assert done.exit_code == 2, done.output
+
+
+def read(*words: str) -> dict[str, object]:
+    """What the words of a submit mean, without what was not given."""
+    params = submit.make_context("submit", list(words)).params
+    return {name: value for name, value in params.items() if value not in (None, (), False)}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("gunicorn", "app:app", "--timeout", "120"),
+        ("curl", "http://example.com", "--key", "client.pem"),
+        ("sh", "-c", "exit 7"),
+        ("env", "-e", "A=1", "--label", "a=b"),
+        ("backup", "--help"),
+        ("report", "-o", "json", "--at", "tomorrow"),
+        ("xargs", "--", "rm", "--in", "x"),
+        ("tar", "-xf-"),
+    ],
+)
+def test_options_behind_the_commands_first_word_are_the_jobs(command: tuple[str, ...]) -> None:
+    assert read("nginx", *command) == {"image": "nginx", "command": command}
+    assert read("nginx", "--", *command) == {"image": "nginx", "command": command}
+    assert read("--in", "5m", "nginx", "--timeout=9", *command) == {
+        "image": "nginx",
+        "command": command,
+        "delay_s": 300,
+        "timeout_s": 9,
+    }
+
+
+def test_a_command_that_begins_with_a_dash_stands_behind_two() -> None:
+    assert read("nginx", "--in", "5m", "--", "--in", "9") == {
+        "image": "nginx",
+        "command": ("--in", "9"),
+        "delay_s": 300,
+    }
+    assert read("--", "nginx", "--in") == {"image": "nginx", "command": ("--in",)}
 
 
 def test_show_tells_of_every_field_that_is_not_at_its_default() -> None:
