@@ -11,14 +11,15 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
-    re.ASCII,
+INSTANT_PATTERN = (
+    r"^\s*(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?\s*$"
 )
+"""The form of an instant, for schemas too: valid in Python and in JSON Schema's dialect."""
+_INSTANT = re.compile(INSTANT_PATTERN, re.ASCII)
 _BARE_DATE = re.compile(r"\d{4}-?\d\d-?\d\d", re.ASCII)
 TIME_FORM = "2015-04-25T05:27:27.069Z"
-_DURATION = re.compile(r"(?:\d+[smhdw])+")
+_DURATION = re.compile(r"(?=.)(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?", re.ASCII)
 
 
 def format_utc(instant: datetime) -> str:
@@ -66,7 +67,7 @@ def parse_duration(text: str) -> int:
     """Read a duration such as `90`, `90s`, `10m`, `1h30m`, `2d` as whole seconds.
 
     Raises:
-        ValueError: the text is neither a whole number nor a sum of s, m, h, d, w.
+        ValueError: the text is neither a whole number nor w, d, h, m, s in this order.
     """
     text = text.strip().lower()
     if text.isascii() and text.isdigit():

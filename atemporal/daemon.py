@@ -30,7 +30,7 @@ from atemporal import __version__, telemetry
 from atemporal.errors import AtemporalError, Unavailable
 from atemporal.health import HealthServer
 from atemporal.inbox import Kept
-from atemporal.settings import Settings, load
+from atemporal.settings import Settings, load, unknown_variables
 from atemporal.store.database import Database
 from atemporal.telemetry import LAST_TICK, LOOP_ERRORS, TICKS, logger
 
@@ -207,6 +207,8 @@ def serve(
     try:
         settings = load()
         telemetry.configure(name, log_format=settings.log_format, level=settings.log_level)
+        for sentence in unknown_variables(os.environ):
+            logger("settings").warning("unknown setting", error=sentence)
         database = Database(
             settings.database_url.get_secret_value(),
             application=f"atemporal {name}",

@@ -74,12 +74,14 @@ def _why_no_name(name: str) -> str:
     return "use letters, digits and _"
 
 
-def decode_payload(payload: str) -> dict[str, str]:
+def decode_payload(payload: object) -> dict[str, str]:
     """Read base64 of an env file.
 
     Raises:
-        ValueError: not base64, not UTF-8, or a bad line.
+        ValueError: not text, not base64, not UTF-8, or a bad line.
     """
+    if not isinstance(payload, str):
+        raise ValueError("is not text")  # noqa: TRY004 - it is about a client's input
     compact = "".join(payload.replace(" ", "+").split())
     try:
         text = base64.b64decode(compact, validate=True).decode()

@@ -13,7 +13,6 @@ Failure: what is no message, or belongs into another queue, is `Invalid`: a case
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from uuid import UUID
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from atemporal.errors import Invalid
 from atemporal.job_view import EventView
+from atemporal.json_object import read_object
 from atemporal.model import AttemptRef, describe
 
 BODY_LIMIT = 256 * 1024
@@ -180,12 +180,7 @@ def decode(queue: Queue[M], body: bytes) -> M:
     """
     if len(body) > BODY_LIMIT:
         raise Invalid({"body": f"has {len(body)} bytes, {BODY_LIMIT} are allowed"})
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Invalid({"body": "is not JSON"}) from None
-    if not isinstance(fields, dict):
-        raise Invalid({"body": "is JSON, but not an object of fields"})
+    fields = read_object(body)
     if queue == SUBMIT and "type" not in fields:
         # Written by hand, mostly.
         fields = {"job": fields} if "image" in fields else fields

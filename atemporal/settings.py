@@ -1,12 +1,15 @@
 """Every setting of every process, from `ATEMPORAL_*` environment variables.
 
 Promise: one list for daemons and CLI alike; a wrong value is refused at start with the variable's
-name; secrets are `SecretStr`, so that neither a log line nor a traceback shows them.
+name, and a variable of our prefix that is none of them is told; secrets are `SecretStr`, so that
+neither a log line nor a traceback shows them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
@@ -17,6 +20,8 @@ from atemporal.model import describe
 from atemporal.userdata import OS_FAMILIES
 
 PREFIX = "ATEMPORAL_"
+# Read elsewhere: by tests, and by the local system for itself.
+_NO_SETTINGS = (f"{PREFIX}TEST_", f"{PREFIX}LOCAL_DIR")
 
 
 def _words(value: Any) -> Any:
@@ -197,3 +202,20 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         fields = {f"{PREFIX}{name.upper()}": why for name, why in describe(error).items()}
         raise Invalid(fields) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A sentence for each variable of our prefix that no process reads: a mistyped one, mostly."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    return [
+        f"{name} is no setting; {_meant(name, known)}"
+        for name in sorted(names)
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and not name.startswith(_NO_SETTINGS)
+    ]
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name.upper(), known, n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else "`atemporal config` lists all"

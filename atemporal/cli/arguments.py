@@ -101,13 +101,15 @@ def pairs(words: Iterable[str], option: str) -> dict[str, str]:
     """Read words NAME=VALUE.
 
     Raises:
-        BadParameter: a word has no `=`.
+        BadParameter: a word has no `=`, or a name comes twice.
     """
     read: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise click.BadParameter(f"{word!r} has no '='; write NAME=VALUE", param_hint=option)
+        if name in read:
+            raise click.BadParameter(f"{name} is given twice", param_hint=option)
         read[name] = value
     return read
 
@@ -115,10 +117,12 @@ def pairs(words: Iterable[str], option: str) -> dict[str, str]:
 def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[str, str]:
     """Read env files, then words: NAME=VALUE, or NAME alone to take the caller's own value.
 
-    In a file, as docker has it, a NAME that the caller does not have is passed over.
+    In a file, as docker has it, a NAME that the caller does not have is passed over. A later file wins
+    over an earlier one, and a word over all files.
 
     Raises:
-        BadParameter: a bad line of a file, or a name that the caller's environment has not.
+        BadParameter: a bad line of a file, a name in two words, or one that the caller's environment
+            has not.
     """
     env: dict[str, str] = {}
     for file in files:
@@ -131,8 +135,12 @@ def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[st
             ) from None
         except ValueError as error:
             raise click.BadParameter(f"{name}: {error}", param_hint="--env-file") from None
+    given: set[str] = set()
     for word in words:
         name, equals, value = word.partition("=")
+        if name in given:
+            raise click.BadParameter(f"{name} is given twice", param_hint="-e")
+        given.add(name)
         if not equals and name not in os.environ:
             raise click.BadParameter(
                 f"{name} is not in your environment; write {name}=VALUE, or export it",

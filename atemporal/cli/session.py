@@ -37,9 +37,13 @@ class Session:
         Raises:
             Invalid: a variable's value is wrong.
         """
-        from atemporal.settings import load
+        from atemporal.cli.output import note
+        from atemporal.settings import load, unknown_variables
 
-        return load()
+        settings = load()
+        for sentence in unknown_variables(os.environ):
+            note(sentence)
+        return settings
 
     @cached_property
     def database(self) -> Database:

@@ -8,6 +8,7 @@ often it is submitted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,7 +21,8 @@ from atemporal.cli import arguments, output, records
 from atemporal.cli.arguments import duration_from, pairs, read_environment
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.model import JobSpec, Machine, parse_spec
+from atemporal.clock import format_utc
+from atemporal.model import Job, JobSpec, Machine, parse_spec
 from atemporal.store import jobs
 
 ARGUMENTS = frozenset({"image", "command"})
@@ -28,31 +30,37 @@ ARGUMENTS = frozenset({"image", "command"})
 
 
 class Submit(click.Command):
-    """Reads options before and after the image; from the command's first word on, all is the job's."""
+    """Reads options before and after the image; behind the beginning of the command all is the job's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the options first: what comes after them is then taken as it is written."""
-        before, rest = self._split(ctx, args)
+        before, rest, given = self._split(ctx, args)
         if before[-1:] == ["--"] or not rest:
             return super().parse_args(ctx, args)
         try:
-            after, command = self._split(ctx, rest[1:])
+            after, command, more = self._split(ctx, rest[1:])
         except click.NoSuchOption as error:
             raise click.UsageError(
                 f"No such option: {error.option_name}. If it belongs to the job's command, put "
                 "-- before the command: atemporal submit IMAGE -- sh -c '...'",
                 ctx,
             ) from None
+        for option, times in Counter([*given, *more]).items():
+            if times > 1 and not option.multiple:
+                raise click.BadParameter("it is given twice", ctx, option)
         ours = [*before, *(after[:-1] if after[-1:] == ["--"] else after)]
         return super().parse_args(ctx, [*ours, "--", rest[0], *command])
 
-    def _split(self, ctx: click.Context, words: list[str]) -> tuple[list[str], list[str]]:
-        """The options with their values, up to `--` or the first word that is none; and the rest."""
+    def _split(
+        self, ctx: click.Context, words: list[str]
+    ) -> tuple[list[str], list[str], list[click.Option]]:
+        """The options' words, up to `--` or the first argument; the rest; the options."""
         ours: list[click.Parameter] = [one for one in self.params if isinstance(one, click.Option)]
         parser = click.Command(self.name, params=ours).make_parser(ctx)
         parser.allow_interspersed_args = False
-        _, rest, _ = parser.parse_args(list(words))
-        return words[: len(words) - len(rest)], rest
+        _, rest, order = parser.parse_args(list(words))
+        options = [one for one in order if isinstance(one, click.Option)]
+        return words[: len(words) - len(rest)], rest, options
 
 
 def option_of(name: str, field: FieldInfo) -> click.Option:
@@ -213,10 +221,11 @@ def options() -> list[click.Parameter]:
 def submit(session: Session, /, **given: Any) -> None:
     """Submit a job: an image, an environment, a time.
 
-    Prints the job's id. Without --at or --in it is due now; a time that has passed means now too.
-    The words behind the image's options are the command to run in place of the image's own: from its
-    first word on nothing is an option of ours, as with docker. A command that begins with a dash needs
-    -- before it:
+    Prints the job's id, and on standard error when it is due. Without --at or --in it is due now; a
+    time that has passed means now too.
+    The words behind the image's options are the command to run in place of the image's own; whatever
+    stands behind the first of them is the command's, as with docker. A command that begins with a dash
+    needs -- before it:
 
     \b
         atemporal submit alpine --in 10m -e NAME=bond sh -c 'echo "$NAME"'
@@ -225,12 +234,20 @@ def submit(session: Session, /, **given: Any) -> None:
     with session.database.begin() as tx:
         submission = jobs.submit_one(tx, spec, actor=session.actor)
         job = jobs.get(tx, submission.job_id)
-    if not submission.created:
+    if submission.created:
+        note(f"due {format_utc(job.due_at)}, {_how_far(job)}")
+    else:
         note(f"the key {spec.key!r} has this job already: nothing new was made")
     if session.as_json:
         output.show_json(records.of_job(job))
     else:
         click.echo(str(job.id))
+
+
+def _how_far(job: Job) -> str:
+    """How far away a new job's time is, by the clock that decides it: the database's."""
+    seconds = (job.due_at - job.created_at).total_seconds()
+    return f"in {output.span(seconds)}" if seconds > 0 else "which is now"
 
 
 def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:

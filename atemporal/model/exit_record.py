@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
 
+from atemporal.model.text import StorableText
 from atemporal.states import Reason
 
 LOG_TAIL_LIMIT = 32 * 1024
@@ -32,12 +33,12 @@ class ExitRecord(BaseModel):
     interrupted: bool = False
     stopped: bool = False
     definite: bool = False
-    service_result: Annotated[str, Field(max_length=64)] | None = None
+    service_result: Annotated[StorableText, Field(max_length=64)] | None = None
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     log_tail: Annotated[Base64Bytes, Field(max_length=2 * LOG_TAIL_LIMIT)] = b""
-    claim: Annotated[str, Field(max_length=64)] | None = None
-    instance_id: Annotated[str, Field(max_length=64)] | None = None
+    claim: Annotated[StorableText, Field(max_length=64)] | None = None
+    instance_id: Annotated[StorableText, Field(max_length=64)] | None = None
 
     @property
     def reason(self) -> Reason:

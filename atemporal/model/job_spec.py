@@ -15,36 +15,62 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AliasChoices,
-    AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     ValidationError,
+    WithJsonSchema,
     create_model,
     field_validator,
     model_validator,
 )
 
 from atemporal import environment, image
+from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.model.frozen import Frozen
+from atemporal.model.text import storable
 
 CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
-_PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(?:tcp|udp))?")
+_PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 _INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
 
+# Neither true nor "60" nor 1e2 is a whole number.
+Whole = Annotated[int, Strict()]
+ExitCode = Annotated[Whole, Field(ge=1, le=255)]
 
-def _storable(text: str) -> bool:
-    """Tell whether Postgres takes the text: neither NUL nor half of a surrogate pair is in it."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+def _empty_object(value: Any) -> Any:
+    """PHP writes an empty object as an empty list."""
+    return {} if value == [] else value
 
 
-ExitCode = Annotated[int, Field(ge=1, le=255)]
+_ObjectOrEmptyList = BeforeValidator(_empty_object)
+
+
+def _instant(value: Any) -> datetime:
+    """Read text; an instant of Python's has its zone. A number is none: seconds or milliseconds?"""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
+    if not isinstance(value, str):
+        why = f"is not text; write UTC as {TIME_FORM} or with an offset"
+        raise ValueError(why)  # noqa: TRY004 - what pydantic reports
+    return parse_utc(value)
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "pattern": INSTANT_PATTERN, "examples": [TIME_FORM]}),
+]
+"""An instant as a submitter writes it; every door reads it with `clock.parse_utc`."""
 
 
 class Machine(Frozen):
@@ -64,7 +90,7 @@ class Machine(Frozen):
     subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(
         default=(), description="The subnets that will do, the first one first."
     )
-    disk_gb: Annotated[int, Field(ge=8, le=16_384)] | None = Field(
+    disk_gb: Annotated[Whole, Field(ge=8, le=16_384)] | None = Field(
         default=None, description="The size of the machine's disk, in GiB."
     )
 
@@ -84,22 +110,23 @@ class JobFields(Frozen):
     command: Annotated[tuple[str, ...], Field(max_length=256)] | None = Field(
         default=None, description="What to run in place of the image's own command."
     )
-    env: dict[str, str] = Field(
+    env: Annotated[dict[str, str], _ObjectOrEmptyList] = Field(
         default_factory=dict, repr=False, description="The variables of the job's environment."
     )
-    run_at: AwareDatetime | None = Field(
-        default=None, description="When to run; absent or past means now."
+    run_at: Instant | None = Field(
+        default=None,
+        description="When to run, in UTC or with an offset; absent or past means now.",
     )
-    delay_s: Annotated[int, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
+    delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
         default=None, description="When to run: so many seconds after the submit."
     )
-    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] = Field(
+    timeout_s: Annotated[Whole, Field(ge=1, le=MAX_TIMEOUT_S)] = Field(
         default=DEFAULT_TIMEOUT_S, description="How long the container may run."
     )
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+    max_attempts: Annotated[Whole, Field(ge=1, le=100)] = Field(
         default=1, description="How often the program may fail."
     )
-    infra_retries: Annotated[int, Field(ge=0, le=100)] = Field(
+    infra_retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
         default=3, description="How often the infrastructure may fail and is tried again."
     )
     retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
@@ -109,18 +136,20 @@ class JobFields(Frozen):
     no_retry_on: Annotated[tuple[ExitCode, ...], Field(max_length=255)] = Field(
         default=(), description="Exit codes that never lead to another attempt, like 2."
     )
-    backoff_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+    backoff_s: Annotated[Whole, Field(ge=0, le=3600)] = Field(
         default=10,
         description="The pause before another attempt; doubled with each failure of its kind.",
     )
-    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+    priority: Annotated[Whole, Field(ge=-100, le=100)] = Field(
         default=0, description="Among jobs due together the higher goes first."
     )
-    machine: Machine = Field(default=Machine(), description="The instance that the job wants.")
+    machine: Annotated[Machine, _ObjectOrEmptyList] = Field(
+        default=Machine(), description="The instance that the job wants."
+    )
     ports: Annotated[tuple[str, ...], Field(max_length=32)] = Field(
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
-    labels: Annotated[dict[str, str], Field(max_length=32)] = Field(
+    labels: Annotated[dict[str, str], Field(max_length=32), _ObjectOrEmptyList] = Field(
         default_factory=dict, description="Names and values to find the job by."
     )
     key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = Field(
@@ -145,7 +174,7 @@ class JobSpec(JobFields):
     @field_validator("command")
     @classmethod
     def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if command is not None and not all(map(_storable, command)):
+        if command is not None and not all(map(storable, command)):
             raise ValueError("an argument holds a NUL character or is not valid Unicode text")
         if command and not command[0]:
             raise ValueError("its first element, the program to run, is empty")
@@ -168,10 +197,14 @@ class JobSpec(JobFields):
     @field_validator("ports")
     @classmethod
     def _ports_are_ports(cls, ports: tuple[str, ...]) -> tuple[str, ...]:
+        taken: dict[tuple[int, str], str] = {}
         for port in ports:
             match = _PORT.fullmatch(port)
-            if not match or not all(0 < int(number) < 65536 for number in match.groups()):
+            if not match or not all(0 < int(number) < 65536 for number in match.group(1, 2)):
                 raise ValueError(f"{port!r} is not HOST:CONTAINER[/tcp|/udp], for example 80:8080")
+            other = taken.setdefault((int(match[1]), match[3] or "tcp"), port)
+            if other is not port:
+                raise ValueError(f"{other!r} and {port!r} want the same port of the machine")
         return ports
 
     @field_validator("labels")
@@ -180,7 +213,7 @@ class JobSpec(JobFields):
         for name, value in labels.items():
             if not _LABEL.fullmatch(name):
                 raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
-            if len(value) > 255 or not _storable(value):
+            if len(value) > 255 or not storable(value):
                 raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
         return dict(sorted(labels.items()))
 
@@ -193,8 +226,8 @@ class JobSpec(JobFields):
 
     @field_validator("key")
     @classmethod
-    def _key_is_storable(cls, key: str | None) -> str | None:
-        if key is not None and not _storable(key):
+    def _key_isstorable(cls, key: str | None) -> str | None:
+        if key is not None and not storable(key):
             raise ValueError("it holds a NUL character or is not valid Unicode text")
         return key
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 from atemporal import __version__, telemetry
 from atemporal.errors import AtemporalError, Unavailable
-from atemporal.settings import load
+from atemporal.settings import load, unknown_variables
 from atemporal.store.database import Database
 from services.api.server import ApiServer
 
@@ -41,6 +41,8 @@ def main() -> None:
     try:
         settings = load()
         telemetry.configure("api", log_format=settings.log_format, level=settings.log_level)
+        for sentence in unknown_variables(os.environ):
+            telemetry.logger("settings").warning("unknown setting", error=sentence)
         database = Database(
             settings.database_url.get_secret_value(),
             application="atemporal api",

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound
+from atemporal.json_object import read_object
 from atemporal.messages import InstanceExited, InstanceRunning
 from atemporal.model import AttemptRef, ExitRecord, Job, describe
 from atemporal.settings import Settings
@@ -143,7 +144,7 @@ def _claim(body: bytes) -> Claim:
     if not body.strip():
         return Claim()
     try:
-        return Claim.model_validate(request_body.json_object(body))
+        return Claim.model_validate(read_object(body))
     except ValidationError as error:
         raise Invalid(describe(error)) from None
 

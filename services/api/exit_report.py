@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from atemporal.errors import Conflict, Invalid
+from atemporal.json_object import read_object
 from atemporal.model import LOG_TAIL_LIMIT, Attempt, ExitRecord
 from atemporal.states import Reason
 from services.api import request_body
@@ -65,7 +66,7 @@ def read(body: bytes | None) -> Exit:
     if not body.strip():
         return Exit(None, None, {})
     try:
-        reported = request_body.json_object(body)
+        reported = read_object(body)
     except Invalid as error:
         return Exit(None, f"its exit record can not be read: {error}", {})
     try:

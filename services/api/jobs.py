@@ -6,6 +6,7 @@ and with another specification is refused with what differs; what is refused cha
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -15,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from atemporal.errors import Invalid, NotFound
 from atemporal.messages import JobCancel
+from atemporal.model.text import storable
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -54,9 +56,32 @@ async def path_id(job_id: str) -> UUID:
     return number
 
 
+def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[None]]:
+    """Make a call's check of its query's names: those that may stand once, those more than once.
+
+    The framework passes over unknown names, takes the last of several, and any text.
+    """
+    names = ", ".join((*once, *repeated)) or "none"
+
+    async def check(request: Request) -> None:
+        given, wrong = request.query_params, {}
+        for name in given:
+            if name not in (*once, *repeated):
+                wrong[name] = f"is no parameter of this call; known: {names}"
+            elif name in once and len(given.getlist(name)) > 1:
+                wrong[name] = "is given more than once"
+            elif not all(map(storable, given.getlist(name))):
+                wrong[name] = "holds a NUL character"
+        if wrong:
+            raise Invalid(wrong)
+
+    return check
+
+
 def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> APIRouter:
     """Build the calls for jobs."""
     routes = APIRouter(tags=["jobs"])
+    no_query = Depends(only_query())
     log = logger("jobs")
     reader, submitter, canceller = (
         authorizer.needs("read"),
@@ -68,7 +93,10 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         "/jobs",
         summary="List jobs",
         responses=possible(*_DENIALS, _BAD),
-        dependencies=[Depends(reader)],
+        dependencies=[
+            Depends(reader),
+            Depends(only_query("limit", "after", repeated=("state", "label"))),
+        ],
     )
     def listing(
         state: Annotated[list[str], Query(description="or outcome; repeated: any of these")] = [],  # noqa: B006
@@ -93,6 +121,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         status_code=HTTPStatus.CREATED,
         response_model=JobDetail,
         summary="Submit a job",
+        dependencies=[no_query],
         responses={
             200: {"model": JobDetail, "description": "the job that has this key"},
             **_SUBMIT,
@@ -127,14 +156,19 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         return JobDetail.show(job)
 
     @routes.get(
-        "/jobs/{job_id}", summary="Show a job", responses=_ONE, dependencies=[Depends(reader)]
+        "/jobs/{job_id}",
+        summary="Show a job",
+        responses=_ONE,
+        dependencies=[Depends(reader), no_query],
     )
     def show(job_id: UUID = Depends(path_id)) -> JobDetail:
         """The job with its instances and the end of its last output."""
         with database.begin() as tx:
             return JobDetail.show(jobs.get(tx, job_id))
 
-    @routes.delete("/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE)
+    @routes.delete(
+        "/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE, dependencies=[no_query]
+    )
     def cancel(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
         """Finish it as cancelled, in whatever phase; its instance is ended. Again: no change."""
         with database.begin() as tx:
@@ -146,7 +180,12 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         log.info("cancelled", job=str(job_id), actor=actor)
         return JobDetail.show(job)
 
-    @routes.post("/jobs/{job_id}/retry", summary="Run a finished job again", responses=_CHANGE)
+    @routes.post(
+        "/jobs/{job_id}/retry",
+        summary="Run a finished job again",
+        responses=_CHANGE,
+        dependencies=[no_query],
+    )
     def retry(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
         """Schedule it for now, with fresh budgets."""
         with database.begin() as tx:

@@ -6,13 +6,13 @@ is: newlines and `+` unescaped in a form's values, or JSON under the name of a f
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 
 from atemporal.errors import Invalid
+from atemporal.json_object import read_object
 from atemporal.messages import BODY_LIMIT
 from services.api.error_responses import TooLarge
 
@@ -55,35 +55,24 @@ def fields(body: bytes, content_type: str) -> dict[str, Any]:
     kind = content_type.partition(";")[0].strip().lower()
     # `curl -d '{...}'` calls JSON a form; no form of ours begins with a brace.
     if kind == JSON or kind.endswith("+json") or body.lstrip().startswith(b"{"):
-        return json_object(body)
+        return read_object(body)
     if kind in (FORM, ""):
         return _form(body)
     raise Invalid({"body": f"is {kind}; send {JSON} or {FORM}"})
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        Invalid: it is none.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Invalid({"body": "is not JSON"}) from None
-    if not isinstance(value, dict):
-        raise Invalid({"body": "is JSON, but not an object of fields"})
-    return value
+class Form(dict[str, Any]):
+    """The fields of a form: all are text, and a `+` that was not escaped has become a space."""
 
 
-def _form(body: bytes) -> dict[str, Any]:
+def _form(body: bytes) -> Form:
     try:
         pairs = parse_qsl(
             body.decode(), keep_blank_values=True, errors="strict", max_num_fields=100
         )
     except ValueError:
         raise Invalid({"body": "is not a form of up to 100 fields in UTF-8"}) from None
-    form: dict[str, Any] = {}
+    form = Form()
     for name, value in pairs:
         if name in form:
             raise Invalid({name: "given more than once"})

@@ -6,23 +6,27 @@ Promise: `image`, `time` and `payload` mean what they always meant; every other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
-from atemporal.clock import parse_utc
+from atemporal.clock import INSTANT_PATTERN, TIME_FORM
 from atemporal.environment import decode_payload
 from atemporal.errors import Invalid
 from atemporal.model import JobSpec, parse_spec
-from services.api.request_body import FORM, JSON
+from services.api.request_body import FORM, JSON, Form
 
-_TIME = "when to run, in UTC, like 2015-04-25T05:27:27.069Z; absent or past means now"
+_TIME = "when to run, in UTC or with an offset; absent or past means now"
 _PAYLOAD = "base64 of an env file, one NAME=value a line; the other way to give `env`"
 
-# The original's name of a field: what it is called in a specification, how it is read.
-_ORIGINAL: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "time": ("run_at", parse_utc),
-    "payload": ("env", decode_payload),
-}
+_ORIGINAL: Mapping[str, str] = {"time": "run_at", "payload": "env"}
+"""The original's names of fields, and what they are called in a specification."""
+
+_NUMBERS = frozenset(
+    name for name, kind in get_type_hints(JobSpec).items() if kind in (int, int | None)
+)
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_LOST_PLUS = re.compile(r"([Tt ][0-9:.,]+) ([0-9]{2}(?::?[0-9]{2})?)")
 
 
 def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpec:
@@ -33,21 +37,21 @@ def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpe
     """
     wrong: dict[str, str] = {}
     given_as: dict[str, str] = {}
-    spec = dict(given)
-    for original, (name, read) in _ORIGINAL.items():
+    spec = _of_form(given) if isinstance(given, Form) else dict(given)
+    if spec.get("payload") == "":
+        del spec["payload"]
+    for original, name in _ORIGINAL.items():
         value = spec.pop(original, None)
-        if value is None or value == "":
+        if value is None:
             continue
         given_as[name] = original
         if name in spec:
             wrong[original] = f"give {original} or {name}, not both"
-        elif not isinstance(value, str):
-            wrong[original] = "is not text"
-        else:
-            try:
-                spec[name] = read(value)
-            except ValueError as error:
-                wrong[original] = str(error)
+            continue
+        try:
+            spec[name] = decode_payload(value) if original == "payload" else value
+        except ValueError as error:
+            wrong[original] = str(error)
     if key is not None and spec.setdefault("key", key) != key:
         wrong["key"] = "is not the one in the header Idempotency-Key"
     try:
@@ -61,6 +65,17 @@ def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpe
     return parsed
 
 
+def _of_form(form: Form) -> dict[str, Any]:
+    """Read a form's text as JSON's values, where nothing is left to guess."""
+    fields = dict(form)
+    for name, value in form.items():
+        if name in ("time", "run_at"):
+            fields[name] = _LOST_PLUS.sub(r"\1+\2", value)
+        elif name in _NUMBERS and _WHOLE_NUMBER.fullmatch(value):
+            fields[name] = int(value)
+    return fields
+
+
 def documentation() -> dict[str, Any]:
     """The request body of `POST /jobs`, for OpenAPI: it is read by hand."""
     ours = JobSpec.model_json_schema()
@@ -69,7 +84,12 @@ def documentation() -> dict[str, Any]:
     text = {"type": "string"}
     original = {
         "image": {**text, "description": "an image's name", "examples": ["nginx:1.9"]},
-        "time": {**text, "description": _TIME},
+        "time": {
+            **text,
+            "pattern": INSTANT_PATTERN,
+            "examples": [TIME_FORM],
+            "description": _TIME,
+        },
         "payload": {**text, "description": _PAYLOAD},
     }
     ours["properties"] = {**original, **ours["properties"], "image": original["image"]}

@@ -194,12 +194,49 @@ def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("after=7", "after"),
+        ("lable=a=1", "lable"),
+        ("statee=running", "statee"),
+        ("State=running", "State"),
+        ("limit=1&limit=2", "limit"),
+        ("label=a%3D%00", "label"),
+        ("label=%00%3Da", "label"),
+        ("state=%00", "state"),
+        ("after=%00", "after"),
+        ("%00=1", "\0"),
     ],
 )
 def test_a_bad_filter_of_a_listing_is_named(api: Api, query: str, bad: str) -> None:
     response = api.http.get(f"/jobs?{query}")
     assert response.status_code == 422
     assert list(response.json()["fields"]) == [bad]
+
+
+def test_no_call_passes_over_a_query_it_does_not_know(api: Api) -> None:
+    job = posted(api, delay_s=3600)["id"]
+    before = api.http.get("/jobs").json()["total"]
+    calls = [
+        *(("POST", "/jobs"), ("GET", f"/jobs/{job}"), ("DELETE", f"/jobs/{job}")),
+        ("POST", f"/jobs/{job}/retry"),
+    ]
+    for method, path in calls:
+        response = api.http.request(method, f"{path}?image=nginx", json={"image": "nginx"})
+        assert (response.status_code, list(response.json()["fields"])) == (422, ["image"]), path
+    assert api.http.get("/jobs").json()["total"] == before
+    assert api.http.get(f"/jobs/{job}").json()["state"] == "scheduled"
+
+
+@pytest.mark.parametrize("text", ["%00", "a%00b", "%ED%A0%80", "%FF", "..%2F"])
+def test_text_that_no_database_keeps_is_the_callers_fault(api: Api, text: str) -> None:
+    for method, path in (
+        ("GET", f"/jobs/{text}"),
+        ("DELETE", f"/jobs/{text}"),
+        ("GET", f"/{text}"),
+    ):
+        assert api.http.request(method, path).status_code in (404, 405), path
+    assert api.http.get(f"/jobs?label=a%3D{text}").status_code in (200, 422)
+    key = {"Idempotency-Key": text}
+    assert api.http.post("/jobs", json={"image": "a"}, headers=key).status_code in (200, 201)
+    assert api.http.post("/jobs", json={"image": "a", "key": "\0"}).status_code == 422
 
 
 def test_a_cancel_finishes_once_and_a_retry_begins_again(api: Api) -> None:

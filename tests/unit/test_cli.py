@@ -258,6 +258,23 @@ def test_config_names_all_settings_and_shows_no_secret(form: list[str]) -> None:
     assert "amqp://robot:***@127.0.0.1:5672//" in done.output
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ATEMPORAL_ZZ", "`atemporal config` lists all"),
+        ("ATEMPORAL_DATABASE_URI", "did you mean ATEMPORAL_DATABASE_URL?"),
+        ("ATEMPORAL_POLL_INTERVAL", "did you mean ATEMPORAL_POLL_INTERVAL_S?"),
+        ("atemporal_subnet", "did you mean ATEMPORAL_SUBNETS?"),
+    ],
+)
+def test_an_unknown_setting_of_our_prefix_is_told(name: str, says: str) -> None:
+    done = run("config", env={name: "1"})
+    assert done.exit_code == 0
+    assert f"{name} is no setting; " in done.stderr
+    assert says in done.stderr
+    assert "is no setting" not in run("config", env={"ATEMPORAL_REGION": "eu-west-1"}).stderr
+
+
 def test_config_tells_settings_from_defaults() -> None:
     rows = json.loads(run("config", "-o", "json", env={"ATEMPORAL_REGION": "eu-west-1"}).stdout)
     by_name = {row["name"]: row for row in rows}

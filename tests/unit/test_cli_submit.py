@@ -82,6 +82,13 @@ def test_a_field_without_a_natural_option_has_to_be_spelled_out() -> None:
         ["--infra-retries", "101"],
         ["--capacity-type", "spots"],
         ["--market", "spot", "--capacity-type", "spot"],
+        ["--label", "a=1", "--label", "a=2"],
+        ["--label", "a=1", "--label", "a=1"],
+        ["-e", "A=1", "-e", "A=2"],
+        ["-e", "A=1", "--env", "A=1"],
+        ["--port", "80:80", "--port", "80:81"],
+        ["--timeout", "1m", "--timeout", "2m"],
+        ["--at", "2030-01-01T00:00Z", "--at", "2031-01-01T00:00Z"],
     ],
 )
 def test_a_bad_value_is_refused_before_anything_happens(words: list[str]) -> None:

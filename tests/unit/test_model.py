@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import ValidationError
 
 from atemporal.errors import Invalid
-from atemporal.model import ExitRecord, parse_spec, read_spec
+from atemporal.model import ExitRecord, JobSpec, parse_spec, read_spec
 from atemporal.states import Reason
 
 
@@ -49,12 +50,22 @@ def test_the_reason_is_for_who_wrote_json(field: str, value: Any, why: str) -> N
         ("command", "sh -c x"),
         ("env", {"A B": "1"}),
         ("env", {"A": 1}),
-        ("run_at", "2030-01-01T00:00:00"),
+        ("run_at", "20300425"),
+        ("run_at", "2030-04-25"),
+        ("run_at", "1900000000"),
+        ("run_at", 1_900_000_000),
+        ("run_at", 1.9e9),
+        ("run_at", True),
+        ("run_at", ""),
+        ("run_at", datetime(2030, 1, 1)),  # noqa: DTZ001 - without a zone
         ("delay_s", -1),
         ("timeout_s", 0),
         ("max_attempts", 0),
         ("ports", ["80"]),
         ("ports", ["80:99999"]),
+        ("ports", ["80:80", "80:81"]),
+        ("ports", ["80:80", "080:80/tcp"]),
+        ("ports", ["53:53/udp", "53:54/udp"]),
         ("labels", {"a b": "x"}),
         ("labels", {"a": "x\0"}),
         ("key", ""),
@@ -68,6 +79,52 @@ def test_a_bad_field_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         parse_spec({"image": "nginx", field: value})
     assert any(name.split(".")[0] == field for name in refusal.value.fields), refusal.value.fields
+
+
+NUMBERS = [name for name, kind in get_type_hints(JobSpec).items() if kind in (int, int | None)]
+
+
+@pytest.mark.parametrize("value", [True, "60", 60.0, 1e2, [60], {}])
+@pytest.mark.parametrize("field", NUMBERS)
+def test_no_value_is_bent_to_a_number(field: str, value: Any) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_spec({"image": "nginx", field: value})
+    assert refusal.value.fields.keys() == {field}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("retry_on", [True]),
+        ("no_retry_on", ["75"]),
+        ("machine", {"disk_gb": "20"}),
+        ("machine", {"disk_gb": 2e1}),
+        ("machine", {"capacity_type": "spot", "market": "on-demand"}),
+        ("env", {"A": 1}),
+        ("env", {"A": True}),
+        ("labels", {"a": 1}),
+        ("command", "sleep 1"),
+        ("command", ["sleep", 1]),
+        ("image", 7),
+        ("key", 7),
+    ],
+)
+def test_no_value_inside_another_is_bent(field: str, value: Any) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_spec({"image": "nginx", field: value})
+    assert any(name.split(".")[0] == field for name in refusal.value.fields)
+
+
+@pytest.mark.parametrize("field", ["env", "labels", "machine"])
+def test_an_empty_list_is_phps_empty_object(field: str) -> None:
+    assert parse_spec({"image": "nginx", field: []}) == parse_spec({"image": "nginx"})
+    with pytest.raises(Invalid):
+        parse_spec({"image": "nginx", field: ["A=1"]})
+
+
+def test_two_protocols_of_one_port_are_two_ports() -> None:
+    ports = ("53:53/udp", "53:53/tcp", "80:8080", "81:8080")
+    assert parse_spec({"image": "nginx", "ports": ports}).ports == ports
 
 
 def test_a_refused_environment_is_not_repeated() -> None:
