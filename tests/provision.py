@@ -58,7 +58,7 @@ NEEDS = (
     _program("iptables"),
     _program("dockerd", "docker.io"),
     _program("docker-registry"),
-    _program("debootstrap"),
+    _program("mmdebstrap"),
     _program("busybox", "busybox-static"),
 )
 

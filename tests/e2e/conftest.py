@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +17,22 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinProcess]:
     twin.close()
 
 
-@pytest.fixture
-def system(
-    tmp_path: Path, database_url: str, broker_url: str, twin: TwinProcess
+@pytest.fixture(scope="module")
+def services(
+    tmp_path_factory: pytest.TempPathFactory,
+    database_url: str,
+    broker_url: str,
+    twin: TwinProcess,
 ) -> Iterator[System]:
-    """All services, started and ready."""
-    system = System(tmp_path, database_url=database_url, broker_url=broker_url, ec2_url=twin.url)
-    try:
-        system.start(*SERVICES)
-        yield system
-    finally:
-        system.close()
+    """All services of this module, as its last test left them."""
+    directory = tmp_path_factory.mktemp("services")
+    system = System(directory, database_url=database_url, broker_url=broker_url, ec2_url=twin.url)
+    yield system
+    system.close()
+
+
+@pytest.fixture
+def system(services: System) -> System:
+    """All services, running and ready, whatever a test did to them."""
+    services.revive(*SERVICES)
+    return services

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -70,7 +71,15 @@ class System:
                 env=env,
             )
         for name in names:
-            self._children[name].wait_ready(lambda name=name: self.ready(name))  # type: ignore[misc]
+            self._children[name].wait_ready(functools.partial(self.ready, name))
+
+    def revive(self, *names: str) -> None:
+        """Let go on what is paused, start what does not run; return when all are ready."""
+        for name in set(names) & set(self._children):
+            self.signal(name, signal.SIGCONT)
+        self.start(*(name for name in names if name not in self._children))
+        for name in names:
+            self._children[name].wait_ready(functools.partial(self.ready, name))
 
     def ready(self, name: str) -> bool:
         """Ask a service whether it is ready."""
@@ -199,6 +208,7 @@ class TwinProcess:
         self._child.end(signal.SIGTERM)
 
 
+@functools.cache
 def ec2(url: str) -> Any:
     """A plain boto3 client, as another observer of the same cloud."""
     from boto3.session import Session

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -44,28 +44,30 @@ def test_a_daemon_serves_its_health_and_metrics_and_stops_in_order(
     assert daemons.stop(name) < 25
 
 
-@pytest.mark.parametrize("name", DAEMONS)
-def test_it_starts_without_broker_and_database_stops_without_them_and_recovers(
-    daemons: System, name: str, postgres_server: Postgres, rabbitmq_server: RabbitMQ
+def test_each_starts_without_broker_and_database_stops_without_them_and_recovers(
+    daemons: System, postgres_server: Postgres, rabbitmq_server: RabbitMQ
 ) -> None:
     rabbitmq_server.stop()
     postgres_server.stop()
     try:
-        process = _start_not_ready(daemons, name)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(25) == 0
-        process = _start_not_ready(daemons, name)
+        for process in _start_not_ready(daemons, *DAEMONS):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(25) == 0
+        processes = _start_not_ready(daemons, *DAEMONS)
     finally:
         postgres_server.start()
         rabbitmq_server.start()
     try:
-        daemons.wait(f"{name} recovers", lambda: daemons.ready(name))
+        for name in DAEMONS:
+            daemons.wait(f"{name} recovers", partial(daemons.ready, name))
         rabbitmq_server.restart()
         postgres_server.restart()
-        daemons.wait(f"{name} recovers again", lambda: daemons.ready(name))
+        for name in DAEMONS:
+            daemons.wait(f"{name} recovers again", partial(daemons.ready, name))
     finally:
-        process.terminate()
-        assert process.wait(25) == 0
+        for process in processes:
+            process.terminate()
+        assert [process.wait(25) for process in processes] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", DAEMONS)
@@ -89,7 +91,7 @@ def test_it_waits_for_a_database_of_its_release_and_takes_a_newer_one(
     daemons: System, name: str
 ) -> None:
     _set_revision(daemons, "0001")
-    process = _start_not_ready(daemons, name)
+    (process,) = _start_not_ready(daemons, name)
     try:
         log = daemons.directory / f"{name}.log"
         daemons.wait("it says what to do", lambda: "atemporal db upgrade" in log.read_text())
@@ -124,16 +126,17 @@ def test_a_wrong_setting_is_named(daemons: System) -> None:
     assert b"ATEMPORAL_POLL_INTERVAL_S" in run.stderr
 
 
-def _start_not_ready(system: System, name: str) -> subprocess.Popen[bytes]:
-    """Start a daemon whose servers are away; return when it answers that it is not ready."""
-    system.health_ports[name] = free_port()
-    env = {**system.env, "ATEMPORAL_HEALTH_PORT": str(system.health_ports[name])}
-    with (system.directory / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"services.{name}"], env=env, stderr=log, stdout=log
-        )
+def _start_not_ready(system: System, *names: str) -> list[subprocess.Popen[bytes]]:
+    """Start daemons whose servers are away; return when each answers that it is not ready."""
+    processes = []
+    for name in names:
+        system.health_ports[name] = free_port()
+        env = {**system.env, "ATEMPORAL_HEALTH_PORT": str(system.health_ports[name])}
+        with (system.directory / f"{name}.log").open("ab") as log:
+            argv = [sys.executable, "-m", f"services.{name}"]
+            processes.append(subprocess.Popen(argv, env=env, stderr=log, stdout=log))
 
-    def answers_not_ready() -> bool:
+    def answers_not_ready(name: str, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, system.logs()
         try:
             url = f"http://127.0.0.1:{system.health_ports[name]}/readyz"
@@ -141,6 +144,6 @@ def _start_not_ready(system: System, name: str) -> subprocess.Popen[bytes]:
         except httpx.TransportError:
             return False
 
-    system.wait(f"{name} answers not ready", answers_not_ready)
-    os.kill(process.pid, 0)
-    return process
+    for name, process in zip(names, processes, strict=True):
+        system.wait(f"{name} answers not ready", partial(answers_not_ready, name, process))
+    return processes

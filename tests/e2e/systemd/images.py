@@ -1,6 +1,6 @@
 """The two images of the end-to-end tests: a machine with systemd, and a job.
 
-Promise: the machine's system is built once by debootstrap, from the mirror that this machine's own apt
+Promise: the machine's system is built once by mmdebstrap, from the mirror that this machine's own apt
 uses, and kept in the cache folder (`$XDG_CACHE_HOME/atemporal`, else `.cache/` of the repository); an
 interrupted build leaves nothing there. The job's image is a static busybox, made in a moment.
 """
@@ -18,13 +18,7 @@ from pathlib import Path
 from tests.e2e.systemd.engine import Engine, find
 
 PACKAGES = ("systemd", "systemd-sysv", "curl", "ca-certificates")
-UNNEEDED = (
-    "usr/share/doc",
-    "usr/share/man",
-    "usr/share/locale",
-    "var/cache/apt",
-    "var/lib/apt/lists",
-)
+UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
 def machine_image(engine: Engine) -> str:
@@ -62,32 +56,23 @@ def _system() -> Path:
     archive = cache / f"machine-{suite}-{platform.machine()}.tar"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="debootstrap-", dir=cache) as folder:
+        with tempfile.TemporaryDirectory(prefix="machine-", dir=cache) as folder:
             unfinished = Path(folder) / "machine.tar"
-            _build(Path(folder) / "root", suite, unfinished)
+            _build(suite, unfinished)
             unfinished.replace(archive)
     return archive
 
 
-def _build(root: Path, suite: str, archive: Path) -> None:
-    debootstrap = find("debootstrap", "debootstrap")
+def _build(suite: str, archive: Path) -> None:
+    mmdebstrap = find("mmdebstrap", "mmdebstrap")
     if os.getuid() != 0:
         raise RuntimeError(
             "building the machine's image needs root, once: run the tests as root, or copy "
             f"a {archive.name} into the cache folder"
         )
-    _call(
-        debootstrap,
-        "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
-        suite,
-        root,
-        _mirror(suite),
-    )
-    excluded = [f"--exclude=./{path}/*" for path in UNNEEDED]
-    _call(
-        "tar", "--numeric-owner", "--one-file-system", *excluded, "-C", root, "-cf", archive, "."
-    )
+    options = ["--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    options += [f"--dpkgopt=path-exclude={path}" for path in UNNEEDED]
+    _call(mmdebstrap, *options, suite, archive, _mirror(suite))
 
 
 def _mirror(suite: str) -> str:
