@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from atemporal.broker import Delivery, Link
 from atemporal.errors import Retry, Unavailable, Unknown
-from atemporal.telemetry import DEAD_LETTERS
+from atemporal.telemetry import DEAD_LETTERS, logger
 
 
 class Kept(Unavailable):
@@ -31,6 +31,7 @@ class Inbox:
         self._ping = ping
         self._batch: list[Delivery] = []
         self._dead_lettered: set[object] = set()
+        self._log = logger(queue)
 
     @contextmanager
     def tick(self) -> Iterator[None]:
@@ -51,13 +52,19 @@ class Inbox:
     def take(self, limit: int) -> Sequence[Delivery]:
         """Return the batch that is still in hand, or receive one of `limit` at most.
 
+        What can not even be read is dead-lettered at once, and is not in what is returned.
+
         Raises:
             Unavailable: the database or the broker is away.
+            Unknown: a dead letter was not confirmed.
         """
         if not self._batch:
             self._ping()
             self._batch = self._link.receive(self._queue, limit=limit)
-        return self._batch
+        for delivery in self._batch:
+            if delivery.unreadable is not None:
+                self.dead_letter(delivery, delivery.unreadable)
+        return [one for one in self._batch if one.unreadable is None]
 
     def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Put a copy of one of the batch into the dead letters, once however often it is tried.
@@ -66,6 +73,7 @@ class Inbox:
             Unavailable, Unknown: as `Link.publish`.
         """
         if delivery.handle.delivery_tag not in self._dead_lettered:
+            self._log.warning("dead-lettered", id=delivery.message_id, reason=reason)
             self._link.dead_letter(delivery, reason)
             self._dead_lettered.add(delivery.handle.delivery_tag)
             DEAD_LETTERS.labels(self._queue).inc()

@@ -5,7 +5,7 @@ Promise: a body is JSON with `type` and `v`, carries ids and never an environmen
 old and new versions talk to each other. A message only notifies: its reader loads the row and acts on
 that, so a duplicate, a reordering or a loss costs time and never correctness.
 Mechanism: a class holds all that is particular to its message: its type, which is its routing key as
-well, its queue, and its message id. Queues and bindings, decoding, publishing, the schemas and the
+well, its exchange and queue, and its message id. Bindings, decoding, publishing, the schemas and the
 table in `docs/messages.md` follow from it. The argument of a `Queue` is the union of its messages, for
 the type checker; a test compares the two.
 Failure: what is no message, or belongs into another queue, is `Invalid`: a case for the dead letters.
@@ -20,11 +20,19 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from atemporal.errors import Invalid
-from atemporal.job_view import EventView
+from atemporal.job_view import EventView, Instant
 from atemporal.json_object import read_object
-from atemporal.model import AttemptRef, describe
+from atemporal.model import AttemptRef, Event, describe
+from atemporal.states import Outcome
 
 BODY_LIMIT = 256 * 1024
+
+COMMANDS = "atemporal"
+"""The exchange of what other systems ask for; an environment may be in it."""
+INTERNAL = "atemporal.internal"
+"""The exchange of the project's own notifications."""
+EVENTS = "atemporal.events"
+"""The exchange of what others may hear; there is never an environment in it."""
 
 M = TypeVar("M", bound="Message")
 
@@ -50,6 +58,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     queue: ClassVar[Queue[Any] | None] = None
+    exchange: ClassVar[str] = ""
     v: Literal[1] = 1
     type: str
 
@@ -72,6 +81,7 @@ class Message(BaseModel):
 class Notification(Message):
     """Something happened to an attempt; its row says what."""
 
+    exchange = INTERNAL
     job_id: UUID
     attempt: int
 
@@ -124,6 +134,7 @@ class JobSubmit(Message):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     queue = SUBMIT
+    exchange = COMMANDS
     type: Literal["job.submit"] = "job.submit"
     job: dict[str, Any] = Field(repr=False)
 
@@ -134,6 +145,7 @@ class SubmitReply(Message):
     type: Literal["job.submit.reply"] = "job.submit.reply"
     status: Literal["accepted", "duplicate", "rejected"]
     id: UUID | None = None
+    time: Instant | None = Field(default=None, description="when the job was asked to run")
     errors: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("errors")
@@ -145,6 +157,21 @@ class SubmitReply(Message):
 
 class JobEvent(Message, EventView):
     """Lifecycle of jobs and attempts, for listeners; the routing key is the same as `type`."""
+
+    exchange = EVENTS
+    key: str | None = Field(default=None, description="the job's key")
+    labels: dict[str, str] = Field(default_factory=dict, description="the job's labels")
+    outcome: Outcome | None = Field(default=None, description="of a job that has finished")
+    exit_code: int | None = Field(
+        default=None, description="of the attempt that it is about, once its program has ended"
+    )
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Make the message of an event, with what is known of its job."""
+        name = event.type.removeprefix("job.finished.")
+        outcome = Outcome(name) if name in frozenset(Outcome) else None
+        return cls.model_validate({**dict(event), "event_id": event.id, "outcome": outcome})
 
     @property
     def message_id(self) -> str:

@@ -27,6 +27,9 @@ OLDEST_DUE = Gauge("atemporal_oldest_due_seconds", "How late the oldest due job 
 SUBMITS = Counter("atemporal_submits", "Job submissions", ["via", "result"])
 DEAD_LETTERS = Counter("atemporal_dead_letters", "Messages put into the dead letters", ["queue"])
 RELAYED = Counter("atemporal_events_relayed", "Lifecycle events confirmed by the broker")
+EVENTS_REFUSED = Counter(
+    "atemporal_events_refused", "Lifecycle events that a listener's queue did not take"
+)
 STALE = Counter("atemporal_stale", "Messages and callbacks for a state that has passed", ["what"])
 LAUNCHES = Counter("atemporal_launches", "RunInstances calls", ["result"])
 LAUNCHES_BLOCKED = Gauge(

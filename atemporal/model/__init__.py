@@ -6,7 +6,7 @@ What is in a `JobSpec` has been checked (see `job_spec`).
 
 from atemporal.model.attempt import Attempt, AttemptRef, Launch
 from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord
-from atemporal.model.job import Event, Job
+from atemporal.model.job import Event, Job, PublicEvent
 from atemporal.model.job_spec import (
     CapacityType,
     JobFields,
@@ -29,6 +29,7 @@ __all__ = [
     "JobSpec",
     "Launch",
     "Machine",
+    "PublicEvent",
     "describe",
     "parse_spec",
     "read_spec",

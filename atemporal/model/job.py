@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import Field
+
 from atemporal.model.attempt import Attempt, KnownReason
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import JobSpec
@@ -47,3 +49,11 @@ class Event(Frozen):
     type: str
     actor: str
     detail: dict[str, Any]
+
+
+class PublicEvent(Event):
+    """A transition with what a listener wants to know of its job and attempt."""
+
+    key: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    exit_code: int | None = None

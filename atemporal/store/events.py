@@ -7,30 +7,38 @@ it is marked only after the broker confirmed it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from atemporal.model import Event
-from atemporal.tables import events
+from atemporal.model import Event, PublicEvent
+from atemporal.tables import attempts, events, jobs
 
 
 def of_job(tx: Connection, job_id: UUID) -> list[Event]:
     """Return a job's history, oldest first."""
     rows = tx.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
-    return [_event(row) for row in rows]
+    return [Event.model_validate(_fields(row)) for row in rows]
 
 
-def unrelayed(tx: Connection, limit: int) -> list[Event]:
+def unrelayed(tx: Connection, limit: int) -> list[PublicEvent]:
     """Lock and return the oldest events that no listener has seen; other relays pass over them."""
     rows = tx.execute(
-        select(events)
+        select(events, jobs.c.key, jobs.c.spec["labels"].label("labels"), attempts.c.exit_code)
+        .join(jobs, jobs.c.id == events.c.job_id)
+        .outerjoin(
+            attempts,
+            (attempts.c.job_id == events.c.job_id) & (attempts.c.number == events.c.attempt),
+        )
         .where(~events.c.relayed)
         .order_by(events.c.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=events)
     )
-    return [_event(row) for row in rows]
+    return [
+        PublicEvent.model_validate({**_fields(row), "labels": _labels(row.labels)}) for row in rows
+    ]
 
 
 def mark_relayed(tx: Connection, ids: Sequence[int]) -> None:
@@ -38,7 +46,13 @@ def mark_relayed(tx: Connection, ids: Sequence[int]) -> None:
     tx.execute(update(events).where(events.c.id == func.any(list(ids))).values(relayed=True))
 
 
-def _event(row: Row[tuple[object, ...]]) -> Event:
+def _labels(stored: Any) -> dict[str, str]:
+    """Labels that can not be read are none: an event must not be held up by them."""
+    labels = stored if isinstance(stored, dict) else {}
+    return {name: value for name, value in labels.items() if isinstance(value, str)}
+
+
+def _fields(row: Row[Any]) -> dict[str, Any]:
     fields = dict(row._mapping)
     del fields["relayed"]
-    return Event.model_validate(fields)
+    return fields

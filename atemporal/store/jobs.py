@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -51,12 +52,12 @@ _SUBMIT = text(
         SELECT id, key, spec, 'scheduled', attempt_limit, run_at, greatest(run_at, now())
         FROM wanted
         ON CONFLICT (key) DO NOTHING
-        RETURNING id, due_at
+        RETURNING id, run_at, due_at
     ), logged AS (
         INSERT INTO events (job_id, attempt, type, actor)
         SELECT id, 0, 'job.scheduled', :actor FROM made
     )
-    SELECT id, due_at <= now() + make_interval(secs => :notify_within_s) AS soon FROM made
+    SELECT id, run_at, due_at <= now() + make_interval(secs => :notify_within_s) AS soon FROM made
     """
 )
 
@@ -101,10 +102,14 @@ _OVERLOOKED = text(
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of one specification; `differs` says how the job that has its key is another."""
+    """What became of one specification: its job, and the time that this was asked for.
+
+    `differs` says how the job that has its key is another.
+    """
 
     job_id: UUID
     created: bool
+    run_at: datetime
     differs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -144,21 +149,24 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
     ).all()
     if any(row.soon for row in made):
         notify_scheduler(tx)
-    created = {row.id for row in made}
+    created = {row.id: row.run_at for row in made}
     keys = [spec.key for job_id, spec in zip(ids, specs, strict=True) if job_id not in created]
     known = {
         row.key: row
         for row in tx.execute(
-            select(jobs.c.id, jobs.c.attempt, jobs.c.key, jobs.c.spec).where(
+            select(jobs.c.id, jobs.c.attempt, jobs.c.key, jobs.c.spec, jobs.c.run_at).where(
                 jobs.c.key == func.any(keys)
             )
         )
     }
     return [
-        Submission(job_id, created=True)
+        Submission(job_id, created=True, run_at=created[job_id])
         if job_id in created
         else Submission(
-            known[spec.key].id, created=False, differs=_differences(known[spec.key], spec)
+            known[spec.key].id,
+            created=False,
+            run_at=known[spec.key].run_at,
+            differs=_differences(known[spec.key], spec),
         )
         for job_id, spec in zip(ids, specs, strict=True)
     ]

@@ -1,17 +1,21 @@
 """The loop that publishes the history of jobs and attempts.
 
-Promise: every transition is published to listeners at least once.
+Promise: every transition is published to listeners at least once; a listener whose queue is full or
+broken costs the others nothing.
 Mechanism: events are published with confirms and then marked; a crash in between publishes them again.
-Failure: while the broker is away events wait in Postgres.
+Failure: while the broker is away events wait in Postgres. What a listener's queue refuses is lost to
+that listener: it is counted and told.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import JobEvent
 from atemporal.store import events
 from atemporal.store.database import Database
-from atemporal.telemetry import RELAYED
+from atemporal.telemetry import EVENTS_REFUSED, RELAYED, logger
 
 BATCH = 500
 
@@ -26,18 +30,31 @@ class RelayLoop:
         self._database = database
         self._link = link
         self._interval_s = interval_s
+        self._log = logger(self.name)
 
     def tick(self) -> float:
         """Relay one batch; a crash between the confirm and the commit relays it again."""
         self._link.connect()
         with self._database.begin() as tx:
-            waiting = events.unrelayed(tx, BATCH)
+            waiting = [JobEvent.of(event) for event in events.unrelayed(tx, BATCH)]
             if waiting:
-                self._link.publish([Outgoing.of(JobEvent.of(event)) for event in waiting])
-                events.mark_relayed(tx, [event.id for event in waiting])
+                refused = self._link.publish([Outgoing.of(event) for event in waiting])
+                events.mark_relayed(tx, [event.event_id for event in waiting])
+                self._tell(refused)
         RELAYED.inc(len(waiting))
         self._link.heartbeat()
         return 0.0 if len(waiting) == BATCH else self._interval_s
+
+    def _tell(self, refused: Sequence[tuple[Outgoing, str]]) -> None:
+        if refused:
+            EVENTS_REFUSED.inc(len(refused))
+            message, why = refused[0]
+            self._log.warning(
+                "a listener's queue refused events",
+                count=len(refused),
+                first=message.message_id,
+                error=why,
+            )
 
     def reset(self) -> None:
         """Drop the connection."""

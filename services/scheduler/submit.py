@@ -46,16 +46,34 @@ class SubmitLoop:
             replies = self._take()
         for _, reply in replies:
             SUBMITS.labels("amqp", reply.status).inc()
-        try:
-            self._link.publish([Outgoing.reply(reply, to) for to, reply in replies if to.reply_to])
-        except (Unavailable, Unknown) as error:
-            # The link is closed now; the jobs are written, and who asks again gets the reply.
-            self._log.warning("replies not sent", error=str(error))
+        self._answer([Outgoing.reply(reply, to) for to, reply in replies if to.reply_to])
         return 0.0
 
     def reset(self) -> None:
         """Drop the connection: the batch in hand comes again."""
         self._inbox.reset()
+
+    def _answer(self, replies: Sequence[Outgoing]) -> None:
+        """Send the replies together; if the link breaks over them, each alone.
+
+        A broker can close the connection for one `reply_to`. The jobs are written: who hears nothing
+        asks again, with the same key.
+        """
+        try:
+            self._send(replies)
+        except (Unavailable, Unknown) as error:
+            self._log.warning("replies not sent together", error=str(error))
+            for reply in replies:
+                try:
+                    self._send([reply])
+                except Unavailable:
+                    return
+                except Unknown as lost:
+                    self._log.warning("reply not sent", to=reply.routing_key, error=str(lost))
+
+    def _send(self, replies: Sequence[Outgoing]) -> None:
+        for reply, why in self._link.publish(replies):
+            self._log.warning("reply not delivered", to=reply.routing_key, error=why)
 
     def _take(self) -> list[tuple[Delivery, SubmitReply]]:
         good: list[tuple[Delivery, JobSpec]] = []
@@ -74,7 +92,6 @@ class SubmitLoop:
         self, delivery: Delivery, errors: Mapping[str, str], job_id: UUID | None = None
     ) -> SubmitReply:
         reason = "; ".join(f"{name}: {why}" for name, why in errors.items())
-        self._log.warning("job message rejected", id=delivery.message_id, reason=reason)
         self._inbox.dead_letter(delivery, reason)
         return SubmitReply(status="rejected", id=job_id, errors=dict(errors))
 
@@ -94,7 +111,9 @@ class SubmitLoop:
             why = jobs.describe_difference(spec.key, submission)
             return self._reject(delivery, {"key": why}, submission.job_id)
         status = "accepted" if submission.created else "duplicate"
-        return SubmitReply.model_validate({"status": status, "id": submission.job_id})
+        return SubmitReply.model_validate(
+            {"status": status, "id": submission.job_id, "time": submission.run_at}
+        )
 
 
 def _spec(delivery: Delivery) -> JobSpec:

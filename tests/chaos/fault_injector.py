@@ -23,6 +23,7 @@ from pika.exceptions import AMQPError
 from sqlalchemy import text
 
 from atemporal.errors import AtemporalError
+from atemporal.messages import COMMANDS, INTERNAL, JobSubmit
 from tests.chaos.crew import Crew
 from tests.chaos.fleet import Fleet
 
@@ -196,7 +197,8 @@ class FaultInjector:
         properties = pika.BasicProperties(message_id=name, delivery_mode=2)
         self.poison.append(name)
         try:
-            channel.basic_publish("atemporal", key, body, properties, mandatory=True)
+            exchange = COMMANDS if key == JobSubmit.type_name() else INTERNAL
+            channel.basic_publish(exchange, key, body, properties, mandatory=True)
         except (AMQPError, OSError):
             self.poison.remove(name)
             raise
@@ -230,15 +232,15 @@ class FaultInjector:
         connection, channel = self._channel()
         queue = channel.queue_declare("", exclusive=True).method.queue
         for key in ("job.due", "instance.*", "job.cancel"):
-            channel.queue_bind(queue, "atemporal", key)
+            channel.queue_bind(queue, INTERNAL, key)
         self._stop.wait(self._rng.uniform(2, 5))
         copies = []
         while (got := channel.basic_get(queue, auto_ack=True))[0]:
             copies.append((got[0].routing_key, got[2]))
-        channel.queue_unbind(queue, "atemporal", "job.due")
+        channel.queue_unbind(queue, INTERNAL, "job.due")
         self._rng.shuffle(copies)
         for key, body in copies:
-            channel.basic_publish("atemporal", key, body)
+            channel.basic_publish(INTERNAL, key, body)
         connection.close()
         if copies:
             self.note("message doubled", len(copies))

@@ -22,8 +22,8 @@ import httpx
 import pika
 from sqlalchemy import text
 
-from atemporal.broker import EXCHANGE
 from atemporal.cloud.instance import JOB_TAG
+from atemporal.messages import COMMANDS
 from atemporal.model import Job
 from atemporal.states import Outcome
 from tests.chaos.dying import DIED, Point, Service, run
@@ -289,7 +289,7 @@ class _Submit:
                 message_id=self.key, delivery_mode=2, reply_to="nobody"
             )
             body = json.dumps({"type": "job.submit", "v": 1, "job": fields}).encode()
-            channel.basic_publish(EXCHANGE, "job.submit", body, properties, mandatory=True)
+            channel.basic_publish(COMMANDS, "job.submit", body, properties, mandatory=True)
             connection.close()
             self._sent = True
         with self.matrix.database.begin() as tx:

@@ -11,8 +11,7 @@ from uuid import UUID
 import pika
 import pytest
 
-from atemporal.broker import EXCHANGE
-from atemporal.messages import LAUNCH, REAP, SUBMIT
+from atemporal.messages import COMMANDS, LAUNCH, REAP, SUBMIT
 from atemporal.model import Job
 from atemporal.states import JobState, Outcome
 from tests.e2e.system import SERVICES, System, TwinProcess, ec2, instances
@@ -144,7 +143,7 @@ def test_a_message_from_another_system_runs_to_its_end(
     replies = channel.queue_declare("", exclusive=True).method.queue
     job = {"image": "busybox:1.36", "command": list(RUN), "ports": []}
     channel.basic_publish(
-        EXCHANGE,
+        COMMANDS,
         "job.submit",
         json.dumps({"type": "job.submit", "v": 1, "job": job}).encode(),
         pika.BasicProperties(message_id="order-1", reply_to=replies),

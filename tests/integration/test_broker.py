@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pika
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from atemporal import broker
 from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Service, Unavailable, Unknown
-from atemporal.messages import LAUNCH, REAP, SUBMIT
+from atemporal.messages import COMMANDS, EVENTS, INTERNAL, LAUNCH, REAP, SUBMIT
 from tests.servers.rabbitmq import RabbitMQ
 
 
@@ -33,7 +34,8 @@ def link(url: str) -> Iterator[Link]:
 
 
 def due(number: int) -> Outgoing:
-    return Outgoing("job.due", json.dumps({"n": number}).encode(), message_id=f"m{number}")
+    body = json.dumps({"n": number}).encode()
+    return Outgoing("job.due", body, f"m{number}", INTERNAL)
 
 
 def test_a_batch_arrives_whole_and_in_order(link: Link) -> None:
@@ -62,13 +64,18 @@ def test_messages_that_a_dead_process_held_come_again(broker_url: str) -> None:
 def test_a_message_no_queue_takes_is_a_failure_unless_nobody_has_to(broker_url: str) -> None:
     link = Link(broker_url, name="test")
     with pytest.raises(Unknown, match="no queue takes 'no\\.such\\.key'"):
-        link.publish([Outgoing("no.such.key", b"{}", message_id="1")])
-    link.publish([Outgoing("no.such.key", b"{}", message_id="1", mandatory=False)])
+        link.publish([Outgoing("no.such.key", b"{}", "1", COMMANDS)])
+    nobody = Outgoing("no.such.key", b"{}", "1", EVENTS, required=False, mandatory=False)
+    assert not link.publish([nobody])
+    gone = Outgoing("no.such.queue", b"{}", "2", "", required=False)
+    assert link.publish([nobody, gone]) == [
+        (gone, "no queue takes 'no.such.queue' from exchange ''")
+    ]
     link.close()
 
 
 def test_a_dead_lettered_message_keeps_its_body_and_has_the_reason(link: Link, url: str) -> None:
-    link.publish([Outgoing("job.submit", b"\xff not json", message_id="bad")])
+    link.publish([Outgoing("job.submit", b"\xff not json", "bad", COMMANDS)])
     batch = link.receive(SUBMIT, limit=5, timeout_s=5)
     link.dead_letter(batch[0], "body: is not JSON")
     link.ack(batch)
@@ -162,7 +169,7 @@ def test_a_frozen_broker_holds_a_publish_only_until_its_deadline(
 def test_an_idle_publisher_keeps_its_connection(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "_HEARTBEAT_S", 1)
+    monkeypatch.setattr("atemporal.broker.link._HEARTBEAT_S", 1)
     link = Link(broker_url, name="idle")
     link.connect()
     until = time.monotonic() + 4
@@ -199,3 +206,74 @@ def test_a_message_that_kills_its_readers_takes_no_others_along(broker_url: str)
     last.close()
     handled |= {one.message_id or "" for one in rest}
     assert handled == {f"m{n}" for n in range(20) if n != 7}
+
+
+def test_an_unreadable_message_is_handed_out_as_one_among_the_others(broker_url: str) -> None:
+    reader = Link(broker_url, name="reader")
+    reader.connect()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    # What pika's types do not say: it sends bytes as they are.
+    odd: Any = b"caf\xe9"
+    for properties in (
+        pika.BasicProperties(message_id="m1"),
+        pika.BasicProperties(correlation_id=odd),
+        pika.BasicProperties(message_id="m2", headers={"x-delivery-count": "many"}),
+        pika.BasicProperties(message_id="m3", headers={"compression": "gzip"}),
+    ):
+        channel.basic_publish(INTERNAL, "job.due", b"{}", properties)
+    connection.close()
+    received: list[Delivery] = []
+    while len(received) < 4:
+        batch = reader.receive(LAUNCH, limit=10, timeout_s=5)
+        reader.ack(batch)
+        received += batch
+    assert [one.message_id for one in received] == ["m1", None, "m2", "m3"]
+    assert [one.unreadable is None for one in received] == [True, False, True, True]
+    assert all(one.body == b"{}" for one in received)
+    assert reader.open
+    reader.close()
+
+
+def test_a_full_queue_of_a_listener_harms_no_other(broker_url: str) -> None:
+    link = Link(broker_url, name="relay")
+    link.connect()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    full = channel.queue_declare(
+        "", exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+    ).method.queue
+    other = channel.queue_declare("", exclusive=True).method.queue
+    for queue in (full, other):
+        channel.queue_bind(queue, EVENTS, "#")
+    events = [
+        Outgoing("job.queued", b"{}", f"event.{n}", EVENTS, required=False, mandatory=False)
+        for n in range(20)
+    ]
+    refused = [message.message_id for message, _ in link.publish(events)]
+    assert "event.0" not in refused
+    assert "event.19" in refused
+    heard = [
+        channel.basic_get(other, auto_ack=True)[1].message_id
+        for _ in range(channel.queue_declare(other, passive=True).method.message_count)
+    ]
+    assert heard == [f"event.{n}" for n in range(20)]
+    connection.close()
+    link.close()
+
+
+def test_what_is_sent_has_no_content_encoding_and_what_is_absent_is_left_out(
+    broker_url: str,
+) -> None:
+    link = Link(broker_url, name="test")
+    link.publish([due(1)])
+    (delivery,) = link.receive(LAUNCH, limit=1, timeout_s=5)
+    properties = dict(delivery.handle.properties)
+    assert properties.pop("application_headers", {}) == {}
+    assert properties == {
+        "content_type": "application/json",
+        "delivery_mode": 2,
+        "message_id": "m1",
+    }
+    link.ack([delivery])
+    link.close()

@@ -126,10 +126,28 @@ def test_upgrade_makes_the_tables_and_may_be_repeated(postgres_server: Postgres)
     assert cli("list").stdout == ""
 
 
-def test_submit_prints_the_id_alone(cli: Cli) -> None:
-    done = cli("submit", "nginx:1.9", "-e", f"PASSWORD={SECRET}")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "which is now"),
+        (["--at", "2015-04-25"], None),
+        (["--at", "2015-04-25T05:27Z"], "which is now"),
+        (["--in", "90m"], "in 1h30m"),
+        (["--in", "2d"], "in 2d00h"),
+        (["--at", "2099-04-25 07:27:27+02"], "due 2099-04-25T05:27:27.000Z, in "),
+    ],
+)
+def test_submit_prints_the_id_alone_and_says_beside_it_when_it_is_due(
+    cli: Cli, words: list[str], says: str | None
+) -> None:
+    options = ["nginx:1.9", "-e", f"PASSWORD={SECRET}", *words]
+    if says is None:
+        assert "no time of day" in cli("submit", *options, code=2).stderr
+        return
+    done = cli("submit", *options)
     assert str(UUID(done.stdout.strip())) + "\n" == done.stdout
-    assert done.stderr == ""
+    assert says in done.stderr
+    assert SECRET not in done.stderr
 
 
 @pytest.mark.parametrize("words", [["-o", "json", "submit"], ["submit", "-o", "json"]])

@@ -12,7 +12,7 @@ from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.daemon import Loop
 from atemporal.errors import Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import LAUNCH, REAP, InstanceExited, JobDue, encode
+from atemporal.messages import INTERNAL, LAUNCH, REAP, InstanceExited, JobDue, encode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -56,12 +56,12 @@ class Steps:
 
 def due(ref: AttemptRef) -> Outgoing:
     body = encode(JobDue(job_id=ref.job_id, attempt=ref.number))
-    return Outgoing("job.due", body, message_id=ref.id)
+    return Outgoing("job.due", body, ref.id, INTERNAL)
 
 
 def exited(ref: AttemptRef) -> Outgoing:
     body = encode(InstanceExited(job_id=ref.job_id, attempt=ref.number))
-    return Outgoing("instance.exited", body, message_id=ref.id)
+    return Outgoing("instance.exited", body, ref.id, INTERNAL)
 
 
 Make = Callable[[Steps, Link], Loop]

@@ -36,7 +36,7 @@ from atemporal.cloud import (
 from atemporal.cloud.instance import tags_of
 from atemporal.errors import Unavailable
 from atemporal.fleet.plan import Limits
-from atemporal.messages import LAUNCH, JobDue, encode
+from atemporal.messages import LAUNCH, JobDue
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
@@ -891,16 +891,7 @@ class TestLoop:
             link.ack(batch)
 
     def send(self, link: Link, *refs: AttemptRef) -> None:
-        link.publish(
-            [
-                Outgoing(
-                    routing_key="job.due",
-                    body=encode(JobDue(job_id=ref.job_id, attempt=ref.number)),
-                    message_id=ref.id,
-                )
-                for ref in refs
-            ]
-        )
+        link.publish([Outgoing.of(JobDue(job_id=ref.job_id, attempt=ref.number)) for ref in refs])
 
     def test_a_burst_is_begun_as_the_rate_limiter_allows_and_the_rest_stays_queued(
         self, world: World, loop: LaunchLoop, link: Link

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
 import pika
 import pika.data
 import pytest
+import structlog.testing
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from atemporal.broker import DEAD, EXCHANGE, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
 from atemporal.errors import AtemporalError, Unavailable, Unknown
 from atemporal.inbox import Kept
-from atemporal.messages import LAUNCH, decode
-from atemporal.model import AttemptRef, parse_spec
-from atemporal.states import JobState
-from atemporal.store import jobs
+from atemporal.messages import COMMANDS, EVENTS, LAUNCH, decode
+from atemporal.model import AttemptRef, ExitRecord, parse_spec
+from atemporal.states import JobState, Reason
+from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
 from services.scheduler.due import BATCH, DueLoop
 from services.scheduler.relay import RelayLoop
 from services.scheduler.submit import SubmitLoop
+from tests.api import LAUNCH as INTENT
 from tests.servers.postgres import Postgres
 
 
@@ -163,21 +167,31 @@ class Publisher:
     def __init__(self, url: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
         self._channel = self._connection.channel()
-        self._replies = self._channel.queue_declare("", exclusive=True).method.queue
+        self.last: pika.BasicProperties | None = None
+        self.replies = self._channel.queue_declare("", exclusive=True).method.queue
 
     def send(self, body: Any, message_id: str | None = None) -> None:
         properties = pika.BasicProperties(
-            message_id=message_id, reply_to=self._replies, correlation_id="c-1", delivery_mode=2
+            message_id=message_id, reply_to=self.replies, correlation_id="c-1", delivery_mode=2
         )
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self._channel.basic_publish(EXCHANGE, "job.submit", raw, properties)
+        self.send_with(properties, raw)
+
+    def send_with(self, properties: pika.BasicProperties, body: bytes = b"{}") -> None:
+        self._channel.basic_publish(COMMANDS, "job.submit", body, properties)
+
+    @property
+    def asking(self) -> dict[str, str]:
+        """The properties of a message that wants a reply."""
+        return {"reply_to": self.replies, "correlation_id": "c-1"}
 
     def reply(self) -> dict[str, Any]:
         for _, properties, body in self._channel.consume(
-            self._replies, auto_ack=True, inactivity_timeout=10
+            self.replies, auto_ack=True, inactivity_timeout=10
         ):
             assert properties is not None, "no reply within 10 s"
             assert properties.correlation_id == "c-1"
+            self.last = properties
             reply: dict[str, Any] = json.loads(body)
             return reply
         raise AssertionError("the channel closed")
@@ -243,6 +257,70 @@ def test_a_bad_job_message_is_rejected_dead_lettered_and_blocks_nobody(
     assert field in dead.handle.headers[REASON_HEADER]
 
 
+def test_a_message_with_unreadable_properties_is_dead_lettered_at_once_and_the_others_go_on(
+    database: Database, submits: SubmitLoop, publisher: Publisher, link: Link
+) -> None:
+    publisher.send({"image": "a", "key": "k-a"})
+    odd: Any = b"caf\xe9"
+    publisher.send_with(pika.BasicProperties(correlation_id=odd, reply_to=publisher.replies))
+    publisher.send_with(pika.BasicProperties(message_id=odd))
+    publisher.send({"image": "b", "key": "k-b"})
+    until(submits, lambda: count(database) == 2)
+    dead = drain(link, DEAD)
+    reasons = [one.handle.headers[REASON_HEADER] for one in dead]
+    assert len(reasons) == 2
+    assert all("its properties can not be read" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zlib", "application/x-bz2"])
+def test_a_compression_header_changes_no_body(
+    submits: SubmitLoop, publisher: Publisher, link: Link, name: str
+) -> None:
+    body = json.dumps({"image": "nginx"}).encode()
+    headers = {"compression": name}
+    for sent in (body, gzip.compress(body)):
+        publisher.send_with(pika.BasicProperties(headers=headers, **publisher.asking), sent)
+        submits.tick()
+    plain, compressed = publisher.reply(), publisher.reply()
+    assert plain["status"] == "accepted"
+    assert "gzip; send plain JSON" in compressed["errors"]["body"]
+    assert len(drain(link, DEAD)) == 1
+
+
+@pytest.mark.parametrize(
+    "stale", ["amq.rabbitmq.reply-to.g1h2AA1yZXBseUAxMjM0NQ==", "amq.rabbitmq.reply-to.x", "gone"]
+)
+def test_a_reply_to_nobody_costs_the_others_nothing(
+    database: Database, submits: SubmitLoop, publisher: Publisher, stale: str
+) -> None:
+    publisher.send({"image": "a"})
+    publisher.send_with(
+        pika.BasicProperties(reply_to=stale, message_id="m"), json.dumps({"image": "b"}).encode()
+    )
+    publisher.send({"image": "c"})
+    with structlog.testing.capture_logs() as logs:
+        until(submits, lambda: count(database) == 3)
+    # The first may come twice: together, and then alone.
+    answers = {publisher.reply()["id"] for _ in range(2)}
+    while len(answers) < 2:
+        answers.add(publisher.reply()["id"])
+    if stale == "gone":
+        assert [one["error"] for one in logs if one["event"] == "reply not delivered"] == [
+            "no queue takes 'gone' from exchange ''"
+        ]
+
+
+def test_a_reply_says_its_time_and_has_no_content_encoding(
+    submits: SubmitLoop, publisher: Publisher
+) -> None:
+    publisher.send({"image": "a", "run_at": "2030-04-25 07:27:27+02"})
+    submits.tick()
+    assert publisher.reply()["time"] == "2030-04-25T05:27:27.000Z"
+    assert publisher.last is not None
+    assert publisher.last.content_encoding is None
+    assert publisher.last.content_type == "application/json"
+
+
 def test_the_same_key_for_another_job_is_rejected_saying_what_differs(
     submits: SubmitLoop, publisher: Publisher, link: Link
 ) -> None:
@@ -254,6 +332,15 @@ def test_the_same_key_for_another_job_is_rejected_saying_what_differs(
     assert second["status"] == "rejected"
     assert "nginx:2" in second["errors"]["key"]
     assert len(drain(link, DEAD)) == 1
+
+
+def until(loop: SubmitLoop, done: Callable[[], bool]) -> None:
+    """Let the loop tick until so; a tick waits about a second for a message."""
+    for _ in range(20):
+        loop.tick()
+        if done():
+            return
+    raise AssertionError("it takes more than 20 ticks")
 
 
 def count(database: Database) -> int:
@@ -414,13 +501,78 @@ def test_a_reply_that_can_not_be_sent_makes_no_job_twice(
     assert count(database) == 1
 
 
+def heard_by(channel: Any, queue: str) -> list[tuple[str, dict[str, Any]]]:
+    coming = channel.consume(queue, auto_ack=True, inactivity_timeout=0.5)
+    # Each time that nothing comes it gives nothing, and goes on.
+    return [
+        (method.routing_key, json.loads(body))
+        for method, _, body in takewhile(lambda one: one[0] is not None, coming)
+    ]
+
+
+@pytest.mark.parametrize("binding", ["job.#", "#", "job.*", "*.submit"])
+def test_no_binding_of_a_listener_gets_a_submit_or_its_environment(
+    database: Database,
+    submits: SubmitLoop,
+    publisher: Publisher,
+    broker_url: str,
+    link: Link,
+    binding: str,
+) -> None:
+    link.connect()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, EVENTS, binding)
+    publisher.send({"image": "nginx", "env": {"SECRET": "hush"}})
+    until(submits, lambda: count(database) == 1)
+    DueLoop(database, link, poll_interval_s=0.05).tick()
+    relay = RelayLoop(database, Link(broker_url, name="relay"), interval_s=0.1)
+    relay.tick()
+    relay.reset()
+    heard = heard_by(channel, queue)
+    connection.close()
+    assert "hush" not in json.dumps(heard)
+    assert {key for key, _ in heard} <= {"job.scheduled", "job.queued"}
+    assert all(set(body) >= {"event_id", "job_id", "at"} for _, body in heard)
+
+
+def test_events_carry_labels_and_key_and_at_the_end_outcome_and_exit_code(
+    database: Database, broker_url: str, link: Link
+) -> None:
+    link.connect()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, EVENTS, "#")
+    with database.begin() as tx:
+        spec = parse_spec({"image": "a", "key": "order-7", "labels": {"team": "blue"}})
+        job_id = jobs.submit_one(tx, spec, actor="test").job_id
+        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        assert attempts.begin(tx, ref, INTENT, actor="test")
+        record = ExitRecord(exit_code=7)
+        assert attempts.end(tx, ref, Reason.EXIT_NONZERO, actor="test", exit_record=record)
+    relay = RelayLoop(database, Link(broker_url, name="relay"), interval_s=0.1)
+    relay.tick()
+    relay.reset()
+    heard = heard_by(channel, queue)
+    connection.close()
+    assert all(
+        (body["job_id"], body["key"], body["labels"]) == (str(job_id), "order-7", {"team": "blue"})
+        for _, body in heard
+    )
+    (finished,) = (body for key, body in heard if key.startswith("job.finished"))
+    assert (finished["outcome"], finished["exit_code"]) == ("failed", 7)
+    assert all("outcome" not in body for key, body in heard if "finished" not in key)
+
+
 def test_every_transition_is_published_to_listeners(
     database: Database, broker_url: str, link: Link
 ) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     channel = connection.channel()
     queue = channel.queue_declare("", exclusive=True).method.queue
-    channel.queue_bind(queue, EXCHANGE, "job.#")
+    channel.queue_bind(queue, EVENTS, "job.#")
     (job_id,) = submitted(database, env={"SECRET": "hush"})
     with database.begin() as tx:
         jobs.cancel(tx, job_id, actor="test")
@@ -428,11 +580,7 @@ def test_every_transition_is_published_to_listeners(
     relay.tick()
     relay.tick()
     relay.reset()
-    heard = []
-    for method, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.5):
-        if method is None:
-            break
-        heard.append((method.routing_key, json.loads(body)))
+    heard = heard_by(channel, queue)
     connection.close()
     assert [key for key, _ in heard] == ["job.scheduled", "job.finished.cancelled"]
     assert all(body["type"] == key for key, body in heard)

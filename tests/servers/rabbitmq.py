@@ -68,7 +68,7 @@ class RabbitMQ:
     """A broker that somebody else runs: the tests share its one virtual host and stop nothing."""
 
     # What the project declares, deleted between tests that would otherwise see old messages.
-    _EXCHANGES = ("atemporal", "atemporal.dead")
+    _EXCHANGES = ("atemporal", "atemporal.internal", "atemporal.events")
     _QUEUES = ("atemporal.submit", "atemporal.launch", "atemporal.reap", "atemporal.dead")
 
     def __init__(self, url: str) -> None:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atemporal.broker import DEAD, REASON_HEADER, TOPOLOGY, Delivery, Outgoing
+from atemporal.broker import DEAD, QUEUES, REASON_HEADER, Delivery, Outgoing
 from atemporal.errors import Unknown
 from atemporal.messages import SUBMIT
 from tests.sim.world import World, unavailable
@@ -40,9 +40,9 @@ class Broker:
     def __init__(self, world: World) -> None:
         """Begin with empty queues."""
         self._world = world
-        self.queues: dict[str, list[Message]] = {queue.name: [] for queue in TOPOLOGY}
+        self.queues: dict[str, list[Message]] = {queue.name: [] for queue in QUEUES}
         self._bound: dict[str, list[str]] = defaultdict(list)
-        for queue in TOPOLOGY:
+        for queue in QUEUES:
             if queue.exchange.name:
                 self._bound[queue.routing_key].append(queue.name)
         self.heard: Counter[str] = Counter()
@@ -95,10 +95,12 @@ class Link:
             raise unavailable("RabbitMQ is away")
         self.open = True
 
-    def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0) -> None:
+    def publish(
+        self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0
+    ) -> Sequence[tuple[Outgoing, str]]:
         """Publish all, or some and fail."""
         if not messages:
-            return
+            return ()
         self.connect()
         name = messages[0].routing_key
         with self._world.effect(f"publish {name}"):
@@ -107,10 +109,11 @@ class Link:
             if failed:
                 done = self._world.rng.randrange(len(messages))
             failed = failed or self._world.happens("publish unconfirmed, done", name)
-            routed = [self._broker.take(one) or not one.mandatory for one in messages[:done]]
+            routed = [self._broker.take(one) or not one.required for one in messages[:done]]
             if failed or not all(routed):
                 self.close()
                 raise Unknown("simulated: not confirmed")
+        return ()
 
     def receive(
         self, queue: str, *, limit: int, linger_s: float = 0.005, timeout_s: float = 1.0

@@ -20,7 +20,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from atemporal.broker import Outgoing
 from atemporal.inbox import Kept
-from atemporal.messages import LAUNCH, REAP, SUBMIT
+from atemporal.messages import COMMANDS, LAUNCH, REAP, SUBMIT
 from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message
 from tests.sim.client import Client
@@ -256,7 +256,7 @@ class Schedule:
     def _poisoned(self) -> None:
         queues: list[str] = [SUBMIT, LAUNCH, REAP]
         queue = self.world.rng.choice(queues)
-        self.broker.queues[queue].append(Message(Outgoing("poison", POISON, "poison")))
+        self.broker.queues[queue].append(Message(Outgoing("poison", POISON, "poison", "")))
         self._poison += queue == SUBMIT
         self.world.counts["poison"] += 1
 
@@ -277,7 +277,7 @@ class Schedule:
                 return
             self.oracle.confirmed(client)
         body = json.dumps({"type": "job.submit", "v": 1, "job": client.fields}).encode()
-        out = Outgoing("job.submit", body, client.key, correlation_id=client.key)
+        out = Outgoing("job.submit", body, client.key, COMMANDS, correlation_id=client.key)
         if self.broker.take(out, reply_to="replies"):
             client.again_at = self.world.after(PATIENCE_S)
 

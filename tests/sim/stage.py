@@ -21,7 +21,7 @@ from uuid import UUID
 import pytest
 import structlog
 
-import atemporal.broker
+import atemporal.broker.envelope
 import atemporal.cloud.ec2
 import atemporal.store.jobs
 import atemporal.userdata
@@ -185,7 +185,7 @@ def installed(stage: Any) -> Iterator[None]:
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
-        patch.setattr(atemporal.broker, "uuid4", new_id)
+        patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)

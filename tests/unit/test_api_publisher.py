@@ -33,14 +33,17 @@ class FakeLink(Link):
         if self.failures:
             raise self.failures.pop(0)
 
-    def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0) -> None:
+    def publish(
+        self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0
+    ) -> Sequence[tuple[Outgoing, str]]:
         if not messages:
-            return
+            return ()
         self.asked.set()
         self.confirms.wait(10)
         self.batches.append(list(messages))
         if self.failures:
             raise self.failures.pop(0)
+        return ()
 
     def heartbeat(self) -> None:
         """Nothing is connected."""

@@ -10,13 +10,18 @@ from uuid import UUID
 import pytest
 
 from atemporal import messages
-from atemporal.broker import TOPOLOGY, Outgoing
+from atemporal.broker import QUEUES as DECLARED
+from atemporal.broker import Outgoing
 from atemporal.errors import Invalid
 from atemporal.messages import (
+    COMMANDS,
+    EVENTS,
+    INTERNAL,
     LAUNCH,
     MESSAGES,
     REAP,
     SUBMIT,
+    JobEvent,
     Notification,
     Queue,
     SubmitReply,
@@ -69,15 +74,32 @@ def test_the_type_of_a_queue_is_the_union_of_its_messages(queue: Queue[Any]) -> 
 
 
 def test_every_message_with_a_queue_is_bound_to_it_by_its_type() -> None:
-    bound = {(queue.routing_key, queue.name) for queue in TOPOLOGY if queue.exchange.name}
-    assert bound == {(kind.type_name(), kind.queue) for kind in MESSAGES if kind.queue}
+    bound = {
+        (queue.exchange.name, queue.routing_key, queue.name)
+        for queue in DECLARED
+        if queue.exchange.name
+    }
+    assert bound == {
+        (kind.exchange, kind.type_name(), kind.queue) for kind in MESSAGES if kind.queue
+    }
+
+
+def test_commands_notifications_and_events_have_an_exchange_each() -> None:
+    by_exchange = {
+        exchange: {kind.type_name() for kind in MESSAGES if kind.exchange == exchange}
+        for exchange in (COMMANDS, EVENTS)
+    }
+    assert by_exchange[COMMANDS] == {"job.submit"}
+    assert [kind for kind in MESSAGES if kind.exchange == EVENTS] == [JobEvent]
+    assert all(kind.exchange == INTERNAL for kind in NOTIFICATIONS.values())
+    assert "env" not in str(JobEvent.model_json_schema()["properties"].keys())
 
 
 @pytest.mark.parametrize("kind", NOTIFICATIONS.values(), ids=NOTIFICATIONS)
 def test_a_notification_goes_out_under_its_type_and_must_arrive(kind: type[Notification]) -> None:
     message = kind.of(AttemptRef(JOB, 2))
     out = Outgoing.of(message)
-    assert (out.routing_key, out.mandatory, out.exchange) == (message.type, True, "atemporal")
+    assert (out.routing_key, out.mandatory, out.exchange) == (message.type, True, INTERNAL)
     assert out.message_id == f"{JOB}.2.{message.type.split('.')[1]}"
 
 

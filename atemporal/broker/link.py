@@ -1,14 +1,14 @@
-"""RabbitMQ: publishing that is sure, consuming in batches, dead letters with a reason.
+"""A connection to RabbitMQ: publishing that is sure, consuming in batches, dead letters with a reason.
 
-Promise: `publish` returns only when the broker has confirmed every message, and every message that
-must reach a queue did; `receive` hands out a batch that stays ours until it is acknowledged, so what
-a dying process held is delivered again; a message nobody can use goes to the dead letters with the
-reason and is never dropped.
+Promise: `publish` returns only when the broker has answered every message, and every message that is
+required to reach its queue did; `receive` hands out a batch that stays ours until it is acknowledged,
+so what a dying process held is delivered again; a message nobody can use goes to the dead letters with
+the reason and is never dropped.
 Mechanism: confirms are pipelined (a whole batch is sent before the first is awaited) and matched by
 delivery tag; after any failure the connection is dropped, because a late confirm of an old message
 would otherwise pass for the confirm of the next one. A `Link` belongs to one thread.
 A new connection takes its first message alone, and more only when that one did not fail often
-before: so a message that kills its readers, or that can not even be read, takes no others along.
+before: so a message that kills its readers takes no others along.
 Failure: what surely was not done leaves as `Unavailable`, what may have been done as `Unknown`; the
 next use connects again. Connecting is tried once a call, so that a stopping daemon is never held.
 
@@ -20,22 +20,21 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from amqp.exceptions import AMQPError
-from kombu import Connection, Consumer, Exchange, Producer, Queue
+from kombu import Connection, Consumer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message as Received
 
+from atemporal.broker.confirms import Confirms
+from atemporal.broker.envelope import Delivery, Outgoing
+from atemporal.broker.topology import DEAD, EXCHANGES, QUEUES
+from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler
 from atemporal.errors import Invalid, Service, Unavailable, Unknown
-from atemporal.messages import MESSAGES, Message, encode
 
-EXCHANGE = "atemporal"
-DEAD = "atemporal.dead"
 REASON_HEADER = "x-atemporal-reason"
 ROUTING_KEY_HEADER = "x-atemporal-routing-key"
 
@@ -44,77 +43,7 @@ _CONNECT_S = 5
 _HEARTBEAT_S = 30
 # A frozen broker keeps its sockets open; without these a declare would wait for it for ever.
 _SOCKET_S = 15
-# The last two: a message whose properties are no text can not be read off the connection.
 _FAILURES = (AMQPError, KombuError, OSError, ValueError, struct.error)
-
-_exchange = Exchange(EXCHANGE, type="topic", durable=True)
-
-_WORK_QUEUE = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": 20,
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": DEAD,
-    # Dead-lettering is at least once only together with this overflow behaviour.
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
-# A queue comes once for each of its bindings.
-TOPOLOGY: tuple[Queue, ...] = (
-    Queue(DEAD, Exchange(""), DEAD, durable=True, queue_arguments={"x-queue-type": "quorum"}),
-    *(
-        Queue(
-            str(kind.queue), _exchange, kind.type_name(), durable=True, queue_arguments=_WORK_QUEUE
-        )
-        for kind in MESSAGES
-        if kind.queue is not None
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to publish. With `mandatory`, a message no queue takes is a failure.
-
-    `exchange` is the project's topic exchange, or "" to address a queue by its name.
-    """
-
-    routing_key: str
-    body: bytes
-    message_id: str
-    mandatory: bool = True
-    exchange: str = EXCHANGE
-    headers: Mapping[str, str] = field(default_factory=dict)
-    correlation_id: str | None = None
-
-    @classmethod
-    def of(cls, message: Message) -> Outgoing:
-        """A message on its way to whom it is for; one that has a queue must get there."""
-        must = message.queue is not None
-        return cls(message.routing_key, encode(message), message.message_id, mandatory=must)
-
-    @classmethod
-    def reply(cls, message: Message, to: Delivery) -> Outgoing:
-        """A reply, for the queue that the asker named; both may be gone by now."""
-        return cls(
-            to.reply_to or "",
-            encode(message),
-            message_id=str(uuid4()),
-            mandatory=False,
-            exchange="",
-            correlation_id=to.correlation_id or to.message_id,
-        )
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A message received; its body is as it came."""
-
-    body: bytes
-    message_id: str | None
-    reply_to: str | None
-    correlation_id: str | None
-    routing_key: str
-    handle: Received = field(repr=False)
 
 
 class Link:
@@ -130,8 +59,7 @@ class Link:
         self._name = name
         self._declare = declare
         self._connection: Connection | None = None
-        self._confirms: _Confirms | None = None
-        self._producer: Producer | None = None
+        self._confirms: Confirms | None = None
         self._consumed: tuple[str, Consumer] | None = None
         self._alone = False
         self._received: deque[Received] = deque()
@@ -149,18 +77,22 @@ class Link:
         """
         self._connected()
 
-    def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0) -> None:
-        """Publish all and return when the broker has confirmed each of them.
+    def publish(
+        self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0
+    ) -> Sequence[tuple[Outgoing, str]]:
+        """Publish all and return when the broker has answered each of them.
+
+        Returns those refused, and why, that are not `required`.
 
         Raises:
             Unavailable: none has been published.
             Unknown: some may have been; publishing all again is safe where readers drop duplicates.
         """
         if not messages:
-            return
+            return ()
         self._connected()
         try:
-            self._publish(messages, timeout_s)
+            return self._publish(messages, timeout_s)
         except _FAILURES as error:
             self.close()
             raise Unknown(f"publishing to RabbitMQ was not confirmed: {error}") from error
@@ -248,7 +180,7 @@ class Link:
     def close(self) -> None:
         """Drop the connection; what was received and not acknowledged comes again."""
         connection, self._connection = self._connection, None
-        self._confirms = self._producer = self._consumed = None
+        self._confirms = self._consumed = None
         self._received.clear()
         if connection is not None:
             with contextlib.suppress(*_FAILURES):
@@ -277,12 +209,11 @@ class Link:
             self._connection = connection
             channel = connection.default_channel
             if self._declare:
-                for queue in TOPOLOGY:
-                    queue(channel).declare()
+                for one in (*EXCHANGES, *QUEUES):
+                    one(channel).declare()
             if connection.transport.driver_type == "amqp":
                 channel.confirm_select()
-                self._confirms = _Confirms(channel)
-            self._producer = Producer(channel, auto_declare=False)
+                self._confirms = Confirms(channel)
         except _FAILURES as error:
             self._connection = connection
             self.close()
@@ -299,6 +230,7 @@ class Link:
             "client_properties": {"connection_name": self._name},
             "read_timeout": _SOCKET_S,
             "write_timeout": _SOCKET_S,
+            "frame_handler": frame_handler,
         }
 
     @contextlib.contextmanager
@@ -315,6 +247,8 @@ class Link:
             return
         # A channel of its own: publishing must not end with a consumer's channel error.
         channel = self._connected().channel()
+        if self._confirms is not None:
+            channel.Message = PlainMessage
         consumer = Consumer(
             channel,
             queues=[Queue(queue, no_declare=True)],
@@ -348,73 +282,38 @@ class Link:
                 break
         return batch
 
-    def _publish(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
-        assert self._producer is not None
+    def _publish(
+        self, messages: Sequence[Outgoing], timeout_s: float
+    ) -> Sequence[tuple[Outgoing, str]]:
+        assert self._connection is not None
+        channel = self._connection.default_channel
         for message in messages:
-            self._producer.publish(
+            # kombu's producer gives bytes a content encoding, and some clients then decode no JSON.
+            content = channel.prepare_message(
                 message.body,
+                content_type="application/json",
+                headers=dict(message.headers),
+                properties={
+                    name: value
+                    for name, value in (
+                        ("delivery_mode", 2),
+                        ("message_id", message.message_id),
+                        ("correlation_id", message.correlation_id),
+                    )
+                    if value is not None
+                },
+            )
+            channel.basic_publish(
+                content,
                 exchange=message.exchange,
                 routing_key=message.routing_key,
                 mandatory=message.mandatory,
-                message_id=message.message_id,
-                correlation_id=message.correlation_id,
-                headers=dict(message.headers),
-                content_type="application/json",
-                content_encoding="utf-8",
-                delivery_mode=2,
-                retry=False,
             )
             if self._confirms is not None:
-                self._confirms.sent()
-        if self._confirms is not None and self._connection is not None:
-            self._confirms.wait(self._connection, timeout_s)
-
-
-class _Confirms:
-    """The bookkeeping of one confirm channel: which delivery tags are still open."""
-
-    def __init__(self, channel: Any) -> None:
-        self._last_tag = 0
-        self._open: set[int] = set()
-        self._refused: list[str] = []
-        channel.events["basic_ack"].add(self._on_ack)
-        channel.events["basic_nack"].add(self._on_nack)
-        channel.events["basic_return"].add(self._on_return)
-
-    def sent(self) -> None:
-        self._last_tag += 1
-        self._open.add(self._last_tag)
-
-    def wait(self, connection: Connection, timeout_s: float) -> None:
-        deadline = monotonic() + timeout_s
-        while self._open:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"{len(self._open)} messages unconfirmed after {timeout_s} s")
-            connection.drain_events(timeout=remaining)
-        if self._refused:
-            raise KombuError("; ".join(self._refused[:3]))
-
-    def _settle(self, tag: int, multiple: bool) -> None:
-        if multiple:
-            self._open = {open_tag for open_tag in self._open if open_tag > tag}
-        else:
-            self._open.discard(tag)
-
-    def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple)
-
-    def _on_nack(self, tag: int, multiple: bool = False) -> None:
-        self._refused.append("the broker refused a message (its queue may be full)")
-        self._settle(tag, multiple)
-
-    def _on_return(
-        self, _error: object, exchange: str, routing_key: str, _message: object
-    ) -> None:
-        self._refused.append(
-            f"no queue takes {routing_key!r} from exchange {exchange!r}; "
-            "run `atemporal broker declare`"
-        )
+                self._confirms.sent(message)
+        if self._confirms is None:
+            return ()
+        return self._confirms.wait(self._connection, timeout_s)
 
 
 def declare(url: str) -> list[str]:
@@ -428,12 +327,14 @@ def declare(url: str) -> list[str]:
         link.connect()
     finally:
         link.close()
-    return list(dict.fromkeys(queue.name for queue in TOPOLOGY))
+    return list(dict.fromkeys(queue.name for queue in QUEUES))
 
 
 def _suspect(message: Received) -> bool:
     """Whether it came back so often that it may be what its readers fail of."""
-    return int((message.headers or {}).get("x-delivery-count") or 0) >= _SUSPECT_AFTER
+    # At a first delivery the header is whatever its publisher wrote there.
+    count = (message.headers or {}).get("x-delivery-count")
+    return isinstance(count, int) and count >= _SUSPECT_AFTER
 
 
 def _delivery(message: Received) -> Delivery:
@@ -446,4 +347,5 @@ def _delivery(message: Received) -> Delivery:
         correlation_id=properties.get("correlation_id") or None,
         routing_key=message.delivery_info.get("routing_key", ""),
         handle=message,
+        unreadable=(message.headers or {}).get(UNREADABLE),
     )

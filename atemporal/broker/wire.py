@@ -1,0 +1,57 @@
+"""What py-amqp and kombu read off a connection, made safe against what anybody may have sent.
+
+Promise: a message whose properties can not be read is a message without any that says why, and ends
+nothing else; no header changes a body.
+Mechanism: py-amqp (5.3) reads a content header's properties at once, and raises out of the connection
+for text that is not UTF-8 or a time that Python has not; the broker then delivers the same again. Here
+such a header is exchanged for one that says so. kombu (5.6) unpacks a body whose header `compression`
+asks for it, whatever its size will be; here that header is taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import error as struct_error
+from struct import pack
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from amqp.method_framing import frame_handler as _frame_handler
+from amqp.serialization import dumps
+from kombu.transport import pyamqp
+
+UNREADABLE = "x-atemporal-unreadable"
+
+_CONTENT_HEADER = 2
+# Class, weight and size of the body; the properties follow.
+_FIXED = 12
+_ONLY_HEADERS = 0x2000
+_ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
+
+Frame = tuple[int, int, bytes]
+
+
+def frame_handler(connection: Any, callback: Any) -> Callable[[Frame], bool]:
+    """Read frames as py-amqp does, but for properties that it can not read."""
+    read: Callable[[Frame], bool] = _frame_handler(connection, callback)
+
+    def on_frame(frame: Frame) -> bool:
+        kind, channel, content = frame
+        if kind != _CONTENT_HEADER:
+            return read(frame)
+        try:
+            return read(frame)
+        except _ERRORS as error:
+            marked = dumps("F", [{UNREADABLE: f"its properties can not be read: {error}"[:500]}])
+            header = bytes(content[:_FIXED]) + pack(">H", _ONLY_HEADERS) + marked
+            return read((kind, channel, header))
+
+    return on_frame
+
+
+class PlainMessage(pyamqp.Message):  # type: ignore[misc]
+    """A message received, with its body as it came."""
+
+    def __init__(self, msg: Any, channel: Any = None, **more: Any) -> None:
+        (msg.properties.get("application_headers") or {}).pop("compression", None)
+        super().__init__(msg, channel=channel, **more)
