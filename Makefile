@@ -4,8 +4,8 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Two files at a time, in order, each worker with servers of its own: the long ones come first.
-WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, each worker with servers of its own: much of a file is waiting.
+WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 

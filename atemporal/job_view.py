@@ -96,6 +96,7 @@ class JobView(JobFields, OriginalJob):
     model_config = ConfigDict(extra="ignore")
 
     run_at: datetime | None = Field(default=None, exclude=True)
+    read_at: datetime | None = Field(default=None, exclude=True)
     delay_s: int | None = Field(default=None, exclude=True)
     outcome: Outcome | None
     reason: Reason | None = Field(description="why the last attempt ended")

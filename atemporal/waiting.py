@@ -1,4 +1,4 @@
-"""What a job waits for, in words: the phase it is in, whom it depends on, and since when.
+"""What a job waits for, in words: the phase it is in, who has to act next, and since when.
 
 Promise: whoever asks why nothing happens gets one sentence, the same in the CLI, over HTTP and as a
 metric's label.
@@ -6,7 +6,8 @@ metric's label.
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from atemporal.states import AttemptState, BlockedReason, JobState
 
 
 class Phase(StrEnum):
-    """The phases of a job's way, each with a deadline of its own but for the first."""
+    """The phases of a job's way, each with a deadline of its own but for the first two."""
 
     TIME = "time"
+    DUE = "due"
     QUEUED = "queued"
     LAUNCH = "launch"
     BOOT = "boot"
@@ -28,6 +30,7 @@ class Phase(StrEnum):
 
 _FOR = {
     Phase.TIME: "its time",
+    Phase.DUE: "a scheduler that reaches RabbitMQ to hand it on",
     Phase.QUEUED: "a launcher to take it",
     Phase.LAUNCH: "EC2 to give an instance",
     Phase.BOOT: "its machine to boot",
@@ -54,6 +57,8 @@ class Waiting(NamedTuple):
 def of_job(job: Job) -> Waiting | None:
     """What the job waits for now; None when it is over and its last instance is gone."""
     if job.state is JobState.SCHEDULED:
+        if job.read_at is not None and job.read_at >= job.due_at:
+            return Waiting(Phase.DUE, job.due_at)
         return Waiting(Phase.TIME, job.updated_at)
     if job.state is JobState.QUEUED:
         return Waiting(Phase.QUEUED, job.due_at)
@@ -75,3 +80,15 @@ def of_attempt(attempt: Attempt) -> Waiting | None:
             return Waiting(Phase.STOP, attempt.exited_at or attempt.created_at)
         case AttemptState.CLOSED:
             return None
+
+
+def until(waiting: Waiting, job: Job, deadlines: Mapping[Phase, float]) -> datetime | None:
+    """When the wait ends, one way or the other; None where nothing ends it.
+
+    `deadlines` are the seconds that a deployment gives each phase; the job says itself how long its
+    program may run.
+    """
+    if waiting.phase is Phase.TIME:
+        return job.due_at
+    limit_s = job.spec.timeout_s if waiting.phase is Phase.RUN else deadlines.get(waiting.phase)
+    return None if limit_s is None else waiting.since + timedelta(seconds=limit_s)

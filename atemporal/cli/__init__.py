@@ -13,13 +13,14 @@ import difflib
 import importlib
 import json
 import signal
+import sys
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from atemporal import __version__
-from atemporal.cli.output import clean
+from atemporal.cli.output import clean, output_is_gone
 from atemporal.cli.session import Session, output_option
 from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry, Unknown
 
@@ -99,6 +100,15 @@ class Front(click.Group):
         ]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
+    def main(self, *given: Any, **how: Any) -> Any:
+        """Be the program; a reader of its output that has enough, as `head`, is no error."""
+        try:
+            return super().main(*given, **how)
+        except SystemExit as error:
+            if error.code == 1 and output_is_gone():
+                sys.exit(0)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn the project's errors into exit codes."""
         session = ctx.ensure_object(Session)
@@ -150,5 +160,5 @@ def main() -> None:
     """Run a container at a given time, each on a brand-new EC2 instance of its own.
 
     Settings are ATEMPORAL_* environment variables, the same that the daemons read; `atemporal
-    config` lists them. A job is named by its id or by an unambiguous end of it.
+    config` lists them. A job is named by its id or by an unambiguous beginning or end of it.
     """

@@ -7,6 +7,7 @@ why there is nothing when there is nothing.
 
 from __future__ import annotations
 
+import sys
 import time
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import click
 
 from atemporal.cli import output, records
 from atemporal.cli.arguments import attempt_of, duration
+from atemporal.cli.causes import DOCKER_REFUSED, cause
 from atemporal.cli.jobs import ending, reason
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -22,15 +24,13 @@ from atemporal.job_view import log_text
 from atemporal.model import Attempt, Job
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import jobs
+from atemporal.waiting import of_job as waiting_of
 
 TIMED_OUT = 124
 NO_EXIT_CODE = 125
 # Nothing announces the end of one job to one reader, so it is looked for: soon at first, because many
 # jobs are short, and calmly later.
 _LOOK_EVERY_S = (0.2, 2.0)
-_DETAIL_LIMIT = 300
-# An exit code with one of these is docker's, not the program's.
-_DOCKER_REFUSED = (Reason.PULL_FAILED, Reason.CREATE_FAILED, Reason.START_FAILED)
 
 
 @click.command
@@ -53,16 +53,18 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
     with session.database.begin() as tx:
         waiting = list(dict.fromkeys(jobs.resolve(tx, one) for one in ids))
     ended: dict[UUID, Job] = {}
+    progress = Progress()
     pause, away = _LOOK_EVERY_S[0], False
     while True:
         try:
-            fresh = _finished(session, [one for one in waiting if one not in ended])
+            seen = _read(session, [one for one in waiting if one not in ended])
             away = False
         except Unavailable as error:
             if not away:
                 note(f"{error}; waiting for it to come back")
-            fresh, away = [], True
-        for job in fresh:
+            seen, away = [], True
+        progress.tell(seen)
+        for job in (one for one in seen if one.state is JobState.FINISHED):
             ended[job.id] = job
             if not session.as_json:
                 click.echo(clean(_sentence(job)))
@@ -117,10 +119,29 @@ def exit_code(job: Job) -> int:
     return NO_EXIT_CODE
 
 
-def _finished(session: Session, ids: list[UUID]) -> list[Job]:
+class Progress:
+    """What jobs wait for, for a person at a terminal: a line whenever that changes."""
+
+    def __init__(self) -> None:
+        self._shown: dict[UUID, str] = {}
+
+    def tell(self, jobs: list[Job]) -> None:
+        """Say what is new."""
+        if not sys.stderr.isatty():
+            return
+        for job in jobs:
+            found = waiting_of(job)
+            if job.state is JobState.FINISHED or found is None:
+                continue
+            now = f"{found.what}: {found.blocked_on}" if found.blocked_on else found.what
+            if self._shown.get(job.id) != now:
+                self._shown[job.id] = now
+                note(f"{job.id} waits for {now}")
+
+
+def _read(session: Session, ids: list[UUID]) -> list[Job]:
     with session.database.begin() as tx:
-        found = [jobs.get(tx, job_id) for job_id in ids]
-    return [job for job in found if job.state is JobState.FINISHED]
+        return [jobs.get(tx, job_id) for job_id in ids]
 
 
 def _sentence(job: Job) -> str:
@@ -134,11 +155,9 @@ def _first_line(job: Job) -> str:
     if job.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or not job.attempts:
         return ""
     last = job.attempts[-1]
-    if last.exit_code is not None and job.reason not in _DOCKER_REFUSED:
+    if last.exit_code is not None and job.reason not in DOCKER_REFUSED:
         return ""
-    detail = last.detail or log_text(last.log_tail) or ""
-    lines = [line.strip() for line in detail.splitlines() if line.strip()]
-    return f": {lines[0][:_DETAIL_LIMIT]}" if lines else f": see `atemporal logs {job.id}`"
+    return f": {cause(last) or f'see `atemporal logs {job.id}`'}"
 
 
 def _over(attempt: Attempt) -> bool:

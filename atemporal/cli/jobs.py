@@ -15,13 +15,16 @@ import click
 from atemporal import waiting
 from atemporal.cli import output, records
 from atemporal.cli.arguments import changing_ids, pairs
+from atemporal.cli.causes import cause
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job, JobSpec
+from atemporal.settings import Settings
 from atemporal.states import Fault, JobState, Outcome
 from atemporal.store import events, jobs
 from atemporal.store.database import server_time
+from atemporal.waiting import Phase
 
 # Fields of a job that `show` tells of in lines of their own.
 _SHOWN = frozenset(
@@ -75,7 +78,11 @@ def list_jobs(
     output.table(
         ("id", "state", "exit", "image", "due", "attempts", "labels"),
         [_listed(job, now, person) for job in page.jobs],
+        keep=("id", "state"),
     )
+    if not page.jobs:
+        filtered = bool(state or label or after)
+        note("no job fits" if filtered else "there are no jobs yet; `atemporal submit` makes one")
     if page.next:
         again = ["atemporal", "list", *(["--reverse"] if reverse else [])]
         again += [word for one in state for word in ("--state", one)]
@@ -99,18 +106,24 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
         listed = [records.of_event(event) for event in history]
         output.show_json({**records.of_job(job, reveal=reveal), "events": listed})
         return
-    for line in output.aligned(list(_facts(job, now).items())):
+    for line in output.aligned(list(_facts(job, now, session.settings).items())):
         click.echo(clean(line))
     for name, value in records.masked_env(job.spec.env, reveal=reveal).items():
         click.echo(f"env        {name}={clean(value)}")
     if job.attempts:
         click.echo()
         output.table(
-            ("attempt", "state", "ended", "exit", "instance", "type", "address", "detail"),
+            ("attempt", "state", "ended", "exit", "instance", "type", "address"),
             [_tried(attempt) for attempt in job.attempts],
+            keep=("attempt", "state", "ended", "instance"),
         )
+        for attempt in job.attempts:
+            if why := cause(attempt):
+                click.echo(clean(f"attempt {attempt.number}: {why}"))
     click.echo()
-    output.table(("after", "event", "attempt", "by", "detail"), _timeline(history))
+    output.table(
+        ("after", "event", "attempt", "by", "detail"), _timeline(history), keep=("after", "event")
+    )
 
 
 @click.command
@@ -183,7 +196,7 @@ def _listed(job: Job, now: datetime, person: bool) -> tuple[str, ...]:
     )
 
 
-def _facts(job: Job, now: datetime) -> dict[str, str]:
+def _facts(job: Job, now: datetime, settings: Settings) -> dict[str, str]:
     spec = job.spec
     state = str(job.state)
     if job.outcome:
@@ -193,7 +206,7 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         "job": str(job.id),
         "state": state if job.exit_code is None else f"{state}, exit code {job.exit_code}",
         "image": spec.image,
-        "command": " ".join(spec.command) if spec.command else "the image's own",
+        "command": shlex.join(spec.command) if spec.command else "the image's own",
         "time": f"{instant(job.run_at)} ({distance(job.run_at, now)})",
     }
     if job.state is JobState.SCHEDULED and job.due_at != job.run_at:
@@ -204,6 +217,8 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
         )
         waited = output.span((now - waited_for.since).total_seconds())
         facts["waits for"] = f"{waited_for.what}, since {waited}{detail}"
+        if end := waiting.until(waited_for, job, _deadlines(settings)):
+            facts["until"] = f"{instant(end)} ({distance(end, now)})"
     facts["submitted"] = instant(job.created_at)
     if job.finished_at:
         facts["finished"] = f"{instant(job.finished_at)} ({distance(job.finished_at, now)})"
@@ -216,6 +231,16 @@ def _facts(job: Job, now: datetime) -> dict[str, str]:
     if spec.no_retry_on:
         facts["limits"] += f"; never again on exit code {', '.join(map(str, spec.no_retry_on))}"
     return facts | wishes(spec)
+
+
+def _deadlines(settings: Settings) -> dict[Phase, float]:
+    return {
+        Phase.QUEUED: settings.queue_deadline_s,
+        Phase.LAUNCH: settings.launch_deadline_s,
+        Phase.BOOT: settings.boot_deadline_s,
+        Phase.PULL: settings.pull_deadline_s,
+        Phase.STOP: settings.stop_deadline_s,
+    }
 
 
 def wishes(spec: JobSpec) -> dict[str, str]:
@@ -247,7 +272,6 @@ def _tried(attempt: Attempt) -> tuple[str, ...]:
         attempt.instance_id or "",
         f"{attempt.launch.instance_type} {attempt.launch.capacity_type}",
         attempt.public_dns or attempt.public_ip or "",
-        attempt.detail or "",
     )
 
 

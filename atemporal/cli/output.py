@@ -7,6 +7,9 @@ terminal: control characters are shown, not sent.
 from __future__ import annotations
 
 import json
+import os
+import select
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +22,8 @@ from atemporal.clock import format_utc
 if TYPE_CHECKING:
     from rich.table import Table
 
+# What is left of a column that gives its room away, before it is left out.
+_LEAST = 8
 _SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
@@ -32,23 +37,71 @@ def note(text: str) -> None:
     click.echo(f"atemporal: {clean(text)}", err=True)
 
 
+def output_is_gone() -> bool:
+    """Tell whether the reader of standard output has left, as `head` does."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def for_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout.isatty()
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under their columns' names; no rows, no names."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: Sequence[str] = ()
+) -> None:
+    """Print rows of text under their columns' names; no rows, no names.
+
+    On a terminal that is too narrow the columns that are not in `keep` are cut, the last ones first,
+    and then left out.
+    """
     if not rows:
         return
-    texts = [[clean(text) for text in row] for row in rows]
-    if for_terminal():
-        from rich.console import Console
-
-        Console().print(rich_table(columns, texts))
+    texts = [[clean(text) or "-" for text in row] for row in rows]
+    if not for_terminal():
+        for line in aligned([[name.upper() for name in columns], *texts]):
+            click.echo(line)
         return
-    for line in aligned([[name.upper() for name in columns], *texts]):
-        click.echo(line)
+    widths = _fitting(columns, texts, keep, shutil.get_terminal_size().columns)
+    for number, row in enumerate([list(columns), *texts]):
+        texts = [
+            _styled(_cut(text, width).ljust(width), text, header=number == 0)
+            for text, width in zip(row, widths, strict=True)
+            if width
+        ]
+        click.echo("  ".join(texts).rstrip())
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], keep: Sequence[str], room: int
+) -> list[int]:
+    """How wide each column is printed; 0 for one that is left out."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    flexible = [n for n in reversed(range(len(widths))) if columns[n] not in keep]
+    for number in flexible:
+        least = min(widths[number], max(len(columns[number]), _LEAST))
+        given = min(max(excess, 0), widths[number] - least)
+        widths[number] -= given
+        excess -= given
+    for number in flexible:
+        if excess > 0:
+            excess -= widths[number] + 2
+            widths[number] = 0
+    return widths
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _styled(padded: str, text: str, *, header: bool) -> str:
+    colour = _STYLES.get(text)
+    if os.environ.get("NO_COLOR") or not (header or colour):
+        return padded
+    return click.style(padded, fg=colour, bold=header or None)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -94,7 +147,8 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    plain = bool(os.environ.get("NO_COLOR"))
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="none" if plain else "bold")
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:

@@ -17,7 +17,8 @@ from atemporal.states import JobState, Outcome
 class Job(Frozen):
     """A job as it is recorded; `attempt` is the number of the last attempt, 0 before the first.
 
-    `run_at` is when it was asked for, `due_at` when the next attempt is due.
+    `run_at` is when it was asked for, `due_at` when the next attempt is due, `read_at` when this was so,
+    by the database's clock.
     """
 
     id: UUID
@@ -31,6 +32,7 @@ class Job(Frozen):
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+    read_at: datetime | None = None
     attempts: tuple[Attempt, ...] = ()
 
     @property

@@ -36,8 +36,12 @@ from atemporal.userdata import check_fits
 # A scheduler looks at least this often, so only what is due sooner wants a notification of its own: a
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
 NOTIFY_WITHIN_S = 1.0
+_MATCHES = 5
 
 _ids = JobIds()
+
+# A transaction's now() is when it began, and a reader may have waited for a lock since.
+_READ_AT = func.statement_timestamp().label("read_at")
 
 _SUBMIT = text(
     """
@@ -258,7 +262,7 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
         NotFound: there is no such job.
         Unreadable: it, or an attempt of it, can not be read.
     """
-    query = select(jobs).where(jobs.c.id == job_id)
+    query = select(jobs, _READ_AT).where(jobs.c.id == job_id)
     row = tx.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
@@ -266,22 +270,25 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
 
 
 def resolve(tx: Connection, text_id: str) -> UUID:
-    """Find the one job whose id is, or ends with, the given text.
+    """Find the one job whose id is, begins with, or ends with the given text.
 
     Raises:
         NotFound: none or more than one does; the message says which.
     """
-    tail = text_id.strip().lower()
-    if not tail or set(tail) - set("0123456789abcdef-"):
-        raise NotFound(f"{text_id!r} is not a job id or the end of one")
+    part = text_id.strip().lower()
+    if not part or set(part) - set("0123456789abcdef-"):
+        raise NotFound(f"{text_id!r} is not a job id, nor the beginning or the end of one")
     column = cast(jobs.c.id, String)
-    query = select(jobs.c.id).where(column.like(f"%{tail}")).limit(2)
+    fits = column.like(f"{part}%") | column.like(f"%{part}")
+    query = select(jobs.c.id).where(fits).order_by(jobs.c.id.desc()).limit(_MATCHES + 1)
     found: Sequence[UUID] = tx.scalars(query).all()
     if len(found) == 1:
         return found[0]
     if found:
-        raise NotFound(f"more than one job's id ends with {tail!r}; give more characters")
-    raise NotFound(f"there is no job whose id is or ends with {tail!r}")
+        matches = ", ".join(map(str, found[:_MATCHES]))
+        more = ", and more" if len(found) > _MATCHES else ""
+        raise NotFound(f"{part!r} fits more than one job: {matches}{more}")
+    raise NotFound(f"there is no job whose id is {part!r}, or begins or ends so")
 
 
 def listing(
@@ -308,7 +315,7 @@ def listing(
     if after is not None:
         wanted.append(jobs.c.id < after if newest_first else jobs.c.id > after)
     order = jobs.c.id.desc() if newest_first else jobs.c.id
-    rows = tx.execute(select(jobs).where(*wanted).order_by(order).limit(limit + 1)).all()
+    rows = tx.execute(select(jobs, _READ_AT).where(*wanted).order_by(order).limit(limit + 1)).all()
     page = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in page])
     return Page(

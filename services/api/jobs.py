@@ -28,6 +28,7 @@ from services.api.publisher import Publisher
 from services.api.schemas import JobDetail, JobPage
 
 PAGE = 1000
+_PART_OF_ID = 8
 
 _DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -161,10 +162,15 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         responses=_ONE,
         dependencies=[Depends(reader), no_query],
     )
-    def show(job_id: UUID = Depends(path_id)) -> JobDetail:
-        """The job with its instances and the end of its last output."""
+    def show(job_id: str) -> JobDetail:
+        """The job with its instances and the end of its last output; a part of its id will do.
+
+        The part is the beginning or the end of the id, of eight letters or more.
+        """
+        if len(job_id) < _PART_OF_ID:
+            raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
         with database.begin() as tx:
-            return JobDetail.show(jobs.get(tx, job_id))
+            return JobDetail.show(jobs.get(tx, jobs.resolve(tx, job_id)))
 
     @routes.delete(
         "/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE, dependencies=[no_query]

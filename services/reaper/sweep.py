@@ -123,14 +123,14 @@ def _report_waiting(
     attempts: Iterable[Attempt], queued: Mapping[JobState, tuple[int, float]], now: datetime
 ) -> None:
     """Show as gauges what is waited for, and since when."""
-    seconds: dict[Phase, list[float]] = {phase: [] for phase in Phase}
+    seconds: dict[Phase, list[float]] = {phase: [] for phase in Phase if phase is not Phase.TIME}
     for attempt in attempts:
         if found := waiting.of_attempt(attempt):
             seconds[found.phase].append((now - found.since).total_seconds())
     for phase, ages in seconds.items():
         WAITING.labels(phase).set(len(ages))
         LONGEST_WAIT.labels(phase).set(max(ages, default=0.0))
-    for state, phase in ((JobState.SCHEDULED, Phase.TIME), (JobState.QUEUED, Phase.QUEUED)):
+    for state, phase in ((JobState.SCHEDULED, Phase.DUE), (JobState.QUEUED, Phase.QUEUED)):
         count, oldest_s = queued.get(state, (0, 0.0))
         WAITING.labels(phase).set(count)
         LONGEST_WAIT.labels(phase).set(oldest_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from uuid import UUID
 import psycopg2
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from atemporal import tokens
 from atemporal.cli import main
@@ -383,6 +385,101 @@ def test_cancel_is_all_or_nothing(cli: Cli, database: Database) -> None:
     assert [job["outcome"] for job in cancelled] == ["cancelled", "cancelled"]
     assert cancelled[0]["attempts"][0]["state"] == "exited"
     cli("cancel", running, waiting)
+
+
+def overdue(database: Database, job_id: str) -> None:
+    with database.begin() as tx:
+        tx.execute(
+            text("UPDATE jobs SET due_at = now() - interval '3 minutes' WHERE id = :id"),
+            {"id": job_id},
+        )
+
+
+def test_every_wait_names_who_has_to_act_since_when_and_until_when(
+    cli: Cli, database: Database
+) -> None:
+    waiting = cli.submit("--in", "1h")
+    shown = cli("show", waiting).stdout
+    assert "waits for  its time" in shown
+    assert "(in 59m" in shown
+
+    late = cli.submit("--in", "1h")
+    overdue(database, late)
+    assert "a scheduler that reaches RabbitMQ to hand it on, since 3m" in cli("show", late).stdout
+    assert (
+        cli.json("show", late)["waiting_for"] == "a scheduler that reaches RabbitMQ to hand it on"
+    )
+
+    with database.begin() as tx:
+        (ref,) = jobs.claim_due(tx, 1, actor="test")
+    shown = cli("show", late, ATEMPORAL_QUEUE_DEADLINE_S="600").stdout
+    assert "a launcher to take it, since 3m" in shown
+    assert "until" in shown
+    assert "(in 6m" in shown
+
+    with database.begin() as tx:
+        attempts.begin(tx, ref, LAUNCH, actor="test")
+        attempts.launched(tx, ref, "i-0123456789abcdef0", actor="test")
+    shown = cli("show", late, ATEMPORAL_BOOT_DEADLINE_S="120").stdout
+    assert "its machine to boot" in shown
+    assert "(in 1m5" in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "log", "says"),
+    [
+        (
+            Reason.CREATE_FAILED,
+            b"\nError: invalid mount config\nmore",
+            "Error: invalid mount",
+        ),
+        (Reason.START_FAILED, b"exec: no such file or directory", "exec: no such file"),
+        (Reason.PULL_FAILED, b"toomanyrequests: slow down", "toomanyrequests: slow down"),
+        (Reason.BOOT_DEADLINE, None, "can its machine reach ATEMPORAL_CALLBACK_URL?"),
+        (Reason.PULL_DEADLINE, None, "the machine's console says why"),
+    ],
+)
+def test_show_and_wait_say_why_an_attempt_failed_or_where_that_stands(
+    cli: Cli, database: Database, reason: Reason, log: bytes | None, says: str
+) -> None:
+    job_id = cli.submit("--infra-retries", "0")
+    ref = begin(database, job_id)
+    record = ExitRecord(log_tail=base64.b64encode(log)) if log else None
+    with database.begin() as tx:
+        assert attempts.end(tx, ref, reason, actor="test", exit_record=record)
+    (line,) = (
+        line for line in cli("show", job_id).stdout.splitlines() if line.startswith("attempt 1:")
+    )
+    assert says in line
+    assert says in cli("wait", job_id, code=125).stdout
+
+
+def test_an_empty_list_says_so(cli: Cli, database: Database) -> None:
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs CASCADE"))
+    assert "there are no jobs yet" in cli("list").stderr
+    cli.submit()
+    assert cli("list").stderr == ""
+    for words in (["--label", "no=such"], ["--state", "lost"]):
+        assert "no job fits" in cli("list", *words).stderr
+
+
+def test_an_id_is_found_by_its_beginning_and_an_ambiguous_one_lists_its_matches(
+    cli: Cli,
+) -> None:
+    first, second = cli.submit(), cli.submit()
+    for part in (first, first[:-3], first[-12:], first[-6:].upper()):
+        assert cli.json("show", part)["id"] == first
+    ambiguous = cli("show", first[:6], code=4).stderr
+    assert first in ambiguous
+    assert second in ambiguous
+
+
+def test_the_command_is_shown_as_it_can_be_pasted(cli: Cli) -> None:
+    command = ["sh", "-c", 'echo "$NAME"; exit 7', "it's"]
+    job_id = cli("submit", "nginx", *command).stdout.strip()
+    (line,) = (line for line in cli("show", job_id).stdout.splitlines() if "command" in line)
+    assert shlex.split(line)[1:] == command
 
 
 def test_retry_is_for_finished_jobs(cli: Cli) -> None:

@@ -1,0 +1,36 @@
+"""Why an attempt failed, or where that stands: one line for a reader."""
+
+from __future__ import annotations
+
+from atemporal.job_view import log_text
+from atemporal.model import Attempt
+from atemporal.states import Reason
+
+_LIMIT = 300
+# An exit code with one of these is docker's, not the program's; docker's words are in the log.
+DOCKER_REFUSED = (
+    *(Reason.PULL_FAILED, Reason.IMAGE_REFUSED, Reason.CREATE_FAILED, Reason.START_FAILED),
+)
+_WHERE = {
+    Reason.BOOT_DEADLINE: "no boot callback came: can its machine reach ATEMPORAL_CALLBACK_URL? "
+    "Its console (EC2, `get-console-output`) says how far it came",
+    Reason.PULL_DEADLINE: "its image was not there in time: the machine's console says why",
+    Reason.QUEUE_DEADLINE: "no launcher took it: do launchers run?",
+    Reason.LAUNCH_DEADLINE: "EC2 gave no instance in time",
+    Reason.UNREPORTED: "its machine reported no exit code",
+}
+
+
+def cause(attempt: Attempt) -> str:
+    """What is known of why it failed; empty for one that did not, or whose exit code says it."""
+    if attempt.detail:
+        return _first_line(attempt.detail)
+    refused = attempt.exit_code is None or attempt.reason in DOCKER_REFUSED
+    if refused and (line := _first_line(log_text(attempt.log_tail) or "")):
+        return line
+    return _WHERE.get(attempt.reason, "") if attempt.reason else ""
+
+
+def _first_line(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return next((line[:_LIMIT] for line in lines if line), "")
