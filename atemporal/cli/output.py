@@ -66,12 +66,12 @@ def table(
         return
     widths = _fitting(columns, texts, keep, shutil.get_terminal_size().columns)
     for number, row in enumerate([list(columns), *texts]):
-        texts = [
+        line = [
             _styled(_cut(text, width).ljust(width), text, header=number == 0)
             for text, width in zip(row, widths, strict=True)
             if width
         ]
-        click.echo("  ".join(texts).rstrip())
+        click.echo("  ".join(line).rstrip())
 
 
 def _fitting(
