@@ -56,7 +56,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0009"
+REVISION = "0010"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -87,6 +87,8 @@ jobs = Table(
     _instant("created_at", nullable=False, now=True),
     _instant("updated_at", nullable=False, now=True),
     _instant("finished_at"),
+    # A transaction's number grows; one that began later can not commit a smaller one.
+    Column("submit_xid", BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")),
     CheckConstraint(_one_of("state", JobState), "state"),
     CheckConstraint(_one_of("outcome", Outcome), "outcome"),
     CheckConstraint(_one_of("reason", Reason), "reason"),
@@ -100,6 +102,7 @@ jobs = Table(
     Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'scheduled'")),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_state", "state", "id"),
+    Index("ix_jobs_submit", text("submit_xid NULLS FIRST"), "id"),
     Index("ix_jobs_labels", text("(spec -> 'labels')"), postgresql_using="gin"),
 )
 

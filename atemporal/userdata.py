@@ -2,13 +2,12 @@
 
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
-for EC2 at launch, whatever callback address the deployment uses then. The constant part takes less
-than half of `LIMIT` and base64 a third on top of the rest: 5,400 bytes of environment and command
-always fit.
+for EC2 at launch, whatever callback address the deployment uses then. A refusal says how much fits.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
@@ -26,6 +25,8 @@ OS_FAMILIES: Final[Mapping[str, OsFamily]] = {one.name: one for one in (FLATCAR,
 _LONGEST_BASE = "https://" + "x" * 400
 _LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
 _LONGEST_NUMBER = 10**9
+# `env=`, `=` and the NUL at the end; `arg=` and the NUL.
+_VARIABLE_COST, _ARGUMENT_COST = 6, 5
 
 
 def os_family(name: str) -> OsFamily:
@@ -47,54 +48,76 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
         Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
     """
     family = os_family(launch.os_family)
-    callback = f"{launch.callback_base}/jobs/{ref.job_id}/callback"
-    return _bounded(
-        family.render(
-            _manifest(ref, spec, callback, token, launch.deadline_s, launch.capacity_type)
-        )
-    )
+    return _bounded(family.render(_manifest(ref, spec, launch, token)))
 
 
 def check_fits(spec: JobSpec) -> None:
-    """Refuse a job whose environment and command are too large for any OS family's user-data.
+    """Refuse a job whose environment and command are too large for some OS family's user-data.
 
     Raises:
-        Invalid: naming `env`, and by how many bytes it is too large.
+        Invalid: naming `env`, with what they take and what fits.
     """
-    ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
-    callback = f"{_LONGEST_BASE}/jobs/{ref.job_id}/callback"
-    manifest = _manifest(ref, spec, callback, _LONGEST_TOKEN, _LONGEST_NUMBER, "on-demand")
     for family in OS_FAMILIES.values():
-        _bounded(family.render(manifest))
+        if len(family.render(_longest(spec))) > LIMIT:
+            needed, fits = len(_payload(spec)), room(spec, family)
+            raise Invalid(
+                {
+                    "env": f"environment and command take {needed} bytes on the machine and {fits} "
+                    f"fit; a variable takes {_VARIABLE_COST} more than its name and value, an "
+                    f"argument {_ARGUMENT_COST} more: shorten them, or let the container fetch "
+                    "what is large"
+                }
+            )
 
 
-def _manifest(
-    ref: AttemptRef, spec: JobSpec, callback: str, token: str, deadline_s: int, capacity_type: str
-) -> bytes:
+def room(spec: JobSpec, family: OsFamily) -> int:
+    """How many bytes environment and command of such a job may take on a machine of the family."""
+    rest = _longest(spec.model_copy(update={"env": {}, "command": None}))
+    # The first size that does not fit; how a family packs a manifest is its own affair.
+    sizes = range(LIMIT + 1)
+    return max(
+        bisect_left(sizes, True, key=lambda n: len(family.render(rest + b"x" * n)) > LIMIT) - 1, 0
+    )
+
+
+def _longest(spec: JobSpec) -> bytes:
+    """The job's manifest where all that a deployment adds is as long as it can be."""
+    ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
+    launch = Launch(
+        image_id="",
+        instance_type="",
+        callback_base=_LONGEST_BASE,
+        key_id="",
+        deadline_s=_LONGEST_NUMBER,
+        pull_s=_LONGEST_NUMBER,
+    )
+    return _manifest(ref, spec, launch, _LONGEST_TOKEN)
+
+
+def _payload(spec: JobSpec) -> bytes:
     records = [
-        f"attempt={ref.id}",
-        f"image={spec.image}",
-        f"callback={callback}",
-        f"token={token}",
-        f"timeout={spec.timeout_s}",
-        f"deadline={deadline_s}",
-        f"capacity_type={capacity_type}",
-        *(f"port={port}" for port in spec.ports),
         *(f"arg={word}" for word in spec.command or ()),
         *(f"env={name}={value}" for name, value in spec.env.items()),
     ]
     return "".join(f"{record}\0" for record in records).encode()
 
 
+def _manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
+    records = [
+        f"attempt={ref.id}",
+        f"image={spec.image}",
+        f"callback={launch.callback_base}/jobs/{ref.job_id}/callback",
+        f"token={token}",
+        f"timeout={spec.timeout_s}",
+        f"deadline={launch.deadline_s}",
+        f"pull={launch.pull_s}",
+        f"capacity_type={launch.capacity_type}",
+        *(f"port={port}" for port in spec.ports),
+    ]
+    return "".join(f"{record}\0" for record in records).encode() + _payload(spec)
+
+
 def _bounded(user_data: bytes) -> bytes:
-    excess = len(user_data) - LIMIT
-    if excess > 0:
-        # Job data travels as base64: four bytes for three.
-        raise Invalid(
-            {
-                "env": f"environment and command are about {-(-excess * 3 // 4)} bytes too large "
-                f"for a machine's user-data ({LIMIT} bytes in all); shorten them, or let the "
-                "container fetch what is large"
-            }
-        )
+    if len(user_data) > LIMIT:
+        raise Invalid({"env": f"the user-data has {len(user_data)} bytes, EC2 takes {LIMIT}"})
     return user_data

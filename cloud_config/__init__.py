@@ -5,8 +5,9 @@ off, whatever else happens to it. Everything here is constant but for the job ma
 holds an attempt's data; it travels as base64, so nothing a job contains can break out of it.
 
 The manifest (`/etc/atemporal/manifest`, mode 0600) holds NUL-terminated records `NAME=VALUE`: `attempt`,
-`image`, `callback`, `token`, `timeout`, `deadline`, `capacity_type`, then any number of `port`, `arg`
-(the command's words) and `env` (`env=NAME=VALUE`). Times are whole seconds.
+`image`, `callback`, `token`, `timeout`, `deadline`, `pull` (how long a pull is tried), `capacity_type`,
+then any number of `port`, `arg` (the command's words) and `env` (`env=NAME=VALUE`). Times are whole
+seconds.
 
 Order on the machine:
 1. `atemporal-deadline.service`, started first, waits `deadline` seconds and lets systemd power off by
@@ -22,8 +23,10 @@ Order on the machine:
 
 When something fails:
 - Manifest missing or damaged, agent missing: systemd powers off at once.
-- Docker or registry away: `pull` repeats for two minutes (not when the image surely does not exist,
-  which is reported as `definite`), then reports `pull`; the engine's message stands in for the log.
+- Docker or registry away: `pull` repeats for `pull` seconds, then reports `pull`; the engine's message
+  stands in for the log. What asking again would not change is reported as `definite` at once: an image
+  that is not there or not for us, one that no engine runs, a disk that is too small
+  (docs/registry-errors.md).
 - Claim refused: the container is never started, and there is nothing to report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
   lost with the crash, the new boot's claim id is another one and is refused.
@@ -31,6 +34,7 @@ When something fails:
   end reported as far as time allows, as `stopped`: the program is not to blame.
 - Docker does not answer during the run: it has a minute, then the run is given up and reported.
 - The callback redirects: as good as refused, since the token does not follow; the console says so.
+- Docker restarts during the run: its containers ended with it, which is reported as `stopped`.
 - The console takes nothing: it has five seconds for a word and a minute for the report. The deadline
   does not write there.
 - Nothing answers at all: the deadline.

@@ -8,10 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from atemporal import environment
+from atemporal.cli.session import Session
 from atemporal.clock import parse_duration, parse_utc
-from atemporal.errors import NotFound
+from atemporal.errors import AtemporalError, NotFound
+from atemporal.image import familiar
 
 if TYPE_CHECKING:
     from atemporal.model import Attempt, Job
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 # An id's end that is shorter says too little about what is meant to be changed by it.
 _CHANGING_ID = 4
+_COMPLETED = 50
 LONGEST_S = 365 * 86_400
 """The longest time that a job may be asked to wait or to run, in seconds."""
 
@@ -71,6 +75,28 @@ def changing_ids(
                 "id or more"
             )
     return given
+
+
+def known_ids(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete an id with those of the newest jobs; with none when the database does not answer."""
+    from atemporal.cli.jobs import ending
+    from atemporal.store import listing
+
+    session = context.ensure_object(Session)
+    try:
+        with session.database.begin() as tx:
+            newest = listing.page(tx, limit=_COMPLETED, newest_first=True).jobs
+    except AtemporalError:
+        return []
+    finally:
+        session.close()
+    return [
+        CompletionItem(str(job.id), help=f"{ending(job)} {familiar(job.spec.image)}")
+        for job in newest
+        if str(job.id).startswith(incomplete)
+    ]
 
 
 def exit_codes(

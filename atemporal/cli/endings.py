@@ -14,7 +14,7 @@ from uuid import UUID
 import click
 
 from atemporal.cli import output, records
-from atemporal.cli.arguments import attempt_of, duration
+from atemporal.cli.arguments import attempt_of, duration, known_ids
 from atemporal.cli.causes import DOCKER_REFUSED, cause
 from atemporal.cli.jobs import ending, reason
 from atemporal.cli.output import clean, note
@@ -34,7 +34,7 @@ _LOOK_EVERY_S = (0.2, 2.0)
 
 
 @click.command
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", shell_complete=known_ids, nargs=-1, required=True)
 @click.option(
     "--timeout", callback=duration, metavar="DURATION", help="How long to wait; else for ever."
 )
@@ -82,7 +82,7 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
 
 
 @click.command
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=known_ids)
 @click.option("--attempt", type=int, help="Which attempt, if not the last.")
 @output_option
 @pass_session

@@ -14,7 +14,7 @@ import click
 
 from atemporal import waiting
 from atemporal.cli import output, records
-from atemporal.cli.arguments import changing_ids, pairs
+from atemporal.cli.arguments import changing_ids, known_ids, pairs
 from atemporal.cli.causes import cause
 from atemporal.cli.output import clean, distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -22,7 +22,7 @@ from atemporal.image import familiar
 from atemporal.model import Attempt, Event, Job, JobSpec
 from atemporal.settings import Settings
 from atemporal.states import Fault, JobState, Outcome
-from atemporal.store import events, jobs
+from atemporal.store import events, jobs, listing
 from atemporal.store.database import server_time
 from atemporal.waiting import Phase
 
@@ -59,7 +59,7 @@ def list_jobs(
 ) -> None:
     """List jobs, the newest first."""
     with session.database.begin() as tx:
-        page = jobs.listing(
+        page = listing.page(
             tx,
             states=[one for one in JobState if one in state],
             outcomes=[one for one in Outcome if one in state],
@@ -92,7 +92,7 @@ def list_jobs(
 
 
 @click.command
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=known_ids)
 @click.option("--reveal", is_flag=True, help="Show the environment's values.")
 @output_option
 @pass_session
@@ -127,7 +127,14 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
 
 
 @click.command
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, callback=changing_ids)
+@click.argument(
+    "ids",
+    metavar="ID...",
+    shell_complete=known_ids,
+    nargs=-1,
+    required=True,
+    callback=changing_ids,
+)
 @output_option
 @pass_session
 def cancel(session: Session, ids: tuple[str, ...]) -> None:
@@ -145,7 +152,7 @@ def cancel(session: Session, ids: tuple[str, ...]) -> None:
 
 
 @click.command
-@click.argument("job_id", metavar="ID", callback=changing_ids)
+@click.argument("job_id", metavar="ID", shell_complete=known_ids, callback=changing_ids)
 @output_option
 @pass_session
 def retry(session: Session, job_id: str) -> None:

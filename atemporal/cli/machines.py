@@ -14,7 +14,7 @@ import click
 
 from atemporal import tokens, userdata
 from atemporal.cli import output, records
-from atemporal.cli.arguments import attempt_of
+from atemporal.cli.arguments import attempt_of, known_ids
 from atemporal.cli.output import distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cloud import Cloud, Instance
@@ -65,7 +65,7 @@ def instances(session: Session, everything: bool) -> None:
 
 
 @click.command("user-data")
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=known_ids)
 @click.option("--attempt", type=int, help="Which attempt, if not the last.")
 @click.option("--reveal", is_flag=True, help="The very bytes, with the token and the environment.")
 @output_option

@@ -66,12 +66,12 @@ def table(
         return
     widths = _fitting(columns, texts, keep, shutil.get_terminal_size().columns)
     for number, row in enumerate([list(columns), *texts]):
-        line = [
+        shown = [
             _styled(_cut(text, width).ljust(width), text, header=number == 0)
             for text, width in zip(row, widths, strict=True)
             if width
         ]
-        click.echo("  ".join(line).rstrip())
+        click.echo("  ".join(shown).rstrip())
 
 
 def _fitting(

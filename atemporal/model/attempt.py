@@ -31,6 +31,8 @@ class Launch(BaseModel):
     `placement` counts the offerings tried for one attempt; the ClientToken is derived from it.
     `calls` counts the calls that may have been sent with this placement: once there was one, the
     offering is exchanged only for a definite refusal. A row that does not say is taken to have one.
+    `unsure_at` is when the last of them was sent that may have launched an instance for all that is
+    known, by the database's clock; None when all were refused.
     `installation` is whose instance it will be; rows of older releases do not say.
     """
 
@@ -39,6 +41,7 @@ class Launch(BaseModel):
 
     placement: int = 0
     calls: int = 1
+    unsure_at: datetime | None = None
     image_id: str
     instance_type: str
     capacity_type: Literal["on-demand", "spot"] = Field(
@@ -55,6 +58,7 @@ class Launch(BaseModel):
     callback_base: str
     key_id: str
     deadline_s: int
+    pull_s: int = 120
     installation: UUID | None = None
 
 

@@ -14,8 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Row, String, cast, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, Row, String, cast, func, select, text
 
 from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
@@ -41,7 +40,7 @@ _MATCHES = 5
 _ids = JobIds()
 
 # A transaction's now() is when it began, and a reader may have waited for a lock since.
-_READ_AT = func.statement_timestamp().label("read_at")
+READ_AT = func.statement_timestamp().label("read_at")
 
 _SUBMIT = text(
     """
@@ -115,15 +114,6 @@ class Submission:
     created: bool
     run_at: datetime
     differs: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a listing; `next` is the id to go on after, `total` counts all that match."""
-
-    jobs: list[Job]
-    total: int
-    next: UUID | None
 
 
 def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Submission]:
@@ -262,11 +252,11 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
         NotFound: there is no such job.
         Unreadable: it, or an attempt of it, can not be read.
     """
-    query = select(jobs, _READ_AT).where(jobs.c.id == job_id)
+    query = select(jobs, READ_AT).where(jobs.c.id == job_id)
     row = tx.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
-    return _job(row, attempt_rows.of_job(tx, job_id))
+    return read(row, attempt_rows.of_job(tx, job_id))
 
 
 def resolve(tx: Connection, text_id: str) -> UUID:
@@ -289,40 +279,6 @@ def resolve(tx: Connection, text_id: str) -> UUID:
         more = ", and more" if len(found) > _MATCHES else ""
         raise NotFound(f"{part!r} fits more than one job: {matches}{more}")
     raise NotFound(f"there is no job whose id is {part!r}, or begins or ends so")
-
-
-def listing(
-    tx: Connection,
-    *,
-    states: Sequence[JobState] = (),
-    outcomes: Sequence[Outcome] = (),
-    labels: Mapping[str, str] | None = None,
-    limit: int = 100,
-    after: UUID | None = None,
-    newest_first: bool = False,
-) -> Page:
-    """Return jobs in the order of their submit, with their attempts, without logs, in three queries.
-
-    A job is wanted that is in one of the states or has one of the outcomes, if any are given, and
-    has all the labels.
-    """
-    wanted: list[ColumnElement[bool]] = []
-    if states or outcomes:
-        wanted.append(jobs.c.state.in_(states) | jobs.c.outcome.in_(outcomes))
-    if labels:
-        wanted.append(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
-    total = tx.scalar(select(func.count()).select_from(jobs).where(*wanted)) or 0
-    if after is not None:
-        wanted.append(jobs.c.id < after if newest_first else jobs.c.id > after)
-    order = jobs.c.id.desc() if newest_first else jobs.c.id
-    rows = tx.execute(select(jobs, _READ_AT).where(*wanted).order_by(order).limit(limit + 1)).all()
-    page = rows[:limit]
-    tries = attempt_rows.of_jobs(tx, [row.id for row in page])
-    return Page(
-        jobs=readable(tx, page, lambda row: _job(row, tries.get(row.id, ()))),
-        total=total,
-        next=page[-1].id if len(rows) > limit else None,
-    )
 
 
 def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
@@ -406,7 +362,12 @@ def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
     return differences
 
 
-def _job(row: Row[Any], tries: Sequence[Attempt]) -> Job:
+def read(row: Row[Any], tries: Sequence[Attempt]) -> Job:
+    """Read a job's row, with its attempts.
+
+    Raises:
+        Unreadable: a value of it means nothing to this release.
+    """
     fields = {name: getattr(row, name) for name in Job.model_fields if hasattr(row, name)}
     ref = AttemptRef(row.id, row.attempt)
     fields["spec"] = spec_in(ref, row)

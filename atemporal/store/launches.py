@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, text, update
 from atemporal.end_code import is_spot_interruption
 from atemporal.model import AttemptRef, Launch
 from atemporal.states import AttemptState, BlockedReason, Reason
+from atemporal.store.database import server_time
 from atemporal.store.transitions import record
 from atemporal.tables import CAPACITY_TYPE, attempts
 
@@ -117,7 +118,9 @@ def ask(tx: Connection, ref: AttemptRef, launch: Launch) -> Launch | None:
     Returns the launch as it is recorded now; None when somebody else has called or moved on
     since `launch` was read, or the attempt needs no instance any more: then nothing may be sent.
     """
-    asked = launch.model_copy(update={"calls": launch.calls + 1})
+    # Until its outcome is written down it may have launched.
+    now = {"calls": launch.calls + 1, "unsure_at": server_time(tx)}
+    asked = launch.model_copy(update=now)
     return asked if _rewrite(tx, ref, launch, asked, called_at=func.now()) else None
 
 

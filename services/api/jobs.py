@@ -18,7 +18,7 @@ from atemporal.errors import Invalid, NotFound
 from atemporal.messages import JobCancel
 from atemporal.model.text import storable
 from atemporal.states import JobState, Outcome, Reason
-from atemporal.store import jobs
+from atemporal.store import jobs, listing
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, SUBMITS, logger
 from services.api import request_body, submission
@@ -99,7 +99,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
             Depends(only_query("limit", "after", repeated=("state", "label"))),
         ],
     )
-    def listing(
+    def list_jobs(
         state: Annotated[list[str], Query(description="or outcome; repeated: any of these")] = [],  # noqa: B006
         label: Annotated[list[str], Query(description="name=value; repeated: all of these")] = [],  # noqa: B006
         limit: Annotated[_Limit | None, Query(description="of one page"), _or_absent] = None,
@@ -107,7 +107,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
     ) -> JobPage:
         """Jobs in the order of their submit; `next` is the id to go on after, or null."""
         with database.begin() as tx:
-            page = jobs.listing(
+            page = listing.page(
                 tx,
                 states=_named(state, JobState),
                 outcomes=_named(state, Outcome),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from atemporal.environment import encode_payload
 from atemporal.job_view import JobView, LogTail
 from atemporal.model import Job
-from atemporal.store.jobs import Page
+from atemporal.store.listing import Page
 
 
 class JobSummary(JobView):

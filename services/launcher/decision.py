@@ -3,9 +3,10 @@ tested in one place.
 
 Promise: another offering is chosen only for an attempt that was never asked for, or after EC2 refused
 the call definitely. Without a sure answer nothing but the identical call may follow. A refusal of a
-repeated call is believed only when a look showed nothing that an earlier call launched: EC2's answer
-to the repeated token should have said so, but it checks quotas, parameters and rights too, in an order
-that it does not promise.
+repeated call is believed only when a look showed nothing that an earlier call launched, and the look
+came so late that EC2 would show it: its listings follow its launches with a delay. EC2's answer to the
+repeated token should have said so, but it checks quotas, parameters and rights too, in an order that it
+does not promise.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from atemporal.states import BlockedReason, Reason
 from services.launcher.availability import Unavailable, summary
 from services.launcher.offerings import Offering
 
+_UNPROVEN = "an earlier call had no answer, and EC2 may not show yet what it launched"
 REPEAT_S = 5.0
 """When the identical call is repeated after an answer that was not sure."""
 
@@ -84,7 +86,8 @@ class Facts:
 
     `unavailable` are those of the job's `offerings` that are not to be asked for now. `found` are the
     attempt's instances as EC2 shows them, those alive first, or why EC2 could not be asked; empty
-    where no earlier call can have launched one. `may_ask_elsewhere`: a policy forbids this offering
+    where no earlier call can have launched one. `unproven_s`: so long to wait until such a look proves
+    that there is none; 0 when it does. `may_ask_elsewhere`: a policy forbids this offering
     and perhaps no other. `circuit_detail` is what EC2 refused this process with, `circuit_s` and
     `rate_limiter_s` are the seconds until it may call again.
     """
@@ -92,6 +95,7 @@ class Facts:
     offerings: Sequence[Offering]
     unavailable: Mapping[Offering, Unavailable] = field(default_factory=dict)
     found: Sequence[Instance] | CloudError = ()
+    unproven_s: float = 0.0
     may_ask_elsewhere: bool = False
     circuit_detail: str = ""
     circuit_s: float = 0.0
@@ -120,6 +124,12 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
             return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)
 
 
+def is_unsure(outcome: Instance | CloudError) -> bool:
+    """Whether the call may have launched an instance that its answer does not name."""
+    definite = (Instance, Unauthorized, Forbidden, Throttled, NoCapacity, OverQuota, Refused)
+    return not isinstance(outcome, definite)
+
+
 def choose(
     offerings: Sequence[Offering], unavailable: Mapping[Offering, Unavailable]
 ) -> TryNext | Blocked:
@@ -135,7 +145,10 @@ def _launched_earlier(facts: Facts) -> Launched | Blocked | None:
     """What an earlier call launched and the refusal of this one did not speak of."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
-    return next((Launched(one) for one in facts.found if not one.gone), None)
+    alive = next((Launched(one) for one in facts.found if not one.gone), None)
+    if alive is None and not facts.found and facts.unproven_s:
+        return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
+    return alive
 
 
 def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Decision:

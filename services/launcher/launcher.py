@@ -203,6 +203,8 @@ class Launcher:
             key_id=self._key_id,
             os_family=settings.os_family,
             installation=ours,
+            # It gives up a little before the reaper would, and can still say why.
+            pull_s=settings.pull_deadline_s * 9 // 10,
             deadline_s=(
                 settings.boot_deadline_s
                 + settings.pull_deadline_s

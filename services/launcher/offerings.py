@@ -59,5 +59,10 @@ def offering_of(launch: Launch) -> Offering:
 def placed(launch: Launch, offering: Offering) -> Launch:
     """The launch that asks for another offering, or for the same one anew: not asked yet."""
     return launch.model_copy(
-        update={**offering._asdict(), "placement": launch.placement + 1, "calls": 0}
+        update={
+            **offering._asdict(),
+            "placement": launch.placement + 1,
+            "calls": 0,
+            "unsure_at": None,
+        }
     )

@@ -47,6 +47,7 @@ from services.launcher.decision import (
     TryNext,
     choose,
     decide,
+    is_unsure,
 )
 from services.launcher.offerings import offering_of, offerings, placed
 
@@ -76,6 +77,9 @@ class Walk:
         self._spec = spec
         # Our view of the row: every change is guarded by it.
         self._launch = attempt.launch
+        # When the last of the earlier calls was sent whose outcome nobody knows.
+        self._earlier_at = attempt.launch.unsure_at
+        self._refused = False
         self._offerings = offerings(
             spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
         )
@@ -129,6 +133,7 @@ class Walk:
             offering, self._offerings
         )
         self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere)
+        self._refused = not is_unsure(outcome)
         return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
 
     def _render(self) -> bytes:
@@ -151,6 +156,7 @@ class Walk:
         if asked is None or self._clock() - since > self._settings.stale_after_s:
             STALE.labels("launch").inc()
             return False
+        self._earlier_at = self._launch.unsure_at
         self._launch = asked
         return True
 
@@ -179,11 +185,19 @@ class Walk:
             self._offerings,
             unavailable=self._admission.unavailable(self._offerings) if another else {},
             found=self._find() if by_token or repeated else (),
+            unproven_s=self._unproven_s() if repeated else 0.0,
             may_ask_elsewhere=may_ask_elsewhere,
             circuit_detail=self._admission.circuit_breaker.detail,
             circuit_s=self._admission.circuit_breaker.ready_in(),
             rate_limiter_s=self._admission.rate_limiter.ready_in(),
         )
+
+    def _unproven_s(self) -> float:
+        """How long to wait until EC2 surely shows what an earlier call launched; 0 when it does."""
+        if self._earlier_at is None or self._launch.unsure_at is None:
+            return 0.0
+        passed = (self._launch.unsure_at - self._earlier_at).total_seconds()
+        return max(self._settings.cloud_grace_s - passed, 0.0)
 
     def _find(self) -> list[Instance] | CloudError:
         """The attempt's instances as EC2 shows them, those alive first; or why it does not."""
@@ -207,7 +221,7 @@ class Walk:
                 with self._database.begin() as tx:
                     going_on = launches.replace(tx, self._ref, self._launch, by)
                 if going_on:
-                    self._launch = by
+                    self._launch, self._earlier_at, self._refused = by, None, False
                 else:
                     STALE.labels("launch").inc()
                 return going_on
@@ -234,6 +248,9 @@ class Walk:
     def _postpone(self, blocked: Blocked) -> None:
         """Leave the attempt to a sweep, and write what blocks it."""
         launch = self._launch
+        if self._refused:
+            # This call has launched nothing; what is not known of an earlier one stays so.
+            launch = launch.model_copy(update={"unsure_at": self._earlier_at})
         again = blocked.start_over
         if again and (launch.calls or again != offering_of(launch)):
             launch = placed(launch, again)

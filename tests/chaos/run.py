@@ -35,6 +35,7 @@ from tests.chaos.verdict import Verdict, check_all, check_force, timeline
 # A token is spent only when its answer was lost and its instance ended before anybody saw it: too
 # rare to wait for, so some jobs want a type for which all of that comes together.
 _CURSED = {"instance_type": CURSED_TYPE}
+_JOBS_A_CORE_S = 0.25
 # How likely each fault of the twin is injected into a call or a machine; seconds where it has some.
 TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "spent-token", "probability": 1},
@@ -44,7 +45,7 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "throttle", "probability": 0.05},
     {"kind": "capacity", "call": "RunInstances", "probability": 0.05},
     {"kind": "quota", "call": "RunInstances", "probability": 0.03},
-    {"kind": "unauthorized", "call": "RunInstances", "probability": 0.01},
+    {"kind": "unauthorized", "call": "RunInstances", "probability": 0.03},
     {"kind": "fail-before", "probability": 0.02},
     {"kind": "fail-after", "probability": 0.04},
     {"kind": "timeout-before", "probability": 0.01, "seconds": 1},
@@ -78,11 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one chaos run; return 0 when every promise held and every kind of fault was injected."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--jobs", type=int, default=0, help="0: three in two seconds")
+    parser.add_argument("--jobs", type=int, default=0, help="0: as the processors allow")
     parser.add_argument("--seconds", type=float, default=120)
     given = parser.parse_args(argv)
     os.environ.update(AWS_ACCESS_KEY_ID="chaos", AWS_SECRET_ACCESS_KEY="chaos")
-    count = given.jobs or round(given.seconds * 1.5)
+    # Each job is a machine that boots on this host: more of them would show the host's overload only.
+    count = given.jobs or round(given.seconds * _JOBS_A_CORE_S * (os.cpu_count() or 1))
     directory = Path(tempfile.mkdtemp(prefix="atemporal-chaos-"))
     replay = f"make chaos SEED={given.seed} JOBS={count} SECONDS={given.seconds:.0f}"
     print(f"chaos run: {replay}   logs: {directory}", flush=True)

@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from atemporal.model import Job
 from atemporal.states import AttemptState, JobState
-from atemporal.store import events, invariants, jobs
+from atemporal.store import events, invariants, listing
 from atemporal.store.database import Database
 from tests.chaos.clients import Receipts
 from tests.chaos.exits import Asked, Deaths, broken_promises, read_runs
@@ -231,7 +231,7 @@ def _all_jobs(tx: object) -> list[Job]:
     found: list[Job] = []
     after = None
     while True:
-        page = jobs.listing(tx, limit=500, after=after)  # type: ignore[arg-type]
+        page = listing.page(tx, limit=500, after=after)  # type: ignore[arg-type]
         found += page.jobs
         after = page.next
         if after is None:

@@ -65,11 +65,15 @@ class Case:
     ref: AttemptRef = field(default_factory=lambda: AttemptRef(uuid4(), 1))
 
     def user_data(
-        self, *, command: tuple[str, ...] = PRINT_AND_FAIL, deadline_s: int = 300
+        self,
+        *,
+        command: tuple[str, ...] = PRINT_AND_FAIL,
+        deadline_s: int = 300,
+        image: str | None = None,
     ) -> bytes:
         """The attempt's user-data as the launcher renders it."""
         spec = JobSpec(
-            image=self.site.job_image,
+            image=image or self.site.job_image,
             command=command,
             env={"AWKWARD": AWKWARD, "EMPTY": ""},
             timeout_s=60,
@@ -219,3 +223,27 @@ def test_a_machine_without_its_orders_or_its_worker_powers_off(case: Case, path:
     case.machine.wait_off()
     assert case.container is None
     assert case.api.calls == []
+
+
+def test_a_registry_that_wants_a_password_costs_one_question_and_one_machine(case: Case) -> None:
+    with open_registry(locked=True) as registry:
+        begun = time.monotonic()
+        case.machine.apply(case.user_data(image=f"{registry}/test/job:1"))
+        case.machine.wait_off()
+    assert time.monotonic() - begun < 60, "it went on asking"
+    assert case.api.methods == ["DELETE"]
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert (record.phase, record.definite) == ("pull", True)
+    assert record.reason is Reason.IMAGE_REFUSED
+    assert b"no basic auth credentials" in record.log_tail
+    assert case.container is None
+
+
+def test_an_image_that_a_registry_has_not_costs_one_question_and_one_machine(case: Case) -> None:
+    begun = time.monotonic()
+    case.machine.apply(case.user_data(image=f"{case.site.job_image}-nope"))
+    case.machine.wait_off()
+    assert time.monotonic() - begun < 60, "it went on asking"
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert record.reason is Reason.IMAGE_REFUSED
+    assert b"not found" in record.log_tail

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -217,7 +218,7 @@ def test_the_same_key_is_the_same_job(cli: Cli) -> None:
 
 def test_what_does_not_fit_into_a_machine_s_user_data_is_refused(cli: Cli) -> None:
     refused = cli("submit", "nginx", "-e", f"BIG={'x' * 20_000}", code=2)
-    assert "too large" in refused.stderr
+    assert "bytes on the machine and" in refused.stderr
     assert "xxxx" not in refused.stderr
 
 
@@ -473,6 +474,25 @@ def test_an_id_is_found_by_its_beginning_and_an_ambiguous_one_lists_its_matches(
     ambiguous = cli("show", first[:6], code=4).stderr
     assert first in ambiguous
     assert second in ambiguous
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "retry", "wait", "logs", "user-data"])
+def test_completion_knows_the_newest_jobs(cli: Cli, command: str) -> None:
+    job_id = cli.submit()
+    code = "from atemporal.cli import main; main(prog_name='atemporal')"
+    for database_url, wanted in ((cli.env["ATEMPORAL_DATABASE_URL"], [job_id]), ("nowhere", [])):
+        env = {
+            **os.environ,
+            **cli.env,
+            "ATEMPORAL_DATABASE_URL": database_url,
+            "_ATEMPORAL_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"atemporal {command} {job_id[:-2]}",
+            "COMP_CWORD": "2",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True
+        )
+        assert done.stdout.split() == [f"plain,{one}" for one in wanted], done.stderr
 
 
 def test_the_command_is_shown_as_it_can_be_pasted(cli: Cli) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -183,6 +183,14 @@ class World:
                     text(f"UPDATE {table} SET {column} = {column} - make_interval(secs => :s)"),
                     {"s": seconds},
                 )
+            for attempt in attempts.still_open(tx):
+                if at := attempt.launch.unsure_at:
+                    earlier = {"unsure_at": at - timedelta(seconds=seconds)}
+                    moved = attempt.launch.model_copy(update=earlier)
+                    tx.execute(
+                        text("UPDATE attempts SET launch = :launch WHERE job_id = :job"),
+                        {"launch": moved.model_dump_json(), "job": attempt.job_id},
+                    )
 
     def queued(self, **machine: Any) -> AttemptRef:
         """Submit a job and have it claimed."""
@@ -303,7 +311,7 @@ class TestOfferings:
     ) -> None:
         world.cloud.script = [unknown, NO_CAPACITY]
         ref = world.launch()
-        world.later(30)
+        world.later(world.settings.cloud_grace_s + 30)
         world.sweep.tick()
         assert world.cloud.tokens == ["0", "0", "1"]
         assert world.has_instance(ref)
@@ -744,19 +752,46 @@ class TestRejected:
         assert "InvalidAMIID.NotFound: no such image" in (attempt.detail or "")
         assert world.job(ref).state is JobState.FINISHED
 
-    def test_what_an_earlier_unknown_call_launched_unseen_is_ended_by_the_reaper(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA, error(Rejected, "Invalid")])
+    def test_what_an_earlier_call_launched_unseen_is_waited_for_and_adopted(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, refusal: CloudError
     ) -> None:
-        world.cloud.script = [Done(UNKNOWN[0]), error(Rejected, "InvalidKeyPair.NotFound")]
+        world.cloud.script = [Done(UNKNOWN[0]), refusal, refusal]
         ref = world.launch()
         with monkeypatch.context() as patch:
             patch.setattr(world.cloud, "find", lambda _ref: [])  # too young to be listed
             world.later(30)
             world.sweep.tick()
-        assert world.attempt(ref).reason is Reason.LAUNCH_REFUSED
-        assert world.attempt(ref).instance_id is None
-        reaper_sweep(world)
-        assert world.cloud.ended == [world.cloud.all()[0].id]
+        assert world.attempt(ref).state is AttemptState.LAUNCHING
+        assert world.attempt(ref).blocked_on is BlockedReason.ANSWER
+        assert world.cloud.tokens == ["0", "0"], "no other offering is asked meanwhile"
+        world.later(world.settings.cloud_grace_s * 2)
+        world.sweep.tick()
+        assert world.attempt(ref).instance_id == world.cloud.all()[0].id
+        assert len(world.cloud.instances) == 1
+
+    def test_a_refusal_is_believed_once_ec2_would_show_what_was_launched(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [UNKNOWN[0], NO_CAPACITY, NO_CAPACITY]
+        ref = world.launch(subnets=[A, B])
+        world.later(30)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0", "0"]
+        world.later(world.settings.cloud_grace_s * 2)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0", "0", "0", "1"]
+        assert world.has_instance(ref)
+
+    def test_a_throttled_call_has_launched_nothing_so_the_next_refusal_is_believed(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [error(Throttled, "RequestLimitExceeded"), NO_CAPACITY]
+        ref = world.launch(subnets=[A, B])
+        world.later(30)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0", "0", "1"]
+        assert world.has_instance(ref)
 
     def test_a_token_known_with_other_parameters_adopts_what_lives(self, world: World) -> None:
         world.cloud.script = [

@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,7 +27,7 @@ from atemporal.states import (
     Outcome,
     Reason,
 )
-from atemporal.store import attempts, events, jobs, reconciliation, rows
+from atemporal.store import attempts, events, jobs, listing, reconciliation, rows
 from atemporal.store.database import Database
 from atemporal.store.transitions import transition_attempt, transition_job
 from atemporal.tables import attempts as attempt_table
@@ -475,8 +476,9 @@ class TestListing:
             made = [submitted(tx, labels={"team": "a"}, delay_s=60) for _ in range(5)]
             submitted(tx, labels={"team": "b"}, delay_s=60)
             queued(tx, labels={"team": "a"})
-            page = jobs.listing(tx, states=[JobState.SCHEDULED], labels={"team": "a"}, limit=3)
-            rest = jobs.listing(
+        with database.begin() as tx:
+            page = listing.page(tx, states=[JobState.SCHEDULED], labels={"team": "a"}, limit=3)
+            rest = listing.page(
                 tx,
                 states=[JobState.SCHEDULED],
                 labels={"team": "a"},
@@ -485,6 +487,87 @@ class TestListing:
             )
         assert [job.id for job in page.jobs + rest.jobs] == made
         assert (page.total, rest.next) == (5, None)
+
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    def test_who_follows_a_listing_loses_no_job_however_many_write(
+        self, database: Database, database_url: str, size: int
+    ) -> None:
+        writers, each = 8, 30
+        stop = threading.Event()
+
+        def write(writer: int) -> set[UUID]:
+            own = Database(database_url)
+            made = set()
+            for number in range(each):
+                with own.begin() as tx:
+                    made.add(submitted(tx, labels={"w": str(writer)}))
+                    # Commits overtake each other, as those of busy writers do.
+                    if number % 3 == 0:
+                        tx.execute(text("SELECT pg_sleep(0.002)"))
+            own.dispose()
+            return made
+
+        def follow() -> set[UUID]:
+            seen: set[UUID] = set()
+            after: UUID | None = None
+            last = False
+            while True:
+                with database.begin() as tx:
+                    page = listing.page(tx, limit=size, after=after)
+                seen |= {job.id for job in page.jobs}
+                if page.next is not None:
+                    after = page.next
+                    continue
+                after = page.jobs[-1].id if page.jobs else after
+                if last:
+                    return seen
+                last = stop.is_set()
+
+        with ThreadPoolExecutor(writers + 1) as pool:
+            following = pool.submit(follow)
+            written = set().union(*pool.map(write, range(writers)))
+            stop.set()
+            assert following.result(timeout=60) >= written
+
+    def test_a_page_goes_no_further_than_what_can_not_change_any_more(
+        self, database: Database, database_url: str
+    ) -> None:
+        with database.begin() as tx:
+            settled = submitted(tx)
+        late = Database(database_url)
+        with late.begin() as slow:
+            slow.execute(text("SELECT pg_current_xact_id()"))
+            with database.begin() as tx:
+                early = submitted(tx)
+            with database.begin() as tx:
+                page = listing.page(tx)
+            assert [job.id for job in page.jobs] == [settled, early]
+            assert page.next == settled
+            slowest = submitted(slow)
+        with database.begin() as tx:
+            rest = listing.page(tx, after=page.next)
+        assert [job.id for job in rest.jobs] == [slowest, early]
+        assert rest.next is None
+        late.dispose()
+
+    def test_the_newest_first_come_in_the_opposite_order(self, database: Database) -> None:
+        made = []
+        for _ in range(5):
+            with database.begin() as tx:
+                made.append(submitted(tx))
+        with database.begin() as tx:
+            tx.execute(
+                text("UPDATE jobs SET submit_xid = NULL WHERE id = ANY(:ids)"), {"ids": made[:2]}
+            )
+        for newest, wanted in ((False, made), (True, made[::-1])):
+            found: list[UUID] = []
+            after = None
+            while len(found) < 5:
+                with database.begin() as tx:
+                    page = listing.page(tx, limit=2, after=after, newest_first=newest)
+                found += [job.id for job in page.jobs]
+                after = page.next
+            assert found == wanted
 
     def test_an_id_is_found_by_its_unambiguous_tail(self, database: Database) -> None:
         with database.begin() as tx:
@@ -752,8 +835,8 @@ class TestUnreadable:
             one, two, three = submitted(tx), submitted(tx), submitted(tx)
             self.spoil_spec(tx, two)
         with database.begin() as tx:
-            page = jobs.listing(tx, limit=2)
-            rest = jobs.listing(tx, limit=2, after=page.next)
+            page = listing.page(tx, limit=2)
+            rest = listing.page(tx, limit=2, after=page.next)
         assert [job.id for job in page.jobs] == [one]
         assert [job.id for job in rest.jobs] == [three]
         assert (page.total, page.next) == (3, two)

@@ -33,6 +33,7 @@ from services.launcher.decision import (
     TryNext,
     choose,
     decide,
+    is_unsure,
 )
 from services.launcher.offerings import Offering
 
@@ -110,6 +111,24 @@ class TestDecide:
         self, kind: type[CloudError]
     ) -> None:
         assert decide(error(kind), facts(found=[GONE])) == decide(error(kind), facts())
+
+    @pytest.mark.parametrize("kind", REFUSED)
+    def test_a_refused_repeat_is_not_believed_before_ec2_would_show_what_was_launched(
+        self, kind: type[CloudError]
+    ) -> None:
+        decision = decide(error(kind), facts(unproven_s=280.0))
+        assert isinstance(decision, Blocked)
+        assert (decision.reason, decision.for_s) == (BlockedReason.ANSWER, 280.0)
+        assert decision.start_over is None, "the identical call, and no other"
+        assert decide(error(kind), facts(unproven_s=280.0, found=[ALIVE])) == Launched(ALIVE)
+        believed = decide(error(kind), facts(unproven_s=0.0))
+        assert isinstance(believed, TryNext | Refuse)
+
+    def test_only_a_call_without_a_sure_answer_may_have_launched(self) -> None:
+        assert all(is_unsure(error(kind)) for kind in UNSURE)
+        sure = (*REFUSED, Throttled, Unauthorized, Forbidden)
+        assert not any(is_unsure(error(kind)) for kind in sure)
+        assert not is_unsure(ALIVE)
 
     @pytest.mark.parametrize("kind", [*REFUSED, TokenSpent, TokenMismatch])
     def test_when_ec2_can_not_be_asked_what_was_launched_the_identical_call_is_repeated(

@@ -44,7 +44,8 @@ PURE = (
 # What a pure module may use: the rest of the standard library could do I/O. `importlib.resources` is
 # for constants that the package itself brings.
 PURE_LIBRARIES = (
-    *("__future__", "abc", "base64", "binascii", "collections", "copy", "dataclasses", "datetime"),
+    *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
+    "datetime",
     *("enum", "functools", "gzip", "hashlib", "hmac", "importlib.resources", "ipaddress"),
     *("itertools", "json", "math", "operator", "posixpath", "re", "shlex", "string", "struct"),
     *("textwrap", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import re
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from atemporal import userdata
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
+from cloud_config.flatcar import FLATCAR
 
 GOLDEN = Path(__file__).with_name("userdata.golden.yaml")
 REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 2)
@@ -109,6 +111,7 @@ def test_any_job_changes_the_manifest_only_and_it_reads_back_exactly(
         f"token={TOKEN}",
         "timeout=86400",
         "deadline=90000",
+        "pull=120",
         "capacity_type=on-demand",
         "port=8080:80/tcp",
         "port=53:53/udp",
@@ -135,19 +138,48 @@ def test_an_unknown_os_family_is_refused_by_name() -> None:
         userdata.render(REF, SPEC, launch, TOKEN)
 
 
-def test_what_is_too_large_for_ec2_is_refused_with_the_number_of_bytes() -> None:
-    spec = JobSpec(image="nginx", env={"A": "x" * 20_000})
+@pytest.mark.parametrize("variables", [1, 2, 60, 400])
+@pytest.mark.parametrize("ports", [(), ("80:80",), tuple(f"{n}:{n}" for n in range(1, 30))])
+def test_a_refusal_says_what_is_taken_and_what_fits_to_the_byte(
+    variables: int, ports: tuple[str, ...]
+) -> None:
+    def job(total: int) -> JobSpec:
+        """A job whose variables take so many bytes of name, value and their cost."""
+        names = [f"V{number:03}" for number in range(variables)]
+        rest = total - sum(len(name) + 6 for name in names)
+        each, more = divmod(rest, variables)
+        values = ["x" * (each + (number < more)) for number in range(variables)]
+        return JobSpec(image="nginx", ports=ports, env=dict(zip(names, values, strict=True)))
+
     with pytest.raises(Invalid) as refused:
-        userdata.check_fits(spec)
+        userdata.check_fits(job(20_000))
     assert list(refused.value.fields) == ["env"]
-    excess = int(refused.value.fields["env"].split("about ")[1].split()[0])
-    userdata.check_fits(JobSpec(image="nginx", env={"A": "x" * (20_000 - excess - 3)}))
-    with pytest.raises(Invalid, match="env"):
-        render(spec)
+    numbers = [int(one) for one in re.findall(r"\d+", refused.value.fields["env"])]
+    assert numbers[0] == 20_000
+    fits = numbers[1]
+    assert fits == userdata.room(job(20_000), FLATCAR)
+    userdata.check_fits(job(fits))
+    with pytest.raises(Invalid, match=f"take {fits + 1} bytes on the machine and {fits} fit"):
+        userdata.check_fits(job(fits + 1))
 
 
-def test_five_thousand_bytes_of_environment_always_fit() -> None:
-    userdata.check_fits(JobSpec(image="nginx", env={"A": "x" * 5400}))
+@pytest.mark.parametrize("words", [1, 100])
+def test_a_commands_words_count_as_the_refusal_says(words: int) -> None:
+    fits = userdata.room(JobSpec(image="nginx"), FLATCAR)
+
+    def job(total: int) -> JobSpec:
+        first = "x" * (total - 5 * words - (words - 1))
+        return JobSpec(image="nginx", command=(first, *(["y"] * (words - 1))))
+
+    userdata.check_fits(job(fits))
+    with pytest.raises(Invalid, match=f"and {fits} fit"):
+        userdata.check_fits(job(fits + 1))
+
+
+def test_there_is_always_room_for_an_ordinary_environment() -> None:
+    ports = tuple(f"{60_000 + n}:{60_000 + n}/udp" for n in range(32))
+    longest = JobSpec(image=f"registry.example.com/{'i' * 255}:{'t' * 128}", ports=ports)
+    assert userdata.room(longest, FLATCAR) > 3_500
 
 
 @given(size=st.integers(5_000, 8_000))

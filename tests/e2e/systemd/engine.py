@@ -107,17 +107,23 @@ def open_engine() -> Iterator[Engine]:
             _unmount_below(base)
 
 
+# Somebody's name and the bcrypt hash of a password that nobody here has to know.
+_HTPASSWD = "somebody:$2b$05$abcdefghijklmnopqrstuuCCkQqV8eSQ8mPzrn9bLpJ8QXXAz8ywu\n"
+
+
 @contextmanager
-def open_registry() -> Iterator[str]:
-    """A registry on the loopback address; yields its `host:port`."""
+def open_registry(*, locked: bool = False) -> Iterator[str]:
+    """A registry on the loopback address; yields its `host:port`. A locked one wants a password."""
     program = find("docker-registry", "docker-registry")
     with tempfile.TemporaryDirectory(prefix="registry-") as folder:
         base, address = Path(folder), f"127.0.0.1:{free_port()}"
-        config = base / "config.yml"
+        config, users = base / "config.yml", base / "users"
+        users.write_text(_HTPASSWD)
         config.write_text(
             "version: 0.1\n"
             f"http: {{addr: '{address}'}}\n"
             f"storage: {{filesystem: {{rootdirectory: '{base / 'data'}'}}}}\n"
+            + (f"auth: {{htpasswd: {{realm: here, path: '{users}'}}}}\n" if locked else "")
         )
         child = Child([program, "serve", config], log=base / "log")
         try:
@@ -139,5 +145,7 @@ def _registry_answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{address}/v2/", timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, ConnectionError):
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    except (urllib.error.URLError, OSError):
         return False
