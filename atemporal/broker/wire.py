@@ -2,9 +2,9 @@
 
 Promise: a message whose properties can not be read is a message without any that says why, and ends
 nothing else; no header changes a body.
-Mechanism: py-amqp (5.3) reads a content header's properties at once, and raises out of the connection
+Mechanism: py-amqp (5.4.2) reads a content header's properties at once, and raises out of the connection
 for text that is not UTF-8 or a time that Python has not; the broker then delivers the same again. Here
-such a header is exchanged for one that says so. kombu (5.6) unpacks a body whose header `compression`
+such a header is exchanged for one that says so. kombu (5.7.0) unpacks a body whose header `compression`
 asks for it, whatever its size will be; here that header is taken away.
 """
 

@@ -28,8 +28,9 @@ from atemporal.states import AttemptState, Reason
 
 # The machine stops its container itself at `timeout_s` and reports; the reaper steps in after this.
 RUN_GRACE_S = 120
-# EC2 posts a machine's last console output some time after it shows the machine gone.
-CONSOLE_S = 120
+# EC2 posts a machine's last console output some time after it shows the machine gone: more than three
+# minutes have been seen, and to give up earlier runs a program again that has ended.
+CONSOLE_S = 300
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,13 @@ def test_a_console_without_a_record_is_believed_after_a_while() -> None:
         assert later.memory.gone_since == {REF: ago(seconds)}
 
 
+@pytest.mark.parametrize("seconds", [117, 160, 204, 240])
+def test_a_record_that_ec2_posts_minutes_later_is_still_waited_for(seconds: int) -> None:
+    gone = [instance(state="terminated", state_reason="Client.InstanceInitiatedShutdown")]
+    before = Memory(gone_since={REF: ago(seconds)})
+    assert not decided(gone, attempt(A.RUNNING), memory=before).plan.lost[REF].final
+
+
 def test_what_is_not_gone_any_more_is_not_remembered() -> None:
     before = Memory(gone_since={REF: ago(60)})
     assert decided([instance()], attempt(A.RUNNING), memory=before) == (Plan(), Memory())

@@ -182,7 +182,7 @@ def test_there_is_always_room_for_an_ordinary_environment() -> None:
     assert userdata.room(longest, FLATCAR) > 3_500
 
 
-@given(size=st.integers(5_000, 8_000))
+@given(size=st.integers(4_000, 5_000))
 def test_what_fits_at_submission_fits_at_launch_under_the_longest_settings(size: int) -> None:
     spec = JobSpec(image="nginx", env={"A": "é" * (size // 2)})
     try:
