@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, String, cast, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, String, cast, false, func, select, text
 
 from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
@@ -36,6 +36,7 @@ from atemporal.userdata import check_fits
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
 NOTIFY_WITHIN_S = 1.0
 _MATCHES = 5
+_ID_LENGTH = 36
 
 _ids = JobIds()
 
@@ -259,17 +260,21 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     return read(row, attempt_rows.of_job(tx, job_id))
 
 
-def resolve(tx: Connection, text_id: str) -> UUID:
-    """Find the one job whose id is, begins with, or ends with the given text.
+def resolve(tx: Connection, text_id: str, *, by_end: bool = True) -> UUID:
+    """Find the one job whose id is, begins with, or (with `by_end`) ends with the given text.
+
+    A whole id and a beginning are looked up in the index; for an end all ids are read.
 
     Raises:
         NotFound: none or more than one does; the message says which.
     """
     part = text_id.strip().lower()
-    if not part or set(part) - set("0123456789abcdef-"):
-        raise NotFound(f"{text_id!r} is not a job id, nor the beginning or the end of one")
-    column = cast(jobs.c.id, String)
-    fits = column.like(f"{part}%") | column.like(f"%{part}")
+    if not part or set(part) - set("0123456789abcdef-") or len(part) > _ID_LENGTH:
+        ends = ", nor the beginning or the end of one" if by_end else ", nor the beginning of one"
+        raise NotFound(f"{text_id!r} is not a job id{ends}")
+    fits = _begins_with(part)
+    if by_end and len(part) < _ID_LENGTH:
+        fits = fits | cast(jobs.c.id, String).like(f"%{part}")
     query = select(jobs.c.id).where(fits).order_by(jobs.c.id.desc()).limit(_MATCHES + 1)
     found: Sequence[UUID] = tx.scalars(query).all()
     if len(found) == 1:
@@ -278,7 +283,15 @@ def resolve(tx: Connection, text_id: str) -> UUID:
         matches = ", ".join(map(str, found[:_MATCHES]))
         more = ", and more" if len(found) > _MATCHES else ""
         raise NotFound(f"{part!r} fits more than one job: {matches}{more}")
-    raise NotFound(f"there is no job whose id is {part!r}, or begins or ends so")
+    ends = "begins or ends so" if by_end else "begins so"
+    raise NotFound(f"there is no job whose id is {part!r}, or {ends}")
+
+
+def _begins_with(part: str) -> ColumnElement[bool]:
+    """Ids from the smallest to the largest with this beginning; none when no id is written so."""
+    digits = part.replace("-", "")
+    low, high = (UUID(digits.ljust(32, filler)[:32]) for filler in "0f")
+    return jobs.c.id.between(low, high) if str(low).startswith(part) else false()
 
 
 def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:

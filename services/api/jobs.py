@@ -163,14 +163,14 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         dependencies=[Depends(reader), no_query],
     )
     def show(job_id: str) -> JobDetail:
-        """The job with its instances and the end of its last output; a part of its id will do.
+        """The job with its instances and the end of its last output.
 
-        The part is the beginning or the end of the id, of eight letters or more.
+        The beginning of its id will do, of eight letters or more.
         """
         if len(job_id) < _PART_OF_ID:
             raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
         with database.begin() as tx:
-            return JobDetail.show(jobs.get(tx, jobs.resolve(tx, job_id)))
+            return JobDetail.show(jobs.get(tx, jobs.resolve(tx, job_id, by_end=False)))
 
     @routes.delete(
         "/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE, dependencies=[no_query]

@@ -569,6 +569,20 @@ class TestListing:
                 after = page.next
             assert found == wanted
 
+    def test_an_id_is_found_by_its_beginning(self, database: Database) -> None:
+        with database.begin() as tx:
+            first, second = submitted(tx), submitted(tx)
+            for size in (36, 35, 34):
+                assert jobs.resolve(tx, str(first)[:size], by_end=False) == first
+            assert jobs.resolve(tx, str(second).upper(), by_end=False) == second
+            with pytest.raises(NotFound, match="fits more than one job") as ambiguous:
+                jobs.resolve(tx, str(first)[:8], by_end=False)
+            assert str(first) in str(ambiguous.value)
+            assert str(second) in str(ambiguous.value)
+            for unknown in (str(first)[-12:], str(UUID(int=1)), "-", f"{first}0", "0123456-7"):
+                with pytest.raises(NotFound):
+                    jobs.resolve(tx, unknown, by_end=False)
+
     def test_an_id_is_found_by_its_unambiguous_tail(self, database: Database) -> None:
         with database.begin() as tx:
             job_id = submitted(tx)

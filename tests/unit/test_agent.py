@@ -278,6 +278,20 @@ def test_a_docker_that_restarts_during_the_run_is_not_the_programs_fault(
     assert record.reason is (Reason.INSTANCE_LOST if restarts else Reason.EXIT_NONZERO)
 
 
+def test_a_program_that_outlives_its_docker_has_its_own_exit_code(machine: Machine) -> None:
+    # Docker can be told to leave containers alone when it restarts: here it has before the wait.
+    script = machine.bin / "systemctl"
+    script.write_text(
+        "#!/usr/bin/env bash\nif [[ -s ${0%/*}/docker.d/inspect.argv ]]; then echo InvocationID=2; "
+        "else echo InvocationID=1; fi\n"
+    )
+    script.chmod(0o755)
+    machine.say(code="3")
+    machine.boot()
+    assert not machine.record.stopped
+    assert (machine.record.reason, machine.record.exit_code) == (Reason.EXIT_NONZERO, 3)
+
+
 def test_a_slow_start_takes_nothing_from_the_run(machine: Machine) -> None:
     slow = machine.bin / "docker"
     slow.write_text(DOCKER.replace("  start)\n", "  start)\n    /bin/sleep 2\n", 1))
