@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     broker_url: SecretStr = SecretStr("amqp://guest:guest@localhost:5672//")
     broker_declare: bool = Field(
         default=True,
-        description="make exchange and queues on connecting; off where daemons may not configure",
+        description="make exchanges and queues on connecting; off where daemons may not configure",
     )
     callback_url: str = Field(
         default="http://127.0.0.1:8080",

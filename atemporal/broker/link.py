@@ -52,7 +52,7 @@ class Link:
     def __init__(self, url: str, *, name: str, declare: bool = True) -> None:
         """Remember where the broker is; nothing is connected yet.
 
-        `declare` makes exchange and queues on connecting; a user without the right to configure
+        `declare` makes exchanges and queues on connecting; a user without the right to configure
         leaves that to `atemporal broker declare`.
         """
         self._url = url
@@ -317,7 +317,7 @@ class Link:
 
 
 def declare(url: str) -> list[str]:
-    """Make the exchange and the queues; return the queues' names.
+    """Make the exchanges and the queues; return the queues' names.
 
     Raises:
         Unavailable: the broker does not answer, or a queue exists with other arguments.

@@ -37,7 +37,7 @@ COMMANDS = {
     "user-data": ("machines", "Print the user-data of an attempt's machine."),
     "token": ("admin", "API tokens: make, list, revoke."),
     "db": ("admin", "The database: bring it to this release."),
-    "broker": ("admin", "RabbitMQ: make the exchange and the queues."),
+    "broker": ("admin", "RabbitMQ: make the exchanges and the queues."),
     "config": ("admin", "Show the effective settings and where each comes from."),
     "completion": ("admin", "Print the completion script of a shell."),
     "up": ("local", "Run everything on this machine until Ctrl-C."),

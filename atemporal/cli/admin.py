@@ -93,14 +93,14 @@ def upgrade(session: Session) -> None:
 
 @click.group
 def broker() -> None:
-    """RabbitMQ: make the exchange and the queues."""
+    """RabbitMQ: make the exchanges and the queues."""
 
 
 @broker.command
 @output_option
 @pass_session
 def declare(session: Session) -> None:
-    """Make the exchange and the queues, with a user that may configure."""
+    """Make the exchanges and the queues, with a user that may configure."""
     from atemporal.broker import declare as make
 
     queues = make(session.settings.broker_url.get_secret_value())

@@ -7,7 +7,8 @@ Failure: without Postgres no more messages are taken, and those in hand are kept
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from uuid import UUID
 
 from atemporal.broker import Delivery, Link, Outgoing
@@ -22,6 +23,8 @@ from atemporal.telemetry import SUBMITS, logger
 from atemporal.userdata import check_fits
 
 BATCH = 200
+# As long as a batch of replies may take, one by one: the next messages wait behind them.
+REPLIES_S = 10.0
 
 
 class SubmitLoop:
@@ -29,8 +32,11 @@ class SubmitLoop:
 
     name = "submit"
 
-    def __init__(self, database: Database, link: Link) -> None:
-        """Take the connections; none is open yet."""
+    def __init__(
+        self, database: Database, link: Link, *, clock: Callable[[], float] = monotonic
+    ) -> None:
+        """Take the connections; none is open yet. `clock` gives seconds."""
+        self._clock = clock
         self._database = database
         self._link = link
         self._inbox = Inbox(link, SUBMIT, ping=database.ping)
@@ -63,7 +69,11 @@ class SubmitLoop:
             self._send(replies)
         except (Unavailable, Unknown) as error:
             self._log.warning("replies not sent together", error=str(error))
+            until = self._clock() + REPLIES_S
             for reply in replies:
+                if self._clock() >= until:
+                    self._log.warning("the other replies are given up", first=reply.routing_key)
+                    return
                 try:
                     self._send([reply])
                 except Unavailable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -308,6 +308,26 @@ def test_a_reply_to_nobody_costs_the_others_nothing(
         assert [one["error"] for one in logs if one["event"] == "reply not delivered"] == [
             "no queue takes 'gone' from exchange ''"
         ]
+
+
+def test_a_broker_that_confirms_nothing_holds_up_replies_no_longer_than_it_may(
+    database: Database, broker_url: str, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, now, tried = Link(broker_url, name="own"), [0.0], list[int]()
+    loop = SubmitLoop(database, own, clock=lambda: now[0])
+
+    def unconfirmed(messages: Sequence[Outgoing], **_: Any) -> Any:
+        tried.append(len(messages))
+        now[0] += 6.0
+        raise Unknown("not confirmed")
+
+    for number in range(8):
+        publisher.send({"image": "a", "key": f"k-{number}"})
+    monkeypatch.setattr(own, "publish", unconfirmed)
+    until(loop, lambda: count(database) == 8)
+    alone = [size for size in tried if size == 1]
+    assert len(alone) <= 2 * (len(tried) - len(alone)) + 1
+    loop.reset()
 
 
 def test_a_reply_says_its_time_and_has_no_content_encoding(

@@ -278,6 +278,35 @@ def test_a_docker_that_restarts_during_the_run_is_not_the_programs_fault(
     assert record.reason is (Reason.INSTANCE_LOST if restarts else Reason.EXIT_NONZERO)
 
 
+@pytest.mark.parametrize("silent", ["before", "after"])
+def test_a_systemd_that_does_not_say_blames_nobody(machine: Machine, silent: str) -> None:
+    """To blame the machine would run the job again."""
+    script = machine.bin / "systemctl"
+    # Asked at the start, while it runs, and at the report.
+    answers = "echo InvocationID=1" if silent == "after" else "exit 1"
+    later = "exit 1" if silent == "after" else "echo InvocationID=1"
+    started = "${0%/*}/docker.d/wait.argv"
+    script.write_text(
+        f"#!/usr/bin/env bash\nif [[ -e {started} ]]; then {later}; else {answers}; fi\n"
+    )
+    script.chmod(0o755)
+    machine.say(code="3")
+    machine.boot()
+    assert not machine.record.stopped
+    assert machine.record.reason is Reason.EXIT_NONZERO
+
+
+def test_the_time_of_the_pulls_counts_too(machine: Machine) -> None:
+    (machine.bin / "docker").write_text(
+        DOCKER.replace("  start)\n", "  pull) /bin/sleep 2 ;;\n  start)\n", 1)
+    )
+    machine.say(pull_fails="dial tcp: i/o timeout")
+    whole = machine.manifest.read_bytes()
+    machine.manifest.write_bytes(whole.replace(b"pull=120", b"pull=3"))
+    machine.boot()
+    assert machine.steps == ["pull"] * 2
+
+
 def test_a_program_that_outlives_its_docker_has_its_own_exit_code(machine: Machine) -> None:
     # Docker can be told to leave containers alone when it restarts: here it has before the wait.
     script = machine.bin / "systemctl"

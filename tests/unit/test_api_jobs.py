@@ -211,6 +211,20 @@ def test_a_bad_filter_of_a_listing_is_named(api: Api, query: str, bad: str) -> N
     assert list(response.json()["fields"]) == [bad]
 
 
+def test_a_job_is_shown_by_the_beginning_of_its_id_and_changed_by_all_of_it(api: Api) -> None:
+    job = posted(api, delay_s=3600)["id"]
+    for part in (job, job.upper(), job[:-2]):
+        assert api.http.get(f"/jobs/{part}").json()["id"] == job
+    for part in (job[:7], job[-12:], "not-an-id-at-all"):
+        assert api.http.get(f"/jobs/{part}").status_code == 404
+    posted(api, delay_s=3600)
+    ambiguous = api.http.get(f"/jobs/{job[:8]}")
+    assert ambiguous.status_code == 404
+    assert job in ambiguous.json()["error"]
+    assert api.http.delete(f"/jobs/{job[:-2]}").status_code == 404
+    assert api.http.get(f"/jobs/{job}").json()["state"] == "scheduled"
+
+
 def test_no_call_passes_over_a_query_it_does_not_know(api: Api) -> None:
     job = posted(api, delay_s=3600)["id"]
     before = api.http.get("/jobs").json()["total"]
