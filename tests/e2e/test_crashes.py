@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import threading
+from pathlib import Path
 from uuid import UUID
 
 import pika
@@ -81,12 +82,16 @@ def test_the_broker_restarts(system: System, twin: TwinProcess, rabbitmq_server:
 
 
 def test_an_exit_whose_callback_never_came_is_read_from_the_console(
-    system: System, twin: TwinProcess
+    system: System, twin: TwinProcess, tmp_path: Path
 ) -> None:
     before = len(instances(twin.url))
-    job_id = system.submit(*RUN)
-    system.wait_state(job_id, JobState.RUNNING)
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    wait = f"touch {runs}; until [ -e {go} ]; do sleep 0.05; done"
+    job_id = system.submit("sh", "-c", f"{wait}; echo done; exit 7")
+    # A claim that is granted is not yet one that the machine knows of.
+    system.wait("the container runs", runs.exists)
     system.kill("api")
+    go.touch()
     (instance,) = instances(twin.url)[before:]
     cloud = ec2(twin.url)
     system.wait(
