@@ -18,10 +18,11 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
-from atemporal import image, waiting
+from atemporal import causes, image, waiting
 from atemporal.clock import format_utc
 from atemporal.model import Attempt, Event, Job, JobFields, Launch
-from atemporal.states import JobState, Outcome, Reason
+from atemporal.states import BlockedReason, Fault, JobState, Outcome, Reason
+from atemporal.waiting import Phase
 
 
 def log_text(log: bytes | None) -> str | None:
@@ -57,6 +58,9 @@ class AttemptView(Attempt, OriginalInstance):
     log_tail: LogTail = Field(default=None, exclude=True, repr=False)
     instance_type: str
     capacity_type: str
+    subnet_id: str | None
+    image_id: str = Field(description="the AMI's id")
+    cause: str | None = Field(description="why it failed, or where that stands")
     created_at: Instant
     launched_at: Instant | None = None
     booted_at: Instant | None = None
@@ -75,6 +79,9 @@ class AttemptView(Attempt, OriginalInstance):
             "ip": attempt.public_ip,
             "instance_type": attempt.launch.instance_type,
             "capacity_type": attempt.launch.capacity_type,
+            "subnet_id": attempt.launch.subnet_id,
+            "image_id": attempt.launch.image_id,
+            "cause": causes.cause(attempt) or None,
         }
         return cast(Self, cls.model_construct(**shown))
 
@@ -96,22 +103,38 @@ class JobView(JobFields, OriginalJob):
     model_config = ConfigDict(extra="ignore")
 
     run_at: datetime | None = Field(default=None, exclude=True)
-    read_at: datetime | None = Field(default=None, exclude=True)
+    read_at: Instant | None = Field(description="when it stood so, by the database's clock")
     delay_s: int | None = Field(default=None, exclude=True)
     outcome: Outcome | None
     reason: Reason | None = Field(description="why the last attempt ended")
+    fault: Fault | None = Field(description="whose fault that was")
     attempt: int = Field(description="the number of the last attempt, 0 before the first")
     exit_code: int | None = Field(description="of the last attempt")
     waiting_for: str | None = Field(examples=["its machine to boot"])
     waiting_since: Instant | None
+    waiting_until: Instant | None = Field(
+        description="when something ends the wait; null: nothing"
+    )
+    waiting_on: BlockedReason | None = Field(description="what hinders it")
+    waiting_detail: str | None = Field(description="more about that, for people")
     due_at: Instant = Field(description="when the next attempt is due")
     created_at: Instant
     updated_at: Instant
     finished_at: Instant | None
 
     @classmethod
-    def of(cls, job: Job, *, env: Mapping[str, str] | None = None, **more: Any) -> Self:
-        """Show a job, with another environment in place of its own; `more` is what a subclass adds."""
+    def of(
+        cls,
+        job: Job,
+        *,
+        deadlines: Mapping[Phase, float],
+        env: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Self:
+        """Show a job; `deadlines` are the seconds that the deployment gives each phase.
+
+        `env` is shown in place of the job's own; `more` is what a subclass adds.
+        """
         waiting_for = waiting.of_job(job)
         shown = {
             **dict(job.spec),
@@ -121,8 +144,12 @@ class JobView(JobFields, OriginalJob):
             "time": job.run_at,
             "instances": tuple(map(AttemptView.of, job.attempts)),
             "exit_code": job.exit_code,
+            "fault": job.reason and job.reason.fault,
             "waiting_for": waiting_for and waiting_for.what,
             "waiting_since": waiting_for and waiting_for.since,
+            "waiting_until": waiting_for and waiting.until(waiting_for, job, deadlines),
+            "waiting_on": waiting_for and waiting_for.blocked_on,
+            "waiting_detail": waiting_for and waiting_for.detail,
             **more,
         }
         return cast(Self, cls.model_construct(**shown))

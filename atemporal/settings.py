@@ -15,9 +15,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from atemporal.client import DEFAULT_URL
 from atemporal.errors import Invalid
 from atemporal.model import describe
 from atemporal.userdata import OS_FAMILIES
+from atemporal.waiting import Phase
 
 PREFIX = "ATEMPORAL_"
 # Read elsewhere: by tests, and by the local system for itself.
@@ -52,6 +54,10 @@ class Settings(BaseSettings):
     callback_keys: SecretStr = Field(
         default=SecretStr(""),
         description="kid:secret pairs, comma separated; the first signs, all are accepted",
+    )
+    api_url: str = Field(default=DEFAULT_URL, description="where the command line finds the API")
+    api_token: SecretStr = Field(
+        default=SecretStr(""), description="what the command line shows to the API"
     )
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -160,6 +166,17 @@ class Settings(BaseSettings):
         if name not in OS_FAMILIES:
             raise ValueError(f"{name!r} is unknown; known are: {', '.join(sorted(OS_FAMILIES))}")
         return name
+
+    @property
+    def deadlines(self) -> dict[Phase, float]:
+        """The seconds that each phase of a job's way may take, where that is a setting."""
+        return {
+            Phase.QUEUED: self.queue_deadline_s,
+            Phase.LAUNCH: self.launch_deadline_s,
+            Phase.BOOT: self.boot_deadline_s,
+            Phase.PULL: self.pull_deadline_s,
+            Phase.STOP: self.stop_deadline_s,
+        }
 
     @property
     def keys(self) -> dict[str, bytes]:

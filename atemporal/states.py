@@ -131,6 +131,11 @@ class Reason(StrEnum):
         return _ENDS.get(self, LIVE_ATTEMPT)
 
 
+DOCKER_REFUSED = frozenset(
+    {Reason.PULL_FAILED, Reason.IMAGE_REFUSED, Reason.CREATE_FAILED, Reason.START_FAILED}
+)
+"""An exit code with one of these is docker's, not the program's; docker's words are in the log."""
+
 _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.COMPLETED: (Outcome.SUCCEEDED, Fault.NONE, False),
     Reason.EXIT_NONZERO: (Outcome.FAILED, Fault.PROGRAM, True),

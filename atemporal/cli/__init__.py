@@ -1,7 +1,8 @@
 """`atemporal`: the command line.
 
-Promise: it needs only the settings that the daemons have, speaks to Postgres itself, to EC2 for
-`instances` alone and to RabbitMQ for `broker declare` alone. Whatever goes wrong is told in a
+Promise: the commands about jobs speak to the API and need nothing but its address, and a token where
+it wants one. An operator's need the settings that the daemons have: they speak to Postgres, to EC2 for
+`instances` and `audit`, to RabbitMQ for `broker declare`. Whatever goes wrong is told in a
 sentence on standard error, with an exit code that says what kind of thing it was.
 Mechanism: the table below is all that `--help` and completion need; a command's module is imported
 when the command is called.
@@ -27,7 +28,7 @@ from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry,
 COMMANDS = {
     "submit": ("submit", "Submit a job: an image, an environment, a time."),
     "list": ("jobs", "List jobs, the newest first."),
-    "show": ("jobs", "Show a job: what it is, its attempts, its history."),
+    "show": ("show", "Show a job: what it is, its attempts, its history."),
     "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
     "logs": ("endings", "Print the end of a job's output."),
     "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
@@ -51,7 +52,7 @@ Exit codes:
     0  done
     1  refused, or it failed
     2  wrong usage, or bad input
-    3  Postgres, RabbitMQ or EC2 does not answer now
+    3  the API, Postgres, RabbitMQ or EC2 does not answer now
     4  no such job, attempt, token
     5  conflict: what is there contradicts the request
   130  interrupted
@@ -159,6 +160,8 @@ def tell(error: AtemporalError, *, as_json: bool, hint: str | None = None) -> No
 def main() -> None:
     """Run a container at a given time, each on a brand-new EC2 instance of its own.
 
-    Settings are ATEMPORAL_* environment variables, the same that the daemons read; `atemporal
-    config` lists them. A job is named by its id or by an unambiguous beginning or end of it.
+    The commands about jobs speak to the API at ATEMPORAL_API_URL, with ATEMPORAL_API_TOKEN where
+    it wants a token. The commands for operators (from `instances` to `config`) read the ATEMPORAL_*
+    variables of the daemons; `atemporal config` lists them. A job is named by its id or by an
+    unambiguous beginning or end of it.
     """

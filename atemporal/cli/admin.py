@@ -6,17 +6,21 @@ and other secrets never.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
+from pydantic import SecretStr
 
 from atemporal.cli import output
+from atemporal.cli.masks import MASK, masked_url
 from atemporal.cli.output import instant, note
-from atemporal.cli.records import masked_setting, masked_url
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.settings import PREFIX, Settings
 from atemporal.store import api_tokens
+
+_KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 
 
 @click.group
@@ -145,6 +149,18 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None
     click.echo(made(main, {}, "atemporal", "_ATEMPORAL_COMPLETE").source())
+
+
+def masked_setting(value: Any) -> Any:
+    """A setting's value without the secrets in it: of keys `id:secret` the ids are shown."""
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        if "://" in text:
+            return masked_url(text)
+        return _KEY.sub(rf"\g<before>{MASK}", text) if ":" in text else text and MASK
+    if isinstance(value, str):
+        return masked_url(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _done(session: Session, record: dict[str, Any], sentence: str) -> None:

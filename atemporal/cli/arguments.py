@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from atemporal import environment
 from atemporal.cli.session import Session
+from atemporal.cli.wording import ending
 from atemporal.clock import parse_duration, parse_utc
 from atemporal.errors import AtemporalError, NotFound
-from atemporal.image import familiar
 
-if TYPE_CHECKING:
-    from atemporal.model import Attempt, Job
-
-
+T = TypeVar("T")
 # An id's end that is shorter says too little about what is meant to be changed by it.
 _CHANGING_ID = 4
 _COMPLETED = 50
@@ -80,22 +76,15 @@ def changing_ids(
 def known_ids(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete an id with those of the newest jobs; with none when the database does not answer."""
-    from atemporal.cli.jobs import ending
-    from atemporal.store import listing
-
-    session = context.ensure_object(Session)
+    """Complete an id with those of the newest jobs; with none when the API does not answer."""
     try:
-        with session.database.begin() as tx:
-            newest = listing.page(tx, limit=_COMPLETED, newest_first=True).jobs
+        newest = context.ensure_object(Session).api.jobs(limit=_COMPLETED, newest_first=True)
     except AtemporalError:
         return []
-    finally:
-        session.close()
     return [
-        CompletionItem(str(job.id), help=f"{ending(job)} {familiar(job.spec.image)}")
-        for job in newest
-        if str(job.id).startswith(incomplete)
+        CompletionItem(job["id"], help=f"{ending(job)} {job['image']}")
+        for job in newest["jobs"]
+        if job["id"].startswith(incomplete)
     ]
 
 
@@ -150,6 +139,8 @@ def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[st
         BadParameter: a bad line of a file, a name in two words, or one that the caller's environment
             has not.
     """
+    from atemporal import environment
+
     env: dict[str, str] = {}
     for file in files:
         name = getattr(file, "name", "<stdin>")
@@ -176,18 +167,16 @@ def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[st
     return env
 
 
-def attempt_of(job: Job, number: int | None) -> Attempt:
-    """The attempt with that number, or the last one.
+def attempt_of(tries: Mapping[int, T], number: int | None, job: str) -> T:
+    """The attempt with that number, or the last one; `job` says which job it is and how it stands.
 
     Raises:
         NotFound: there is none; the message says why.
     """
-    if not job.attempts:
-        raise NotFound(f"job {job.id} is {job.state}: no attempt has been begun yet")
+    if not tries:
+        raise NotFound(f"{job}: no attempt has been begun yet")
     if number is None:
-        return job.attempts[-1]
-    for attempt in job.attempts:
-        if attempt.number == number:
-            return attempt
-    known = ", ".join(str(attempt.number) for attempt in job.attempts)
-    raise NotFound(f"job {job.id} has no attempt {number}; there is {known}")
+        return tries[max(tries)]
+    if number not in tries:
+        raise NotFound(f"{job}: it has no attempt {number}; there is {', '.join(map(str, tries))}")
+    return tries[number]

@@ -1,7 +1,7 @@
 """Commands about the end of jobs: wait, logs.
 
 Promise: `wait` exits as the job did, so that a shell script can treat a job on a machine of its own
-like a program of its own; once the jobs were found it outlives an outage of Postgres. `logs` says
+like a program of its own; once the jobs were found it outlives an outage of the API. `logs` says
 why there is nothing when there is nothing.
 """
 
@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import sys
 import time
-from uuid import UUID
 
 import click
 
-from atemporal.cli import output, records
+from atemporal.cli import output
 from atemporal.cli.arguments import attempt_of, duration, known_ids
-from atemporal.cli.causes import DOCKER_REFUSED, cause
-from atemporal.cli.jobs import ending, reason
+from atemporal.cli.masks import masked_job
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.cli.wording import ending, reason
+from atemporal.client import InstanceDetail, JobDetail
 from atemporal.errors import Unavailable
-from atemporal.job_view import log_text
-from atemporal.model import Attempt, Job
-from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import jobs
-from atemporal.waiting import of_job as waiting_of
+from atemporal.states import DOCKER_REFUSED
 
 TIMED_OUT = 124
 NO_EXIT_CODE = 125
@@ -50,22 +46,21 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
     and those of every command while looking for the jobs.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    with session.database.begin() as tx:
-        waiting = list(dict.fromkeys(jobs.resolve(tx, one) for one in ids))
-    ended: dict[UUID, Job] = {}
+    waiting = list(dict.fromkeys(job["id"] for job in map(session.api.job, ids)))
+    ended: dict[str, JobDetail] = {}
     progress = Progress()
     pause, away = _LOOK_EVERY_S[0], False
     while True:
         try:
-            seen = _read(session, [one for one in waiting if one not in ended])
+            seen = [session.api.job(one) for one in waiting if one not in ended]
             away = False
         except Unavailable as error:
             if not away:
                 note(f"{error}; waiting for it to come back")
             seen, away = [], True
         progress.tell(seen)
-        for job in (one for one in seen if one.state is JobState.FINISHED):
-            ended[job.id] = job
+        for job in (one for one in seen if one["state"] == "finished"):
+            ended[job["id"]] = job
             if not session.as_json:
                 click.echo(clean(_sentence(job)))
         left = None if until is None else until - time.monotonic()
@@ -75,7 +70,7 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
         pause = min(pause * 1.3, _LOOK_EVERY_S[1])
     codes = [exit_code(ended[one]) if one in ended else TIMED_OUT for one in waiting]
     if session.as_json:
-        output.show_json([records.of_job(ended[one]) for one in waiting if one in ended])
+        output.show_json([masked_job(ended[one]) for one in waiting if one in ended])
     if len(ended) < len(waiting):
         note(f"{len(waiting) - len(ended)} of {len(waiting)} jobs have not finished in time")
     click.get_current_context().exit(next((code for code in codes if code), 0))
@@ -92,30 +87,30 @@ def logs(session: Session, job_id: str, attempt: int | None) -> None:
     It is the last 32 KiB that an attempt printed, kept when it ended. Exits with 1 when there is
     none yet, or when it was not kept, because the job was cancelled while it ran.
     """
-    with session.database.begin() as tx:
-        job = jobs.get(tx, jobs.resolve(tx, job_id))
-    tried = attempt_of(job, attempt)
+    job = session.api.job(job_id)
+    tries = {one["number"]: one for one in job["instances"]}
+    tried = attempt_of(tries, attempt, f"job {job['id']} is {job['state']}")
     why = _why_nothing(job, tried)
     if session.as_json:
-        end = log_text(tried.log_tail)
-        answer = {"id": str(job.id), "attempt": tried.number, "log_tail": end, "why": why}
+        end = tried["log_tail"]
+        answer = {"id": job["id"], "attempt": tried["number"], "log_tail": end, "why": why}
         output.show_json(answer)
-    elif tried.log_tail:
-        click.echo(tried.log_tail, nl=False)
+    elif tried["log_tail"]:
+        click.echo(session.api.log(job["id"], tried["number"]), nl=False)
     if why:
         note(why)
         click.get_current_context().exit(0 if _over(tried) and not _cut_off(tried) else 1)
 
 
-def exit_code(job: Job) -> int:
+def exit_code(job: JobDetail) -> int:
     """What `wait` exits with for a finished job."""
-    if job.outcome is Outcome.SUCCEEDED:
+    if job["outcome"] == "succeeded":
         return 0
-    if job.outcome is Outcome.TIMED_OUT:
+    if job["outcome"] == "timed_out":
         return TIMED_OUT
-    if job.outcome is Outcome.FAILED and job.exit_code is not None:
+    if job["outcome"] == "failed" and job["exit_code"] is not None:
         # Out of memory can be the end of a program that still exits with 0.
-        return job.exit_code or 1
+        return job["exit_code"] or 1
     return NO_EXIT_CODE
 
 
@@ -123,66 +118,62 @@ class Progress:
     """What jobs wait for, for a person at a terminal: a line whenever that changes."""
 
     def __init__(self) -> None:
-        self._shown: dict[UUID, str] = {}
+        self._shown: dict[str, str] = {}
 
-    def tell(self, jobs: list[Job]) -> None:
+    def tell(self, jobs: list[JobDetail]) -> None:
         """Say what is new."""
         if not sys.stderr.isatty():
             return
         for job in jobs:
-            found = waiting_of(job)
-            if job.state is JobState.FINISHED or found is None:
+            if job["state"] == "finished" or job["waiting_for"] is None:
                 continue
-            now = f"{found.what}: {found.blocked_on}" if found.blocked_on else found.what
-            if self._shown.get(job.id) != now:
-                self._shown[job.id] = now
-                note(f"{job.id} waits for {now}")
+            hindered = f": {job['waiting_on']}" if job["waiting_on"] else ""
+            now = f"{job['waiting_for']}{hindered}"
+            if self._shown.get(job["id"]) != now:
+                self._shown[job["id"]] = now
+                note(f"{job['id']} waits for {now}")
 
 
-def _read(session: Session, ids: list[UUID]) -> list[Job]:
-    with session.database.begin() as tx:
-        return [jobs.get(tx, job_id) for job_id in ids]
-
-
-def _sentence(job: Job) -> str:
-    with_code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+def _sentence(job: JobDetail) -> str:
+    with_code = "" if job["exit_code"] is None else f", exit code {job['exit_code']}"
     why = f" ({because})" if (because := reason(job)) else ""
-    return f"{job.id} {ending(job)}{why}{with_code}{_first_line(job)}"
+    return f"{job['id']} {ending(job)}{why}{with_code}{_first_line(job)}"
 
 
-def _first_line(job: Job) -> str:
+def _first_line(job: JobDetail) -> str:
     """What went wrong, when that was not the program: then its exit code does not say it."""
-    if job.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or not job.attempts:
+    if job["outcome"] in ("succeeded", "cancelled") or not job["instances"]:
         return ""
-    last = job.attempts[-1]
-    if last.exit_code is not None and job.reason not in DOCKER_REFUSED:
+    last = job["instances"][-1]
+    if last["exit_code"] is not None and job["reason"] not in DOCKER_REFUSED:
         return ""
-    return f": {cause(last) or f'see `atemporal logs {job.id}`'}"
+    return f": {last['cause'] or 'see `atemporal logs ' + job['id'] + '`'}"
 
 
-def _over(attempt: Attempt) -> bool:
-    return attempt.state in (AttemptState.EXITED, AttemptState.CLOSED)
+def _over(attempt: InstanceDetail) -> bool:
+    return attempt["state"] in ("exited", "closed")
 
 
-def _cut_off(attempt: Attempt) -> bool:
-    ran = attempt.running_at is not None
-    return attempt.reason is Reason.CANCELLED and ran and not attempt.log_tail
+def _cut_off(attempt: InstanceDetail) -> bool:
+    ran = attempt["running_at"] is not None
+    return attempt["reason"] == "cancelled" and ran and not attempt["log_tail"]
 
 
-def _why_nothing(job: Job, attempt: Attempt) -> str | None:
-    if attempt.log_tail:
+def _why_nothing(job: JobDetail, attempt: InstanceDetail) -> str | None:
+    number = attempt["number"]
+    if attempt["log_tail"]:
         return None
     if not _over(attempt):
         return (
-            f"attempt {attempt.number} is {attempt.state}: the end of its output is kept when "
-            f"it ends; `atemporal wait {job.id}` waits for that"
+            f"attempt {number} is {attempt['state']}: the end of its output is kept when "
+            f"it ends; `atemporal wait {job['id']}` waits for that"
         )
     if _cut_off(attempt):
         return "its output was not kept: a cancelled instance is ended at once"
-    if attempt.exit_code is not None:
-        return f"attempt {attempt.number} printed nothing"
-    because = f": {attempt.detail}" if attempt.detail else ""
-    return f"attempt {attempt.number} left no output ({attempt.reason}{because})"
+    if attempt["exit_code"] is not None:
+        return f"attempt {number} printed nothing"
+    because = f": {attempt['detail']}" if attempt["detail"] else ""
+    return f"attempt {number} left no output ({attempt['reason']}{because})"
 
 
 COMMANDS = {"wait": wait, "logs": logs}

@@ -22,15 +22,17 @@ from typing import Any
 import click
 
 from atemporal import telemetry
-from atemporal.cli import output, records
-from atemporal.cli.jobs import ending
+from atemporal.cli import output
+from atemporal.cli.masks import masked_url
 from atemporal.cli.output import clean, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import NotFound
+from atemporal.job_view import JobView, log_text
 from atemporal.local import demo_image
 from atemporal.local.demo import PARTS, Demo, Look, Result
 from atemporal.local.home import Home, default_directory, forget_other
 from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
+from atemporal.model import Job
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.store import attempts
@@ -215,7 +217,7 @@ def _down(directory: Path) -> str:
 
 def _welcome(session: Session, stack: Stack, directory: Path) -> None:
     url, env = stack.api_url, stack.env
-    servers = {name: records.masked_url(value) for name, value in stack.servers.items()}
+    servers = {name: masked_url(value) for name, value in stack.servers.items()}
     if session.as_json:
         record = {"api": url, "env": str(env), "dir": str(directory), "runs_on": stack.runs_on}
         output.show_json({**record, "from_environment": servers})
@@ -272,13 +274,25 @@ def _board(view: Look) -> Any:
         rows.append(
             (
                 part.name,
-                ending(job),
+                _how_it_is(job),
                 "" if job.exit_code is None else str(job.exit_code),
                 (last.instance_id or "") if last else "",
                 str(last.state) if last else "",
             )
         )
     return output.rich_table(("job", "state", "exit", "instance", "which is"), rows)
+
+
+def _ending(job: Job) -> dict[str, Any]:
+    """A job by its end alone: what it printed, how it ended, where it ran."""
+    shown = {"id", "image", "state", "outcome", "exit_code", "instances"}
+    tail = log_text(job.attempts[-1].log_tail) if job.attempts else None
+    view = JobView.of(job, deadlines={})
+    return {**view.model_dump(mode="json", include=shown), "log_tail": tail}
+
+
+def _how_it_is(job: Job) -> str:
+    return str(job.outcome or job.state)
 
 
 def _summarise(session: Session, result: Result) -> None:
@@ -288,7 +302,7 @@ def _summarise(session: Session, result: Result) -> None:
         output.show_json(
             one_line=not output.for_terminal(),
             value={
-                "jobs": [records.of_ending(job) for job in result.jobs],
+                "jobs": [_ending(job) for job in result.jobs],
                 "instances_launched": result.launched,
                 "instances_left": result.left,
             },
@@ -296,8 +310,8 @@ def _summarise(session: Session, result: Result) -> None:
         return
     for part, job in zip(PARTS, result.jobs, strict=True):
         code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-        click.echo(f"\n{part.name}: {part.summary}\n{job.id} {ending(job)}{code}; its log:")
-        for line in (records.of_ending(job)["log_tail"] or "").splitlines():
+        click.echo(f"\n{part.name}: {part.summary}\n{job.id} {_how_it_is(job)}{code}; its log:")
+        for line in (_ending(job)["log_tail"] or "").splitlines():
             click.echo(f"  | {clean(line)}")
     click.echo(
         f"\n{len(result.jobs)} jobs, {result.launched} instances launched, {result.left} left: "

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from atemporal import tokens, userdata
-from atemporal.cli import output, records
+from atemporal.cli import masks, output
 from atemporal.cli.arguments import attempt_of, known_ids
 from atemporal.cli.output import distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -78,13 +78,14 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
     """
     with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
-    tried = attempt_of(job, attempt)
+    tries = {one.number: one for one in job.attempts}
+    tried = attempt_of(tries, attempt, f"job {job.id} is {job.state}")
     spec = job.spec
     if reveal:
         token = _token(session, tried)
     else:
-        token = records.MASK
-        spec = spec.model_copy(update={"env": records.masked_env(spec.env, reveal=False)})
+        token = masks.MASK
+        spec = spec.model_copy(update={"env": masks.masked_env(spec.env, reveal=False)})
     rendered = userdata.render(tried.ref, spec, tried.launch, token)
     if session.as_json:
         answer = {"id": str(job.id), "attempt": tried.number, "masked": not reveal}

@@ -1,4 +1,4 @@
-"""One call of the CLI: its settings, its database, and how it answers.
+"""One call of the CLI: the API, an operator's settings and database, and how it answers.
 
 Promise: nothing is read or connected before a command needs it, so `--help` and a mistyped option
 never fail for a wrong setting; what was opened is closed when the command ends.
@@ -6,7 +6,6 @@ never fail for a wrong setting; what was opened is closed when the command ends.
 
 from __future__ import annotations
 
-import getpass
 import os
 import shlex
 from collections.abc import Callable
@@ -15,11 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from atemporal.errors import AtemporalError, Service, Unavailable
+from atemporal.errors import AtemporalError, Denied, Invalid, Service, Unavailable
 
 if TYPE_CHECKING:
+    from atemporal.client import Client
     from atemporal.settings import Settings
     from atemporal.store.database import Database
+
+API_URL, API_TOKEN = "ATEMPORAL_API_URL", "ATEMPORAL_API_TOKEN"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +31,22 @@ class Session:
 
     def __init__(self) -> None:
         self.as_json = False
+
+    @cached_property
+    def api(self) -> Client:
+        """The API that the commands about jobs speak to.
+
+        Raises:
+            Invalid: its address or the token can not be one.
+        """
+        from atemporal.client import DEFAULT_URL, Client
+
+        url = os.environ.get(API_URL) or DEFAULT_URL
+        try:
+            return Client(url, os.environ.get(API_TOKEN) or None)
+        except Invalid as error:
+            names = {"url": API_URL, "token": API_TOKEN}
+            raise Invalid({names[name]: why for name, why in error.fields.items()}) from None
 
     @cached_property
     def settings(self) -> Settings:
@@ -65,16 +83,13 @@ class Session:
 
     def hint(self, error: AtemporalError) -> str | None:
         """What may help against an error: a server that does not answer and that nobody named."""
+        if "api" in self.__dict__:
+            return self._hint_of_api(error)
         if not isinstance(error, Unavailable) or "settings" not in self.__dict__:
             return None
         named = self.settings.model_fields_set
         if error.service is Service.POSTGRES and "database_url" not in named:
-            from atemporal.local.home import default_directory
-
-            return (
-                "ATEMPORAL_DATABASE_URL is not set; for `atemporal up`: "
-                f". {shlex.quote(str(default_directory() / 'env'))}"
-            )
+            return f"ATEMPORAL_DATABASE_URL is not set; for `atemporal up`: {_read_env()}"
         if error.service is Service.RABBITMQ and "broker_url" not in named:
             return (
                 "ATEMPORAL_BROKER_URL is not set; the broker of `atemporal up` is inside its "
@@ -82,18 +97,33 @@ class Session:
             )
         return None
 
-    @property
-    def actor(self) -> str:
-        """Who is written into the history."""
-        try:
-            return f"cli:{getpass.getuser()}"
-        except (KeyError, OSError):  # no name for this user id, as in a container
-            return f"cli:{os.getuid()}"
+    def _hint_of_api(self, error: AtemporalError) -> str | None:
+        if isinstance(error, Unavailable) and not os.environ.get(API_URL):
+            from atemporal.settings import unknown_variables
+
+            mistyped = [one for one in unknown_variables(os.environ) if API_URL in one]
+            return (
+                mistyped[0]
+                if mistyped
+                else f"{API_URL} is not set; for `atemporal up`: {_read_env()}"
+            )
+        if isinstance(error, Denied) and not os.environ.get(API_TOKEN):
+            return (
+                f"{API_TOKEN} is not set; an operator makes a token with `atemporal token create "
+                "NAME --scope read --scope submit --scope cancel`"
+            )
+        return None
 
     def close(self) -> None:
         """Give the connections back."""
         if "database" in self.__dict__:
             self.database.dispose()
+
+
+def _read_env() -> str:
+    from atemporal.local.home import default_directory
+
+    return f". {shlex.quote(str(default_directory() / 'env'))}"
 
 
 pass_session = click.make_pass_decorator(Session)

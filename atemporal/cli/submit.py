@@ -3,7 +3,7 @@
 Promise: every field of a job can be given here. Its option, range and help follow from `JobSpec` and
 `Machine`; only what a command line writes in its own way (times, the environment, ports) is spelled out
 below. The answer is the job's id, written down for good; the same `--key` gives the same job however
-often it is submitted.
+often it is submitted. What is bad is refused here, before anything is sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from atemporal.cli import arguments, output, records
+from atemporal.cli import arguments, output
 from atemporal.cli.arguments import duration_from, pairs, read_environment
+from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.cli.wording import at
+from atemporal.client import JobDetail
 from atemporal.clock import format_utc
-from atemporal.model import Job, JobSpec, Machine, parse_spec
-from atemporal.store import jobs
+from atemporal.model import JobSpec, Machine, parse_spec
 
 ARGUMENTS = frozenset({"image", "command"})
 """Fields that stand on the command line without an option's name."""
@@ -230,23 +232,22 @@ def submit(session: Session, /, **given: Any) -> None:
     \b
         atemporal submit alpine --in 10m -e NAME=bond sh -c 'echo "$NAME"'
     """
-    spec = parse_spec(_spec_fields(given))
-    with session.database.begin() as tx:
-        submission = jobs.submit_one(tx, spec, actor=session.actor)
-        job = jobs.get(tx, submission.job_id)
-    if submission.created:
-        note(f"due {format_utc(job.due_at)}, {_how_far(job)}")
+    fields = _spec_fields(given)
+    parse_spec(fields)
+    job, created = session.api.submit(fields)
+    if created:
+        note(f"due {job['due_at']}, {_how_far(job)}")
     else:
-        note(f"the key {spec.key!r} has this job already: nothing new was made")
+        note(f"the key {job['key']!r} has this job already: nothing new was made")
     if session.as_json:
-        output.show_json(records.of_job(job))
+        output.show_json(masked_job(job))
     else:
-        click.echo(str(job.id))
+        click.echo(job["id"])
 
 
-def _how_far(job: Job) -> str:
+def _how_far(job: JobDetail) -> str:
     """How far away a new job's time is, by the clock that decides it: the database's."""
-    seconds = (job.due_at - job.created_at).total_seconds()
+    seconds = (at(job["due_at"]) - at(job["created_at"])).total_seconds()
     return f"in {output.span(seconds)}" if seconds > 0 else "which is now"
 
 
@@ -261,6 +262,8 @@ def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}
+    if given["run_at"] is not None:
+        fields["run_at"] = format_utc(given["run_at"])
     if given["ports"] == ("none",):
         fields["ports"] = ()
     machine = {name: fields.pop(name) for name in Machine.model_fields if name in fields}

@@ -39,10 +39,11 @@ _CONNECTIONS = 20
 _DEFAULT_PORT = 8080
 # A daemon or the CLI elsewhere on this machine needs these to work on the same installation.
 _SHARED = (
-    *("deployment", "database_url", "broker_url", "callback_url", "callback_keys"),
+    *("deployment", "database_url", "broker_url", "callback_url", "callback_keys", "api_url"),
     *("region", "ec2_endpoint_url"),
 )
 SHARED_VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in _SHARED)
+_WILDCARDS = ("0.0.0.0", "::")
 _SERVERS = ("database_url", "broker_url", "ec2_endpoint_url")
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
@@ -166,6 +167,10 @@ class Stack:
             own["api_port"] = self._home.port("api", default=_DEFAULT_PORT)
         api_port = own.get("api_port", self.settings.api_port)
         own["callback_url"] = f"http://127.0.0.1:{api_port}"
+        # Whatever API a shell speaks to, this file is about this one.
+        host = self.settings.api_host
+        own["api_url"] = f"http://{'127.0.0.1' if host in _WILDCARDS else host}:{api_port}"
+        given = given - {"api_url"}
         if "database_url" not in given:
             own["database_url"] = self._start_postgres()
         if "ec2_endpoint_url" not in given:

@@ -46,7 +46,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     )
     authorizer = Authorizer(settings, database)
     reader = [Depends(authorizer.needs("read"))]
-    app.include_router(jobs.router(database, authorizer, publisher))
+    app.include_router(jobs.router(settings, database, authorizer, publisher))
     app.include_router(callbacks.router(settings, database, publisher))
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")

@@ -1,7 +1,8 @@
 """Who may call: API tokens with scopes, unless the API is open.
 
 Promise: listening on loopback, with its callbacks on loopback as well, or with `api_open` set, the
-API asks for no token. Everywhere else each call but the public ones (`GET /`, the probes, the
+API asks for no token; one that is shown all the same is honoured, and its name is in the history.
+Everywhere else each call but the public ones (`GET /`, the probes, the
 machines' callbacks, which carry their own token) needs one that allows it. An API that is open to
 this machine serves nobody else by a detour: a browser names the page that makes it call and
 the host it believes to speak to, a proxy says for whom it asks, and calls of foreign pages, for
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from atemporal.errors import Denied
@@ -25,6 +27,7 @@ from atemporal.store.database import Database
 from services.api.error_responses import Forbidden
 
 ANYBODY = "api"
+_FORM = "Bearer atp_..."
 _BY_PROXY = (
     "forwarded",
     "via",
@@ -68,30 +71,33 @@ class Authorizer:
             Denied: no token, or an unknown one.
             Forbidden: the token does not have the scope; or a page of another host calls.
         """
-        if self._open:
-            return _open_to_all
-        if self._local:
-            return _open_to_this_machine
 
-        def holder(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> str:
-            if given is None:
-                raise Denied("this call needs an API token: Authorization: Bearer atp_...")
-            with self._database.begin() as tx:
-                token = api_tokens.find(tx, given.credentials)
-            if token is None:
-                raise Denied("there is no such API token")
-            if not token.allows(scope):
-                raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
-            return f"api:{token.name}"
+        async def caller(
+            request: Request, given: HTTPAuthorizationCredentials | None = Depends(bearer)
+        ) -> str:
+            if given is not None:
+                return await run_in_threadpool(self._holder, given.credentials, scope)
+            if "authorization" in request.headers:
+                raise Denied(f"the header Authorization is not of the form {_FORM}")
+            if self._open:
+                return ANYBODY
+            if self._local:
+                return _of_this_machine(request)
+            raise Denied(f"this call needs an API token: Authorization: {_FORM}")
 
-        return holder
+        return caller
+
+    def _holder(self, secret: str, scope: str) -> str:
+        with self._database.begin() as tx:
+            token = api_tokens.find(tx, secret)
+        if token is None:
+            raise Denied("there is no such API token")
+        if not token.allows(scope):
+            raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
+        return f"{ANYBODY}:{token.name}"
 
 
-async def _open_to_all() -> str:
-    return ANYBODY
-
-
-async def _open_to_this_machine(request: Request) -> str:
+def _of_this_machine(request: Request) -> str:
     if any(name in _BY_PROXY for name in request.headers):
         raise Forbidden(
             "this API is open to its own machine only and was asked through a proxy: let it listen "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -17,24 +17,27 @@ from pydantic import BeforeValidator, Field
 from atemporal.errors import Invalid, NotFound
 from atemporal.messages import JobCancel
 from atemporal.model.text import storable
+from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
-from atemporal.store import jobs, listing
+from atemporal.store import events, jobs, listing
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, SUBMITS, logger
 from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.error_responses import possible, problem
 from services.api.publisher import Publisher
-from services.api.schemas import JobDetail, JobPage
+from services.api.schemas import JobDetail, JobHistory, JobPage
 
 PAGE = 1000
-_PART_OF_ID = 8
+# The same that the command line wants of an id by which it changes something.
+_PART_OF_ID = 4
 
 _DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
 _ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, _BAD)
 _CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
 _SUBMIT = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
+_PLAIN = "text/plain"
 # `?limit=` is what a form sends for a field left empty.
 _Limit = Annotated[int, Field(ge=1, le=PAGE)]
 _or_absent = BeforeValidator(lambda value: value or None)
@@ -55,6 +58,17 @@ async def path_id(job_id: str) -> UUID:
     if number is None or str(number) != job_id.lower():
         raise NotFound(f"there is no job {job_id!r}")
     return number
+
+
+async def part_of_id(job_id: str) -> str:
+    """The job's id in the path of a call that reads, or a part of it.
+
+    Raises:
+        NotFound: it is too short to mean one job.
+    """
+    if len(job_id) < _PART_OF_ID:
+        raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
+    return job_id
 
 
 def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[None]]:
@@ -79,8 +93,11 @@ def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request]
     return check
 
 
-def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> APIRouter:
+def router(
+    settings: Settings, database: Database, authorizer: Authorizer, publisher: Publisher
+) -> APIRouter:
     """Build the calls for jobs."""
+    deadlines = settings.deadlines
     routes = APIRouter(tags=["jobs"])
     no_query = Depends(only_query())
     log = logger("jobs")
@@ -96,7 +113,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         responses=possible(*_DENIALS, _BAD),
         dependencies=[
             Depends(reader),
-            Depends(only_query("limit", "after", repeated=("state", "label"))),
+            Depends(only_query("limit", "after", "order", repeated=("state", "label"))),
         ],
     )
     def list_jobs(
@@ -104,8 +121,14 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         label: Annotated[list[str], Query(description="name=value; repeated: all of these")] = [],  # noqa: B006
         limit: Annotated[_Limit | None, Query(description="of one page"), _or_absent] = None,
         after: Annotated[UUID | None, Query(description="`next` of a page"), _or_absent] = None,
+        order: Annotated[
+            Literal["oldest", "newest"] | None, Query(description="which come first"), _or_absent
+        ] = None,
     ) -> JobPage:
-        """Jobs in the order of their submit; `next` is the id to go on after, or null."""
+        """Jobs in the order of their submit; `next` is the id to go on after, or null.
+
+        Only with the oldest first it is safe to follow while jobs are submitted.
+        """
         with database.begin() as tx:
             page = listing.page(
                 tx,
@@ -114,8 +137,9 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
                 labels=_labels(label),
                 limit=limit or PAGE,
                 after=after,
+                newest_first=order == "newest",
             )
-        return JobPage.show(page)
+        return JobPage.show(page, deadlines)
 
     @routes.post(
         "/jobs",
@@ -154,7 +178,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         log.info("submitted", job=str(job.id), created=made.created, actor=actor)
         response.status_code = HTTPStatus.CREATED if made.created else HTTPStatus.OK
         response.headers["Location"] = f"/jobs/{job.id}"
-        return JobDetail.show(job)
+        return JobDetail.show(job, deadlines)
 
     @routes.get(
         "/jobs/{job_id}",
@@ -162,15 +186,50 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
         responses=_ONE,
         dependencies=[Depends(reader), no_query],
     )
-    def show(job_id: str) -> JobDetail:
-        """The job with its instances and the end of its last output.
+    def show(job_id: str = Depends(part_of_id)) -> JobDetail:
+        """The job with its instances and the end of their output.
 
-        The beginning of its id will do, of eight letters or more.
+        The beginning or the end of its id will do, of four letters or more.
         """
-        if len(job_id) < _PART_OF_ID:
-            raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
         with database.begin() as tx:
-            return JobDetail.show(jobs.get(tx, jobs.resolve(tx, job_id, by_end=False)))
+            return JobDetail.show(jobs.get(tx, jobs.resolve(tx, job_id)), deadlines)
+
+    @routes.get(
+        "/jobs/{job_id}/events",
+        summary="What happened to a job",
+        responses=_ONE,
+        dependencies=[Depends(reader), no_query],
+    )
+    def history(job_id: str = Depends(part_of_id)) -> JobHistory:
+        """Every transition of the job and its attempts, the first first; a part of its id will do."""
+        with database.begin() as tx:
+            return JobHistory.show(events.of_job(tx, jobs.resolve(tx, job_id)))
+
+    @routes.get(
+        "/jobs/{job_id}/log",
+        summary="The end of an attempt's output",
+        responses={200: {"content": {_PLAIN: {}}, "description": "the very bytes"}, **_ONE},
+        response_class=Response,
+        dependencies=[Depends(reader), Depends(only_query("attempt"))],
+    )
+    def log_of(
+        job_id: str = Depends(part_of_id),
+        attempt: Annotated[
+            int | None, Query(description="its number; absent: the last", ge=1), _or_absent
+        ] = None,
+    ) -> Response:
+        """The last 32 KiB that it printed, kept when it ended; nothing before."""
+        with database.begin() as tx:
+            job = jobs.get(tx, jobs.resolve(tx, job_id))
+        tried = [one for one in job.attempts if attempt in (None, one.number)]
+        if not tried:
+            raise NotFound(f"job {job.id} has no attempt {'yet' if attempt is None else attempt}")
+        return Response(
+            tried[-1].log_tail or b"",
+            media_type=_PLAIN,
+            # What a program printed is no page, whatever it looks like.
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
 
     @routes.delete(
         "/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE, dependencies=[no_query]
@@ -184,7 +243,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
             publisher.put(JobCancel.of(ref))
             ENDED.labels(Reason.CANCELLED).inc()
         log.info("cancelled", job=str(job_id), actor=actor)
-        return JobDetail.show(job)
+        return JobDetail.show(job, deadlines)
 
     @routes.post(
         "/jobs/{job_id}/retry",
@@ -198,7 +257,7 @@ def router(database: Database, authorizer: Authorizer, publisher: Publisher) -> 
             jobs.retry(tx, job_id, actor=actor)
             job = jobs.get(tx, job_id)
         log.info("retried", job=str(job_id), actor=actor)
-        return JobDetail.show(job)
+        return JobDetail.show(job, deadlines)
 
     return routes
 

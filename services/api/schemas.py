@@ -6,15 +6,17 @@ logs, which would make it a thousand times larger.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from atemporal.environment import encode_payload
-from atemporal.job_view import JobView, LogTail
-from atemporal.model import Job
+from atemporal.job_view import AttemptView, EventView, JobView, LogTail
+from atemporal.model import Event, Job
 from atemporal.store.listing import Page
+from atemporal.waiting import Phase
 
 
 class JobSummary(JobView):
@@ -23,15 +25,33 @@ class JobSummary(JobView):
     payload: str = Field(description="base64 of the environment as lines NAME=value")
 
     @classmethod
-    def show(cls, job: Job) -> Self:
+    def show(cls, job: Job, deadlines: Mapping[Phase, float]) -> Self:
         """Show one job."""
-        return cls.of(job, payload=encode_payload(job.spec.env), log_tail=_last_log(job))
+        return cls.of(job, deadlines=deadlines, payload=encode_payload(job.spec.env))
+
+
+class AttemptDetail(AttemptView):
+    """An attempt and what it printed."""
+
+    log_tail: LogTail = Field(description="the end of its output")
 
 
 class JobDetail(JobSummary):
     """A job."""
 
+    instances: tuple[AttemptDetail, ...]
     log_tail: LogTail = Field(description="the end of the last attempt's output")
+
+    @classmethod
+    def show(cls, job: Job, deadlines: Mapping[Phase, float]) -> Self:
+        """Show one job."""
+        return cls.of(
+            job,
+            deadlines=deadlines,
+            payload=encode_payload(job.spec.env),
+            instances=tuple(map(AttemptDetail.of, job.attempts)),
+            log_tail=job.attempts[-1].log_tail if job.attempts else None,
+        )
 
 
 class JobPage(BaseModel):
@@ -42,11 +62,18 @@ class JobPage(BaseModel):
     next: UUID | None = Field(description="to be given as `after` for the next page")
 
     @classmethod
-    def show(cls, page: Page) -> JobPage:
+    def show(cls, page: Page, deadlines: Mapping[Phase, float]) -> JobPage:
         """Show a page."""
-        jobs = [JobSummary.show(job) for job in page.jobs]
+        jobs = [JobSummary.show(job, deadlines) for job in page.jobs]
         return cls.model_construct(total=page.total, jobs=jobs, next=page.next)
 
 
-def _last_log(job: Job) -> bytes | None:
-    return job.attempts[-1].log_tail if job.attempts else None
+class JobHistory(BaseModel):
+    """What happened to a job, the first first."""
+
+    events: list[EventView]
+
+    @classmethod
+    def show(cls, events: list[Event]) -> JobHistory:
+        """Show a history."""
+        return cls.model_construct(events=list(map(EventView.of, events)))

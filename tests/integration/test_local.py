@@ -115,7 +115,7 @@ class Installation:
     @contextmanager
     def up(self, *words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
         """Run `up` for the block; it ends with what the test sent, or is killed."""
-        log = self.directory.with_name(f"log{len(self.logs)}")
+        log = self.directory.with_name(f"{self.directory.name}.log{len(self.logs)}")
         self.logs.append(str(log))
         words = ("-o", "json", "up", "--dir", str(self.directory), "--engine", "process", *words)
         with (
@@ -170,7 +170,7 @@ class Installation:
 
     def await_closed(self, job_id: str) -> None:
         """Return when EC2 has confirmed that all instances of the job are gone."""
-        until(lambda: {one["state"] for one in self.job(job_id)["attempts"]} == {"closed"})
+        until(lambda: {one["state"] for one in self.job(job_id)["instances"]} == {"closed"})
 
 
 def test_a_refused_up_leaves_no_new_directory(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_pa
         installation.cli("wait", by_cli, code=3)
         assert installation.cli("logs", by_cli) == "through\n"
         job = installation.job(by_cli)
-        assert len(job["attempts"]) == 1
+        assert len(job["instances"]) == 1
         assert installation.job(by_http)["outcome"] == "succeeded"
         installation.await_closed(by_cli)
         states = {

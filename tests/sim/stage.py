@@ -95,7 +95,7 @@ class Api:
         publisher: Any = _Of("publisher")
         authorizer = Authorizer(SETTINGS, database)
         routers = (
-            jobs.router(database, authorizer, publisher),
+            jobs.router(SETTINGS, database, authorizer, publisher),
             callbacks.router(SETTINGS, database, publisher),
         )
         self._calls: dict[tuple[str, str], Callable[..., Any]] = {

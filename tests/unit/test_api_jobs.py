@@ -51,6 +51,11 @@ def test_the_root_returns_the_servers_utc_clock(api: Api) -> None:
     assert response["now"].endswith("Z")
 
 
+def unread(job: dict[str, Any]) -> dict[str, Any]:
+    """A job but for when it was read."""
+    return {name: value for name, value in job.items() if name != "read_at"}
+
+
 def test_a_job_reads_back_as_it_was_posted(api: Api) -> None:
     payload = base64.b64encode(b"A=1\nB=two words\n").decode()
     sent = {"image": "nginx:1.9", "time": "2015-04-25T05:27:27.069Z", "payload": payload}
@@ -61,8 +66,8 @@ def test_a_job_reads_back_as_it_was_posted(api: Api) -> None:
     assert job["state"] == "scheduled"
     assert job["instances"] == []
     assert job["env"] == {"A": "1", "B": "two words"}
-    assert api.http.get(made.headers["Location"]).json() == job
-    assert api.http.get(f"/jobs/{job['id']}.json").json() == job
+    for path in (made.headers["Location"], f"/jobs/{job['id']}.json"):
+        assert unread(api.http.get(path).json()) == unread(job)
 
 
 def test_every_kind_of_field_can_be_posted_and_is_shown(api: Api) -> None:
@@ -137,7 +142,7 @@ def test_the_same_key_is_the_same_job(api: Api) -> None:
     first = api.http.post("/jobs", json={"image": "nginx", "env": {"A": "1"}}, headers=header)
     again = api.http.post("/jobs", data={"image": "nginx", "payload": "QT0xCg=="}, headers=header)
     assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json() == first.json()
+    assert unread(again.json()) == unread(first.json())
     assert posted(api, 200, image="nginx", env={"A": "1"}, key=header["Idempotency-Key"])
     other = api.http.post("/jobs", json={"image": "nginx", "env": {"A": "sec"}}, headers=header)
     assert other.status_code == 409
@@ -182,7 +187,13 @@ def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
     assert [job["id"] for job in odd["jobs"]] == [ids[1], ids[3]]
     assert api.http.get(f"{path}&state=finished").json()["total"] == 1
     assert api.http.get(f"{path}&state=finished&state=scheduled").json()["total"] == 5
-    assert api.http.get(f"{path}&state=&limit=&after=").json() == everything
+    empty = api.http.get(f"{path}&state=&limit=&after=&order=").json()
+    assert [job["id"] for job in empty["jobs"]] == ids
+    newest = api.http.get(f"{path}&order=newest&limit=2").json()
+    assert [job["id"] for job in newest["jobs"]] == ids[:2:-1]
+    older = api.http.get(f"{path}&order=newest&after={newest['next']}").json()
+    assert [job["id"] for job in older["jobs"]] == ids[2::-1]
+    assert api.http.get(f"{path}&order=oldest").json()["jobs"][0]["id"] == ids[0]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +205,8 @@ def test_a_listing_is_ordered_filtered_and_paged(api: Api) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("after=7", "after"),
+        ("order=random", "order"),
+        ("order=newest&order=oldest", "order"),
         ("lable=a=1", "lable"),
         ("statee=running", "statee"),
         ("State=running", "State"),
@@ -211,12 +224,14 @@ def test_a_bad_filter_of_a_listing_is_named(api: Api, query: str, bad: str) -> N
     assert list(response.json()["fields"]) == [bad]
 
 
-def test_a_job_is_shown_by_the_beginning_of_its_id_and_changed_by_all_of_it(api: Api) -> None:
+def test_a_job_is_shown_by_a_part_of_its_id_and_changed_by_all_of_it(api: Api) -> None:
     job = posted(api, delay_s=3600)["id"]
-    for part in (job, job.upper(), job[:-2]):
+    for part in (job, job.upper(), job[:-2], job[-12:]):
         assert api.http.get(f"/jobs/{part}").json()["id"] == job
-    for part in (job[:7], job[-12:], "not-an-id-at-all"):
-        assert api.http.get(f"/jobs/{part}").status_code == 404
+        assert api.http.get(f"/jobs/{part}/events").json()["events"][0]["job_id"] == job
+    for part in (job[:3], job[-3:], "not-an-id-at-all", "%"):
+        for path in ("", "/events", "/log"):
+            assert api.http.get(f"/jobs/{part}{path}").status_code == 404
     posted(api, delay_s=3600)
     ambiguous = api.http.get(f"/jobs/{job[:8]}")
     assert ambiguous.status_code == 404
@@ -290,6 +305,28 @@ def test_instances_and_log_are_shown(api: Api) -> None:
     assert job["log_tail"] == "größe \n\ufffd"
 
 
+def test_a_history_is_what_happened_in_its_order(api: Api) -> None:
+    ref = api.running()
+    events = api.http.get(f"/jobs/{ref.job_id}/events").json()["events"]
+    assert [(one["type"], one["actor"]) for one in events] == api.actors(ref.job_id)
+    assert [one["event_id"] for one in events] == sorted(one["event_id"] for one in events)
+
+
+def test_the_log_of_an_attempt_is_its_very_bytes(api: Api) -> None:
+    ref, printed = api.running(), b"<b>\xff\r\n\0</b>"
+    path = f"/jobs/{ref.job_id}/log"
+    assert api.http.get(path).content == b""
+    assert api.exit(ref, exit_code=0, log_tail=base64.b64encode(printed).decode()).is_success
+    for query in ("", "?attempt=1", "?attempt="):
+        sent = api.http.get(f"{path}{query}")
+        assert sent.content == printed
+        assert sent.headers["Content-Type"].startswith("text/plain")
+        assert sent.headers["X-Content-Type-Options"] == "nosniff"
+    assert api.http.get(f"{path}?attempt=2").status_code == 404
+    for query in ("attempt=0", "attempt=x", "attempt=1&attempt=1", "try=1"):
+        assert api.http.get(f"{path}?{query}").status_code == 422, query
+
+
 def test_an_unexpected_error_shows_nothing_of_itself(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +379,7 @@ def test_beyond_loopback_each_call_needs_a_token_that_allows_it(closed: Api) -> 
         ("POST", "/jobs"): "submit",
         ("GET", "/jobs"): "read",
         ("GET", f"/jobs/{job_id}"): "read",
+        ("GET", f"/jobs/{job_id}/events"): "read",
         ("GET", "/metrics"): "read",
         ("GET", "/docs"): "read",
         ("GET", "/openapi.json"): "read",
@@ -380,6 +418,29 @@ def test_machines_need_no_api_token(closed: Api) -> None:
 def test_with_api_open_no_call_needs_a_token(database_url: str) -> None:
     with serving(database_url, api_host="127.1", api_open=True) as served:
         assert served.http.get("/jobs").status_code == 200
+        shown_tokens_count(served)
+
+
+def test_on_loopback_a_token_that_is_shown_counts(api: Api) -> None:
+    shown_tokens_count(api)
+
+
+def shown_tokens_count(served: Api) -> None:
+    """Where no token is needed a right one is in the history, and a wrong one is refused."""
+    name, job = uuid4().hex, {"image": "nginx"}
+    with served.database.begin() as tx:
+        secret = api_tokens.create(tx, name, ["submit"])
+    submitted = served.http.post("/jobs", json=job, headers=bearer(secret))
+    assert submitted.status_code == 201
+    assert {actor for _, actor in served.actors(UUID(submitted.json()["id"]))} == {f"api:{name}"}
+    for wrong in ("Bearer atp_wrong", f"Basic {secret}", "Bearer", secret, "Bearer \u00e9"):
+        header = {b"Authorization": wrong.encode("latin-1")}
+        refused = served.http.post("/jobs", json=job, headers=header)
+        assert refused.status_code == 401, wrong
+    assert served.http.get("/jobs", headers=bearer(secret)).status_code == 403
+    with served.database.begin() as tx:
+        api_tokens.revoke(tx, name)
+    assert served.http.post("/jobs", json=job, headers=bearer(secret)).status_code == 401
 
 
 def test_a_page_of_another_host_gets_nothing_out_of_an_open_api(api: Api) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import click
@@ -17,11 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
-from atemporal import errors
-from atemporal.cli import COMMANDS, endings, exit_code, main, output, records
+from atemporal import client, errors
+from atemporal.cli import COMMANDS, endings, exit_code, main, masks, output
+from atemporal.client import JobDetail
 from atemporal.model import Attempt, Job, JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Outcome, Reason
+from services.api import schemas
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "hunter2-hunter2-hunter2"
@@ -32,12 +34,12 @@ NOWHERE = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere"
 def run(
     *words: str, given: str | None = None, env: Mapping[str, str | None] | None = None
 ) -> Result:
-    return CliRunner(env={"ATEMPORAL_DATABASE_URL": NOWHERE, **(env or {})}).invoke(
-        main, words, input=given
-    )
+    nowhere = {"ATEMPORAL_DATABASE_URL": NOWHERE, "ATEMPORAL_API_URL": "http://127.0.0.1:1"}
+    return CliRunner(env={**nowhere, **(env or {})}).invoke(main, words, input=given)
 
 
-def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any) -> Job:
+def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any) -> JobDetail:
+    """A job as the API sends it."""
     job_id = UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e")
     launch = Launch(
         image_id="ami-1",
@@ -46,6 +48,7 @@ def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any)
         key_id="k1",
         deadline_s=60,
     )
+    because = attempt.pop("because", Reason.COMPLETED)
     tried = Attempt(
         job_id=job_id,
         number=1,
@@ -53,21 +56,25 @@ def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any)
         launch=launch,
         exit_code=exit_code,
         created_at=NOW,
+        reason=because if outcome else None,
         **attempt,
     )
-    return Job(
+    job = Job(
         id=job_id,
         spec=JobSpec(image="nginx", env={"PASSWORD": SECRET}),
         state=JobState.FINISHED if outcome else JobState.RUNNING,
         outcome=outcome,
-        reason=Reason.COMPLETED if outcome else None,
+        reason=because if outcome else None,
         attempt=1,
         run_at=NOW,
         due_at=NOW,
         created_at=NOW,
         updated_at=NOW,
+        read_at=NOW,
         attempts=(tried,),
     )
+    shown = schemas.JobDetail.show(job, {}).model_dump_json()
+    return cast(JobDetail, json.loads(shown))
 
 
 def test_help_lists_every_command_and_imports_none() -> None:
@@ -169,14 +176,14 @@ def test_an_env_file_for_a_shell_is_told_from_ours() -> None:
 @pytest.mark.parametrize(
     ("words", "variable", "helps"),
     [
-        (["list"], "ATEMPORAL_DATABASE_URL", "/atemporal/env"),
+        (["token", "list"], "ATEMPORAL_DATABASE_URL", "/atemporal/env"),
         (["broker", "declare"], "ATEMPORAL_BROKER_URL", "run RabbitMQ"),
     ],
 )
 def test_of_a_server_that_nobody_named_it_says_how_to_name_it(
     words: list[str], variable: str, helps: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    default = "postgresql://u@127.0.0.1:1/x" if words == ["list"] else "amqp://u@127.0.0.1:1//"
+    default = "postgresql://u@127.0.0.1:1/x" if words[0] == "token" else "amqp://u@127.0.0.1:1//"
     field = Settings.model_fields[variable.removeprefix("ATEMPORAL_").lower()]
     monkeypatch.setattr(field, "default", SecretStr(default))
     Settings.model_rebuild(force=True)
@@ -192,21 +199,63 @@ def test_of_a_server_that_nobody_named_it_says_how_to_name_it(
     assert "is not set" not in named.stderr
 
 
+def test_of_an_api_that_nobody_named_it_says_how_to_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "DEFAULT_URL", "http://127.0.0.1:1")
+    silent = run("list", env={"ATEMPORAL_API_URL": None})
+    assert silent.exit_code == 3
+    assert "ATEMPORAL_API_URL is not set" in silent.stderr
+    assert "/atemporal/env" in silent.stderr
+    mistyped = run("list", env={"ATEMPORAL_API_URL": None, "ATEMPORAL_API_ULR": "http://h"})
+    assert "did you mean ATEMPORAL_API_URL?" in mistyped.stderr
+    assert "is not set" not in run("list").stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ATEMPORAL_API_URL", "atemporal.example.com"),
+        ("ATEMPORAL_API_URL", "ftp://atemporal.example.com"),
+        ("ATEMPORAL_API_URL", "http://h:port"),
+        ("ATEMPORAL_API_URL", "http://user:word@h"),
+        ("ATEMPORAL_API_URL", "http://h/?x=1"),
+        ("ATEMPORAL_API_TOKEN", "atp_1\nHost: x"),
+        ("ATEMPORAL_API_TOKEN", "\u2026"),
+    ],
+)
+def test_an_address_or_a_token_that_can_be_none_is_bad_input(variable: str, value: str) -> None:
+    done = run("list", env={variable: value})
+    assert done.exit_code == 2
+    assert variable in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_wrong_setting_is_named_and_help_does_not_care() -> None:
     env = {"ATEMPORAL_API_PORT": "many"}
-    refused = run("list", env=env)
+    refused = run("token", "list", env=env)
     assert refused.exit_code == 2
     assert "ATEMPORAL_API_PORT" in refused.stderr
     assert run("list", "--help", env=env).exit_code == 0
 
 
-@pytest.mark.parametrize("where", [["-o", "json", "list"], ["list", "-o", "json"]])
-def test_a_server_that_is_away_is_a_sentence_and_exit_code_3(where: list[str]) -> None:
-    for words in (["list"], where):
-        done = run(*words)
+@pytest.mark.parametrize(
+    ("words", "where", "says"),
+    [
+        (["list"], ["-o", "json", "list"], "API at http://127.0.0.1:1 does not answer"),
+        (["list"], ["list", "-o", "json"], "API at http://127.0.0.1:1 does not answer"),
+        (["submit", "x"], ["-o", "json", "submit", "x"], "API at http://127.0.0.1:1 does not"),
+        (["token", "list"], ["token", "list", "-o", "json"], "Postgres does not answer"),
+    ],
+)
+def test_a_server_that_is_away_is_a_sentence_and_exit_code_3(
+    words: list[str], where: list[str], says: str
+) -> None:
+    for asked in (words, where):
+        done = run(*asked)
         assert done.exit_code == 3
         assert done.stdout == ""
-        assert "Postgres does not answer" in done.stderr
+        assert says in done.stderr
         assert "Traceback" not in done.stderr
         assert SECRET not in done.stderr
     assert set(json.loads(done.stderr)) == {"error"}
@@ -216,7 +265,7 @@ def test_a_server_that_is_away_is_a_sentence_and_exit_code_3(where: list[str]) -
     "url", ["nonsense", f"mysql://u:{SECRET}@h/d", f"postgresql://u:{SECRET}@h:x/d"]
 )
 def test_a_url_that_is_none_is_bad_input(url: str) -> None:
-    done = run("list", env={"ATEMPORAL_DATABASE_URL": url})
+    done = run("token", "list", env={"ATEMPORAL_DATABASE_URL": url})
     assert done.exit_code == 2
     assert "ATEMPORAL_DATABASE_URL" in done.stderr
     assert SECRET not in done.stderr
@@ -295,16 +344,8 @@ def test_config_tells_settings_from_defaults() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str) -> None:
-    assert SECRET not in records.masked_url(url)
-    assert "host" in records.masked_url(url)
-
-
-def test_a_job_is_told_without_the_values_of_its_environment() -> None:
-    job = a_job(Outcome.SUCCEEDED, 0, log_tail=b"\xff ok")
-    assert SECRET not in json.dumps(records.of_job(job))
-    assert records.of_job(job)["env"] == {"PASSWORD": "***"}
-    assert records.of_job(job, reveal=True)["env"] == {"PASSWORD": SECRET}
-    assert records.of_job(job)["attempts"][0]["log_tail"] == "\N{REPLACEMENT CHARACTER} ok"
+    assert SECRET not in masks.masked_url(url)
+    assert "host" in masks.masked_url(url)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +373,9 @@ def test_wait_exits_as_the_job_did(outcome: Outcome, code: int | None, exits: in
     ],
 )
 def test_wait_says_what_a_machine_failed_at(attempt: dict[str, Any], says: str) -> None:
-    job = a_job(Outcome.FAILED, **attempt).model_copy(update={"reason": Reason.CREATE_FAILED})
+    job = a_job(Outcome.FAILED, because=Reason.CREATE_FAILED, **attempt)
     assert endings._sentence(job).endswith(f"failed (create_failed){says}")
-    own = a_job(Outcome.FAILED, 7, log_tail=b"its own affair")
+    own = a_job(Outcome.FAILED, 7, because=Reason.EXIT_NONZERO, log_tail=b"its own affair")
     assert endings._sentence(own).endswith("exit code 7")
 
 

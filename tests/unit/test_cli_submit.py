@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import click
 import pytest
@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from atemporal.cli import main
-from atemporal.cli.jobs import wishes
+from atemporal.cli.show import wishes
 from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options, submit
+from atemporal.client import Job
 from atemporal.model import JobSpec, Machine, parse_spec
 from atemporal.model.frozen import Frozen
 
@@ -135,9 +136,13 @@ def test_a_command_that_begins_with_a_dash_stands_behind_two() -> None:
     assert read("--", "nginx", "--in") == {"image": "nginx", "command": ("--in",)}
 
 
+def as_sent(spec: JobSpec) -> Job:
+    return cast(Job, spec.model_dump(mode="json"))
+
+
 def test_show_tells_of_every_field_that_is_not_at_its_default() -> None:
     spec = parse_spec({"image": "nginx", "backoff_s": 90, "labels": {"a": "b"}, "priority": 3})
-    assert wishes(spec) == {
+    assert wishes(as_sent(spec)) == {
         "ports": "80:80",
         "backoff": "1m30s",
         "labels": "a=b",
@@ -145,7 +150,7 @@ def test_show_tells_of_every_field_that_is_not_at_its_default() -> None:
     }
     machine = {"disk_gb": 40, "subnets": ["subnet-1", "subnet-2"], "capacity_type": "spot"}
     spec = parse_spec({"image": "nginx", "ports": [], "machine": machine})
-    assert wishes(spec) == {
+    assert wishes(as_sent(spec)) == {
         "ports": "none",
         "disk gb": "40",
         "subnets": "subnet-1, subnet-2",

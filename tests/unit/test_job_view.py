@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import UUID
 
-from atemporal.cli import records
-from atemporal.job_view import AttemptView, JobView
+import pytest
+from pydantic import BaseModel
+
+from atemporal import client
+from atemporal.cli import masks
+from atemporal.job_view import AttemptView, EventView, JobView
 from atemporal.messages import JobEvent
 from atemporal.model import Attempt, Event, Job, JobFields, read_spec
 from atemporal.states import AttemptState, JobState
-from services.api.schemas import JobDetail, JobSummary
+from services.api.schemas import AttemptDetail, JobDetail, JobPage, JobSummary
 from tests.api import LAUNCH
 
 AT = datetime(2015, 4, 25, 5, 27, 27, 69_000, tzinfo=UTC)
@@ -52,23 +56,31 @@ def shown(view: JobView) -> dict[str, Any]:
     return dict(json.loads(view.model_dump_json()))
 
 
-def test_every_field_of_a_specification_is_shown_over_http_and_by_the_cli() -> None:
+def test_every_field_of_a_specification_is_shown() -> None:
     fields = JobFields.model_fields.keys() - {"run_at", "delay_s"}
-    for view in (shown(JobSummary.show(JOB)), records.of_job(JOB)):
+    for view in (shown(JobSummary.show(JOB, {})), shown(JobDetail.show(JOB, {}))):
         assert view.keys() >= fields
         assert (view["ports"], view["max_attempts"], view["key"]) == (["80"], 1000, "order-17")
 
 
-def test_http_and_the_cli_show_the_same_but_for_what_each_adds() -> None:
-    http, cli = shown(JobDetail.show(JOB)), records.of_job(JOB, reveal=True)
-    assert http.keys() - cli.keys() == {"payload", "log_tail"}
-    assert cli.keys() - http.keys() == {"attempts"}
-    same = http.keys() & cli.keys()
-    assert {name: http[name] for name in same} == {name: cli[name] for name in same}
+@pytest.mark.parametrize(
+    ("view", "shape"),
+    [
+        (JobSummary, client.Job),
+        (JobDetail, client.JobDetail),
+        (AttemptView, client.Instance),
+        (AttemptDetail, client.InstanceDetail),
+        (EventView, client.Event),
+        (JobPage, client.JobPage),
+    ],
+)
+def test_the_clients_types_are_what_the_api_sends(view: type[BaseModel], shape: type) -> None:
+    sent = view.model_json_schema(mode="serialization")["properties"]
+    assert get_type_hints(shape).keys() == sent.keys()
 
 
 def test_the_originals_keys_come_first_and_read_as_they_did() -> None:
-    view = shown(JobDetail.show(JOB))
+    view = shown(JobDetail.show(JOB, {}))
     assert list(view)[:5] == ["id", "image", "time", "state", "instances"]
     assert (view["image"], view["time"]) == ("nginx:1.9", "2015-04-25T05:27:27.069Z")
     (instance,) = view["instances"]
@@ -76,37 +88,38 @@ def test_the_originals_keys_come_first_and_read_as_they_did() -> None:
     assert first == {"id": 1, "aws_id": "i-1", "dns": "ec2.example", "ip": None}
 
 
-def test_every_field_of_an_attempt_is_shown_but_its_claim_and_where_asked_its_launch_and_log() -> (
-    None
-):
-    fields = Attempt.model_fields.keys() - {"job_id", "claim"}
-    assert AttemptView.of(ATTEMPT).model_dump().keys() >= fields - {"launch", "log_tail"}
-    (record,) = records.of_job(JOB)["attempts"]
-    assert record.keys() >= fields
-    assert record["log_tail"] == "\N{REPLACEMENT CHARACTER} ok"
-    assert record["launch"]["image_id"] == LAUNCH.image_id
+def test_every_field_of_an_attempt_is_shown_but_its_claim_and_in_a_list_its_log() -> None:
+    fields = Attempt.model_fields.keys() - {"job_id", "claim", "launch"}
+    assert AttemptView.of(ATTEMPT).model_dump().keys() >= fields - {"log_tail"}
+    (instance,) = shown(JobDetail.show(JOB, {}))["instances"]
+    assert instance.keys() >= fields
+    assert instance["log_tail"] == "\N{REPLACEMENT CHARACTER} ok"
+    assert instance["image_id"] == LAUNCH.image_id
 
 
 def test_claim_log_and_launch_are_in_no_view_that_did_not_ask() -> None:
-    text = json.dumps(shown(JobSummary.show(JOB)))
+    text = json.dumps(shown(JobSummary.show(JOB, {})))
     for hidden in (ATTEMPT.claim, "\N{REPLACEMENT CHARACTER}", "log_tail", "callback_base"):
         assert str(hidden) not in text
-    assert "the-claim" not in json.dumps(records.of_job(JOB, reveal=True))
+    assert "the-claim" not in json.dumps(shown(JobDetail.show(JOB, {})))
 
 
 def test_the_environment_is_masked_by_the_cli_unless_revealed() -> None:
-    assert SECRET not in json.dumps(records.of_job(JOB))
-    assert records.of_job(JOB)["env"] == {"NAME": records.MASK}
-    assert records.of_job(JOB, reveal=True)["env"] == {"NAME": SECRET}
+    job = shown(JobDetail.show(JOB, {}))
+    hidden = json.dumps(masks.masked_job(job))
+    assert SECRET not in hidden
+    assert job["payload"] not in hidden
+    assert masks.masked_job(job)["env"] == {"NAME": masks.MASK}
+    assert masks.masked_job(job, reveal=True) == job
 
 
-def test_an_event_is_the_same_as_a_message_and_in_the_cli() -> None:
+def test_an_event_is_the_same_as_a_message_and_in_a_history() -> None:
     detail = {"reason": "completed"}
     event = Event(
         id=7, job_id=JOB.id, attempt=1, at=AT, type="attempt.exited", actor="a", detail=detail
     )
-    record = records.of_event(event)
+    record = EventView.of(event).model_dump(mode="json")
     message = json.loads(JobEvent.of(event).model_dump_json())
-    assert (record.pop("id"), message.pop("v")) == (7, 1)
+    assert (record["event_id"], message.pop("v")) == (7, 1)
     assert record.items() <= message.items()
     assert message.keys() - record.keys() == {"key", "labels", "outcome", "exit_code"}

@@ -21,6 +21,7 @@ LONGEST = 450
 VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
 PURE = (
+    "atemporal.causes",
     "atemporal.clock",
     "atemporal.console",
     "atemporal.end_code",

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from atemporal.job_view import log_text
 from atemporal.model import Attempt
-from atemporal.states import Reason
+from atemporal.states import DOCKER_REFUSED, Reason
 
 _LIMIT = 300
-# An exit code with one of these is docker's, not the program's; docker's words are in the log.
-DOCKER_REFUSED = (
-    *(Reason.PULL_FAILED, Reason.IMAGE_REFUSED, Reason.CREATE_FAILED, Reason.START_FAILED),
-)
 _WHERE = {
     Reason.BOOT_DEADLINE: "no boot callback came: can its machine reach ATEMPORAL_CALLBACK_URL? "
     "Its console (EC2, `get-console-output`) says how far it came",
@@ -26,7 +21,7 @@ def cause(attempt: Attempt) -> str:
     if attempt.detail:
         return _first_line(attempt.detail)
     refused = attempt.exit_code is None or attempt.reason in DOCKER_REFUSED
-    if refused and (line := _first_line(log_text(attempt.log_tail) or "")):
+    if refused and (line := _first_line((attempt.log_tail or b"").decode(errors="replace"))):
         return line
     return _WHERE.get(attempt.reason, "") if attempt.reason else ""
 

@@ -1,0 +1,152 @@
+"""`atemporal show`: all about one job.
+
+Promise: it tells of every field of a job that is not at its default, of every attempt, and of every
+event.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from atemporal.cli import output
+from atemporal.cli.arguments import known_ids
+from atemporal.cli.masks import masked_env, masked_job
+from atemporal.cli.output import clean, distance
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.cli.wording import at, reason
+from atemporal.client import Event, Instance, Job, JobDetail
+from atemporal.model import JobSpec, Machine
+
+# Fields of a job that `show` tells of in lines of their own.
+_SHOWN = frozenset(
+    {
+        *("image", "command", "env", "run_at", "delay_s", "timeout_s", "max_attempts"),
+        *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
+    }
+)
+
+
+@click.command
+@click.argument("job_id", metavar="ID", shell_complete=known_ids)
+@click.option("--reveal", is_flag=True, help="Show the environment's values.")
+@output_option
+@pass_session
+def show(session: Session, job_id: str, reveal: bool) -> None:
+    """Show a job: what it is, its attempts, its history."""
+    job = session.api.job(job_id)
+    history = session.api.events(job["id"])
+    if session.as_json:
+        output.show_json({**masked_job(job, reveal=reveal), "events": history})
+        return
+    for line in output.aligned(list(_facts(job).items())):
+        click.echo(clean(line))
+    for name, value in masked_env(job["env"], reveal=reveal).items():
+        click.echo(f"env        {name}={clean(value)}")
+    if job["instances"]:
+        click.echo()
+        output.table(
+            ("attempt", "state", "ended", "exit", "instance", "type", "address"),
+            [_tried(attempt) for attempt in job["instances"]],
+            keep=("attempt", "state", "ended", "instance"),
+        )
+        for attempt in job["instances"]:
+            if attempt["cause"]:
+                click.echo(clean(f"attempt {attempt['number']}: {attempt['cause']}"))
+    click.echo()
+    output.table(
+        ("after", "event", "attempt", "by", "detail"), _timeline(history), keep=("after", "event")
+    )
+
+
+def _facts(job: JobDetail) -> dict[str, str]:
+    state, now = job["state"], at(job["read_at"])
+
+    def when(text: str) -> str:
+        return f"{text} ({distance(at(text), now)})"
+
+    if job["outcome"]:
+        because = reason(job)
+        state += f" ({job['outcome']}: {because})" if because else f" ({job['outcome']})"
+    facts = {
+        "job": job["id"],
+        "state": state if job["exit_code"] is None else f"{state}, exit code {job['exit_code']}",
+        "image": job["image"],
+        "command": shlex.join(job["command"]) if job["command"] else "the image's own",
+        "time": when(job["time"]),
+    }
+    if job["state"] == "scheduled" and job["due_at"] != job["time"]:
+        facts["due"] = when(job["due_at"])
+    if job["waiting_for"] and job["waiting_since"]:
+        parts = (job["waiting_on"], job["waiting_detail"])
+        detail = "".join(f": {part}" for part in parts if part)
+        waited = output.span((now - at(job["waiting_since"])).total_seconds())
+        facts["waits for"] = f"{job['waiting_for']}, since {waited}{detail}"
+    if job["waiting_until"]:
+        facts["until"] = when(job["waiting_until"])
+    facts["submitted"] = job["created_at"]
+    if job["finished_at"]:
+        facts["finished"] = when(job["finished_at"])
+    facts["limits"] = (
+        f"runs for {output.span(job['timeout_s'])} at most; may fail: the program "
+        f"{job['max_attempts']} x, the infrastructure {job['infra_retries'] + 1} x"
+    )
+    if job["retry_on"]:
+        facts["limits"] += f"; again only on exit code {', '.join(map(str, job['retry_on']))}"
+    if job["no_retry_on"]:
+        codes = ", ".join(map(str, job["no_retry_on"]))
+        facts["limits"] += f"; never again on exit code {codes}"
+    return facts | wishes(job)
+
+
+def wishes(job: Job | JobDetail) -> dict[str, str]:
+    """What else was asked for: each field of the job and its machine that is not at its default."""
+    wishes = {"ports": ", ".join(job["ports"]) or "none"}
+    usual = JobSpec(image="busybox").model_dump(mode="json")
+    given: dict[str, Any] = {**job}
+    for default, fields, model in (
+        (usual["machine"], job["machine"], Machine),
+        (usual, given, JobSpec),
+    ):
+        for name in model.model_fields:
+            if name not in _SHOWN and name in fields and fields[name] != default[name]:
+                wishes[name.removesuffix("_s").replace("_", " ")] = _wish(name, fields[name])
+    return wishes
+
+
+def _wish(name: str, value: Any) -> str:
+    if name.endswith("_s") and isinstance(value, int):
+        return output.span(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _tried(attempt: Instance) -> tuple[str, ...]:
+    return (
+        str(attempt["number"]),
+        attempt["state"],
+        attempt["reason"] or "",
+        "" if attempt["exit_code"] is None else str(attempt["exit_code"]),
+        attempt["instance_id"] or "",
+        f"{attempt['instance_type']} {attempt['capacity_type']}",
+        attempt["public_dns"] or attempt["public_ip"] or "",
+    )
+
+
+def _timeline(history: list[Event]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"+{(at(event['at']) - at(history[0]['at'])).total_seconds():.3f}s",
+            event["type"],
+            str(event["attempt"] or ""),
+            event["actor"],
+            " ".join(f"{name}={value}" for name, value in event["detail"].items()),
+        )
+        for event in history
+    ]
+
+
+COMMANDS = {"show": show}

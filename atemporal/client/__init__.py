@@ -1,0 +1,27 @@
+"""A client of the HTTP API: submit jobs, look at them, cancel them.
+
+Promise: every failure is one of `atemporal.errors`, with the API's own sentence; a submit of which
+nobody knows whether it arrived is `Unknown`, never a plain failure. Jobs are as the API sends them:
+dictionaries of the shapes in `shapes`.
+Mechanism: the standard library's HTTP, which takes the machine's certificates and the proxies of its
+environment; it is imported in a moment, which a command line and its completion live by. A redirect is
+not followed: the token is for the API alone.
+
+    with Client("https://atemporal.example.com", "atp_...") as client:
+        job, created = client.submit({"image": "busybox", "command": ["true"]}, key="nightly-7")
+"""
+
+from atemporal.client.client import DEFAULT_URL, PAGE, Client
+from atemporal.client.shapes import Event, Instance, InstanceDetail, Job, JobDetail, JobPage
+
+__all__ = [
+    "DEFAULT_URL",
+    "PAGE",
+    "Client",
+    "Event",
+    "Instance",
+    "InstanceDetail",
+    "Job",
+    "JobDetail",
+    "JobPage",
+]

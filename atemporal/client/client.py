@@ -1,0 +1,249 @@
+"""The calls of the API, one method each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from typing import Any, cast
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import (
+    HTTPRedirectHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
+
+from atemporal.client.shapes import Event, JobDetail, JobPage
+from atemporal.errors import (
+    AtemporalError,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    Refused,
+    Unavailable,
+    Unknown,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+PAGE = 1000
+"""The most jobs that the API sends at once."""
+
+_TIMEOUT_S = 30.0
+# A response is as large as a page of jobs with full environments at most.
+_LARGEST = 64 * 1024 * 1024
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class Client:
+    """The API at `url`; `token` is an API token, not needed for one on loopback.
+
+    `timeout_s` is how long an answer may be silent.
+    """
+
+    def __init__(
+        self, url: str = DEFAULT_URL, token: str | None = None, *, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            Invalid: the URL or the token can not be one.
+        """
+        host = _host(url)
+        if host is None:
+            raise Invalid({"url": f"{url!r} is no URL; write https://HOST, or http://HOST:PORT"})
+        if token is not None and not (
+            token.isascii() and token.isprintable() and " " not in token
+        ):
+            raise Invalid({"token": "an API token is ASCII without spaces, like atp_..."})
+        self.url = url.rstrip("/")
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._timeout_s = timeout_s
+        self._opener = _opener(direct=host in ("localhost", "127.0.0.1", "::1"))
+
+    def submit(
+        self, fields: Mapping[str, Any], *, key: str | None = None
+    ) -> tuple[JobDetail, bool]:
+        """Submit a job by the fields of the API's schema; return it, and whether it is new.
+
+        With `key` the same submit may be repeated: it gives the same job.
+
+        Raises:
+            Invalid: a field is wrong; `fields` has each.
+            Conflict: the key has another job.
+            Unknown: nobody knows whether it arrived.
+        """
+        headers = {} if key is None else {"Idempotency-Key": key}
+        status, body = self._call("POST", "/jobs", json.dumps(fields).encode(), **headers)
+        return cast(JobDetail, _object(body)), status == 201
+
+    def jobs(
+        self,
+        *,
+        states: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        limit: int = PAGE,
+        after: str | None = None,
+        newest_first: bool = False,
+    ) -> JobPage:
+        """One page of jobs that are in one of the states or outcomes and have all the labels.
+
+        Raises:
+            NotFound: there is no job `after`.
+        """
+        query: list[tuple[str, str]] = [("limit", str(limit))]
+        query += [("state", one) for one in states]
+        query += [("label", f"{name}={value}") for name, value in (labels or {}).items()]
+        query += [("after", after)] if after else []
+        query += [("order", "newest")] if newest_first else []
+        return cast(JobPage, self._get(f"/jobs?{urlencode(query)}"))
+
+    def job(self, job_id: str) -> JobDetail:
+        """The job with this id, or whose id alone begins or ends so.
+
+        Raises:
+            NotFound: there is none, or more than one; the message says which.
+        """
+        return cast(JobDetail, self._get(f"/jobs/{_path(job_id)}"))
+
+    def events(self, job_id: str) -> list[Event]:
+        """What happened to the job, the first first.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return cast(list[Event], self._get(f"/jobs/{_path(job_id)}/events")["events"])
+
+    def log(self, job_id: str, attempt: int) -> bytes:
+        """The very bytes of the end of an attempt's output; none before it has ended.
+
+        Raises:
+            NotFound: there is no such job or attempt.
+        """
+        return self._call("GET", f"/jobs/{_path(job_id)}/log?attempt={attempt}")[1]
+
+    def cancel(self, job_id: str) -> JobDetail:
+        """Cancel the job with this whole id.
+
+        Raises:
+            NotFound, Conflict: there is none; it has finished otherwise.
+            Unknown: nobody knows whether it arrived; cancelling again changes nothing.
+        """
+        return cast(JobDetail, _object(self._call("DELETE", f"/jobs/{_path(job_id)}")[1]))
+
+    def retry(self, job_id: str) -> JobDetail:
+        """Run the finished job with this whole id again.
+
+        Raises:
+            NotFound, Conflict: there is none; it has not finished.
+            Unknown: nobody knows whether it arrived.
+        """
+        return cast(JobDetail, _object(self._call("POST", f"/jobs/{_path(job_id)}/retry", b"")[1]))
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return _object(self._call("GET", path)[1])
+
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes]:
+        sent = {**self._headers, **headers}
+        if body:
+            sent["Content-Type"] = "application/json"
+        request = Request(f"{self.url}{path}", data=body, headers=sent, method=method)
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as response:
+                return response.status, response.read(_LARGEST)
+        except HTTPError as error:
+            with error:
+                raise _refusal(self.url, error, method) from None
+        except URLError as error:
+            # Raised while connecting and sending: what was not sent whole was not heard.
+            raise self._silent(error.reason, unsent=True) from None
+        except (OSError, HTTPException) as error:
+            raise self._silent(error, unsent=method == "GET") from None
+
+    def _silent(self, why: object, *, unsent: bool) -> AtemporalError:
+        if unsent:
+            return Unavailable(f"the API at {self.url} does not answer: {why}")
+        return Unknown(
+            f"the API at {self.url} did not answer ({why}), so nobody knows whether it was done: "
+            "look, or ask the same again; a submit with a key is never done twice"
+        )
+
+
+def _host(url: str) -> str | None:
+    """The URL's host; None when it is no URL of an API."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    fits = parts.scheme in ("http", "https") and plain and url.isascii() and url.isprintable()
+    return host if fits and " " not in url else None
+
+
+def _path(text: str) -> str:
+    return quote(text.strip(), safe="")
+
+
+def _opener(*, direct: bool) -> OpenerDirector:
+    # No proxy reaches this machine's own loopback.
+    return build_opener(_NoRedirect(), *([ProxyHandler({})] if direct else []))
+
+
+def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
+    """The API's refusal as ours; what is no answer of the API says who answered."""
+    sent = _body_of(error)
+    why = sent.get("error")
+    if not isinstance(why, str):
+        if 300 <= error.code < 400:
+            return Refused(
+                f"{url} answers {error.code}, which leads to {error.headers.get('Location')}: set "
+                "ATEMPORAL_API_URL to where the API itself is"
+            )
+        kind = Unavailable if error.code >= 500 or error.code == 429 else Refused
+        return kind(f"{url} answers {error.code}, and not as atemporal's API does")
+    match error.code:
+        case 422 if isinstance(sent.get("fields"), dict):
+            return Invalid(sent["fields"])
+        case 401 | 403:
+            return Denied(why)
+        case 404:
+            return NotFound(why)
+        case 409 | 422:
+            return Conflict(why)
+        case 503:
+            return Unavailable(f"the API at {url}: {why}")
+        case 500 if method != "GET":
+            return Unknown(f"the API at {url}: {why}")
+        case code if code >= 500:
+            return Unavailable(f"the API at {url} failed: {why}")
+    return Refused(why)
+
+
+def _body_of(error: HTTPError) -> dict[str, Any]:
+    try:
+        read = json.loads(error.read(_LARGEST))
+    except (ValueError, OSError, HTTPException):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(body)
+    except ValueError:
+        read = None
+    if not isinstance(read, dict):
+        raise Refused("what answers is not atemporal's API: it sent no JSON object")
+    return read

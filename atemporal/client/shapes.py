@@ -1,0 +1,114 @@
+"""What the API sends, as types: the JSON's own names and values.
+
+Instants are text as ISO 8601 in UTC. A newer API may send more names than these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Instance(TypedDict):
+    """One attempt, that is one instance."""
+
+    id: int
+    aws_id: str | None
+    dns: str | None
+    ip: str | None
+    number: int
+    state: str
+    reason: str | None
+    cause: str | None
+    detail: str | None
+    instance_id: str | None
+    public_dns: str | None
+    public_ip: str | None
+    instance_type: str
+    capacity_type: str
+    subnet_id: str | None
+    image_id: str
+    blocked_on: str | None
+    end_code: str | None
+    exit_code: int | None
+    oom_killed: bool | None
+    created_at: str
+    launched_at: str | None
+    booted_at: str | None
+    running_at: str | None
+    exited_at: str | None
+    closed_at: str | None
+
+
+class InstanceDetail(Instance):
+    """One attempt and the end of its output."""
+
+    log_tail: str | None
+
+
+class _Job(TypedDict):
+    id: str
+    image: str
+    time: str
+    state: str
+    command: list[str] | None
+    env: dict[str, str]
+    payload: str
+    ports: list[str]
+    labels: dict[str, str]
+    key: str | None
+    machine: dict[str, Any]
+    priority: int
+    timeout_s: int
+    backoff_s: int
+    max_attempts: int
+    infra_retries: int
+    retry_on: list[int]
+    no_retry_on: list[int]
+    outcome: str | None
+    reason: str | None
+    fault: str | None
+    attempt: int
+    exit_code: int | None
+    waiting_for: str | None
+    waiting_since: str | None
+    waiting_until: str | None
+    waiting_on: str | None
+    waiting_detail: str | None
+    due_at: str
+    read_at: str
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+
+
+class Job(_Job):
+    """A job, as it is in a list."""
+
+    instances: list[Instance]
+
+
+class JobDetail(_Job):
+    """A job."""
+
+    instances: list[InstanceDetail]
+    log_tail: str | None
+
+
+class JobPage(TypedDict):
+    """Jobs in the order of their submit; `next` is the id to go on after."""
+
+    total: int
+    jobs: list[Job]
+    next: str | None
+
+
+class Event(TypedDict):
+    """One transition of a job or an attempt."""
+
+    type: str
+    event_id: int
+    job_id: str
+    attempt: int
+    at: str
+    actor: str
+    detail: dict[str, Any]
