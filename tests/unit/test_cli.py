@@ -77,6 +77,24 @@ def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any)
     return cast(JobDetail, json.loads(shown))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["cancel", "0198c5e0"], ["retry", "0198c5e0"], ["wait", "0198"], ["logs", "0198"]],
+)
+def test_a_command_about_jobs_starts_without_what_only_daemons_need(words: list[str]) -> None:
+    code = f"""
+import sys
+from atemporal.cli import main
+main({words}, standalone_mode=False)
+heavy = ("pydantic", "sqlalchemy", "boto3", "kombu", "rich", "fastapi", "httpx", "structlog")
+print(*[name for name in heavy if name in sys.modules])
+"""
+    env = {**os.environ, "ATEMPORAL_API_URL": "http://127.0.0.1:1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "does not answer" in done.stderr
+    assert done.stdout == "\n"
+
+
 def test_help_lists_every_command_and_imports_none() -> None:
     code = "import sys, atemporal.cli; atemporal.cli.main(['--help'], standalone_mode=False);"
     code += "print(*sorted(sys.modules))"
