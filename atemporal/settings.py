@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     api_open: bool = Field(
         default=False, description="serve without API tokens on any address, not only loopback"
     )
+    api_notice: Annotated[str, Field(max_length=300, pattern="^[ -~]*$")] = Field(
+        default="",
+        description="a sentence for whoever asks the API about jobs; the command line repeats it",
+    )
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=0, description="/healthz, /readyz, /metrics; 0: a port of the daemon's own choice"

@@ -48,6 +48,13 @@ class Session:
             names = {"url": API_URL, "token": API_TOKEN}
             raise Invalid({names[name]: why for name, why in error.fields.items()}) from None
 
+    def repeat_notice(self) -> None:
+        """Say what the API has to say to everybody."""
+        from atemporal.cli.output import note
+
+        if self.api.notice:
+            note(self.api.notice)
+
     @cached_property
     def settings(self) -> Settings:
         """The settings, the same that the daemons read.

@@ -38,6 +38,7 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
     """Show a job: what it is, its attempts, its history."""
     job = session.api.job(job_id)
     history = session.api.events(job["id"])
+    session.repeat_notice()
     if session.as_json:
         output.show_json({**masked_job(job, reveal=reveal), "events": history})
         return

@@ -239,6 +239,7 @@ def submit(session: Session, /, **given: Any) -> None:
         note(f"due {job['due_at']}, {_how_far(job)}")
     else:
         note(f"the key {job['key']!r} has this job already: nothing new was made")
+    session.repeat_notice()
     if session.as_json:
         output.show_json(masked_job(job))
     else:

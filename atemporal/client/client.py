@@ -64,6 +64,8 @@ class Client:
         ):
             raise Invalid({"token": "an API token is ASCII without spaces, like atp_..."})
         self.url = url.rstrip("/")
+        self.notice = ""
+        """What the API has to say to everybody; known after a call."""
         self._headers = {"Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -161,6 +163,7 @@ class Client:
         request = Request(f"{self.url}{path}", data=body, headers=sent, method=method)
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
+                self.notice = response.headers.get("Atemporal-Notice", "")
                 return response.status, response.read(_LARGEST)
         except HTTPError as error:
             with error:

@@ -21,7 +21,7 @@ from atemporal.migrations import upgrade
 from atemporal.settings import PREFIX, Settings, load
 from atemporal.store.database import Database
 from atemporal.telemetry import tell_unreadable
-from atemporal.twin.containers.engine import Engine
+from atemporal.twin.containers.engine import PROCESS, Engine
 from atemporal.twin.server import Twin
 from services.api.server import ApiServer
 from services.launcher.__main__ import loops as launcher_loops
@@ -43,6 +43,12 @@ _SHARED = (
     *("region", "ec2_endpoint_url"),
 )
 SHARED_VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in _SHARED)
+NO_ENGINE = (
+    "without docker or podman here, the commands of jobs run as processes of this machine: what was not "
+    "tried is the image, its architecture, and the ports"
+)
+"""What a job that succeeds does not prove where there is no container engine."""
+
 _WILDCARDS = ("0.0.0.0", "::")
 _SERVERS = ("database_url", "broker_url", "ec2_endpoint_url")
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -166,6 +172,8 @@ class Stack:
         elif "api_port" not in given:
             own["api_port"] = self._home.port("api", default=_DEFAULT_PORT)
         api_port = own.get("api_port", self.settings.api_port)
+        if self._engine.kind == PROCESS and "ec2_endpoint_url" not in given:
+            own["api_notice"] = NO_ENGINE
         own["callback_url"] = f"http://127.0.0.1:{api_port}"
         # Whatever API a shell speaks to, this file is about this one.
         host = self.settings.api_host

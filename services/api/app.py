@@ -6,6 +6,7 @@ API and its clients get clear errors; `/readyz` says whether the database answer
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from fastapi import Depends, FastAPI, Response
@@ -29,6 +30,14 @@ Every path also works with the suffix `.json`. What is wrong with a call is in
 """
 
 
+def _noticing(notice: str) -> Callable[[Response], Awaitable[None]]:
+    async def add(response: Response) -> None:
+        if notice:
+            response.headers["Atemporal-Notice"] = notice
+
+    return add
+
+
 def build(settings: Settings, database: Database, publisher: Publisher) -> FastAPI:
     """Put the application together.
 
@@ -46,7 +55,10 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     )
     authorizer = Authorizer(settings, database)
     reader = [Depends(authorizer.needs("read"))]
-    app.include_router(jobs.router(settings, database, authorizer, publisher))
+    app.include_router(
+        jobs.router(settings, database, authorizer, publisher),
+        dependencies=[Depends(_noticing(settings.api_notice))],
+    )
     app.include_router(callbacks.router(settings, database, publisher))
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")

@@ -230,6 +230,19 @@ def test_the_commands_about_jobs_need_an_address_and_a_token_alone(
         assert "does not allow 'cancel'" in user("cancel", job_id, code=1).stderr
 
 
+def test_what_the_api_has_to_say_to_everybody_is_repeated(database_url: str) -> None:
+    notice = "maintenance at noon: jobs wait until one"
+    with serving(database_url, api_notice=notice) as served:
+        cli = Cli(database_url, str(served.http.base_url))
+        submitted = cli("submit", "nginx", "--in", "1h")
+        job_id = submitted.stdout.strip()
+        for done in (submitted, cli("show", job_id), cli("show", job_id, "-o", "json")):
+            assert f"atemporal: {notice}\n" in done.stderr
+    for bad in ("two\nlines", "\u2026", "x" * 301):
+        refused = cli("config", code=2, ATEMPORAL_API_NOTICE=bad)
+        assert "ATEMPORAL_API_NOTICE" in refused.stderr
+
+
 def test_a_time_is_an_instant_or_a_distance(cli: Cli) -> None:
     at = cli.json("submit", "nginx", "--at", "2030-01-02T03:04:05+01:00")
     assert at["time"] == "2030-01-02T02:04:05.000Z"

@@ -19,7 +19,7 @@ import pytest
 from atemporal.errors import Refused
 from atemporal.local.demo import LETTER
 from atemporal.local.home import Home
-from atemporal.local.stack import Stack
+from atemporal.local.stack import NO_ENGINE, Stack
 from atemporal.twin.containers.engine import PROCESS, Engine
 from services.api.server import ApiServer
 from tests.servers.ports import free_port
@@ -251,6 +251,16 @@ def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_pa
         )  # fmt: skip
         assert "processes of the host" in announced["runs_on"]
         by_cli = installation.cli("submit", "busybox", "--", *wait_for_it).strip()
+        # What succeeds here proves nothing about its image, and every reader is told.
+        environment = {"ATEMPORAL_API_URL": announced["api"]}
+        shown = subprocess.run(
+            [*ATEMPORAL, "show", by_cli], env=installation.env | environment, capture_output=True
+        )
+        assert NO_ENGINE in shown.stderr.decode()
+        on_arm = installation.cli("submit", "busybox", "--instance-type", "m7g.large", "true")
+        why = installation.cli("wait", on_arm.strip(), code=125)
+        assert "launch_refused" in why
+        assert "must be of one architecture" in why
         installation.cli("wait", by_http)
         assert installation.cli("logs", by_http) == "by http\n"
 

@@ -13,6 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from atemporal.errors import Conflict
+from atemporal.twin.ec2.images import IMAGES
+from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 UNKNOWN = "i-0123456789abcdef0"
+X86_64, ARM64 = (
+    next(one["imageId"] for one in IMAGES if one["architecture"] == name)
+    for name in ("x86_64", "arm64")
+)
 
 
 class Clock:
@@ -191,6 +197,9 @@ def test_a_call_without_a_token_is_a_call_of_its_own(ec2: EC2Client) -> None:
         ({"UserData": "x" * 16_385}, "InvalidUserData.Malformed"),
         ({"ImageId": "flatcar"}, "InvalidAMIID.Malformed"),
         ({"InstanceType": "small"}, "InvalidParameterValue"),
+        ({"ImageId": X86_64, "InstanceType": "m7g.large"}, "InvalidParameterValue"),
+        ({"ImageId": X86_64, "InstanceType": "im4gn.large"}, "InvalidParameterValue"),
+        ({"ImageId": ARM64, "InstanceType": "m7i.large"}, "InvalidParameterValue"),
         ({"SubnetId": "subnet-x"}, "InvalidSubnetID.NotFound"),
         ({"InstanceInitiatedShutdownBehavior": "burn"}, "InvalidParameterValue"),
         ({"TagSpecifications": tagged(**{"aws:name": "x"})}, "InvalidParameterValue"),
@@ -326,6 +335,33 @@ def test_tags_can_be_added(ec2: EC2Client, refused: Any) -> None:
 
     [found] = describe(ec2)
     assert {tag["Key"]: tag["Value"] for tag in found["Tags"]} == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "is_of"),
+    [
+        ("t3.small", "x86_64"),
+        ("g5.xlarge", "x86_64"),
+        ("gr6.4xlarge", "x86_64"),
+        ("p4de.24xlarge", "x86_64"),
+        ("u-6tb1.metal", "x86_64"),
+        ("m7i-flex.large", "x86_64"),
+        ("a1.medium", "arm64"),
+        ("t4g.nano", "arm64"),
+        ("c6gn.large", "arm64"),
+        ("g5g.xlarge", "arm64"),
+        ("is4gen.medium", "arm64"),
+    ],
+)
+def test_an_instance_types_name_says_its_architecture(instance_type: str, is_of: str) -> None:
+    assert architecture(instance_type) == is_of
+
+
+def test_an_arm_machine_takes_an_arm_image(ec2: EC2Client) -> None:
+    [launched] = ec2.run_instances(
+        ImageId=ARM64, InstanceType="t4g.small", MinCount=1, MaxCount=1
+    )["Instances"]
+    assert launched["Architecture"] == "arm64"
 
 
 def test_the_newest_stable_flatcar_can_be_found(ec2: EC2Client) -> None:

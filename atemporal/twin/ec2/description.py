@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from atemporal.twin.ec2.filters import Values
+from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.ec2.wire import listed, timestamp
 from atemporal.twin.state import PENDING, STATE_CODES, TERMINATED, Instance, Reservation
 
@@ -103,7 +104,7 @@ def _instance(instance: Instance, token: str) -> dict[str, Any]:
             if instance.state == PENDING
             else None
         ),
-        "architecture": "x86_64",
+        "architecture": architecture(requested["InstanceType"]),
         "rootDeviceType": "ebs",
         "rootDeviceName": "/dev/xvda",
         "blockDeviceMapping": [] if over else [_root_device(instance)],

@@ -55,6 +55,15 @@ IMAGES = tuple(
     for architecture, mark in _ARCHITECTURES
 )
 
+_BY_ID = {image["imageId"]: image for image in IMAGES}
+
+
+def architecture(image_id: str) -> str | None:
+    """An image's architecture; None for one that is not listed here, which may be launched too."""
+    image = _BY_ID.get(image_id)
+    return None if image is None else str(image["architecture"])
+
+
 _FILTERS: dict[str, Values[dict[str, Any]]] = {
     "name": lambda image: [image["name"]],
     "state": lambda image: [image["imageState"]],
@@ -72,11 +81,10 @@ def describe(_account: Account, parameters: Parameters) -> Response:
     """DescribeImages."""
     ids = listed(parameters.get("ImageId"), "ImageId")
     owners = listed(parameters.get("Owner"), "Owner")
-    by_id = {image["imageId"]: image for image in IMAGES}
     for image_id in ids:
-        if image_id not in by_id:
+        if image_id not in _BY_ID:
             raise ApiError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
-    found = [by_id[one] for one in ids] if ids else list(IMAGES)
+    found = [_BY_ID[one] for one in ids] if ids else list(IMAGES)
     if owners:
         found = [image for image in found if image["imageOwnerId"] in owners]
     return {"imagesSet": select(found, parameters, _FILTERS, lambda _: {})}

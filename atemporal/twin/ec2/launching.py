@@ -15,9 +15,10 @@ import json
 import re
 import uuid
 
-from atemporal.twin.ec2 import description, tags
+from atemporal.twin.ec2 import description, images, tags
 from atemporal.twin.ec2.account import Account
 from atemporal.twin.ec2.action import Parameters, Response
+from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.ec2.wire import ApiError, integer, invalid, listed
 from atemporal.twin.state import TERMINATED, Instance, Reservation, State
 
@@ -170,6 +171,13 @@ def _check(parameters: Parameters) -> None:
         value = parameters.get(name)
         if value is not None and not re.fullmatch(pattern, value):
             raise ApiError(code, f"Invalid value '{value}' for {name}")
+    kind, image = parameters["InstanceType"], images.architecture(parameters["ImageId"])
+    if image not in (None, architecture(kind)):
+        raise ApiError(
+            "InvalidParameterValue",
+            f"The instance type {kind} is {architecture(kind)}, the image "
+            f"{parameters['ImageId']} is {image}: both must be of one architecture",
+        )
     hops = parameters.get("MetadataOptions", {}).get("HttpPutResponseHopLimit")
     if hops is not None and not 1 <= integer("HttpPutResponseHopLimit", hops) <= 64:
         raise invalid("HttpPutResponseHopLimit", hops)
