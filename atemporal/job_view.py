@@ -102,7 +102,7 @@ class JobView(JobFields, OriginalJob):
     # Readers pass over what they do not know: a newer release may show more.
     model_config = ConfigDict(extra="ignore")
 
-    run_at: datetime | None = Field(default=None, exclude=True)
+    time: Instant = Field(description="when it was asked to run")
     read_at: Instant | None = Field(description="when it stood so, by the database's clock")
     delay_s: int | None = Field(default=None, exclude=True)
     outcome: Outcome | None

@@ -40,9 +40,18 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
     )
 
-    deployment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "default"
-    database_url: SecretStr = SecretStr("postgresql://atemporal:atemporal@localhost/atemporal")
-    broker_url: SecretStr = SecretStr("amqp://guest:guest@localhost:5672//")
+    deployment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = Field(
+        default="default",
+        description="this installation's name: the tag of its instances; no others are touched",
+    )
+    database_url: SecretStr = Field(
+        default=SecretStr("postgresql://atemporal:atemporal@localhost/atemporal"),
+        description="the database: postgresql://USER:PASSWORD@HOST:PORT/NAME",
+    )
+    broker_url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@localhost:5672//"),
+        description="RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST",
+    )
     broker_declare: bool = Field(
         default=True,
         description="make exchanges and queues on connecting; off where daemons may not configure",
@@ -59,8 +68,14 @@ class Settings(BaseSettings):
     api_token: SecretStr = Field(
         default=SecretStr(""), description="what the command line shows to the API"
     )
-    api_host: str = "127.0.0.1"
-    api_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="the address on which the API listens; beyond loopback it wants API tokens",
+    )
+    api_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8080,
+        description="the port on which the API listens; 0: any that is free",
+    )
     api_open: bool = Field(
         default=False, description="serve without API tokens on any address, not only loopback"
     )
@@ -68,15 +83,30 @@ class Settings(BaseSettings):
         default="",
         description="a sentence for whoever asks the API about jobs; the command line repeats it",
     )
-    health_host: str = "127.0.0.1"
+    health_host: str = Field(
+        default="127.0.0.1",
+        description="the address of /healthz, /readyz and /metrics of a daemon",
+    )
     health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=0, description="/healthz, /readyz, /metrics; 0: a port of the daemon's own choice"
     )
-    log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = "auto"
-    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = Field(
+        default="auto",
+        description="auto: for people on a terminal, else json",
+    )
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
+        default="info",
+        description="the least severe lines that are written",
+    )
 
-    region: str = "us-east-1"
-    ec2_endpoint_url: str | None = None
+    region: str = Field(
+        default="us-east-1",
+        description="the AWS region of the instances",
+    )
+    ec2_endpoint_url: str | None = Field(
+        default=None,
+        description="where EC2 is asked; absent: AWS itself; the twin's address for a local EC2",
+    )
     events_queue_url: str | None = Field(
         default=None,
         description="an SQS queue that gets EC2's events by EventBridge; absent: sweeps alone",
@@ -85,14 +115,35 @@ class Settings(BaseSettings):
     image_id: str | None = Field(
         default=None, description="an AMI's id; absent: the OS family's newest one is looked up"
     )
-    instance_type: str = "t3.small"
-    subnets: Words = ()
-    security_groups: Words = ()
-    key_name: str | None = None
-    instance_profile: str | None = None
+    instance_type: str = Field(
+        default="t3.small",
+        description="the type of jobs that name none",
+    )
+    subnets: Words = Field(
+        default=(),
+        description="the subnets of jobs that name none, tried in this order; absent: EC2's default",
+    )
+    security_groups: Words = Field(
+        default=(),
+        description="the security groups of new instances, comma separated",
+    )
+    key_name: str | None = Field(
+        default=None,
+        description="the EC2 key pair of new instances, for SSH; absent: none",
+    )
+    instance_profile: str | None = Field(
+        default=None,
+        description="the IAM instance profile of new instances, by name; absent: none",
+    )
 
-    poll_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    sweep_interval_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    poll_interval_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=1.0,
+        description="how often a scheduler looks for due jobs when nothing notifies it",
+    )
+    sweep_interval_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=10.0,
+        description="how often each daemon looks in the tables for work that no message named",
+    )
     stale_after_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=30.0,
         description="how long a sweep leaves work to the message before it does it itself",
@@ -145,11 +196,17 @@ class Settings(BaseSettings):
     spot_interruptions: Annotated[int, Field(ge=1, le=100)] = Field(
         default=2, description="so many within spot_window_s, and a spot pool is left alone"
     )
-    spot_window_s: Annotated[float, Field(gt=0)] = 900.0
+    spot_window_s: Annotated[float, Field(gt=0)] = Field(
+        default=900.0,
+        description="the time within which interruptions of a spot pool are counted",
+    )
     spot_pause_s: Annotated[float, Field(ge=0)] = Field(
         default=1800.0, description="how long a spot pool that interrupts is left alone"
     )
-    stop_within_s: Annotated[float, Field(gt=0, le=600)] = 25.0
+    stop_within_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=25.0,
+        description="how long a daemon may take to stop in order after SIGTERM",
+    )
 
     @field_validator("callback_url")
     @classmethod

@@ -9,13 +9,27 @@ import json
 import re
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from atemporal.cli.masks import masked_url
 from atemporal.job_view import JobView
 from atemporal.messages import MESSAGES, JobEvent, JobSubmit, SubmitReply
 from atemporal.model import JobSpec
+from atemporal.settings import PREFIX, Settings
 from atemporal.states import diagram
 
 DOCS = Path(__file__).parent
 _MERMAID = re.compile(r"```mermaid\n.*?```", re.DOTALL)
+_SETTINGS = """# Settings
+
+Every process reads these environment variables. `atemporal config` prints them with the values that
+are in effect and says where each comes from. An empty variable counts as one that is not set. Daemons
+and the operators' commands report one that begins with `ATEMPORAL_` and is not in this list. Lists are
+separated by commas.
+
+| variable | default | meaning |
+|---|---|---|
+"""
 _QUEUES = re.compile(r"(?<=<!-- queues -->\n).*?(?=<!-- end of queues -->)", re.DOTALL)
 
 
@@ -38,8 +52,26 @@ def generated() -> dict[Path, str]:
     diagrams = iter(diagram().split("\n\n"))
     files[page] = _MERMAID.sub(lambda _: f"```mermaid\n{next(diagrams)}\n```", page.read_text())
     page = DOCS / "messages.md"
+    files[DOCS / "settings.md"] = settings()
     files[page] = _QUEUES.sub(lambda _: queues(), page.read_text())
     return files
+
+
+def settings() -> str:
+    """The page of all settings."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return _SETTINGS + "\n".join(rows) + "\n"
+
+
+def _default(value: object) -> str:
+    if isinstance(value, SecretStr):
+        value = masked_url(value.get_secret_value())
+    if value in (None, "", ()):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def queues() -> str:

@@ -86,13 +86,18 @@ def db() -> None:
 @output_option
 @pass_session
 def upgrade(session: Session) -> None:
-    """Make the tables, or bring them to this release; what is there already is passed over."""
+    """Make the tables, or bring them to this release; what is there already is passed over.
+
+    Prints the steps that were made.
+    """
     from atemporal.migrations import upgrade as apply
 
     session.database.ping()
     url = session.settings.database_url.get_secret_value()
-    apply(url)
-    _done(session, {"upgraded": masked_url(url)}, f"{masked_url(url)} is at this release")
+    applied = apply(url)
+    done = "\n".join(applied) or "nothing to do"
+    sentence = f"{done}\n{masked_url(url)} is at this release"
+    _done(session, {"database": masked_url(url), "applied": applied}, sentence)
 
 
 @click.group

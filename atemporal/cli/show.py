@@ -23,7 +23,7 @@ from atemporal.model import JobSpec, Machine
 # Fields of a job that `show` tells of in lines of their own.
 _SHOWN = frozenset(
     {
-        *("image", "command", "env", "run_at", "delay_s", "timeout_s", "max_attempts"),
+        *("image", "command", "env", "time", "delay_s", "timeout_s", "max_attempts"),
         *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
     }
 )

@@ -144,9 +144,9 @@ def _fields() -> dict[str, FieldInfo]:
 
 
 SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
-    "run_at": (
+    "time": (
         click.Option(
-            ["--at", "run_at"],
+            ["--at", "--time", "time"],
             callback=arguments.instant,
             metavar="TIME",
             help="When to run: ISO 8601, in UTC unless it says another offset.",
@@ -254,7 +254,7 @@ def _how_far(job: JobDetail) -> str:
 
 def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """From what the options gave to a specification's fields; what was not given is left out."""
-    if given["run_at"] is not None and given["delay_s"] is not None:
+    if given["time"] is not None and given["delay_s"] is not None:
         raise click.UsageError("give --at or --in, not both")
     if given["market"] and given["capacity_type"]:
         raise click.UsageError("--market is the old name of --capacity-type: give one of them")
@@ -263,8 +263,8 @@ def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}
-    if given["run_at"] is not None:
-        fields["run_at"] = format_utc(given["run_at"])
+    if given["time"] is not None:
+        fields["time"] = format_utc(given["time"])
     if given["ports"] == ("none",):
         fields["ports"] = ()
     machine = {name: fields.pop(name) for name in Machine.model_fields if name in fields}

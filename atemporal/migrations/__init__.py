@@ -14,9 +14,14 @@ from alembic import command
 from alembic.config import Config
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Apply all steps up to `revision`; what is applied already is passed over."""
-    command.upgrade(config(url), revision)
+def upgrade(url: str, revision: str = "head") -> list[str]:
+    """Apply all steps up to `revision`; what is applied already is passed over.
+
+    Returns the steps that were applied, each as its number and what it is about.
+    """
+    settings = config(url)
+    command.upgrade(settings, revision)
+    return list(settings.attributes["applied"])
 
 
 def config(url: str) -> Config:
@@ -24,4 +29,5 @@ def config(url: str) -> Config:
     settings = Config()
     settings.set_main_option("script_location", "atemporal:migrations")
     settings.attributes["url"] = url
+    settings.attributes["applied"] = []
     return settings

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.script import Script
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -27,7 +32,10 @@ def run() -> None:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _TURN})
             connection.commit()
             context.configure(
-                connection=connection, target_metadata=metadata, transaction_per_migration=True
+                connection=connection,
+                target_metadata=metadata,
+                transaction_per_migration=True,
+                on_version_apply=_note,
             )
             with context.begin_transaction():
                 context.run_migrations()
@@ -35,6 +43,18 @@ def run() -> None:
             _validate(connection)
     finally:
         engine.dispose()
+
+
+def _note(
+    ctx: MigrationContext,
+    step: MigrationInfo,
+    heads: Collection[Any],
+    run_args: Mapping[str, Any],
+) -> None:
+    revision = step.up_revision
+    assert isinstance(revision, Script)
+    about = " ".join(revision.doc.split())
+    context.config.attributes["applied"].append(f"{revision.revision} {about}")
 
 
 def _validate(connection: Connection) -> None:

@@ -113,8 +113,9 @@ class JobFields(Frozen):
     env: Annotated[dict[str, str], _ObjectOrEmptyList] = Field(
         default_factory=dict, repr=False, description="The variables of the job's environment."
     )
-    run_at: Instant | None = Field(
+    time: Instant | None = Field(
         default=None,
+        validation_alias=AliasChoices("time", "run_at"),
         description="When to run, in UTC or with an offset; absent or past means now.",
     )
     delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
@@ -160,7 +161,8 @@ class JobFields(Frozen):
 class JobSpec(JobFields):
     """What a submitter asks for.
 
-    `run_at` absent or past means now; `delay_s` asks for so many seconds after the submit instead.
+    `time` (or `run_at`) absent or past means now; `delay_s` asks for so many seconds after the submit
+    instead.
     `timeout_s` bounds the container's run, `max_attempts` how often the program may fail,
     `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
     another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
@@ -186,11 +188,11 @@ class JobSpec(JobFields):
         environment.check(env)
         return dict(sorted(env.items()))
 
-    @field_validator("run_at")
+    @field_validator("time")
     @classmethod
-    def _run_at_is_utc(cls, run_at: datetime | None) -> datetime | None:
+    def _time_is_utc(cls, time: datetime | None) -> datetime | None:
         try:
-            return run_at.astimezone(UTC) if run_at else None
+            return time.astimezone(UTC) if time else None
         except OverflowError:
             raise ValueError("in UTC it is not within the years 1 to 9999") from None
 
@@ -233,8 +235,8 @@ class JobSpec(JobFields):
 
     @model_validator(mode="after")
     def _one_time_only(self) -> JobSpec:
-        if self.run_at is not None and self.delay_s is not None:
-            raise ValueError("give run_at or delay_s, not both")
+        if self.time is not None and self.delay_s is not None:
+            raise ValueError("give time or delay_s, not both")
         return self
 
 
@@ -288,6 +290,8 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
     Raises:
         Invalid: with the name of each bad field and why; values are never repeated for `env`.
     """
+    if {"time", "run_at"} <= fields.keys():
+        raise Invalid({"time": "give time or run_at, which are the same, not both"})
     try:
         return JobSpec.model_validate(fields)
     except ValidationError as error:

@@ -134,7 +134,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
             "key": spec.key,
             "spec": _stored(spec),
             "attempt_limit": spec.max_attempts + spec.infra_retries,
-            "asked": spec.run_at.isoformat() if spec.run_at else None,
+            "asked": spec.time.isoformat() if spec.time else None,
             "delay_s": spec.delay_s or 0,
         }
         for job_id, spec in zip(ids, specs, strict=True)

@@ -19,9 +19,6 @@ from services.api.request_body import FORM, JSON, Form
 _TIME = "when to run, in UTC or with an offset; absent or past means now"
 _PAYLOAD = "base64 of an env file, one NAME=value a line; the other way to give `env`"
 
-_ORIGINAL: Mapping[str, str] = {"time": "run_at", "payload": "env"}
-"""The original's names of fields, and what they are called in a specification."""
-
 _NUMBERS = frozenset(
     name for name, kind in get_type_hints(JobSpec).items() if kind in (int, int | None)
 )
@@ -36,27 +33,22 @@ def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpe
         Invalid: with each bad field and why.
     """
     wrong: dict[str, str] = {}
-    given_as: dict[str, str] = {}
     spec = _of_form(given) if isinstance(given, Form) else dict(given)
-    if spec.get("payload") == "":
-        del spec["payload"]
-    for original, name in _ORIGINAL.items():
-        value = spec.pop(original, None)
-        if value is None:
-            continue
-        given_as[name] = original
-        if name in spec:
-            wrong[original] = f"give {original} or {name}, not both"
-            continue
+    payload = spec.pop("payload", None)
+    has_payload = payload not in (None, "")
+    if has_payload and "env" in spec:
+        wrong["payload"] = "give payload or env, not both"
+    elif has_payload:
         try:
-            spec[name] = decode_payload(value) if original == "payload" else value
+            spec["env"] = decode_payload(payload)
         except ValueError as error:
-            wrong[original] = str(error)
+            wrong["payload"] = str(error)
     if key is not None and spec.setdefault("key", key) != key:
         wrong["key"] = "is not the one in the header Idempotency-Key"
     try:
         parsed = parse_spec(spec)
     except Invalid as error:
+        given_as = {"env": "payload"} if has_payload else {}
         raise Invalid(
             {given_as.get(name, name): why for name, why in error.fields.items()} | wrong
         ) from None

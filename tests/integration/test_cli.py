@@ -25,7 +25,7 @@ import structlog
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from atemporal import tokens
+from atemporal import migrations, tokens
 from atemporal.cli import main
 from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
@@ -143,8 +143,12 @@ def test_upgrade_makes_the_tables_and_may_be_repeated(postgres_server: Postgres)
     before = operator("token", "list", code=3)
     assert "atemporal db upgrade" in before.stderr
 
-    for _ in range(2):
-        operator("db", "upgrade")
+    first, again = (operator("db", "upgrade").stdout.splitlines() for _ in range(2))
+    steps = len(list((Path(migrations.__file__).parent / "versions").glob("0*.py")))
+    assert [line[:5] for line in first[:-1]] == [f"{n:04d} " for n in range(1, steps + 1)]
+    assert again[0] == "nothing to do"
+    assert first[-1] == again[-1]
+    assert operator.json("db", "upgrade")["applied"] == []
     with serving(url) as served:
         cli = Cli(url, str(served.http.base_url))
         assert cli.json("list") == {"total": 0, "jobs": [], "next": None}

@@ -78,13 +78,13 @@ def test_the_originals_field_names_and_ours_mean_the_same() -> None:
     assert ours == specification(
         {"image": "a", "time": "2015-04-25T05:27:27.069Z", "payload": payload}
     )
-    assert ours.run_at is not None
-    assert format_utc(ours.run_at) == "2015-04-25T05:27:27.069Z"
+    assert ours.time is not None
+    assert format_utc(ours.time) == "2015-04-25T05:27:27.069Z"
 
 
 def test_no_time_and_no_payload_are_absent_and_an_empty_time_is_refused() -> None:
     spec = specification({"image": "a", "time": None, "payload": "", "env": {"A": "1"}})
-    assert spec.run_at is None
+    assert spec.time is None
     assert spec.env == {"A": "1"}
     for name in ("time", "run_at"):
         for empty in ("", "  "):

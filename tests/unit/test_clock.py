@@ -88,19 +88,19 @@ def test_a_time_without_seconds_is_the_full_minute() -> None:
 
 
 DOORS: dict[str, Callable[[str], datetime | None]] = {
-    "run_at in JSON": lambda text: specification({"image": "a", "run_at": text}).run_at,
-    "time in JSON": lambda text: specification({"image": "a", "time": text}).run_at,
+    "run_at in JSON": lambda text: specification({"image": "a", "run_at": text}).time,
+    "time in JSON": lambda text: specification({"image": "a", "time": text}).time,
     "time in a form": lambda text: (
         specification(
             request_body.fields(
                 urlencode({"image": "a", "time": text}).encode(), request_body.FORM
             )
-        ).run_at
+        ).time
     ),
     "a job message": lambda text: (
-        parse_spec(decode(SUBMIT, json.dumps({"image": "a", "run_at": text}).encode()).job).run_at
+        parse_spec(decode(SUBMIT, json.dumps({"image": "a", "run_at": text}).encode()).job).time
     ),
-    "--at": lambda text: submit.make_context("submit", ["a", "--at", text]).params["run_at"],
+    "--at": lambda text: submit.make_context("submit", ["a", "--at", text]).params["time"],
 }
 
 
@@ -108,7 +108,7 @@ DOORS: dict[str, Callable[[str], datetime | None]] = {
 def test_a_time_is_the_same_at_every_door_and_never_guessed(
     read: Callable[[str], datetime | None],
 ) -> None:
-    schema = re.compile(JobSpec.model_json_schema()["properties"]["run_at"]["anyOf"][0]["pattern"])
+    schema = re.compile(JobSpec.model_json_schema()["properties"]["time"]["anyOf"][0]["pattern"])
     for text in TIMES:
         assert read(text) == datetime(2015, 4, 25, 5, 27, 27, 69_000, UTC), text
         assert schema.search(text), text
@@ -125,4 +125,4 @@ def test_a_plus_that_a_form_did_not_escape_is_a_plus(name: str, offset: str) -> 
     for text in (f"2030-04-25T05:27:27{offset}", f"2030-04-25 05:27{offset}"):
         body = f"image=a&{name}={text}".encode()
         spec = specification(request_body.fields(body, request_body.FORM))
-        assert spec.run_at == clock.parse_utc(text)
+        assert spec.time == clock.parse_utc(text)

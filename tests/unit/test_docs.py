@@ -223,3 +223,7 @@ def test_the_hooks_have_no_versions_of_their_own() -> None:
         assert hook["language"] == "system", hook["id"]
         program = hook["entry"].split()[0]
         assert program in ("make", "shellcheck") or program.startswith(".venv/bin/"), hook["id"]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

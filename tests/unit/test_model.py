@@ -19,8 +19,8 @@ def test_a_specification_is_normalised() -> None:
     )
     assert spec.image == "docker.io/library/nginx:latest"
     assert list(spec.env) == ["A", "B"]
-    assert spec.run_at is not None
-    assert spec.run_at.isoformat() == "2030-01-01T00:00:00+00:00"
+    assert spec.time is not None
+    assert spec.time.isoformat() == "2030-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(
