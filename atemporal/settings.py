@@ -155,7 +155,8 @@ class Settings(BaseSettings):
         default=3600, description="begin of an attempt to its instance"
     )
     boot_deadline_s: Annotated[int, Field(ge=10)] = Field(
-        default=900, description="instance to the machine's boot callback"
+        default=900,
+        description="instance to the machine's boot callback, at most; less where boots are known",
     )
     pull_deadline_s: Annotated[int, Field(ge=10)] = Field(
         default=1800, description="the machine's boot callback to its claim"

@@ -28,6 +28,9 @@ from atemporal.states import AttemptState, Reason
 
 # The machine stops its container itself at `timeout_s` and reports; the reaper steps in after this.
 RUN_GRACE_S = 120
+# A machine that never calls costs money until it is given up. One that takes so many times what hardly
+# any took lately will not come; a quick kind has at least so many seconds.
+BOOT_FACTOR, BOOT_LEAST_S = 3.0, 180.0
 # EC2 posts a machine's last console output some time after it shows the machine gone: more than three
 # minutes have been seen, and to give up earlier runs a program again that has ended.
 CONSOLE_S = 300
@@ -340,10 +343,18 @@ class _Case:
             late = instance is None and self._is_older(attempt.created_at, limits.launch_s)
             return Reason.LAUNCH_DEADLINE if late else None
         if attempt.booted_at is None:
-            late = self._is_older(attempt.launched_at, limits.boot_s)
+            late = self._is_older(attempt.launched_at, self._boot_s(attempt))
             return Reason.BOOT_DEADLINE if late else None
         late = self._is_older(attempt.booted_at, limits.pull_s)
         return Reason.PULL_DEADLINE if late else None
+
+    def _boot_s(self, attempt: Attempt) -> float:
+        """How long its machine may boot: less than the limit where its kind is known to be quick."""
+        launch = attempt.launch
+        slowest_s = self._snapshot.slowest_boots.get((launch.instance_type, launch.image_id))
+        if slowest_s is None:
+            return self._limits.boot_s
+        return min(self._limits.boot_s, max(BOOT_LEAST_S, BOOT_FACTOR * slowest_s))
 
     def _is_older(self, instant: datetime | None, seconds: float) -> bool:
         return _older(instant, self._now, seconds)

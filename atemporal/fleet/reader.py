@@ -19,7 +19,7 @@ from atemporal.fleet.reconciliation import SHOWN_FOR_S
 from atemporal.fleet.snapshot import Settled, Snapshot, split_by_owner
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
-from atemporal.store import attempts, installation, reconciliation
+from atemporal.store import attempts, boot_times, installation, reconciliation
 from atemporal.store.database import Database, server_time
 from atemporal.store.rows import Transaction, left_out
 
@@ -125,6 +125,7 @@ class FleetReader:
             records = read(tx, listing)
             known = {one.ref: one for one in records.attempts}
             running = [ref for ref, one in known.items() if one.state is AttemptState.RUNNING]
+            is_booting = any(one.state is AttemptState.WARMING for one in known.values())
             ours = installation.identity(tx)
             owners = split_by_owner(
                 listing.instances,
@@ -141,6 +142,7 @@ class FleetReader:
                 unreadable=owners.unreadable,
                 volumes=tuple(listing.volumes),
                 timeouts=attempts.timeouts(tx, running) if running else {},
+                slowest_boots=boot_times.slowest(tx) if is_booting else {},
                 settled=records.settled,
             )
 

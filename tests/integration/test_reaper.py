@@ -26,7 +26,7 @@ from atemporal.errors import Unavailable
 from atemporal.fleet.plan import TerminationCause
 from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, boot_times, jobs
 from atemporal.store.invariants import violations
 from atemporal.telemetry import LAST_SWEEP
 from services.reaper.auditor import AuditLoop
@@ -675,6 +675,29 @@ class TestConsoles:
         assert world.attempt(reported).exit_code == 7
         assert world.attempt(silent).reason is Reason.TIMED_OUT
         assert {world.states()[one], world.states()[two]} <= set(ENDED)
+
+
+def test_a_machine_that_never_called_is_ended_by_what_others_of_its_kind_took(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot_times, "LEAST", 1)
+    booted, _ = world.launch()
+    with world.database.begin() as tx:
+        attempts.booted(tx, booted, actor="test")
+    world.cancel(booted)
+    silent, mine = world.launch()
+    for age_s, reason in ((170, None), (190, Reason.BOOT_DEADLINE)):
+        with world.database.begin() as tx:
+            tx.execute(
+                text(
+                    "UPDATE attempts SET launched_at = now() - make_interval(secs => :age)"
+                    " WHERE job_id = :id"
+                ),
+                {"age": age_s, "id": silent.job_id},
+            )
+        world.sweep().tick()
+        assert world.attempt(silent).reason is reason
+    assert world.states()[mine] in ENDED
 
 
 def test_an_address_whose_message_was_lost_is_written_down(world: World) -> None:

@@ -73,6 +73,7 @@ def snapshot(
     *attempts: Attempt,
     timeouts: Mapping[AttemptRef, int] | None = None,
     by_id: Iterable[Instance] | None = (),
+    slowest_boots: Mapping[tuple[str, str], float] | None = None,
     whole: bool = True,
 ) -> Snapshot:
     return Snapshot(
@@ -81,6 +82,7 @@ def snapshot(
         {one.ref: one for one in attempts},
         tuple(instances),
         timeouts=timeouts or {},
+        slowest_boots=slowest_boots or {},
         whole=whole,
         by_id=None if by_id is None else {one.id: one for one in by_id},
     )
@@ -390,6 +392,23 @@ def test_a_machine_that_never_called_is_ended_at_the_boot_deadline() -> None:
     assert planned([instance()], attempt(A.WARMING, age=1799)).overdue == {}
     found = planned([instance()], attempt(A.WARMING, age=1801))
     assert found.overdue == {REF: Reason.BOOT_DEADLINE}
+
+
+@pytest.mark.parametrize(
+    ("slowest_s", "allowed_s"),
+    [(1, 180), (60, 180), (100, 300), (599, 1797), (700, 1800), (9000, 1800)],
+)
+def test_a_machine_that_never_called_is_ended_sooner_where_boots_are_known_to_be_quick(
+    slowest_s: float, allowed_s: float
+) -> None:
+    known = {(LAUNCH.instance_type, LAUNCH.image_id): slowest_s}
+    young, old = (attempt(A.WARMING, age=allowed_s + by) for by in (-1, 1))
+    assert planned([instance()], young, slowest_boots=known).overdue == {}
+    assert planned([instance()], old, slowest_boots=known).overdue == {REF: Reason.BOOT_DEADLINE}
+    for other in (("t3.small", "ami-2"), ("m7i.metal-24xl", "ami-1")):
+        assert planned([instance()], old, slowest_boots={other: 1.0}).overdue == (
+            {REF: Reason.BOOT_DEADLINE} if allowed_s == LIMITS.boot_s else {}
+        )
 
 
 def test_a_pull_has_a_deadline_of_its_own() -> None:
