@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from atemporal import __version__
 from atemporal.clock import format_utc
+from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.api import callbacks, error_responses, jobs
@@ -73,7 +73,8 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     @app.get("/metrics", tags=["service"], summary="For Prometheus", dependencies=reader)
     async def metrics() -> Response:
         """All metrics of this process, as text."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        text, media_type = exposition()
+        return Response(text, media_type=media_type)
 
     # Without its suffix, which is taken off every path.
     @app.get("/openapi", include_in_schema=False, dependencies=reader)
