@@ -9,14 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fastapi import Depends, FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 
 from atemporal import __version__
 from atemporal.clock import format_utc
 from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import callbacks, error_responses, jobs
+from services.api import callbacks, docs_page, error_responses, jobs
 from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
@@ -39,6 +38,8 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         title="atemporal",
         version=__version__,
         description=DESCRIPTION,
+        # Beside the document, wherever that is: a proxy may have taken a prefix off.
+        servers=[{"url": "."}],
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -48,6 +49,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     reader = [Depends(authorizer.needs("read"))]
     app.include_router(jobs.router(database, authorizer, publisher))
     app.include_router(callbacks.router(settings, database, publisher))
+    app.include_router(docs_page.router(), dependencies=reader)
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")
     async def home() -> dict[str, str]:
@@ -80,12 +82,6 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     @app.get("/openapi", include_in_schema=False, dependencies=reader)
     async def openapi() -> dict[str, object]:
         return app.openapi()
-
-    @app.get("/docs", include_in_schema=False, dependencies=reader)
-    async def docs() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json", title="atemporal", swagger_favicon_url="data:,"
-        )
 
     error_responses.install(app)
     app.add_middleware(RequestMiddleware)
