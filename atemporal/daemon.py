@@ -27,12 +27,23 @@ from types import FrameType
 from typing import Protocol
 
 from atemporal import __version__, telemetry
-from atemporal.errors import AtemporalError, Unavailable
+from atemporal.errors import AtemporalError, Kept, Unavailable
 from atemporal.health import HealthServer
-from atemporal.inbox import Kept
+from atemporal.metrics import counter, gauge, series
 from atemporal.settings import Settings, load, unknown_variables
 from atemporal.store.database import Database
-from atemporal.telemetry import LAST_TICK, LOOP_ERRORS, TICKS, logger
+from atemporal.telemetry import logger
+
+TICKS = counter("atemporal_ticks_total", "Ticks that ended, well or not, by their loop.", loop=())
+TICK_ERRORS = counter(
+    "atemporal_tick_errors_total",
+    "Failures of ticks: what they need was unavailable, or an error that nobody foresaw.",
+    loop=(),
+    kind=["unavailable", "error"],
+)
+LAST_TICK = gauge(
+    "atemporal_last_tick_timestamp_seconds", "When a loop last ended a tick, 0 if never.", loop=()
+)
 
 _BACKOFF_S = (0.1, 5.0)
 
@@ -62,6 +73,9 @@ class Runner:
         self.healthy = False
         self._stop = stop
         self._log = logger(loop.name)
+        series(TICKS, loop=[loop.name])
+        series(TICK_ERRORS, loop=[loop.name])
+        series(LAST_TICK, loop=[loop.name])
         self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
 
     def start(self) -> None:
@@ -92,7 +106,7 @@ class Runner:
             pause = self.loop.tick()
         except Exception as error:  # noqa: BLE001 - a daemon outlives any one tick
             kind = "unavailable" if isinstance(error, Unavailable) else "error"
-            LOOP_ERRORS.labels(self.loop.name, kind).inc()
+            TICK_ERRORS.labels(self.loop.name, kind).inc()
             if isinstance(error, AtemporalError):
                 self._log.warning("tick failed", error=str(error))
             else:

@@ -75,5 +75,9 @@ class Unavailable(Retry):
         self.service = service or self.service
 
 
+class Kept(Unavailable):
+    """A tick failed for a passing cause that is not the broker: its messages are still in hand."""
+
+
 class Unknown(AtemporalError):
     """May have been done: only the identical request may be repeated until the answer is sure."""

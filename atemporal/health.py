@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import Any, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from atemporal.metrics import exposition
 
 # Longer than the longest tick there may be: a launcher's 32 calls, 8 side by side, each waiting for an
 # EC2 that does not answer, or an SDK's four tries one after the other.
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self._respond(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+            self._respond(HTTPStatus.OK, *exposition())
         elif self.path in ("/healthz", "/readyz"):
             now = monotonic()
             ages = {runner.loop.name: now - runner.last_tick_at for runner in self.runners}

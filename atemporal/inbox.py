@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from atemporal.broker import Delivery, Link
-from atemporal.errors import Retry, Unavailable, Unknown
-from atemporal.telemetry import DEAD_LETTERS, logger
+from atemporal.errors import Kept, Retry, Unavailable, Unknown
+from atemporal.metrics import counter, series
+from atemporal.telemetry import logger
 
-
-class Kept(Unavailable):
-    """A tick failed for a passing cause that is not the broker: its messages are still in hand."""
+DEAD_LETTERS = counter(
+    "atemporal_dead_letters_total", "Messages put into the dead letters, by their queue.", queue=()
+)
 
 
 class Inbox:
@@ -32,6 +33,7 @@ class Inbox:
         self._batch: list[Delivery] = []
         self._dead_lettered: set[object] = set()
         self._log = logger(queue)
+        series(DEAD_LETTERS, queue=[queue])
 
     @contextmanager
     def tick(self) -> Iterator[None]:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -30,7 +33,19 @@ separated by commas.
 | variable | default | meaning |
 |---|---|---|
 """
+_METRICS = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- end of metrics -->)", re.DOTALL)
 _QUEUES = re.compile(r"(?<=<!-- queues -->\n).*?(?=<!-- end of queues -->)", re.DOTALL)
+
+PROCESSES = ("scheduler", "launcher", "reaper", "api")
+# A process shows what it has imported, so each is asked in a process of its own.
+_DECLARED = """
+import json, sys
+from dataclasses import asdict
+from importlib import import_module
+from atemporal.metrics import FAMILIES
+import_module(f"services.{sys.argv[1]}.__main__")
+print(json.dumps([asdict(family) for family in FAMILIES.values()]))
+"""
 
 
 def generated() -> dict[Path, str]:
@@ -54,6 +69,8 @@ def generated() -> dict[Path, str]:
     page = DOCS / "messages.md"
     files[DOCS / "settings.md"] = settings()
     files[page] = _QUEUES.sub(lambda _: queues(), page.read_text())
+    page = DOCS / "metrics.md"
+    files[page] = _METRICS.sub(lambda _: metrics(), page.read_text())
     return files
 
 
@@ -72,6 +89,33 @@ def _default(value: object) -> str:
     if value in (None, "", ()):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def metrics() -> str:
+    """The table of the metrics: whose they are, and the values that their labels can have."""
+    asked = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", _DECLARED, name], cwd=DOCS.parent, stdout=subprocess.PIPE
+        )
+        for name in PROCESSES
+    }
+    families: dict[str, dict[str, Any]] = {}
+    for process, asking in asked.items():
+        for family in json.loads(asking.communicate()[0]):
+            known = families.setdefault(family["name"], {**family, "of": []})
+            known["of"].append(process)
+            for label, values in family["labels"].items():
+                before = known["labels"][label]
+                before += [value for value in values if value not in before]
+    rows = ["| metric | type | labels | of | what |", "|---|---|---|---|---|"]
+    for name, family in sorted(families.items()):
+        labels = "; ".join(
+            f"`{label}`" + (": " if values else "") + ", ".join(f"`{value}`" for value in values)
+            for label, values in family["labels"].items()
+        )
+        of = ", ".join(family["of"])
+        rows.append(f"| `{name}` | {family['kind']} | {labels} | {of} | {family['text']} |")
+    return "\n".join(rows) + "\n"
 
 
 def queues() -> str:

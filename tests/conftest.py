@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from prometheus_client import REGISTRY
 
 from atemporal import migrations
+from atemporal.metrics import FAMILIES
 from atemporal.store.database import Database
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.rabbitmq import RabbitMQ, open_rabbitmq
@@ -65,6 +67,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def remark(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Show a text in the run's summary, also from a worker, whose output nobody sees."""
     return lambda text: record_property(_REMARK, text)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_series_is_declared() -> Iterator[None]:
+    """Fail when something was counted under a label's value that its metric does not declare."""
+    yield
+    undeclared = {
+        f"{family.name}: {label}={value}"
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        for label, value in sample.labels.items()
+        # Loops are declared by what runs them, and a test may do that itself.
+        if sample.name in FAMILIES and label != "loop"
+        if value not in FAMILIES[sample.name].labels[label]
+    }
+    assert not undeclared, "declare it where the metric is declared"
 
 
 @pytest.fixture(scope="session")

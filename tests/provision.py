@@ -60,6 +60,7 @@ NEEDS = (
     _program("docker-registry"),
     _program("mmdebstrap"),
     _program("busybox", "busybox-static"),
+    _program("promtool", "prometheus"),
 )
 
 

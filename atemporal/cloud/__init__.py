@@ -7,6 +7,7 @@ failure whether the thing was surely not done, may be done later, or may have be
 
 from atemporal.cloud.ec2 import Cloud
 from atemporal.cloud.faults import (
+    FAILURES,
     CloudError,
     Forbidden,
     NoAnswer,
@@ -22,10 +23,12 @@ from atemporal.cloud.faults import (
     Unreachable,
 )
 from atemporal.cloud.instance import Instance
-from atemporal.cloud.notices import Notice, Notices
+from atemporal.cloud.notices import NOTICE_KINDS, Notice, Notices
 from atemporal.cloud.volume import Volume
 
 __all__ = [
+    "FAILURES",
+    "NOTICE_KINDS",
     "Cloud",
     "CloudError",
     "Forbidden",

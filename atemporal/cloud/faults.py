@@ -150,6 +150,9 @@ _CODES: dict[type[CloudError], str] = {
     TokenMismatch: "IdempotentParameterMismatch",
     NoInstance: "InvalidInstanceID.NotFound",
 }
+FAILURES: tuple[type[CloudError], ...] = (*_CODES, Rejected, NoAnswer)
+"""Every class that the failure of a call can be which does not only read."""
+
 _CLASS_OF: dict[str, type[CloudError]] = {
     code: kind for kind, codes in _CODES.items() for code in codes.split()
 }

@@ -26,7 +26,11 @@ from atemporal.settings import Settings
 BATCH = 10
 # Long enough to be dealt with, soon enough to be tried again.
 _HIDDEN_S = 60
-_ENDING = {"stopping", "stopped", "shutting-down", "terminated"}
+_ENDING = ("stopping", "stopped", "shutting-down", "terminated")
+_INTERRUPTION = "interruption"
+NOTICE_KINDS = (*_ENDING, _INTERRUPTION)
+"""Every `Notice.kind`."""
+
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
@@ -143,7 +147,7 @@ def read_notice(body: str) -> Notice | None:
     if not isinstance(instance_id, str) or not _INSTANCE_ID.fullmatch(instance_id):
         return None
     if event.get("detail-type") == "EC2 Spot Instance Interruption Warning":
-        return Notice(instance_id, "interruption")
+        return Notice(instance_id, _INTERRUPTION)
     if event.get("detail-type") == "EC2 Instance State-change Notification":
         return Notice(instance_id, state) if isinstance(state, str) and state in _ENDING else None
     return None

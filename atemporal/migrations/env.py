@@ -53,8 +53,8 @@ def _note(
 ) -> None:
     revision = step.up_revision
     assert isinstance(revision, Script)
-    about = " ".join(revision.doc.split())
-    context.config.attributes["applied"].append(f"{revision.revision} {about}")
+    what = " ".join(revision.doc.split())
+    context.config.attributes["applied"].append(f"{revision.revision} {what}")
 
 
 def _validate(connection: Connection) -> None:

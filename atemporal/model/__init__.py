@@ -5,7 +5,7 @@ What is in a `JobSpec` has been checked (see `job_spec`).
 """
 
 from atemporal.model.attempt import Attempt, AttemptRef, Launch
-from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord
+from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord, ReportedReason
 from atemporal.model.job import Event, Job, PublicEvent
 from atemporal.model.job_spec import (
     CapacityType,
@@ -30,6 +30,7 @@ __all__ = [
     "Launch",
     "Machine",
     "PublicEvent",
+    "ReportedReason",
     "describe",
     "parse_spec",
     "read_spec",

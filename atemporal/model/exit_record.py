@@ -13,6 +13,22 @@ LOG_TAIL_LIMIT = 32 * 1024
 # By convention of shells and docker: 128 plus the number of the signal.
 _SIGNALS = (129, 192)
 
+ReportedReason = Literal[
+    Reason.COMPLETED,
+    Reason.EXIT_NONZERO,
+    Reason.SIGNALLED,
+    Reason.OUT_OF_MEMORY,
+    Reason.START_FAILED,
+    Reason.TIMED_OUT,
+    Reason.UNREPORTED,
+    Reason.PULL_FAILED,
+    Reason.IMAGE_REFUSED,
+    Reason.CREATE_FAILED,
+    Reason.SPOT_INTERRUPTED,
+    Reason.INSTANCE_LOST,
+]
+"""What a machine's report can mean."""
+
 
 class ExitRecord(BaseModel):
     """What a machine says about the end of its container.
@@ -41,7 +57,7 @@ class ExitRecord(BaseModel):
     instance_id: Annotated[StorableText, Field(max_length=64)] | None = None
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> ReportedReason:
         """Name the ending; where signs contradict each other the more specific one wins."""
         if self.phase == "pull":
             return Reason.IMAGE_REFUSED if self.definite else Reason.PULL_FAILED

@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from fastapi import Depends, FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from atemporal import __version__
 from atemporal.clock import format_utc
+from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import callbacks, error_responses, jobs
+from services.api import callbacks, docs_page, error_responses, jobs
 from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
@@ -48,6 +47,8 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         title="atemporal",
         version=__version__,
         description=DESCRIPTION,
+        # Beside the document, wherever that is: a proxy may have taken a prefix off.
+        servers=[{"url": "."}],
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -60,6 +61,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         dependencies=[Depends(_noticing(settings.api_notice))],
     )
     app.include_router(callbacks.router(settings, database, publisher))
+    app.include_router(docs_page.router(), dependencies=reader)
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")
     async def home() -> dict[str, str]:
@@ -85,18 +87,13 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     @app.get("/metrics", tags=["service"], summary="For Prometheus", dependencies=reader)
     async def metrics() -> Response:
         """All metrics of this process, as text."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        text, media_type = exposition()
+        return Response(text, media_type=media_type)
 
     # Without its suffix, which is taken off every path.
     @app.get("/openapi", include_in_schema=False, dependencies=reader)
     async def openapi() -> dict[str, object]:
         return app.openapi()
-
-    @app.get("/docs", include_in_schema=False, dependencies=reader)
-    async def docs() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json", title="atemporal", swagger_favicon_url="data:,"
-        )
 
     error_responses.install(app)
     app.add_middleware(RequestMiddleware)

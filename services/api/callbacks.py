@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
@@ -22,15 +22,25 @@ from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound
 from atemporal.json_object import read_object
 from atemporal.messages import InstanceExited, InstanceRunning
-from atemporal.model import AttemptRef, ExitRecord, Job, describe
+from atemporal.metrics import counter, series
+from atemporal.metrics.endings import ENDED
+from atemporal.model import AttemptRef, ExitRecord, Job, ReportedReason, describe
 from atemporal.settings import Settings
 from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
-from atemporal.telemetry import CALLBACKS, ENDED, STALE, log_context, logger
+from atemporal.telemetry import log_context, logger
 from services.api import exit_report, request_body
 from services.api.error_responses import InvalidTransition, possible
 from services.api.jobs import path_id
 from services.api.publisher import Publisher
+
+CALLBACKS = counter(
+    "atemporal_callbacks_total",
+    "Callbacks of machines, by what they are and what became of them.",
+    kind=["up", "claim", "exit"],
+    result=["taken", "stale", "refused", "denied", "failed"],
+)
+series(ENDED, reason=get_args(ReportedReason))
 
 ACTOR = "machine"
 
@@ -163,8 +173,7 @@ def _counted(kind: str) -> Iterator[None]:
         result = "refused"
         raise
     except Conflict as error:
-        result = "refused"
-        STALE.labels(kind).inc()
+        result = "stale"
         raise InvalidTransition(str(error)) from error
     finally:
         CALLBACKS.labels(kind, result).inc()

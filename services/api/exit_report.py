@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from atemporal.errors import Conflict, Invalid
 from atemporal.json_object import read_object
-from atemporal.model import LOG_TAIL_LIMIT, Attempt, ExitRecord
+from atemporal.model import LOG_TAIL_LIMIT, Attempt, ExitRecord, ReportedReason
 from atemporal.states import Reason
 from services.api import request_body
 
@@ -30,7 +30,7 @@ class Exit(NamedTuple):
     reported: dict[str, Any]
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> ReportedReason:
         """Why the attempt ended."""
         if self.record is None:
             return Reason.UNREPORTED

@@ -16,12 +16,15 @@ from pydantic import BeforeValidator, Field
 
 from atemporal.errors import Invalid, NotFound
 from atemporal.messages import JobCancel
+from atemporal.metrics import series
+from atemporal.metrics.endings import ENDED
+from atemporal.metrics.submits import SUBMITS
 from atemporal.model.text import storable
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing
 from atemporal.store.database import Database
-from atemporal.telemetry import ENDED, SUBMITS, logger
+from atemporal.telemetry import logger
 from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.error_responses import possible, problem
@@ -31,6 +34,10 @@ from services.api.schemas import JobDetail, JobHistory, JobPage
 PAGE = 1000
 # The same that the command line wants of an id by which it changes something.
 _PART_OF_ID = 4
+_VIA = "http"
+
+series(ENDED, reason=[Reason.CANCELLED])
+series(SUBMITS, via=[_VIA])
 
 _DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -168,13 +175,13 @@ def router(
                 (made,) = jobs.submit(tx, [spec], actor=actor)
                 job = jobs.get(tx, made.job_id)
         except Invalid:
-            SUBMITS.labels("http", "rejected").inc()
+            SUBMITS.labels(_VIA, "rejected").inc()
             raise
         if made.differs:
-            SUBMITS.labels("http", "rejected").inc()
+            SUBMITS.labels(_VIA, "rejected").inc()
             why = jobs.describe_difference(spec.key, made)
             return problem(HTTPStatus.CONFLICT, why, differs=made.differs)
-        SUBMITS.labels("http", "accepted" if made.created else "duplicate").inc()
+        SUBMITS.labels(_VIA, "accepted" if made.created else "duplicate").inc()
         log.info("submitted", job=str(job.id), created=made.created, actor=actor)
         response.status_code = HTTPStatus.CREATED if made.created else HTTPStatus.OK
         response.headers["Location"] = f"/jobs/{job.id}"

@@ -23,21 +23,33 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.errors import Unknown
+from atemporal.metrics import gauge
 from atemporal.settings import Settings
 from atemporal.store import launches
 from atemporal.store.database import Database
-from atemporal.telemetry import (
-    CIRCUIT_BREAKER_OPEN,
-    OFFERINGS_UNAVAILABLE,
-    RATE_LIMITER_RATE,
-    RATE_LIMITER_TOKENS,
-    logger,
-)
+from atemporal.telemetry import logger
 from services.launcher.availability import Availability, Unavailable, in_shortage
 from services.launcher.circuit_breaker import CircuitBreaker
 from services.launcher.offerings import Offering
 from services.launcher.rate_limiter import RateLimiter
 from services.launcher.spot_breaker import SpotBreaker
+
+OFFERINGS_UNAVAILABLE = gauge(
+    "atemporal_offerings_unavailable",
+    "Offerings in cooldown: no capacity, no quota, or not authorized.",
+)
+RATE_LIMITER_TOKENS = gauge(
+    "atemporal_launch_rate_limiter_tokens",
+    "Tokens of the rate limiter: calls of RunInstances that this process may make now.",
+)
+RATE_LIMITER_RATE = gauge(
+    "atemporal_launch_rate_limiter_calls_per_second",
+    "Calls of RunInstances that the rate limiter of this process allows in a second.",
+)
+CIRCUIT_BREAKER_OPEN = gauge(
+    "atemporal_launch_circuit_breaker_open",
+    "1 while the circuit breaker is open: EC2 refuses all calls of this process.",
+)
 
 
 class Admission:

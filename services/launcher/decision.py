@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from atemporal.cloud import (
     CloudError,
@@ -33,6 +34,8 @@ from services.launcher.offerings import Offering
 _UNPROVEN = "an earlier call had no answer, and EC2 may not show yet what it launched"
 REPEAT_S = 5.0
 """When the identical call is repeated after an answer that was not sure."""
+
+RefusalReason = Literal[Reason.LAUNCH_REFUSED, Reason.INSTANCE_LOST]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Blocked:
 class Refuse:
     """No instance will ever come of it: the attempt ends."""
 
-    reason: Reason
+    reason: RefusalReason
     detail: str
 
 

@@ -17,15 +17,27 @@ from uuid import UUID
 
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
+from atemporal.metrics import gauge
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason
 from atemporal.store import attempts, installation, jobs, launches
 from atemporal.store.database import Database
-from atemporal.telemetry import LAUNCHES_BLOCKED, MACHINES_NOT_BOOTING, STALE, logger
+from atemporal.telemetry import logger
 from services.launcher.admission import Admission
 from services.launcher.offerings import offerings
-from services.launcher.walk import ACTOR, Walk
+from services.launcher.walk import ACTOR, STALE, Walk
+
+_NOT_BLOCKED = "none"
+
+LAUNCHES_BLOCKED = gauge(
+    "atemporal_launches_blocked",
+    "Launches that have no instance yet, by what they are blocked on.",
+    reason=[*BlockedReason, _NOT_BLOCKED],
+)
+MACHINES_NOT_BOOTING = gauge(
+    "atemporal_machines_not_booting", "1 while the last machines that ended had never booted."
+)
 
 BATCH = 32
 NEVER_BOOTED = 5
@@ -109,7 +121,7 @@ class Launcher:
             for ref, spec in queued.items():
                 attempts.begin(tx, ref, self._intent(spec, image_id, ours), actor=ACTOR)
             begun = attempts.with_specs(tx, list(queued))
-        STALE.labels("job.due").inc(len(refs) - len(begun))
+        STALE.labels("begin").inc(len(refs) - len(begun))
         return begun
 
     def call(self, attempt: Attempt, spec: JobSpec) -> None:
@@ -157,7 +169,7 @@ class Launcher:
             blocked, next_in_s = launches.unlaunched(tx, stale_s=self._settings.stale_after_s)
         for reason in BlockedReason:
             LAUNCHES_BLOCKED.labels(reason).set(blocked.get(reason, 0))
-        LAUNCHES_BLOCKED.labels("").set(blocked.get(None, 0))
+        LAUNCHES_BLOCKED.labels(_NOT_BLOCKED).set(blocked.get(None, 0))
         self.admission.report()
         if next_in_s is not None and next_in_s <= 0:
             self.admission.backlog.set()

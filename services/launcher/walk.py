@@ -13,10 +13,11 @@ blocked stays `launching`, says by what, and has the reaper's launch deadline.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import assert_never, get_args
 
 from atemporal import tokens
 from atemporal.cloud import (
+    FAILURES,
     Cloud,
     CloudError,
     Forbidden,
@@ -27,12 +28,14 @@ from atemporal.cloud import (
     TokenSpent,
 )
 from atemporal.errors import Invalid, Refused
+from atemporal.metrics import counter, histogram, series
+from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, JobSpec
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, launches
 from atemporal.store.database import Database
-from atemporal.telemetry import ENDED, LAUNCH_SECONDS, LAUNCHES, STALE, log_context, logger
+from atemporal.telemetry import log_context, logger
 from atemporal.userdata import render
 from services.launcher.admission import Admission
 from services.launcher.decision import (
@@ -42,6 +45,7 @@ from services.launcher.decision import (
     Facts,
     Launched,
     Leave,
+    RefusalReason,
     Refuse,
     Release,
     TryNext,
@@ -50,6 +54,21 @@ from services.launcher.decision import (
     is_unsure,
 )
 from services.launcher.offerings import offering_of, offerings, placed
+
+LAUNCHES = counter(
+    "atemporal_launches_total",
+    "Launches that EC2 was asked for, by what it answered: launched, or the class of its error.",
+    result=["launched", *(failure.__name__ for failure in FAILURES)],
+)
+LAUNCH_DURATION = histogram(
+    "atemporal_launch_duration_seconds", "Duration of the calls that ask EC2 for a launch."
+)
+STALE = counter(
+    "atemporal_stale_launches_total",
+    "Launches that went on without this process, by the step at which it found out.",
+    step=["begin", "walk", "launched"],
+)
+series(ENDED, reason=get_args(RefusalReason))
 
 ACTOR = "launcher"
 # After so long of one refusal after the other, the rest of the offerings is left to the next tick: a
@@ -154,7 +173,7 @@ class Walk:
             asked = launches.ask(tx, self._ref, self._launch)
         # Frozen in between for so long, this process has lost the attempt to another.
         if asked is None or self._clock() - since > self._settings.stale_after_s:
-            STALE.labels("launch").inc()
+            STALE.labels("walk").inc()
             return False
         self._earlier_at = self._launch.unsure_at
         self._launch = asked
@@ -162,7 +181,7 @@ class Walk:
 
     def _run_instances(self, user_data: bytes) -> Instance | CloudError:
         try:
-            with LAUNCH_SECONDS.time():
+            with LAUNCH_DURATION.time():
                 instance = self._cloud.run(self._ref, self._launch, user_data)
         except CloudError as error:
             LAUNCHES.labels(type(error).__name__).inc()
@@ -223,7 +242,7 @@ class Walk:
                 if going_on:
                     self._launch, self._earlier_at, self._refused = by, None, False
                 else:
-                    STALE.labels("launch").inc()
+                    STALE.labels("walk").inc()
                 return going_on
             case Blocked():
                 self._postpone(decision)
@@ -258,7 +277,7 @@ class Walk:
             if launch is not self._launch and not launches.replace(
                 tx, self._ref, self._launch, launch
             ):
-                STALE.labels("launch").inc()
+                STALE.labels("walk").inc()
                 return
             launches.postpone(
                 tx,

@@ -8,11 +8,26 @@ from __future__ import annotations
 from collections import Counter
 
 from atemporal.fleet.plan import Limits
-from atemporal.fleet.reconciliation import reconcile
+from atemporal.fleet.reconciliation import Status, reconcile
+from atemporal.metrics import gauge
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, violations
-from atemporal.telemetry import INVARIANT_VIOLATIONS, RECONCILIATION_ROWS, WORST_LEAK
 from services.reaper.reaper import Reaper
+
+RECONCILIATION_ROWS = gauge(
+    "atemporal_reconciliation_rows",
+    "Rows of the last reconciliation, instances and attempts, by their status.",
+    status=Status,
+)
+WORST_LEAK = gauge(
+    "atemporal_reconciliation_worst_leak_seconds",
+    "The longest leak of the last reconciliation: how long an instance outlived its attempt.",
+)
+VIOLATIONS = gauge(
+    "atemporal_record_violations",
+    "Violations that the last audit found: rows of the records that break an invariant.",
+    invariant=[invariant.name for invariant in INVARIANTS],
+)
 
 # It reads whole tables: one audit for so many sweeps of the instances.
 EVERY = 30
@@ -78,6 +93,6 @@ class AuditLoop:
             broken = violations(tx)
         counts = Counter(one.invariant.name for one in broken)
         for invariant in INVARIANTS:
-            INVARIANT_VIOLATIONS.labels(invariant.name).set(counts[invariant.name])
+            VIOLATIONS.labels(invariant.name).set(counts[invariant.name])
         for one in broken[:_LINES]:
             self._reaper.log.error("a promise of the tables is broken", promise=str(one))

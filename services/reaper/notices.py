@@ -7,13 +7,24 @@ unreadable messages do nothing, and with the queue away only the time of the nex
 
 from __future__ import annotations
 
-from atemporal.cloud import Notices
+from atemporal.cloud import NOTICE_KINDS, Notices
 from atemporal.fleet.plan import Limits
+from atemporal.metrics import counter, series
 from atemporal.states import AttemptState
 from atemporal.store import reconciliation
 from atemporal.store.database import Database
-from atemporal.telemetry import NOTICES, log_context
+from atemporal.telemetry import log_context
 from services.reaper.reaper import Reaper
+
+_OTHER = "other"
+
+NOTICES = counter(
+    "atemporal_ec2_notices_total",
+    "Notices from the queue of EC2's events, by what they say and whether they were followed.",
+    kind=NOTICE_KINDS,
+    result=["followed", "ignored"],
+)
+series(NOTICES, kind=[_OTHER], result=["ignored"])
 
 WAIT_S = 1
 
@@ -53,7 +64,7 @@ class NoticeLoop:
         for delivery in deliveries:
             notice = delivery.notice
             if notice is None:
-                NOTICES.labels("other", "ignored").inc()
+                NOTICES.labels(_OTHER, "ignored").inc()
             else:
                 followed = notice.instance_id in ours
                 NOTICES.labels(notice.kind, "followed" if followed else "ignored").inc()

@@ -17,18 +17,33 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import get_args
 
 from atemporal.cloud import Cloud, CloudError
+from atemporal.daemon import TICK_ERRORS
 from atemporal.errors import AtemporalError, Retry, Unavailable
 from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, decide
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
-from atemporal.model import Attempt, AttemptRef, ExitRecord
+from atemporal.metrics import counter, series
+from atemporal.metrics.endings import ENDED
+from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts
 from atemporal.store.database import Database
-from atemporal.telemetry import ENDED, LOOP_ERRORS, TERMINATIONS, log_context, logger
+from atemporal.telemetry import log_context, logger
 from services.reaper.consoles import Consoles, Unread
+
+TERMINATIONS = counter(
+    "atemporal_terminations_total",
+    "Terminations of instances that EC2 was asked for, by their cause and result.",
+    cause=TerminationCause,
+    result=["asked", "failed"],
+)
+# What a console reports, what EC2 shows, and what is over its time.
+series(ENDED, reason=get_args(ReportedReason))
+series(ENDED, reason=[Reason.NO_CAPACITY])
+series(ENDED, reason=[Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE])
 
 ACTOR = "reaper"
 SWEEP = "reap-sweep"
@@ -224,5 +239,5 @@ class Reaper:
             log("left to the next sweep", error=str(error), **log_context(ref, instance_id))
         except Exception:
             # Counted and logged as a failed tick is; the others must not wait until it is mended.
-            LOOP_ERRORS.labels(SWEEP, "error").inc()
+            TICK_ERRORS.labels(SWEEP, "error").inc()
             self.log.exception("left to the next sweep", **log_context(ref, instance_id))

@@ -16,22 +16,42 @@ from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG
 from atemporal.fleet.plan import Limits, Memory, Plan, missing
 from atemporal.fleet.reconciliation import SHARED_NAME
 from atemporal.fleet.snapshot import Snapshot
+from atemporal.metrics import gauge
 from atemporal.model import Attempt
 from atemporal.states import JobState
 from atemporal.store import counts, jobs
 from atemporal.store.database import Database
-from atemporal.telemetry import (
-    FOREIGN_INSTANCES,
-    LAST_SWEEP,
-    LEAKED_INSTANCES,
-    LISTING_EMPTY,
-    LONGEST_WAIT,
-    ORPHANED_INSTANCES,
-    WAITING,
-    log_context,
-)
+from atemporal.telemetry import log_context
 from atemporal.waiting import Phase
 from services.reaper.reaper import ACTOR, SWEEP, Reaper
+
+# How many have not come to their time is not what anybody waits for.
+_PHASES = [phase for phase in Phase if phase is not Phase.TIME]
+
+WAITING = gauge(
+    "atemporal_waiting",
+    "Jobs and attempts that are waiting, due ones only, by phase.",
+    phase=_PHASES,
+)
+LONGEST_WAIT = gauge(
+    "atemporal_longest_wait_seconds", "The longest wait of a job or an attempt.", phase=_PHASES
+)
+LEAKED_INSTANCES = gauge(
+    "atemporal_leaked_instances", "Instances that do not end though their attempt has."
+)
+ORPHANED_INSTANCES = gauge(
+    "atemporal_orphaned_instances", "Instances that no attempt accounts for."
+)
+FOREIGN_INSTANCES = gauge(
+    "atemporal_foreign_instances",
+    "Instances of another installation with our deployment's name.",
+)
+LISTING_EMPTY = gauge(
+    "atemporal_listing_empty", "1 while EC2's listing shows none of the recorded instances."
+)
+LAST_SWEEP = gauge(
+    "atemporal_last_sweep_timestamp_seconds", "When this process last ended a sweep, 0 if never."
+)
 
 
 class SweepLoop:
@@ -123,7 +143,7 @@ def _report_waiting(
     attempts: Iterable[Attempt], queued: Mapping[JobState, tuple[int, float]], now: datetime
 ) -> None:
     """Show as gauges what is waited for, and since when."""
-    seconds: dict[Phase, list[float]] = {phase: [] for phase in Phase if phase is not Phase.TIME}
+    seconds: dict[Phase, list[float]] = {phase: [] for phase in _PHASES}
     for attempt in attempts:
         if found := waiting.of_attempt(attempt):
             seconds[found.phase].append((now - found.since).total_seconds())

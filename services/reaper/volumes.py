@@ -6,9 +6,18 @@ Promise: only what `fleet.leftovers` allows is deleted. Orphans are counted and 
 from __future__ import annotations
 
 from atemporal.fleet.leftovers import find_leftovers
+from atemporal.metrics import counter, gauge
 from atemporal.store.database import Database
-from atemporal.telemetry import ORPHANED_VOLUMES, VOLUMES_DELETED
 from services.reaper.reaper import Reaper
+
+DELETIONS = counter(
+    "atemporal_volume_deletions_total",
+    "Deletions of leftover volumes that EC2 was asked for, by their result.",
+    result=["deleted", "failed"],
+)
+ORPHANED_VOLUMES = gauge(
+    "atemporal_orphaned_volumes", "Free volumes that no attempt accounts for."
+)
 
 # Volumes stay behind rarely and cost little: one snapshot for so many sweeps of the instances.
 EVERY = 30
@@ -58,7 +67,7 @@ class VolumeLoop:
         failures = self._reaper.cloud.delete_volumes(found.delete)
         for volume_id in found.delete:
             error = failures.get(volume_id)
-            VOLUMES_DELETED.labels("failed" if error else "deleted").inc()
+            DELETIONS.labels("failed" if error else "deleted").inc()
             if error:
                 self._reaper.log.warning("not deleted", volume=volume_id, error=str(error))
             else:

@@ -11,9 +11,16 @@ from __future__ import annotations
 
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import JobDue
+from atemporal.metrics import counter, gauge
 from atemporal.store import jobs
 from atemporal.store.database import Database, NotificationListener
-from atemporal.telemetry import DUE_EMITTED, OLDEST_DUE
+
+PUBLISHED = counter(
+    "atemporal_due_jobs_published_total", "Due jobs that were published and claimed."
+)
+OLDEST_DUE = gauge(
+    "atemporal_oldest_due_seconds", "How long the oldest job has been due without being claimed."
+)
 
 ACTOR = "scheduler"
 BATCH = 500
@@ -44,7 +51,7 @@ class DueLoop:
         with self._database.begin() as tx:
             due = jobs.claim_due(tx, BATCH, actor=ACTOR)
             self._link.publish([Outgoing.of(JobDue.of(ref)) for ref in due])
-        DUE_EMITTED.inc(len(due))
+        PUBLISHED.inc(len(due))
         if len(due) == BATCH:
             return 0.0
         next_in = self._next_due_in()

@@ -13,9 +13,17 @@ from collections.abc import Sequence
 
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import JobEvent
+from atemporal.metrics import counter
 from atemporal.store import events
 from atemporal.store.database import Database
-from atemporal.telemetry import EVENTS_REFUSED, RELAYED, logger
+from atemporal.telemetry import logger
+
+RELAYED = counter(
+    "atemporal_events_relayed_total", "Lifecycle events that the broker has confirmed."
+)
+REFUSED = counter(
+    "atemporal_events_refused_total", "Lifecycle events that a listener's queue did not take."
+)
 
 BATCH = 500
 
@@ -47,7 +55,7 @@ class RelayLoop:
 
     def _tell(self, refused: Sequence[tuple[Outgoing, str]]) -> None:
         if refused:
-            EVENTS_REFUSED.inc(len(refused))
+            REFUSED.inc(len(refused))
             message, why = refused[0]
             self._log.warning(
                 "a listener's queue refused events",

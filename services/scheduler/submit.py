@@ -15,16 +15,21 @@ from atemporal.broker import Delivery, Link, Outgoing
 from atemporal.errors import Invalid, Unavailable, Unknown
 from atemporal.inbox import Inbox
 from atemporal.messages import SUBMIT, SubmitReply, decode
+from atemporal.metrics import series
+from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec, parse_spec
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.store.jobs import Submission
-from atemporal.telemetry import SUBMITS, logger
+from atemporal.telemetry import logger
 from atemporal.userdata import check_fits
 
 BATCH = 200
 # As long as a batch of replies may take, one by one: the next messages wait behind them.
 REPLIES_S = 10.0
+_VIA = "amqp"
+
+series(SUBMITS, via=[_VIA])
 
 
 class SubmitLoop:
@@ -51,7 +56,7 @@ class SubmitLoop:
         with self._inbox.tick():
             replies = self._take()
         for _, reply in replies:
-            SUBMITS.labels("amqp", reply.status).inc()
+            SUBMITS.labels(_VIA, reply.status).inc()
         self._answer([Outgoing.reply(reply, to) for to, reply in replies if to.reply_to])
         return 0.0
 

@@ -83,15 +83,18 @@ class System:
 
     def ready(self, name: str) -> bool:
         """Ask a service whether it is ready."""
-        port = self.api_port if name == "api" else self.health_ports[name]
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
+            url = f"http://127.0.0.1:{self._port(name)}/readyz"
+            return httpx.get(url, timeout=2).status_code == 200
         except httpx.TransportError:
             return False
 
+    def _port(self, name: str) -> int:
+        return self.api_port if name == "api" else self.health_ports[name]
+
     def metrics(self, name: str) -> str:
-        """A daemon's metrics as text."""
-        return httpx.get(f"http://127.0.0.1:{self.health_ports[name]}/metrics").text
+        """A service's metrics as text."""
+        return httpx.get(f"http://127.0.0.1:{self._port(name)}/metrics").text
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a service."""

@@ -39,7 +39,7 @@ def test_a_daemon_serves_its_health_and_metrics_and_stops_in_order(
     health = httpx.get(f"http://127.0.0.1:{port}/healthz").json()
     assert health["ok"]
     assert all(loop["last_tick_age_s"] < 60 for loop in health["loops"].values())
-    assert "atemporal_loop_ticks_total" in daemons.metrics(name)
+    assert "atemporal_ticks_total" in daemons.metrics(name)
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
     assert daemons.stop(name) < 25
 

@@ -10,8 +10,7 @@ import pytest
 
 from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.daemon import Loop
-from atemporal.errors import Unavailable, Unknown
-from atemporal.inbox import Kept
+from atemporal.errors import Kept, Unavailable, Unknown
 from atemporal.messages import INTERNAL, LAUNCH, REAP, InstanceExited, JobDue, encode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.store import jobs

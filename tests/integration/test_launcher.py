@@ -413,7 +413,7 @@ class TestOfferings:
         assert attempt.state is AttemptState.LAUNCHING
         assert attempt.blocked_on is BlockedReason.CAPACITY
         assert "InsufficientInstanceCapacity" in (attempt.detail or "")
-        assert gauge("atemporal_launches_blocked", blocked_on="capacity") == 1
+        assert gauge("atemporal_launches_blocked", reason="capacity") == 1
         assert gauge("atemporal_offerings_unavailable") == 2
         for _ in range(2):
             world.later(181)

@@ -28,8 +28,8 @@ from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, boot_times, jobs
 from atemporal.store.invariants import violations
-from atemporal.telemetry import LAST_SWEEP
 from services.reaper.auditor import AuditLoop
+from services.reaper.sweep import LAST_SWEEP
 from services.reaper.volumes import VolumeLoop
 from tests.integration.reaping import DEPLOYMENT, ENDED, LAUNCH, NOBODY, World, limits, tags_of
 
@@ -778,7 +778,7 @@ def test_the_audit_is_in_the_gauges(world: World) -> None:
     shown = {name: rows(name) for name in ("matched", "duplicate", "orphaned", "missing")}
     assert shown == {"matched": 1, "duplicate": 1, "orphaned": 1, "missing": 1}
     broken = {"invariant": "one_live_attempt"}
-    assert REGISTRY.get_sample_value("atemporal_invariant_violations", broken) == 0
+    assert REGISTRY.get_sample_value("atemporal_record_violations", broken) == 0
 
 
 def test_what_takes_too_long_to_check_does_not_hide_drift(
@@ -844,8 +844,8 @@ def test_a_mistake_about_one_attempt_holds_up_no_other(
 
     monkeypatch.setattr(attempts, "close", mistaken)
     counted = {"loop": "reap-sweep", "kind": "error"}
-    before = gauge("atemporal_loop_errors_total", **counted)
+    before = gauge("atemporal_tick_errors_total", **counted)
     sweep.tick()
     states = [world.attempt(ref).state for ref in refs]
     assert states == [AttemptState.EXITED, AttemptState.CLOSED, AttemptState.CLOSED]
-    assert gauge("atemporal_loop_errors_total", **counted) == before + 1
+    assert gauge("atemporal_tick_errors_total", **counted) == before + 1

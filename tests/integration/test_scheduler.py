@@ -19,8 +19,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
-from atemporal.errors import AtemporalError, Unavailable, Unknown
-from atemporal.inbox import Kept
+from atemporal.errors import AtemporalError, Kept, Unavailable, Unknown
 from atemporal.messages import COMMANDS, EVENTS, LAUNCH, decode
 from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import JobState, Reason

@@ -19,7 +19,7 @@ from fastapi import Response
 from fastapi.security import HTTPAuthorizationCredentials
 
 from atemporal.broker import Outgoing
-from atemporal.inbox import Kept
+from atemporal.errors import Kept
 from atemporal.messages import COMMANDS, LAUNCH, REAP, SUBMIT
 from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message

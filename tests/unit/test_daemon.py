@@ -13,9 +13,8 @@ import httpx
 import pytest
 
 from atemporal.daemon import Runner
-from atemporal.errors import Refused, Unavailable
+from atemporal.errors import Kept, Refused, Unavailable
 from atemporal.health import HealthServer
-from atemporal.inbox import Kept
 
 HELD_UP = """
 import time

@@ -7,8 +7,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from atemporal.broker import Link
 from atemporal.cloud.faults import classify
-from atemporal.errors import Service, Unavailable
-from atemporal.inbox import Inbox, Kept
+from atemporal.errors import Kept, Service, Unavailable
+from atemporal.inbox import Inbox
 from atemporal.store.database import Database
 
 NOWHERE = "postgresql://nobody:hush@127.0.0.1:1/nothing"
