@@ -74,6 +74,7 @@ FLATCAR = OsFamily(
     name="flatcar",
     image_owner="075585003325",
     image_name="Flatcar-stable-*-hvm",
+    image_prefix="Flatcar-",
     architecture="x86_64",
     render=render,
 )

@@ -20,6 +20,7 @@ from atemporal.cloud.faults import (
     TokenSpent,
     Unauthorized,
     Unreachable,
+    WrongImage,
 )
 from atemporal.cloud.instance import Instance
 from atemporal.cloud.notices import Notice, Notices
@@ -44,4 +45,5 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "Volume",
+    "WrongImage",
 ]
