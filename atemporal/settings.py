@@ -115,6 +115,11 @@ class Settings(BaseSettings):
     image_id: str | None = Field(
         default=None, description="an AMI's id; absent: the OS family's newest one is looked up"
     )
+    trusted_images: Words = Field(
+        default=(),
+        description="ids of AMIs that are of the OS family, though EC2 lists them under another "
+        "owner or name: your own copies",
+    )
     instance_type: str = Field(
         default="t3.small",
         description="the type of jobs that name none",

@@ -10,11 +10,13 @@ then any number of `port`, `arg` (the command's words) and `env` (`env=NAME=VALU
 seconds.
 
 Order on the machine:
-1. `atemporal-deadline.service`, started first, waits `deadline` seconds and lets systemd power off by
-   force. It needs neither docker nor network nor a right clock, and counts from its own start, which
-   follows the boot by seconds. It is a service and not a timer because units are constant and only
-   the manifest knows the time. An orderly shutdown does not stop it, so it ends one that hangs as well.
-   Its start stops the OS's update services, which are masked too: an update reboots the machine.
+1. `atemporal-deadline.service`, the one unit that the user-data starts, waits `deadline` seconds and
+   lets systemd power off by force. It needs neither docker nor network nor a right clock, and counts
+   from its own start, which follows the boot by seconds. It is a service and not a timer because units
+   are constant and only the manifest knows the time. An orderly shutdown does not stop it, so it ends
+   one that hangs as well. Its start stops the OS's update services, which are masked too: an update
+   reboots the machine. And it brings the job, ordered after it, in the same transaction of systemd:
+   nothing that the program which applies the user-data does or fails to do later can part the two.
 2. `atemporal-job.service` calls the agent (`/opt/atemporal/agent`): `pull` (with retries), `create`,
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
    at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit

@@ -1,10 +1,14 @@
 """Flatcar Container Linux: `#cloud-config`, as its coreos-cloudinit reads it.
 
 Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
-Units are written, masked and enabled first, then started one after the other in the order below, on
-every boot. They are enabled as well, so that a later boot powers off even if this file is not
-applied again. Update services are masked without `command: stop`, which can hang the whole file;
-the deadline's unit stops them.
+Units are written, masked and enabled first, then commands are called one after the other, on every
+boot. There is one command, because each waits for a signal of systemd that coreos-cloudinit loses on a
+busy boot, and then no later one is called (docs/adr/0026). It starts the deadline, which brings the job
+and stops the update services by itself. The deadline is enabled as well, so that a later boot powers
+off even if this file is not applied again.
+
+Failure: on an image of another family Canonical's cloud-init may take this file for its own. It knows
+nothing of `coreos`, and powers off by `bootcmd`, which coreos-cloudinit passes over.
 """
 
 from __future__ import annotations
@@ -29,10 +33,16 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _text)
 
+_WRONG_FAMILY = (
+    "echo 'atemporal: this image is not Flatcar: powering off' >/dev/console;"
+    " poweroff -f || poweroff"
+)
+
 
 def render(manifest: bytes) -> bytes:
     """Return the user-data of a machine with this manifest."""
     config: dict[str, Any] = {
+        "bootcmd": [_WRONG_FAMILY],
         "write_files": [
             {
                 "path": "/etc/atemporal/manifest",
@@ -46,8 +56,13 @@ def render(manifest: bytes) -> bytes:
             "units": [
                 {"name": "update-engine.service", "mask": True},
                 {"name": "locksmithd.service", "mask": True},
-                _unit("atemporal-deadline.service", DEADLINE_UNIT),
-                _unit("atemporal-job.service", JOB_UNIT),
+                {"name": "atemporal-job.service", "content": JOB_UNIT},
+                {
+                    "name": "atemporal-deadline.service",
+                    "enable": True,
+                    "command": "start",
+                    "content": DEADLINE_UNIT,
+                },
             ]
         },
     }
@@ -55,14 +70,11 @@ def render(manifest: bytes) -> bytes:
     return b"#cloud-config\n" + text.encode()
 
 
-def _unit(name: str, content: str) -> dict[str, Any]:
-    return {"name": name, "enable": True, "command": "start", "content": content}
-
-
 FLATCAR = OsFamily(
     name="flatcar",
     image_owner="075585003325",
     image_name="Flatcar-stable-*-hvm",
+    image_prefix="Flatcar-",
     architecture="x86_64",
     render=render,
 )

@@ -14,11 +14,17 @@ from dataclasses import dataclass
 class OsFamily:
     """One family. `image_name` may hold the wild card `*`; the newest image that fits is taken.
 
-    `render` gives the user-data of a machine with a job manifest: the same bytes for the same manifest.
+    Every image of the publisher whose name begins with `image_prefix` is of the family. `render` gives
+    the user-data of a machine with a job manifest: the same bytes for the same manifest.
     """
 
     name: str
     image_owner: str
     image_name: str
+    image_prefix: str
     architecture: str
     render: Callable[[bytes], bytes]
+
+    def has_image(self, *, owner: str, name: str) -> bool:
+        """Whether an image that EC2 lists under this account and name is of the family."""
+        return owner == self.image_owner and name.startswith(self.image_prefix)

@@ -21,6 +21,7 @@ from atemporal.cloud.faults import (
     TokenSpent,
     Unauthorized,
     Unreachable,
+    WrongImage,
 )
 from atemporal.cloud.instance import Instance
 from atemporal.cloud.notices import NOTICE_KINDS, Notice, Notices
@@ -47,4 +48,5 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "Volume",
+    "WrongImage",
 ]

@@ -36,6 +36,7 @@ from atemporal.cloud.faults import (
     ServerFault,
     Throttled,
     Unauthorized,
+    WrongImage,
     classify,
 )
 from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG, Instance, tags_of
@@ -108,10 +109,11 @@ class Cloud:
             TokenMismatch: the token is known with other parameters; `find` tells what it launched.
             Refused: any other final refusal (`Rejected`): the same call will never succeed.
             Retry: surely not launched by this call, for a passing cause (`NoCapacity`,
-                `OverQuota`, `Throttled`, `Unauthorized`, `Unreachable`).
+                `OverQuota`, `Throttled`, `Unauthorized`, `WrongImage`, `Unreachable`).
             Unknown: may have been launched; repeat the identical call until the answer is sure.
         """
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
+        self._check_family(launch, doing)
         request = self._request(ref, launch, user_data)
         with _translated(doing):
             answer = self._launching.run_instances(**request)
@@ -343,6 +345,20 @@ class Cloud:
             }
             for device, size in sizes.items()
         ]
+
+    def _check_family(self, launch: Launch, doing: str) -> None:
+        """Refuse an image that is not known to be of the family that the user-data is made for."""
+        image = self._image(launch.image_id)
+        if image is None or launch.image_id in self._settings.trusted_images:
+            return  # what EC2 does not show to us it does not launch for us either
+        owner, name = image.get("OwnerId", ""), image.get("Name", "")
+        if not os_family(launch.os_family).has_image(owner=owner, name=name):
+            raise WrongImage(
+                doing,
+                "WrongImage",
+                f"image {launch.image_id} ({name or 'without a name'}, of account {owner}) is not"
+                f" known to be {launch.os_family}",
+            )
 
     def _image(self, image_id: str) -> ImageTypeDef | None:
         if image_id not in self._images:

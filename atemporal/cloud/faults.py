@@ -101,6 +101,18 @@ class Forbidden(Unauthorized):
     """This process may not do this: a policy may forbid all, or one type, subnet or capacity type."""
 
 
+class WrongImage(Unauthorized):
+    """The image is not known to be of the OS family: nothing on it might end its instance in time.
+
+    Ours to say, not EC2's, and before a call is sent.
+    """
+
+    advice = (
+        "set ATEMPORAL_IMAGE_ID to an image of that family, or unset it for the newest one; if this is"
+        " your own copy of one, name it in ATEMPORAL_TRUSTED_IMAGES"
+    )
+
+
 class Unreachable(CloudError, Unavailable):
     """EC2 did not answer a call that only reads."""
 

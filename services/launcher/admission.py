@@ -157,9 +157,9 @@ class Admission:
                 self.availability.over_quota(offering, outcome.detail)
 
     def unauthorized(self, error: Unauthorized) -> None:
-        """Note that EC2 refuses this process altogether."""
+        """Note that EC2 refuses this process altogether, or its settings name a wrong image."""
         if self.circuit_breaker.open(error.detail):
-            self._log.error("EC2 refuses this process: launches wait", error=str(error))
+            self._log.error("launches wait: nothing can be launched", error=str(error))
         CIRCUIT_BREAKER_OPEN.set(1)
 
     def report(self) -> None:

@@ -47,9 +47,10 @@ class Launched:
 
 @dataclass(frozen=True)
 class TryNext:
-    """This offering is to be asked for, at once."""
+    """This offering is to be asked for, at once; with another image where one is given."""
 
     offering: Offering
+    image_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from atemporal.cloud import (
     OverQuota,
     TokenMismatch,
     TokenSpent,
+    WrongImage,
 )
 from atemporal.errors import Invalid, Refused
 from atemporal.metrics import counter, histogram, series
@@ -146,6 +147,8 @@ class Walk:
         if not self._admission.circuit_breaker.allow():
             return self._unauthorized()
         outcome = self._run_instances(user_data)
+        if isinstance(outcome, WrongImage) and (image := self._another_image()):
+            return TryNext(offering_of(self._launch), image)
         # Learn for all attempts, then decide for this one.
         offering = offering_of(self._launch)
         elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
@@ -195,6 +198,19 @@ class Walk:
         LAUNCHES.labels("launched").inc()
         return instance
 
+    def _another_image(self) -> str | None:
+        """The image of the settings, where this attempt was begun under older ones.
+
+        None while an earlier call may have launched the old one, or the new one can not be looked up.
+        """
+        if self._earlier_at is not None:
+            return None
+        try:
+            image = self._cloud.resolve_image()
+        except CloudError:
+            return None
+        return image if image != self._launch.image_id else None
+
     def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:
         """Look up what the decision about this outcome asks for, and no more."""
         another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota))
@@ -235,8 +251,10 @@ class Walk:
                     STALE.labels("launched").inc()
                 self._log.info("launched", in_time=in_time, instance=instance.id)
                 return False
-            case TryNext(offering):
+            case TryNext(offering, image_id):
                 by = placed(self._launch, offering)
+                if image_id:
+                    by = by.model_copy(update={"image_id": image_id})
                 with self._database.begin() as tx:
                     going_on = launches.replace(tx, self._ref, self._launch, by)
                 if going_on:

@@ -7,7 +7,7 @@ are shared by all tests: each test has a deployment of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
+from atemporal.twin.catalogue import IMAGES
 from atemporal.twin.server import Twin
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 MOTO_ACCOUNT = "123456789012"
-FLATCAR_OWNER = "075585003325"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -48,21 +48,16 @@ def _environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    """moto's server, knowing the images that Flatcar's publisher has on EC2."""
+    """moto's server, knowing images of Flatcar's publisher and of others."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     backend = ec2_backends[MOTO_ACCOUNT][REGION]
-    for name, architecture, created in (
-        ("Flatcar-stable-4230.2.4-hvm", "x86_64", datetime(2026, 1, 20, tzinfo=UTC)),
-        ("Flatcar-stable-4459.2.3-hvm", "x86_64", datetime(2026, 6, 2, tzinfo=UTC)),
-        ("Flatcar-stable-4459.2.3-arm64-hvm", "arm64", datetime(2026, 6, 3, tzinfo=UTC)),
-        ("Flatcar-beta-4593.1.0-hvm", "x86_64", datetime(2026, 7, 14, tzinfo=UTC)),
-    ):
-        image = backend.register_image(name)
-        image.owner_id = FLATCAR_OWNER
-        image.architecture = architecture
-        image.creation_date = created
+    for listed in IMAGES:
+        image = backend.register_image(listed["name"])
+        image.owner_id = listed["imageOwnerId"]
+        image.architecture = listed["architecture"]
+        image.creation_date = datetime.fromisoformat(listed["creationDate"])
         image.root_device_name = "/dev/xvda"
     yield f"http://{host}:{port}"
     server.stop()

@@ -13,11 +13,11 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from atemporal.cloud import Cloud, NoInstance, Rejected
+from atemporal.cloud import Cloud, NoInstance, Rejected, WrongImage
 from atemporal.cloud import ec2 as adapter
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
-from tests.contract.conftest import FLATCAR_OWNER
+from atemporal.twin.catalogue import FLATCAR_OWNER
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -292,6 +292,18 @@ def test_a_dry_run_launches_nothing(ec2: EC2Client, launch: Launch) -> None:
     assert code_of(refused) == "DryRunOperation"
     listed = ec2.describe_instances(Filters=[{"Name": "tag:batch", "Values": [tag]}])
     assert listed["Reservations"] == []
+
+
+@pytest.mark.parametrize("owner", ["099720109477", "137112412989"])
+def test_an_image_of_another_family_is_not_launched(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef, owner: str
+) -> None:
+    (other,) = ec2.describe_images(Owners=[owner])["Images"]
+
+    with pytest.raises(WrongImage, match=other["Name"]):
+        cloud.run(new_ref(), launch.model_copy(update={"image_id": other["ImageId"]}), NOTHING)
+
+    assert cloud.all() == []
 
 
 def test_the_newest_stable_image_of_its_owner_is_chosen(ec2: EC2Client, cloud: Cloud) -> None:

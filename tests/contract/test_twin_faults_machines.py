@@ -19,6 +19,7 @@ import pytest
 from atemporal import userdata
 from atemporal.model import AttemptRef, JobSpec, Launch
 from atemporal.twin import processes
+from atemporal.twin.catalogue import IMAGES, runs_cloud_init
 from atemporal.twin.faults import fault
 from atemporal.twin.faults.fault import Fault
 from atemporal.twin.host import Pace
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 TOKEN = "k1.0123456789abcdef"
 FOR_EVER = ("sleep", "1000")
+OTHER_FAMILIES = [one for one in IMAGES if runs_cloud_init(one["imageId"])]
 
 
 @pytest.fixture
@@ -60,10 +62,11 @@ def launch(
     *,
     capacity_type: str = "on-demand",
     deadline_s: int = 60,
+    image_id: str = "ami-12345678",
 ) -> str:
     """Launch a job's machine as the product does; return the instance's id."""
     intent = Launch(
-        image_id="ami-12345678",
+        image_id=image_id,
         instance_type="t3.small",
         callback_base=api.url,
         key_id="k1",
@@ -310,6 +313,58 @@ def test_a_machine_hangs_until_it_is_terminated(
     assert state(ec2, instance_id) == "running"
     ec2.terminate_instances(InstanceIds=[instance_id])
     assert ended(ec2, instance_id)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+
+
+def test_cloudinit_hangs_after_its_first_command_and_the_job_runs(
+    twin: Twin, ec2: EC2Client, api: CallbackApi
+) -> None:
+    twin.faults.add("cloudinit-hangs")
+    instance_id = launch(ec2, api)
+
+    by_itself(ec2, instance_id)
+
+    assert api.methods == ["PATCH", "DELETE"]
+    assert twin.faults.counts() == {"cloudinit-hangs": 1}
+    assert "all commands are carried out" not in console(ec2, instance_id)
+
+
+def test_cloudinit_hangs_and_the_deadline_ends_the_machine(
+    twin: Twin, ec2: EC2Client, api: CallbackApi
+) -> None:
+    twin.faults.add("cloudinit-hangs")
+    instance_id = launch(ec2, api, FOR_EVER, deadline_s=2)
+
+    by_itself(ec2, instance_id)
+
+    assert "atemporal-deadline.service ended" in console(ec2, instance_id)
+
+
+@pytest.mark.parametrize("image", OTHER_FAMILIES, ids=lambda image: image["name"])
+def test_a_machine_of_another_family_powers_off_and_runs_no_job(
+    ec2: EC2Client, api: CallbackApi, image: dict[str, Any]
+) -> None:
+    instance_id = launch(ec2, api, FOR_EVER, image_id=image["imageId"])
+
+    by_itself(ec2, instance_id)
+
+    assert api.calls == []
+    assert "this image is not Flatcar" in console(ec2, instance_id)
+
+
+def test_another_family_never_ends_by_a_user_data_that_does_not_think_of_it(
+    ec2: EC2Client,
+) -> None:
+    launched = ec2.run_instances(
+        ImageId=OTHER_FAMILIES[0]["imageId"],
+        InstanceType="t3.small",
+        MinCount=1,
+        MaxCount=1,
+        UserData="#cloud-config\ncoreos: {units: [{name: a.service, command: start}]}\n",
+    )
+    instance_id = launched["Instances"][0]["InstanceId"]
+
+    until(lambda: "cloud-init: nothing powers off" in console(ec2, instance_id))
+    assert state(ec2, instance_id) == "running"
 
 
 def test_a_machine_hangs_for_a_while(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:

@@ -143,7 +143,7 @@ def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> No
     assert container == "created 0001-01-01T00:00:00Z", "started before it was granted"
     assert states == [
         *("inactive (masked)", "inactive (masked)"),
-        *("active (enabled)", "activating (enabled)"),
+        *("active (enabled)", "activating (static)"),
     ]
 
     assert {call.path for call in case.api.calls} == {f"/jobs/{case.ref.job_id}/callback"}
@@ -186,6 +186,45 @@ def test_a_machine_shut_down_from_outside_says_that_the_program_is_not_to_blame(
     assert record.reason is Reason.INSTANCE_LOST
     assert (record.phase, record.exit_code) == ("run", 3)
     assert record.log_tail == b"here\n"
+
+
+class TestTheFirstCommandHangs:
+    """What applies the user-data starts one unit, and is not heard of again."""
+
+    def test_the_job_runs_and_is_reported(self, case: Case) -> None:
+        case.machine.apply(case.user_data(), hangs=True)
+        case.machine.wait_off()
+        assert case.api.methods == ["PATCH", "DELETE"]
+        assert ExitRecord.model_validate(case.api.body("DELETE")).exit_code == 7
+
+    def test_a_claim_that_is_refused_ends_the_machine(self, case: Case) -> None:
+        case.api.statuses["PATCH"] = [409]
+        case.machine.apply(case.user_data(), hangs=True)
+        case.machine.wait_off()
+        assert case.api.methods == ["PATCH"]
+
+    def test_the_deadline_ends_it(self, case: Case) -> None:
+        case.api.statuses["PATCH"] = [503]
+        case.machine.apply(case.user_data(deadline_s=6), hangs=True)
+        case.machine.wait_off()
+        assert set(case.api.methods) == {"PATCH"}
+
+
+@pytest.mark.parametrize("wrong", ["a file that is none", "no file", "nothing to execute"])
+def test_the_deadline_runs_although_the_job_can_not(case: Case, wrong: str) -> None:
+    config = yaml.safe_load(case.user_data(deadline_s=4))
+    job = next(u for u in config["coreos"]["units"] if u["name"] == "atemporal-job.service")
+    match wrong:
+        case "a file that is none":
+            job["content"] = "no unit at all\n"
+        case "no file":
+            config["coreos"]["units"].remove(job)
+        case _:
+            job["content"] = "[Service]\nType=exec\n"
+    case.machine.apply(b"#cloud-config\n" + yaml.safe_dump(config).encode())
+    assert case.machine.state("atemporal-deadline.service") == "active (enabled)"
+    case.machine.wait_off()
+    assert case.api.calls == []
 
 
 def test_a_second_boot_powers_off_without_running_again(case: Case) -> None:

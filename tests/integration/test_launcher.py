@@ -32,6 +32,7 @@ from atemporal.cloud import (
     TokenSpent,
     Unauthorized,
     Unreachable,
+    WrongImage,
 )
 from atemporal.cloud.instance import tags_of
 from atemporal.errors import Unavailable
@@ -81,13 +82,17 @@ class ScriptedCloud:
     instances: dict[str, Instance] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     image_error: CloudError | None = None
+    image: str = "ami-1"
+    wrong_images: set[str] = field(default_factory=set)
 
     def resolve_image(self) -> str:
         if self.image_error:
             raise self.image_error
-        return "ami-1"
+        return self.image
 
     def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
+        if launch.image_id in self.wrong_images:
+            raise WrongImage("launching", "WrongImage", f"image {launch.image_id} is not flatcar")
         request = self.real._request(ref, launch, user_data)
         token = request["ClientToken"]
         offering = (launch.instance_type, launch.subnet_id, launch.capacity_type)
@@ -154,7 +159,8 @@ class World:
             **settings,
         )
         real = Cloud(self.settings)
-        real._images["ami-1"] = {"RootDeviceName": "/dev/xvda"}
+        for image in ("ami-1", "ami-2"):
+            real._images[image] = {"RootDeviceName": "/dev/xvda"}
         self.cloud = ScriptedCloud(real)
         self.restart()
 
@@ -577,6 +583,88 @@ class TestRateLimiter:
         states = [world.job(ref).state for ref in refs]
         assert states.count(JobState.WARMING) == 5
         assert states.count(JobState.QUEUED) == 2
+
+
+class TestWrongImage:
+    """The settings name an image on which nothing would end the machine."""
+
+    def test_nothing_is_asked_for_and_the_job_says_why_it_waits(self, world: World) -> None:
+        world.cloud.wrong_images = {"ami-1"}
+        first = world.launch()
+        second = world.launch()
+        world.sweep.tick()
+        assert world.cloud.calls == []
+        attempt = world.attempt(first)
+        assert attempt.state is AttemptState.LAUNCHING
+        assert world.blocked_on(first) == ["authorization"]
+        assert "image ami-1 is not flatcar" in (attempt.detail or "")
+        assert "ATEMPORAL_IMAGE_ID" in (attempt.detail or "")
+        assert world.job(second).state is JobState.QUEUED
+        with pytest.raises(Unavailable, match="image ami-1 is not flatcar"):
+            world.launcher.check()
+
+    def test_the_operator_is_told_once(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        world.cloud.wrong_images = {"ami-1"}
+        world.launch()
+        for _ in range(3):
+            world.later(400)
+            world.sweep.tick()
+        assert capsys.readouterr().out.count("launches wait") == 1
+
+    @pytest.mark.parametrize("refusals", [1, 3])
+    def test_once_the_settings_name_another_image_the_same_attempt_gets_it(
+        self, world: World, refusals: int
+    ) -> None:
+        world.cloud.wrong_images = {"ami-1"}
+        ref = world.launch()
+        for _ in range(refusals - 1):
+            world.later(400)
+            world.sweep.tick()
+        world.cloud.image = "ami-2"
+        world.restart()
+        world.later(400)
+        world.sweep.tick()
+        assert world.has_instance(ref)
+        assert world.attempt(ref).launch.image_id == "ami-2"
+        assert "ami-2" in world.cloud.calls[0].request
+        assert not world.launcher.admission.circuit_breaker.is_open
+
+    def test_another_wrong_image_is_not_launched_either(self, world: World) -> None:
+        world.cloud.wrong_images = {"ami-1", "ami-2"}
+        ref = world.launch()
+        world.cloud.image = "ami-2"
+        world.restart()
+        world.later(400)
+        world.sweep.tick()
+        assert world.cloud.calls == []
+        assert "image ami-2 is not flatcar" in (world.attempt(ref).detail or "")
+
+    @pytest.mark.parametrize("unknown", UNKNOWN)
+    def test_what_a_call_may_have_launched_keeps_its_image(
+        self, world: World, unknown: CloudError
+    ) -> None:
+        world.cloud.script = [unknown]
+        ref = world.launch()
+        world.cloud.wrong_images = {"ami-1"}
+        world.cloud.image = "ami-2"
+        world.later(60)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0"]
+        launch = world.attempt(ref).launch
+        assert (launch.image_id, launch.placement) == ("ami-1", 0)
+        assert launch.unsure_at is not None
+
+    def test_an_image_that_can_not_be_looked_up_changes_nothing(self, world: World) -> None:
+        world.cloud.wrong_images = {"ami-1"}
+        ref = world.launch()
+        world.cloud.image_error = error(Unreachable, "ReadTimeoutError")
+        world.restart()
+        world.later(400)
+        world.sweep.tick()
+        assert world.cloud.calls == []
+        assert world.attempt(ref).launch.image_id == "ami-1"
 
 
 class TestCircuitBreaker:

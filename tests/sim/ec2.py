@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
 from atemporal.model import AttemptRef
+from cloud_config.flatcar import FLATCAR
 from tests.sim.machine import Machine, Manifest
 from tests.sim.tasks import Task
 from tests.sim.world import World, label
@@ -253,7 +254,8 @@ class Client:
         """DescribeImages: one image, with one disk."""
         disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}
         image = {"ImageId": IMAGE, "RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [disk]}
-        return {"Images": [image]}
+        published = {"OwnerId": FLATCAR.image_owner, "Name": f"{FLATCAR.image_prefix}stable-1-hvm"}
+        return {"Images": [image | published]}
 
     def close(self) -> None:
         """Nothing to give back."""

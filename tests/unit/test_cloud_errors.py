@@ -31,6 +31,7 @@ from atemporal.cloud import (
     TokenSpent,
     Unauthorized,
     Unreachable,
+    WrongImage,
 )
 from atemporal.cloud.faults import MESSAGE_LIMIT, classify
 from atemporal.errors import (
@@ -222,6 +223,16 @@ def images(*items: str) -> Reply:
     return 200, f"<DescribeImagesResponse><imagesSet>{inner}</imagesSet></DescribeImagesResponse>"
 
 
+def image(name: str, owner: str) -> str:
+    """An item of `images`: the one that `LAUNCH` asks for, as EC2 lists it."""
+    named = f"<name>{name}</name>" if name else ""
+    return f"<imageId>{LAUNCH.image_id}</imageId><imageOwnerId>{owner}</imageOwnerId>{named}"
+
+
+FLATCAR_OWNER = "075585003325"
+FLATCAR_IMAGE = image("Flatcar-stable-4459.2.3-hvm", FLATCAR_OWNER)
+
+
 def failure(code: str, status: int) -> Reply:
     return status, (
         f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors>"
@@ -322,7 +333,7 @@ def test_every_disk_of_the_image_is_encrypted_and_goes_with_the_instance(
     cloud: Cloud, wire: Wire, disk_gb: int | None, root_size: str
 ) -> None:
     wire.images = images(
-        "<imageId>ami-12345678</imageId><rootDeviceName>/dev/sda1</rootDeviceName>"
+        f"{FLATCAR_IMAGE}<rootDeviceName>/dev/sda1</rootDeviceName>"
         "<blockDeviceMapping>"
         "<item><deviceName>/dev/sda1</deviceName><ebs><volumeSize>9</volumeSize></ebs></item>"
         "<item><deviceName>/dev/sdb</deviceName><ebs><volumeSize>5</volumeSize></ebs></item>"
@@ -414,6 +425,76 @@ def test_an_image_named_in_the_settings_is_not_looked_up(wire: Wire, cloud: Clou
     with Cloud(Settings(ec2_endpoint_url=URL, image_id="ami-mine")) as pinned:
         assert pinned.resolve_image() == "ami-mine"
     assert wire.sent == []
+
+
+UBUNTU = image("ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server", "099720109477")
+COPY = image("our-flatcar", "123456789012")
+
+
+class TestImagesOfAnotherFamily:
+    """On an image that does not know our user-data nothing would end the machine."""
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            UBUNTU,
+            image("al2023-ami-2023.8-x86_64", "137112412989"),
+            COPY,
+            image("Flatcar-stable-4459.2.3-hvm", "666666666666"),
+            image("nothing-like-Flatcar-stable-hvm", FLATCAR_OWNER),
+            image("", FLATCAR_OWNER),
+        ],
+    )
+    def test_none_is_bought_and_the_refusal_says_what_to_set(
+        self, cloud: Cloud, wire: Wire, other: str
+    ) -> None:
+        wire.images = images(other)
+        with pytest.raises(WrongImage) as refused:
+            cloud.run(REF, LAUNCH, b"")
+        assert wire.count("RunInstances") == 0
+        for word in (LAUNCH.image_id, "flatcar", "ATEMPORAL_IMAGE_ID", "ATEMPORAL_TRUSTED_IMAGES"):
+            assert word in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Flatcar-stable-4459.2.3-hvm",
+            "Flatcar-beta-4593.1.0-hvm",
+            "Flatcar-lts-4081.3.6-arm64-hvm",
+        ],
+    )
+    def test_every_image_of_the_publisher_is_taken(
+        self, cloud: Cloud, wire: Wire, name: str
+    ) -> None:
+        wire.images = images(image(name, FLATCAR_OWNER))
+        wire.answer = lambda form: failure("InsufficientInstanceCapacity", 500)
+        with pytest.raises(NoCapacity):
+            cloud.run(REF, LAUNCH, b"")
+        assert wire.count("RunInstances") == 1
+
+    @pytest.mark.parametrize("trusted", [LAUNCH.image_id, f"ami-other,{LAUNCH.image_id}"])
+    def test_an_image_that_the_operator_trusts_is_taken(
+        self, cloud: Cloud, wire: Wire, monkeypatch: pytest.MonkeyPatch, trusted: str
+    ) -> None:
+        monkeypatch.setenv("ATEMPORAL_TRUSTED_IMAGES", trusted)
+        wire.images = images(COPY)
+        wire.answer = lambda form: failure("InsufficientInstanceCapacity", 500)
+        with Cloud(Settings(ec2_endpoint_url=URL)) as trusting, pytest.raises(NoCapacity):
+            trusting.run(REF, LAUNCH, b"")
+
+    def test_trust_in_another_image_is_no_trust_in_this_one(self, wire: Wire) -> None:
+        wire.images = images(COPY)
+        trusted = Settings(ec2_endpoint_url=URL, trusted_images=("ami-other",))
+        with Cloud(trusted) as trusting, pytest.raises(WrongImage):
+            trusting.run(REF, LAUNCH, b"")
+
+    def test_an_image_that_can_not_be_looked_at_is_not_launched(
+        self, wire: Wire, cloud: Cloud
+    ) -> None:
+        wire.images = failure("UnauthorizedOperation", 403)
+        with pytest.raises(Unauthorized):
+            cloud.run(REF, LAUNCH, b"")
+        assert wire.count("RunInstances") == 0
 
 
 def test_a_region_without_the_image_says_what_to_set(cloud: Cloud) -> None:

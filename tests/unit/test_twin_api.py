@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from atemporal.errors import Conflict
-from atemporal.twin.ec2.images import IMAGES
+from atemporal.twin.catalogue import IMAGES
 from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin

@@ -14,12 +14,13 @@ TWIN = Path(twin.__file__).parent
 BELOW = {
     "jsonfile": (),
     "processes": (),
+    "catalogue": (),
     "state": ("jsonfile",),
     "faults": ("jsonfile", "state"),
     "containers": ("jsonfile", "processes"),
     "machine": ("jsonfile", "processes", "faults", "containers"),
-    "host": ("jsonfile", "processes", "state", "faults", "containers"),
-    "ec2": ("state", "faults", "host"),
+    "host": ("jsonfile", "processes", "catalogue", "state", "faults", "containers"),
+    "ec2": ("catalogue", "state", "faults", "host"),
     "server": ("jsonfile", "state", "faults", "containers", "host", "ec2"),
     "__main__": ("containers", "host", "ec2", "server"),
 }

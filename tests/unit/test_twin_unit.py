@@ -25,6 +25,7 @@ def test_a_service_has_what_its_file_says() -> None:
     loaded = unit.load(
         "job.service",
         "[Unit]\nDescription=A job\nRequires=a.service\nWants=b.service c.target\n"
+        "After=a.service\nAfter=b.service c.target\n"
         "SuccessAction=poweroff\nFailureAction=poweroff-force\n"
         "[Service]\nType=exec\n# a comment\nExecStartPre=/bin/one\nExecStartPre=/bin/two  words\n"
         "ExecStart=/bin/main\nExecStopPost=/bin/last\nTimeoutStartSec=infinity\nTimeoutStopSec=5\n",
@@ -35,6 +36,7 @@ def test_a_service_has_what_its_file_says() -> None:
         description="A job",
         requires=("a.service",),
         wants=("b.service", "c.target"),
+        after=("a.service", "b.service", "c.target"),
         success_action="poweroff",
         failure_action="poweroff-force",
         start_pre=(("/bin/one",), ("/bin/two", "words")),
@@ -153,3 +155,16 @@ def test_keys_that_are_not_applied_are_named() -> None:
     assert read.ignored == (
         *("runcmd", "coreos.update", "write_files[0].owner", "coreos.units[0].drop_ins"),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("#cloud-config\nbootcmd: [poweroff]\ncoreos: {}\n", ("poweroff",)),
+        ("#cloud-config\nruncmd: [poweroff]\n", ()),
+        ("#cloud-config\nbootcmd:\n", ()),
+        ("#!/bin/sh\npoweroff\n", ()),
+    ],
+)
+def test_what_another_family_runs_first(text: str, commands: tuple[str, ...]) -> None:
+    assert cloudinit.boot_commands(text.encode()) == commands

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from atemporal import userdata
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
+from atemporal.twin.machine.unit import load
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
 from cloud_config.flatcar import FLATCAR
 
@@ -64,7 +65,7 @@ def test_the_first_line_is_what_the_machine_looks_for() -> None:
     assert render(SPEC).split(b"\n")[0] == b"#cloud-config"
 
 
-def test_the_document_holds_files_then_units_in_the_order_of_their_start() -> None:
+def test_the_document_holds_files_and_units() -> None:
     document, _ = parse(render(SPEC))
     assert [file["path"] for file in document["write_files"]] == [
         "/etc/atemporal/manifest",
@@ -72,13 +73,50 @@ def test_the_document_holds_files_then_units_in_the_order_of_their_start() -> No
     ]
     assert [file["permissions"] for file in document["write_files"]] == ["0600", "0755"]
     assert document["write_files"][1]["content"] == AGENT
-    start = {"enable": True, "command": "start"}
     assert document["coreos"]["units"] == [
         {"name": "update-engine.service", "mask": True},
         {"name": "locksmithd.service", "mask": True},
-        {"name": "atemporal-deadline.service", **start, "content": DEADLINE_UNIT},
-        {"name": "atemporal-job.service", **start, "content": JOB_UNIT},
+        {"name": "atemporal-job.service", "content": JOB_UNIT},
+        {
+            "name": "atemporal-deadline.service",
+            "enable": True,
+            "command": "start",
+            "content": DEADLINE_UNIT,
+        },
     ]
+
+
+class TestOneCommand:
+    """Each command waits for a signal of systemd that can be lost, and then no later one is sent."""
+
+    def test_the_deadline_is_all_that_a_command_starts(self) -> None:
+        units = parse(render(SPEC))[0]["coreos"]["units"]
+        assert [unit["name"] for unit in units if "command" in unit] == [
+            "atemporal-deadline.service"
+        ]
+
+    def test_the_deadline_brings_the_job_and_does_not_depend_on_it(self) -> None:
+        deadline = load("atemporal-deadline.service", DEADLINE_UNIT)
+        assert deadline.wants == ("atemporal-job.service",)
+        assert (deadline.requires, deadline.after, deadline.start_pre) == ((), (), ())
+
+    def test_the_job_comes_after_the_deadline_and_not_without_it(self) -> None:
+        job = load("atemporal-job.service", JOB_UNIT)
+        assert job.requires == ("atemporal-deadline.service",)
+        assert "atemporal-deadline.service" in job.after
+
+    def test_what_is_enabled_for_later_boots_is_what_this_boot_starts(self) -> None:
+        units = parse(render(SPEC))[0]["coreos"]["units"]
+        assert [unit["name"] for unit in units if unit.get("enable")] == [
+            "atemporal-deadline.service"
+        ]
+
+
+def test_canonicals_cloud_init_powers_the_machine_off_before_anything_else() -> None:
+    # It is what images of other families have, and it knows nothing of `coreos`.
+    (command,) = parse(render(SPEC))[0]["bootcmd"]
+    assert command.endswith("; poweroff -f || poweroff")
+    assert len(command) < 120
 
 
 def test_the_constant_part_has_nothing_the_machine_would_replace() -> None:

@@ -67,6 +67,14 @@ def journal(directory: Path, fault: Fault, *, once: bool = False) -> None:
     Journal(directory.parents[1]).add(fault.kind, fault.rule, instance=directory.name)
 
 
+def injected(directory: Path, kind: str) -> bool:
+    """Whether the machine in this directory is to have such a lasting fault; it is journaled then."""
+    one = read(directory).get(kind)
+    if one is not None:
+        journal(directory, one, once=True)
+    return one is not None
+
+
 def hang(directory: Path) -> None:
     """Hang, if the machine in this directory is to hang when it powers off."""
     hanging = read(directory).get("hangs")

@@ -111,6 +111,10 @@ KINDS = {
         "boots `seconds` later", takes=("seconds",), seconds=30.0, at_launch_only=True
     ),
     "never-boots": _machine("runs, and never boots", at_launch_only=True),
+    "cloudinit-hangs": _machine(
+        "what applies the user-data carries out its first command, and waits for ever",
+        at_launch_only=True,
+    ),
     "dies": _machine(
         "vanishes at a random moment within `seconds`: Server.InternalError",
         takes=("seconds", "after"),

@@ -79,6 +79,15 @@ def parse(user_data: bytes, addresses: dict[str, str]) -> CloudConfig:
     return CloudConfig(tuple(files), tuple(units), tuple(ignored))
 
 
+def boot_commands(user_data: bytes) -> tuple[str, ...]:
+    """What Canonical's cloud-init, which other families have, would run first of this user-data."""
+    try:
+        commands = _document(user_data, {}).get("bootcmd") or []
+    except NotCloudConfig:
+        return ()
+    return tuple(str(command) for command in commands)
+
+
 def _document(user_data: bytes, addresses: dict[str, str]) -> dict[str, Any]:
     if user_data.startswith(b"\x1f\x8b"):
         user_data = _gunzip(user_data, "the user-data")

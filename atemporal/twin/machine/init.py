@@ -1,14 +1,17 @@
 """The first process of a machine, as far as the user-data can tell: units and power-off.
 
-Promise: units are started one after the other in the order of the cloud-config, each waited for as
-systemd's start job is. A masked unit and a unit that can not be loaded are reported on the
-console. A power-off stops every running unit, newest first, and is final: nothing starts after it.
+Promise: the commands of the cloud-config are carried out in its order, each waited for as systemd's
+start job is. A start takes along what the unit requires and wants, one after the other and none before
+what it is ordered after; who asked waits for the unit alone. A masked unit and a unit that can not be
+loaded are reported on the console. A power-off stops every running unit, newest first, and is final:
+nothing starts after it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from atemporal.twin.machine import unit
 from atemporal.twin.machine.cloudinit import UnitEntry
@@ -18,8 +21,16 @@ from atemporal.twin.machine.service import MachineContext, Service
 class Init:
     """The units of one machine."""
 
-    def __init__(self, machine: MachineContext, entries: Sequence[UnitEntry]) -> None:
+    def __init__(
+        self,
+        machine: MachineContext,
+        entries: Sequence[UnitEntry],
+        *,
+        after_command: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Load the units. `after_command` is called after each command of the cloud-config."""
         self._machine = machine
+        self._after_command = after_command
         self._units: dict[str, unit.Unit | None] = {}
         self._services: dict[str, Service] = {}
         self._lock = threading.Lock()
@@ -55,7 +66,52 @@ class Init:
             self._power_off.set()
 
     def start(self, name: str) -> bool:
-        """Start a unit and what it requires; return whether it started."""
+        """Start a unit and what it requires and wants; return whether it started, once that is known."""
+        started: Future[bool] = Future()
+
+        def carry_out() -> None:
+            failed: set[str] = set()
+            for one in self._in_order(name):
+                if not self._start(one, failed):
+                    failed.add(one)
+                if one == name:
+                    started.set_result(one not in failed)
+
+        threading.Thread(target=carry_out, name=f"start-{name}", daemon=True).start()
+        return started.result()
+
+    def _in_order(self, name: str) -> list[str]:
+        """The unit and what it pulls in, each after those of them that it is ordered after.
+
+        Where nothing is said the pulled in come first.
+        """
+        order: list[str] = []
+        reached: set[str] = set()
+        members = self._pulled_in(name)
+
+        def place(one: str) -> None:
+            if one in reached:
+                return
+            reached.add(one)
+            loaded = self._units.get(one)
+            for earlier in loaded.after if loaded else ():
+                if earlier in members:
+                    place(earlier)
+            order.append(one)
+
+        for one in reversed(members):
+            place(one)
+        return order
+
+    def _pulled_in(self, name: str) -> list[str]:
+        members = [name]
+        for one in members:
+            loaded = self._units.get(one)
+            needed = (*loaded.requires, *loaded.wants) if loaded else ()
+            members += [other for other in needed if other in self._units and other not in members]
+        return members
+
+    def _start(self, name: str, failed: set[str]) -> bool:
         if name not in self._units:
             self._machine.log(f"systemd[1]: {name} belongs to the image, nothing is started here")
             return True
@@ -65,11 +121,9 @@ class Init:
             return False
         if self._is_running(name):
             return True
-        for needed in (*loaded.requires, *loaded.wants):
-            known = needed in self._units and not self._is_running(needed)
-            if known and not self.start(needed) and needed in loaded.requires:
-                self._machine.log(f"[DEPEND] Dependency failed for {name}: {needed}")
-                return False
+        if lacking := failed.intersection(loaded.requires):
+            self._machine.log(f"[DEPEND] Dependency failed for {name}: {', '.join(lacking)}")
+            return False
         service = Service(loaded, self._machine, self._ended)
         with self._lock:
             if self._power_off.is_set():
@@ -94,6 +148,7 @@ class Init:
                 return
             if entry.command == "start":
                 self.start(entry.name)
+                self._after_command()
             elif entry.command:
                 self._machine.log(f"coreos-cloudinit: command {entry.command!r} is not modelled")
         self._machine.log("coreos-cloudinit: all commands are carried out")

@@ -3,7 +3,8 @@
 Promise: it executes DIR/user-data under the root DIR/root and nowhere else. Files of the
 cloud-config are written there. Commands of units get that directory before every path that exists
 in it, and its `usr/bin` first in PATH (see `programs`). Messages of the machine are in DIR/console,
-the output of its units in DIR/journal/. SIGTERM is the power button.
+the output of its units in DIR/journal/. SIGTERM is the power button. A machine of an image with
+Canonical's cloud-init starts nothing of the cloud-config, as there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from atemporal.twin import processes
+from atemporal.twin.faults import fault
 from atemporal.twin.machine import cloudinit, programs
 from atemporal.twin.machine.console import Console
 from atemporal.twin.machine.init import Init
@@ -92,7 +94,7 @@ class Machine:
         self.log(
             f"Linux version twin ({self._boot['instance_id']}), {self._boot['engine_summary']}"
         )
-        init = Init(self, self._configure())
+        init = Init(self, self._configure(), after_command=self._hang_like_cloudinit)
 
         def on_signal(_signal: int, _frame: FrameType | None) -> None:
             pressed.set()
@@ -104,7 +106,10 @@ class Machine:
         # The handler only sets an event: it interrupts whatever holds the locks that it would need.
         signal.signal(signal.SIGTERM, on_signal)
         threading.Thread(target=wait_for_button, daemon=True).start()
-        init.boot()
+        if self._boot["runs_cloud_init"]:
+            self._boot_as_another_family(init)
+        else:
+            init.boot()
         init.wait_for_power_off()
         self._end_processes()
         self._console.close()
@@ -114,6 +119,8 @@ class Machine:
         user_data = (self.root.parent / "user-data").read_bytes()
         if not user_data:
             self.log("coreos-cloudinit: there is no user-data")
+            return ()
+        if self._boot["runs_cloud_init"]:
             return ()
         try:
             config = cloudinit.parse(user_data, self._boot["addresses"])
@@ -129,6 +136,22 @@ class Machine:
                 unit = f"/etc/systemd/system/{entry.name}"
                 self.write(cloudinit.File(unit, entry.content.encode(), 0o644))
         return config.units
+
+    def _boot_as_another_family(self, init: Init) -> None:
+        """Canonical's cloud-init ignores `coreos`; of `bootcmd` only a power-off is modelled."""
+        commands = cloudinit.boot_commands((self.root.parent / "user-data").read_bytes())
+        for command in commands:
+            self.log(f"cloud-init: bootcmd: {command}")
+        if any("poweroff" in command for command in commands):
+            init.power_off(by="cloud-init's bootcmd")
+        else:
+            self.log("cloud-init: nothing powers off")
+
+    def _hang_like_cloudinit(self) -> None:
+        """coreos-cloudinit has not heard that its command is done, and waits for that for ever."""
+        if fault.injected(self.root.parent, "cloudinit-hangs"):
+            self.log("coreos-cloudinit: waits for the result of its command")
+            threading.Event().wait()
 
     def _build_root(self) -> None:
         for folder in ("dev", "etc", "run", "tmp", "usr/bin", "var/lib", "var/log"):

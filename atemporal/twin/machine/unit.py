@@ -2,9 +2,9 @@
 
 Promise: a unit that has been loaded runs as systemd would run it. A directive, a value or a piece
 of syntax that is not modelled makes the unit `BadUnit`, so nothing is silently ignored. Directives
-that can make no difference on a machine of the twin are accepted: descriptions, ordering (units are
-started one after the other), what it conflicts with (the OS's own units, which are not there), the
-OOM killer's weights. Source: systemd.syntax(7), systemd.unit(5), systemd.service(5), systemd.time(7).
+that can make no difference on a machine of the twin are accepted: descriptions, what it conflicts
+with (the OS's own units, which are not there), the OOM killer's weights. Source: systemd.syntax(7),
+systemd.unit(5), systemd.service(5), systemd.time(7).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MODELLED = {
-    "Unit": {"Description", "Requires", "Wants", "SuccessAction", "FailureAction"},
+    "Unit": {"Description", "Requires", "Wants", "After", "SuccessAction", "FailureAction"},
     "Service": {
         *("Type", "ExecStartPre", "ExecStart", "ExecStopPost"),
         *("TimeoutStartSec", "TimeoutStopSec"),
     },
 }
 WITHOUT_EFFECT = {
-    "Unit": {"After", "Conflicts", "DefaultDependencies"},
+    "Unit": {"Conflicts", "DefaultDependencies"},
     "Service": {"OOMScoreAdjust"},
     "Install": {"WantedBy"},
 }
 ACTIONS = ("none", "poweroff", "poweroff-force")
 DEFAULT_TIMEOUT_S = 90.0
 
-_MAY_REPEAT = {"Requires", "Wants", "ExecStartPre", "ExecStopPost"}
+_MAY_REPEAT = {"Requires", "Wants", "After", "ExecStartPre", "ExecStopPost"}
 _SECONDS = {"": 1.0, "s": 1.0, "min": 60.0}
 # Variables, quotes, escapes, separators and prefixes: systemd would not take the words as they are.
 _SYNTAX = re.compile(r"[$\"'\\;]|^[-:+!@|]")
@@ -48,6 +48,7 @@ class Unit:
     description: str
     requires: tuple[str, ...]
     wants: tuple[str, ...]
+    after: tuple[str, ...]
     success_action: str
     failure_action: str
     start_pre: tuple[tuple[str, ...], ...]
@@ -77,6 +78,7 @@ def load(name: str, text: str) -> Unit:
         description=_value(unit, "Description", name),
         requires=tuple(" ".join(unit.get("Requires", ())).split()),
         wants=tuple(" ".join(unit.get("Wants", ())).split()),
+        after=tuple(" ".join(unit.get("After", ())).split()),
         success_action=_action(unit, "SuccessAction"),
         failure_action=_action(unit, "FailureAction"),
         start_pre=_commands(service, "ExecStartPre"),

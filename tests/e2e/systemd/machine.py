@@ -56,8 +56,11 @@ class Machine:
         """Begin an orderly shutdown, as the power button does."""
         self._systemctl("poweroff", "--no-block")
 
-    def apply(self, user_data: bytes) -> None:
-        """Do what the cloud-config says; returns when the last unit has started, or failed to.
+    def apply(self, user_data: bytes, *, hangs: bool = False) -> None:
+        """Do what the cloud-config says; returns when the last command has ended.
+
+        With `hangs` the first command is sent and nothing is done any more, as coreos-cloudinit does
+        that waits for a result it has lost.
 
         Raises:
             RuntimeError: it is no cloud-config, or a step before the units' commands failed.
@@ -81,9 +84,13 @@ class Machine:
         for unit in units:
             if "command" in unit:
                 # A unit that fails to start is the machine's own affair, and can be its end.
+                verb = ("--no-block",) if hangs else ()
                 self.engine.run(
-                    *("exec", self.name, "systemctl", unit["command"], unit["name"]), check=False
+                    *("exec", self.name, "systemctl", *verb, unit["command"], unit["name"]),
+                    check=False,
                 )
+                if hangs:
+                    return
 
     def state(self, unit: str) -> str:
         """What systemd says of a unit: `active (enabled)`, `inactive (masked)` and the like."""
