@@ -37,6 +37,12 @@ _TIMEOUT_S = 30.0
 _LARGEST = 64 * 1024 * 1024
 
 
+_LOOK = (
+    "nobody knows whether it was done; look, or ask the same again: a submit with a key is never done "
+    "twice"
+)
+
+
 class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -177,10 +183,7 @@ class Client:
     def _silent(self, why: object, *, unsent: bool) -> AtemporalError:
         if unsent:
             return Unavailable(f"the API at {self.url} does not answer: {why}")
-        return Unknown(
-            f"the API at {self.url} did not answer ({why}), so nobody knows whether it was done: "
-            "look, or ask the same again; a submit with a key is never done twice"
-        )
+        return Unknown(f"the API at {self.url} did not answer ({why}): {_LOOK}")
 
 
 def _host(url: str) -> str | None:
@@ -214,8 +217,11 @@ def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
                 f"{url} answers {error.code}, which leads to {error.headers.get('Location')}: set "
                 "ATEMPORAL_API_URL to where the API itself is"
             )
-        kind = Unavailable if error.code >= 500 or error.code == 429 else Refused
-        return kind(f"{url} answers {error.code}, and not as atemporal's API does")
+        why = f"{url} answers {error.code}, and not as atemporal's API does"
+        if error.code >= 500 and method != "GET":
+            # A proxy that gave up does not know what the API did.
+            return Unknown(f"{why}: {_LOOK}")
+        return Unavailable(why) if error.code >= 500 or error.code == 429 else Refused(why)
     match error.code:
         case 422 if isinstance(sent.get("fields"), dict):
             return Invalid(sent["fields"])
@@ -228,7 +234,7 @@ def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
         case 503:
             return Unavailable(f"the API at {url}: {why}")
         case 500 if method != "GET":
-            return Unknown(f"the API at {url}: {why}")
+            return Unknown(f"the API at {url}: {why}; {_LOOK}")
         case code if code >= 500:
             return Unavailable(f"the API at {url} failed: {why}")
     return Refused(why)

@@ -11,11 +11,9 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -35,6 +33,7 @@ from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
 from atemporal.twin.server import Twin
 from atemporal.userdata import render
+from tests.answering import answering
 from tests.api import Api, serving
 from tests.servers.postgres import Postgres
 
@@ -354,34 +353,10 @@ def test_wait_outlives_an_outage_of_the_api(cli: Cli, api: Api, database: Databa
         (503, b'{"error": "away"}'),
         (200, over),
     ]
-    with answering(answers) as url:
+    with answering(*(Answer(*one) for one in answers)) as (url, _):
         done = cli("wait", job_id, ATEMPORAL_API_URL=url)
     assert done.stderr.count("waiting for it to come back") == 1
     assert "succeeded" in done.stdout
-
-
-@contextmanager
-def answering(answers: list[tuple[int, bytes]]) -> Iterator[str]:
-    """Answer one request after the other; yields the address."""
-    left = iter(answers)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = next(left)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def test_wait_has_codes_for_what_has_no_exit_code(cli: Cli, database: Database) -> None:

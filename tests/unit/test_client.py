@@ -1,0 +1,133 @@
+"""The client of the API: what it sends, and what each answer means to its caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from atemporal.client import Client
+from atemporal.errors import (
+    AtemporalError,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    Refused,
+    Unavailable,
+    Unknown,
+)
+from tests.answering import Answer, answering
+
+JOB = b'{"id": "7"}'
+READ: Callable[[Client], Any] = lambda client: client.job("7")  # noqa: E731
+SUBMIT: Callable[[Client], Any] = lambda client: client.submit({"image": "a"})  # noqa: E731
+CANCEL: Callable[[Client], Any] = lambda client: client.cancel("7")  # noqa: E731
+RETRY: Callable[[Client], Any] = lambda client: client.retry("7")  # noqa: E731
+
+
+def problem(status: int, **fields: Any) -> Answer:
+    return Answer(status, json.dumps({"error": "because", **fields}).encode())
+
+
+def test_a_submit_carries_its_fields_its_key_and_the_token() -> None:
+    with answering(Answer(201, JOB), Answer(200, JOB)) as (url, asked):
+        client = Client(f"{url}/", "atp_1")
+        fields = {"image": "nginx", "env": {"NAME": "b\u00f6nd\n"}}
+        for new in (True, False):
+            job, created = client.submit(fields, key="n-1")
+            assert (job["id"], created) == ("7", new)
+    first, _ = asked
+    assert (first.method, first.path) == ("POST", "/jobs")
+    assert json.loads(first.body) == fields
+    assert first.headers["content-type"] == "application/json"
+    assert first.headers["idempotency-key"] == "n-1"
+    assert first.headers["authorization"] == "Bearer atp_1"
+
+
+def test_filters_and_ids_are_escaped() -> None:
+    with answering(Answer(200, b'{"jobs": []}'), Answer(404, b'{"error": "none"}')) as (
+        url,
+        asked,
+    ):
+        client = Client(url)
+        client.jobs(
+            states=["failed", "lost"], labels={"a": "b&c=\u00e9"}, limit=5, newest_first=True
+        )
+        with pytest.raises(NotFound):
+            client.job("../metrics?x#y")
+    assert [one.path for one in asked] == [
+        "/jobs?limit=5&state=failed&state=lost&label=a%3Db%26c%3D%C3%A9&order=newest",
+        "/jobs/..%2Fmetrics%3Fx%23y",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "call", "is_a"),
+    [
+        (problem(422, fields={"image": "no"}), SUBMIT, Invalid),
+        (problem(422), SUBMIT, Conflict),
+        (problem(409, differs={"env": "A"}), SUBMIT, Conflict),
+        (problem(401), READ, Denied),
+        (problem(403), READ, Denied),
+        (problem(404), READ, NotFound),
+        (problem(413), SUBMIT, Refused),
+        (problem(503), READ, Unavailable),
+        (problem(503), SUBMIT, Unavailable),
+        (problem(500), READ, Unavailable),
+        (problem(500), SUBMIT, Unknown),
+        (Answer(502, b"<html>"), READ, Unavailable),
+        (Answer(502, b"<html>"), SUBMIT, Unknown),
+        (Answer(504, b""), CANCEL, Unknown),
+        (Answer(503, b"no server"), RETRY, Unknown),
+        (Answer(429, b"slow"), SUBMIT, Unavailable),
+        (Answer(400, b"\xff"), SUBMIT, Refused),
+        (Answer(404, b"<html>"), READ, Refused),
+        (Answer(200, b"<html>"), READ, Refused),
+        (Answer(200, b"[]"), READ, Refused),
+        (Answer(0), READ, Unavailable),
+        (Answer(0), SUBMIT, Unknown),
+        (Answer(0), CANCEL, Unknown),
+    ],
+)
+def test_every_answer_is_one_kind_of_error(
+    answer: Answer, call: Callable[[Client], Any], is_a: type[AtemporalError]
+) -> None:
+    with answering(answer) as (url, _), pytest.raises(is_a) as caught:
+        call(Client(url))
+    assert type(caught.value) is is_a
+    assert str(caught.value)
+
+
+def test_nothing_listens_so_nothing_was_done() -> None:
+    for call in (READ, SUBMIT, CANCEL, RETRY):
+        with pytest.raises(Unavailable, match="does not answer"):
+            call(Client("http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("call", [READ, SUBMIT])
+def test_a_redirect_is_told_and_the_token_goes_nowhere_else(
+    status: int, call: Callable[[Client], Any]
+) -> None:
+    with answering() as (elsewhere, followed):
+        moved = Answer(status, headers={"Location": f"{elsewhere}/jobs"})
+        with answering(moved) as (url, _), pytest.raises(Refused, match="ATEMPORAL_API_URL"):
+            call(Client(url, "atp_1"))
+    assert followed == []
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_is_asked_for_this_machine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with answering(Answer(200, JOB)) as (url, _):
+        assert READ(Client(url)) == {"id": "7"}
+
+
+def test_a_proxy_is_asked_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(Answer(200, JOB)) as (proxy, asked):
+        monkeypatch.setenv("http_proxy", proxy)
+        assert READ(Client("http://atemporal.example")) == {"id": "7"}
+    assert [one.path for one in asked] == ["http://atemporal.example/jobs/7"]
