@@ -33,7 +33,7 @@ from atemporal.store import attempts, jobs
 from atemporal.store.database import Database
 from atemporal.twin.server import Twin
 from atemporal.userdata import render
-from tests.answering import answering
+from tests.answering import Answer, answering
 from tests.api import Api, serving
 from tests.servers.postgres import Postgres
 
