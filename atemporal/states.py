@@ -62,7 +62,8 @@ class BlockedReason(StrEnum):
     """
 
     AUTHORIZATION = "authorization"
-    """EC2 refuses this process: altogether (credentials, policy, account), or what the job wants."""
+    """EC2 refuses this process: altogether (credentials, policy, account), or what the job wants.
+    Or its settings name an image that is not known to be of the OS family."""
     KEY = "key"
     """Its callback key has not reached this launcher yet."""
     QUOTA = "quota"

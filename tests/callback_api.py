@@ -31,16 +31,19 @@ class Call:
 @dataclass
 class CallbackApi:
     """A listening API. `statuses` gives those for each method one after the other, the last one for
-    ever; `before_response` is called with each request before its response."""
+    ever; `before_response` is called with each request before its response. `metadata_status` is what
+    the metadata service says to a method whatever is asked; 0 is no answer until `closed`."""
 
     url: str
     statuses: dict[str, list[int]] = field(default_factory=dict)
     before_response: Callable[[Call], None] | None = None
     has_metadata: bool = True
+    metadata_status: dict[str, int] = field(default_factory=dict)
     takes_spot_back: bool = False
     boot_status: int = 204
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def methods(self) -> list[str]:
@@ -70,6 +73,7 @@ def serve() -> Iterator[CallbackApi]:
     try:
         yield server.api  # type: ignore[attr-defined]
     finally:
+        server.api.closed.set()  # type: ignore[attr-defined]
         server.shutdown()
         thread.join()
         server.server_close()
@@ -97,10 +101,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Give a session of the metadata service (IMDSv2)."""
+        if self._metadata_refuses():
+            return
         self._metadata("/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds", _PASS)
 
     def do_GET(self) -> None:
         """Give the instance's id to who shows a session."""
+        if self._metadata_refuses():
+            return
         header = "X-aws-ec2-metadata-token"
         allowed = self.headers.get(header) == _PASS
         if self.path.endswith("/spot/instance-action"):
@@ -108,6 +116,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._respond(200 if api.takes_spot_back else 404, b"{}")
             return
         self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
+
+    def _metadata_refuses(self) -> bool:
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        status = api.metadata_status.get(self.command)
+        if status == 0:
+            api.closed.wait()
+        elif status:
+            self._respond(status)
+        return status is not None
 
     def _metadata(self, path: str, header: str, text: str) -> None:
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]

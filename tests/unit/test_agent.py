@@ -411,6 +411,24 @@ def test_no_metadata_service_is_no_instance_id(machine: Machine, api: CallbackAp
     assert machine.record.exit_code == 7
 
 
+@pytest.mark.parametrize(
+    "status", [{"PUT": 401}, {"PUT": 503}, {"GET": 401}, {"PUT": 0}, {"GET": 0}]
+)
+@pytest.mark.parametrize("capacity_type", ["on-demand", "spot"])
+def test_no_session_of_the_metadata_service_is_needed(
+    machine: Machine,
+    api: CallbackApi,
+    status: dict[str, int],
+    capacity_type: Literal["on-demand", "spot"],
+) -> None:
+    # Early in a boot it refuses or does not answer: that costs the instance's id, never the job.
+    api.metadata_status = status
+    machine.order(JobSpec(image="nginx"), capacity_type=capacity_type)
+    machine.boot()
+    assert machine.record.exit_code == 7
+    assert machine.record.instance_id is None
+
+
 def test_a_lost_report_is_repeated_and_a_refused_one_is_not(
     machine: Machine, api: CallbackApi
 ) -> None:
