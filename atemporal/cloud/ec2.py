@@ -38,7 +38,13 @@ from atemporal.cloud.faults import (
     Unauthorized,
     classify,
 )
-from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG, Instance, tags_of
+from atemporal.cloud.instance import (
+    DEPLOYMENT_TAG,
+    INSTALLATION_TAG,
+    Instance,
+    client_token,
+    tags_of,
+)
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
@@ -282,7 +288,7 @@ class Cloud:
             named[INSTALLATION_TAG] = str(launch.installation)
         tags = [{"Key": key, "Value": value} for key, value in named.items()]
         request: dict[str, Any] = {
-            "ClientToken": f"{ref.id}.{launch.placement}",
+            "ClientToken": client_token(ref, launch.placement),
             "MinCount": 1,
             "MaxCount": 1,
             "ImageId": launch.image_id,

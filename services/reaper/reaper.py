@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from threading import Lock
 
-from atemporal.cloud import Cloud, CloudError
+from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.errors import AtemporalError, Retry, Unavailable
 from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, decide
 from atemporal.fleet.reader import FleetReader
@@ -26,6 +26,7 @@ from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import Attempt, AttemptRef, ExitRecord
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts
+from atemporal.store.adoption import adopt
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, LOOP_ERRORS, TERMINATIONS, log_context, logger
 from services.reaper.consoles import Consoles, Unread
@@ -106,8 +107,16 @@ class Reaper:
         for ref, instance in plan.adopt.items():
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
-                    attempts.launched(tx, ref, instance.id, actor=ACTOR)
-                self.log.info("adopted", **log_context(ref, instance.id))
+                    adopt(
+                        tx,
+                        ref,
+                        instance.id,
+                        known=known[ref].instance_id,
+                        gone=instance.gone,
+                        launched_at=instance.launched_at,
+                        actor=ACTOR,
+                    )
+                self._log_adopted(known[ref], instance)
         for ref, instance in plan.addresses.items():
             with self._alone(ref, instance.id), self._database.begin() as tx:
                 attempts.set_address(tx, ref, instance.public_dns, instance.public_ip)
@@ -178,7 +187,9 @@ class Reaper:
         if snapshot.whole:
             self._unread.keep_only(refs)
         consoles = Consoles(self.cloud, unread=self._unread, clock=self._clock)
-        for ref in consoles.in_time([r for r in refs if snapshot.attempts[r].instance_id]):
+        # Who has no instance has no console either; who is late without one has been ended before.
+        asked = [ref for ref in refs if ref in plan.lost or snapshot.attempts[ref].instance_id]
+        for ref in consoles.in_time(asked):
             attempt = snapshot.attempts[ref]
             with self._alone(ref, attempt.instance_id):
                 record = consoles.read(attempt)
@@ -186,6 +197,18 @@ class Reaper:
                     self._lose(attempt, record, plan.lost[ref])
                 else:
                     self._run_out(attempt, record, plan.overdue[ref], ours)
+
+    def _log_adopted(self, attempt: Attempt, instance: Instance) -> None:
+        """Log it; as a warning where a machine said of itself what EC2 does not."""
+        claimed = attempt.claimed_instance_id
+        if claimed in (None, instance.id):
+            self.log.info("adopted", **log_context(attempt.ref, instance.id))
+        else:
+            self.log.warning(
+                "adopted; the machine that was granted the claim gave another id",
+                claimed=claimed,
+                **log_context(attempt.ref, instance.id),
+            )
 
     def _lose(self, attempt: Attempt, record: ExitRecord | None, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's record, else as lost."""
