@@ -34,6 +34,9 @@ RUN_GRACE_S = 120
 # EC2 posts a machine's last console output some time after it shows the machine gone: more than three
 # minutes have been seen, and to give up earlier runs a program again that has ended.
 CONSOLE_S = 300
+# What was seen gone so long ago somebody else has dealt with: a process that never sweeps, because
+# another does, must not remember it for ever.
+REMEMBERED_S = 3600
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,12 @@ def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
     case = _Case(snapshot, limits, memory, absence)
     plan = case.decide()
     if not snapshot.whole:
-        return Decision(plan, replace(memory, gone_since={**memory.gone_since, **case.gone_since}))
+        kept = {
+            ref: since
+            for ref, since in memory.gone_since.items()
+            if not _older(since, snapshot.now, REMEMBERED_S)
+        }
+        return Decision(plan, replace(memory, gone_since={**kept, **case.gone_since}))
     # What a listing shows that is empty of ours may be another deployment's.
     orphaned = frozenset() if absence.listing_empty else frozenset(plan.orphaned)
     return Decision(

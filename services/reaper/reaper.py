@@ -24,12 +24,12 @@ from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, d
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import Attempt, AttemptRef, ExitRecord
-from atemporal.states import AttemptState, Reason
+from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
 from atemporal.store import attempts
 from atemporal.store.adoption import adopt
 from atemporal.store.database import Database
 from atemporal.telemetry import ENDED, LOOP_ERRORS, TERMINATIONS, log_context, logger
-from services.reaper.consoles import Consoles, Unread
+from services.reaper.consoles import Consoles, Looks
 
 ACTOR = "reaper"
 SWEEP = "reap-sweep"
@@ -49,7 +49,7 @@ class Reaper:
         self.log = logger(ACTOR)
         self._lock = Lock()
         self._memory = Memory()
-        self._unread = Unread()
+        self._looks = Looks()
 
     def ping(self) -> None:
         """Ask whether the database is there.
@@ -185,14 +185,18 @@ class Reaper:
         ours = {one.id for one in snapshot.instances if not one.gone}
         refs = [*plan.overdue, *plan.lost]
         if snapshot.whole:
-            self._unread.keep_only(refs)
-        consoles = Consoles(self.cloud, unread=self._unread, clock=self._clock)
+            self._looks.keep_only(refs)
+        consoles = Consoles(self.cloud, looks=self._looks, clock=self._clock)
         # Who has no instance has no console either; who is late without one has been ended before.
         asked = [ref for ref in refs if ref in plan.lost or snapshot.attempts[ref].instance_id]
-        for ref in consoles.in_time(asked):
+        last = {ref for ref in asked if ref not in plan.lost or plan.lost[ref].final}
+        for ref in consoles.in_time(asked, last=last):
             attempt = snapshot.attempts[ref]
             with self._alone(ref, attempt.instance_id):
-                record = consoles.read(attempt)
+                if not self._is_live(ref):
+                    # Its machine has reported meanwhile.
+                    continue
+                record = consoles.read(attempt, last=ref in last)
                 if ref in plan.lost:
                     self._lose(attempt, record, plan.lost[ref])
                 else:
@@ -209,6 +213,11 @@ class Reaper:
                 claimed=claimed,
                 **log_context(attempt.ref, instance.id),
             )
+
+    def _is_live(self, ref: AttemptRef) -> bool:
+        with self._database.begin() as tx:
+            attempt = attempts.get(tx, ref)
+        return attempt is not None and attempt.state in LIVE_ATTEMPT
 
     def _lose(self, attempt: Attempt, record: ExitRecord | None, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's record, else as lost."""

@@ -1,4 +1,4 @@
-"""Which instance is an attempt's: EC2 says it, whatever machines claim, and the audit is in sync after it."""
+"""Which instance is an attempt's: EC2 says it, whatever machines claim; afterwards all is in sync."""
 
 from __future__ import annotations
 
@@ -192,18 +192,19 @@ def test_an_ambiguous_launch_that_was_closed_before_ec2_listed_it_is_written_dow
     sweep = world.sweep()
     sweep.tick()
     sweep.tick()
-    attempt = world.attempt(ref)
-    assert (attempt.state, attempt.instance_id) == (AttemptState.CLOSED, None)
+    before = world.attempt(ref)
+    assert (before.state, before.instance_id) == (AttemptState.CLOSED, None)
     wait(lambda: len(world.states()) == 2)
     (mine,) = world.states().keys() - {bystander}
     sweep.tick()
     assert world.states()[mine] in ENDED
     world.wait_gone(mine)
-    closed_at = world.attempt(ref).closed_at
     sweep.tick()
     attempt = world.attempt(ref)
     assert (attempt.state, attempt.instance_id) == (AttemptState.CLOSED, mine)
-    assert attempt.closed_at > closed_at, "it is closed since EC2 has shown the instance gone"
+    assert before.closed_at
+    assert attempt.closed_at
+    assert attempt.closed_at > before.closed_at, "as of now: EC2 has shown the instance gone"
     assert world.states()[bystander] == "pending"
     assert in_sync(world)
     sweep.tick()
