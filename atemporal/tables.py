@@ -56,7 +56,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0010"
+REVISION = "0011"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -136,6 +136,7 @@ attempts = Table(
     _instant("closed_at"),
     Column("blocked_on", Text),
     Column("end_code", Text),
+    Column("claimed_instance_id", Text),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
     CheckConstraint(_one_of("state", AttemptState), "state"),

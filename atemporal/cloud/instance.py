@@ -24,8 +24,16 @@ JOB_TAG = "atemporal:job"
 ATTEMPT_TAG = "atemporal:attempt"
 INSTALLATION_TAG = "atemporal:installation"
 
+INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+"""The form of an instance's id. Whatever else goes into a filter may be a wild card."""
+
 # EC2 says it in a sentence only, and only of an end by the API: `User initiated (... GMT)`.
 _ENDED_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
+
+def client_token(ref: AttemptRef, placement: int) -> str:
+    """The token of the call that launches an attempt's instance."""
+    return f"{ref.id}.{placement}"
 
 
 def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
@@ -84,6 +92,11 @@ class Instance:
         EC2 takes the tags off some time after an instance's end, so an old one may have none.
         """
         return ref_of(self.tags)
+
+    def launched_for(self, ref: AttemptRef) -> bool:
+        """Whether a launch of this attempt made it, whatever its tags are: EC2 keeps a call's token."""
+        token, _, placement = (self.client_token or "").rpartition(".")
+        return token == ref.id and placement.isdecimal()
 
     def foreign_to(self, installation: UUID) -> bool:
         """Whether another installation launched it."""

@@ -10,7 +10,6 @@ Failure handling: as in `ec2`, whatever boto3 raises becomes a class of `faults`
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -19,6 +18,7 @@ from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud.faults import FOREIGN, classify
+from atemporal.cloud.instance import INSTANCE_ID
 from atemporal.errors import Invalid, Service
 from atemporal.settings import Settings
 
@@ -30,8 +30,6 @@ _ENDING = ("stopping", "stopped", "shutting-down", "terminated")
 _INTERRUPTION = "interruption"
 NOTICE_KINDS = (*_ENDING, _INTERRUPTION)
 """Every `Notice.kind`."""
-
-_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def read_notice(body: str) -> Notice | None:
     if not isinstance(detail, dict) or event.get("source") != "aws.ec2":
         return None
     instance_id, state = detail.get("instance-id"), detail.get("state")
-    if not isinstance(instance_id, str) or not _INSTANCE_ID.fullmatch(instance_id):
+    if not isinstance(instance_id, str) or not INSTANCE_ID.fullmatch(instance_id):
         return None
     if event.get("detail-type") == "EC2 Spot Instance Interruption Warning":
         return Notice(instance_id, _INTERRUPTION)

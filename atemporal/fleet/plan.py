@@ -9,6 +9,9 @@ nothing by itself: EC2's answers lag behind, and the listing goes by tags. It co
 while the listing is empty of ours, which is what wrong credentials, a wrong region or a wrong
 deployment look like. What EC2 shows by its id counts always. A run that is over its time while EC2
 knows nothing of its instance is lost and not timed out: nobody can say that the program is to blame.
+An attempt's instance is one that EC2 shows as its own, also after the attempt was closed: then it is
+written down before anything else is concluded. What a machine claims to be counts only to choose among
+those.
 Mechanism: what one decision has to remember for the next is its `Memory`.
 """
 
@@ -34,6 +37,9 @@ BOOT_FACTOR, BOOT_LEAST_S = 3.0, 180.0
 # EC2 posts a machine's last console output some time after it shows the machine gone: more than three
 # minutes have been seen, and to give up earlier runs a program again that has ended.
 CONSOLE_S = 300
+# What was seen gone so long ago somebody else has dealt with: a process that never sweeps, because
+# another does, must not remember it for ever.
+REMEMBERED_S = 3600
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,12 @@ def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
     case = _Case(snapshot, limits, memory, absence)
     plan = case.decide()
     if not snapshot.whole:
-        return Decision(plan, replace(memory, gone_since={**memory.gone_since, **case.gone_since}))
+        kept = {
+            ref: since
+            for ref, since in memory.gone_since.items()
+            if not _older(since, snapshot.now, REMEMBERED_S)
+        }
+        return Decision(plan, replace(memory, gone_since={**kept, **case.gone_since}))
     # What a listing shows that is empty of ours may be another deployment's.
     orphaned = frozenset() if absence.listing_empty else frozenset(plan.orphaned)
     return Decision(
@@ -178,7 +189,8 @@ def missing(snapshot: Snapshot, limits: Limits) -> frozenset[AttemptRef]:
                 attempt.exited_at, now, grace_s
             )
         else:
-            old = attempt.instance_id is not None and _older(since, now, grace_s)
+            # Without an instance that EC2 has named, only one that runs should have one.
+            old = _older(since, now, grace_s)
         shown = attempt.instance_id in ids if attempt.instance_id else ref in refs
         if old and not shown:
             found.add(ref)
@@ -202,7 +214,7 @@ def _absence(snapshot: Snapshot, limits: Limits, memory: Memory) -> Absence:
     if snapshot.by_id is None:
         return Absence(missed, empty, unasked=missed)
     unknown = frozenset(
-        ref for ref in missed if snapshot.attempts[ref].instance_id not in snapshot.by_id
+        ref for ref in missed if snapshot.looked_up(snapshot.attempts[ref]) is None
     )
     # A listing that was empty of ours counts for none, also when the next one is not.
     counts = not (empty or memory.listing_empty)
@@ -226,40 +238,50 @@ class _Case:
         self._memory = memory
         self._absence = absence
         self._by_id = snapshot.by_id or {}
+        self._listed: dict[str | None, Instance] = {one.id: one for one in snapshot.instances}
+        self._own: dict[AttemptRef, list[Instance]] = {}
+        for one in snapshot.instances:
+            if one.ref is not None:
+                self._own.setdefault(one.ref, []).append(one)
         self._plan = Plan()
         self.gone_since: dict[AttemptRef, datetime] = {}
 
     def decide(self) -> Plan:
-        listed = {one.id: one for one in self._snapshot.instances}
-        first_of: dict[AttemptRef, Instance] = {}
         for instance in self._snapshot.instances:
-            if instance.ref is not None:
-                first_of.setdefault(instance.ref, instance)
             if not instance.gone:
                 self._of_instance(instance)
         for ref, attempt in self._snapshot.attempts.items():
-            id_ = attempt.instance_id
-            if attempt.state is AttemptState.CLOSED:
-                continue
-            if id_ is None:
-                instance_of = first_of.get(ref)
-            elif id_ in listed:
-                instance_of = listed[id_]
-            else:
-                instance_of = self._by_id.get(id_)
-                if instance_of is not None:
-                    self._plan.strays[ref] = instance_of
+            instance_of = self._instance_of(attempt)
             absent = ref in self._absence.proven
-            if attempt.state is AttemptState.EXITED:
+            if attempt.state is AttemptState.CLOSED:
+                if attempt.instance_id is None and instance_of and instance_of.gone:
+                    self._plan.adopt[ref] = instance_of
+            elif attempt.state is AttemptState.EXITED:
                 self._of_ended(attempt, instance_of, absent)
             elif _gone(instance_of, absent):
                 self._of_gone(attempt, instance_of)
             else:
                 self._of_live(attempt, instance_of)
-        for instance_id in self._by_id:
+        for instance_id in self._by_id.keys() - self._listed.keys():
             # What does not carry our tag is not ours to end.
             self._plan.terminate.pop(instance_id, None)
         return self._plan
+
+    def _instance_of(self, attempt: Attempt) -> Instance | None:
+        """The attempt's instance as EC2 shows it; it may be another than the recorded one."""
+        own = self._own.get(attempt.ref, ())
+        claimant = next((one for one in own if one.id == attempt.claimed_instance_id), None)
+        if claimant is not None and attempt.state is AttemptState.RUNNING:
+            return claimant
+        if attempt.instance_id in self._listed:
+            return self._listed[attempt.instance_id]
+        if attempt.instance_id is None and own:
+            # One that lives, else the first.
+            return min(own, key=lambda one: one.gone)
+        stray = self._snapshot.looked_up(attempt)
+        if stray is not None and attempt.state is not AttemptState.CLOSED:
+            self._plan.strays[attempt.ref] = stray
+        return stray
 
     def _of_instance(self, instance: Instance) -> None:
         attempt = self._snapshot.attempts.get(instance.ref) if instance.ref else None
@@ -272,19 +294,20 @@ class _Case:
                 if self._snapshot.whole and before and not self._absence.listing_empty:
                     self._plan.terminate[instance.id] = TerminationCause.ORPHANED
         elif attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
-            if attempt.instance_id is None and attempt.state is AttemptState.EXITED:
-                # Cancelled between the call and its commit: it is recorded all the same.
-                self._plan.adopt[attempt.ref] = instance
             self._plan.terminate[instance.id] = TerminationCause.ATTEMPT_ENDED
-        elif attempt.instance_id is None:
-            self._plan.adopt[attempt.ref] = instance
-        elif attempt.instance_id != instance.id:
+        elif attempt.instance_id not in (None, instance.id) and not self._ran(attempt, instance):
             self._plan.terminate[instance.id] = TerminationCause.DUPLICATE
+
+    def _ran(self, attempt: Attempt, instance: Instance) -> bool:
+        """Whether the attempt's container runs on this one of its instances."""
+        running = attempt.state is AttemptState.RUNNING
+        return running and attempt.claimed_instance_id == instance.id
 
     def _of_ended(self, attempt: Attempt, instance: Instance | None, absent: bool) -> None:
         if instance is not None:
-            if instance.gone and attempt.instance_id is None:
-                # Written down first: whatever was launched is recorded.
+            if attempt.instance_id is None:
+                # Its launch had no answer, or came with a cancel. Written down first: whatever was
+                # launched is recorded.
                 self._plan.adopt[attempt.ref] = instance
             elif instance.gone:
                 code = instance.state_reason
@@ -299,7 +322,7 @@ class _Case:
     def _of_gone(self, attempt: Attempt, instance: Instance | None) -> None:
         if instance is not None and not instance.gone:
             self._plan.terminate[instance.id] = TerminationCause.STOPPED
-        if instance is not None and attempt.instance_id is None:
+        if instance is not None and attempt.instance_id != instance.id:
             # Written down first: the next sweep asks its console.
             self._plan.adopt[attempt.ref] = instance
             return
@@ -315,13 +338,19 @@ class _Case:
         never_ran = never_booted and is_ec2s_fault(code) and not is_spot
         self._plan.lost[attempt.ref] = Loss(
             Reason.SPOT_INTERRUPTED if is_spot else Reason.INSTANCE_LOST,
-            never_ran or self._is_older(since, min(self._limits.grace_s, CONSOLE_S)),
+            # Without an instance there is no console.
+            never_ran
+            or attempt.instance_id is None
+            or self._is_older(since, min(self._limits.grace_s, CONSOLE_S)),
             code,
             None if instance else "EC2 does not list it any more",
         )
 
     def _of_live(self, attempt: Attempt, instance: Instance | None) -> None:
-        if instance is not None and attempt.instance_id is not None:
+        if instance is not None and attempt.instance_id != instance.id:
+            self._plan.adopt[attempt.ref] = instance
+            return
+        if instance is not None:
             news = (instance.public_dns, instance.public_ip)
             known = (attempt.public_dns, attempt.public_ip)
             if any(new and not old for new, old in zip(news, known, strict=True)):

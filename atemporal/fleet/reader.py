@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from atemporal.cloud import Cloud, Instance, Volume
+from atemporal.cloud.instance import INSTANCE_ID
 from atemporal.errors import AtemporalError
 from atemporal.fleet.reconciliation import SHOWN_FOR_S
 from atemporal.fleet.snapshot import Settled, Snapshot, split_by_owner
@@ -59,7 +60,7 @@ class FleetReader:
     def snapshot_of(self, refs: Sequence[AttemptRef]) -> Snapshot:
         """Some attempts, and those of their recorded instances that carry our tag.
 
-        An instance's id can come from a machine's claim, so it is EC2 that says whose it is.
+        A row may be damaged, so it is EC2 that says whose an instance is.
         """
 
         def ask() -> Listing:
@@ -103,7 +104,8 @@ class FleetReader:
 
         The listing goes by tags. Returns the snapshot with the answer, or with why there is none.
         """
-        ids = [id_ for ref in missing if (id_ := snapshot.attempts[ref].instance_id)]
+        attempts_ = [snapshot.attempts[ref] for ref in missing]
+        ids = [id_ for one in attempts_ if (id_ := one.instance_id or _claimed(one))]
         try:
             shown = self._cloud.describe(ids, tagged=False) if ids else {}
         except AtemporalError as error:
@@ -145,6 +147,12 @@ class FleetReader:
                 slowest_boots=boot_times.slowest(tx) if is_booting else {},
                 settled=records.settled,
             )
+
+
+def _claimed(attempt: Attempt) -> str | None:
+    """The id that a machine has claimed, if it has the form of one: it may be a wild card."""
+    claimed = attempt.claimed_instance_id
+    return claimed if claimed and INSTANCE_ID.fullmatch(claimed) else None
 
 
 def _named(things: Iterable[Instance | Volume]) -> set[AttemptRef]:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from atemporal.cloud.instance import Instance
 from atemporal.fleet.snapshot import Settled, Snapshot
 from atemporal.model import Attempt
+from atemporal.states import AttemptState
 
 # EC2 says "about an hour" of how long it shows an ended instance; half of it is sure enough.
 SHOWN_FOR_S = 1800
@@ -121,11 +122,12 @@ def reconcile(snapshot: Snapshot, *, grace_s: float, stop_s: float) -> Reconcili
             rows.append(_unmatched(instance, named, now, grace_s))
     rows += [_foreign(one, owners.get(one.id), now) for one in snapshot.foreign]
     shown = {one.id for one in snapshot.listed}
-    rows += [
-        _absent(one, now, grace_s)
-        for one in snapshot.attempts.values()
-        if one.instance_id and one.instance_id not in shown
-    ]
+    shown_for = {one.ref for one in snapshot.listed}
+    for one in snapshot.attempts.values():
+        # One that runs has an instance, also when nobody has written down which.
+        runs = one.state is AttemptState.RUNNING and one.ref not in shown_for
+        if one.instance_id not in shown if one.instance_id else runs:
+            rows.append(_absent(one, now, grace_s))
     return Reconciliation(now, tuple(rows), snapshot.settled)
 
 
@@ -138,7 +140,7 @@ def _matched(instance: Instance, attempt: Attempt, now: datetime, allowed_s: flo
     # An instance that is gone at a time nobody knows is not accused.
     if instance.ended_at or not instance.gone:
         for limit, beyond in (
-            (attempt.exited_at, "after its attempt had ended"),
+            (_end(instance, attempt), "after its attempt had ended"),
             (_deadline(instance, attempt), "after its own deadline"),
         ):
             late_s = (until - limit).total_seconds() if limit else 0.0
@@ -186,8 +188,16 @@ def _absent(attempt: Attempt, now: datetime, grace_s: float) -> Row:
     elif not attempt.closed_at and (now - began).total_seconds() <= grace_s:
         status, why = Status.YOUNG, "EC2 does not show its instance yet"
     else:
-        status, why = Status.MISSING, f"it is {attempt.state} and EC2 shows no such instance"
+        no = "no such instance" if attempt.instance_id else "no instance of it"
+        status, why = Status.MISSING, f"it is {attempt.state} and EC2 shows {no}"
     return Row(status, None, attempt, why, recorded_s=_recorded_s(attempt, now))
+
+
+def _end(instance: Instance, attempt: Attempt) -> datetime | None:
+    """From when on the instance should not be; one that came later should never have been."""
+    if attempt.exited_at is None or instance.launched_at is None:
+        return attempt.exited_at
+    return max(attempt.exited_at, instance.launched_at)
 
 
 def _deadline(instance: Instance, attempt: Attempt) -> datetime | None:

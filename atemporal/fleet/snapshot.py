@@ -37,6 +37,7 @@ class Snapshot:
 
     `whole`: it shows all there is, so what it does not show is missing. `by_id` is what EC2 said of
     the missing ones when asked by their ids, whatever their tags; `None` while it could not be asked.
+    An id that only a machine has claimed is among them: ask `looked_up`.
     """
 
     now: datetime
@@ -51,6 +52,18 @@ class Snapshot:
     settled: Settled = Settled()
     whole: bool = False
     by_id: Mapping[str, Instance] | None = None
+
+    def looked_up(self, attempt: Attempt) -> Instance | None:
+        """What EC2 said of an attempt's instance by its id.
+
+        Of one whose id only a machine has claimed: if EC2 says that a launch of the attempt made it.
+        """
+        if self.by_id is None:
+            return None
+        if attempt.instance_id is not None:
+            return self.by_id.get(attempt.instance_id)
+        claimed = self.by_id.get(attempt.claimed_instance_id or "")
+        return claimed if claimed and claimed.launched_for(attempt.ref) else None
 
     @property
     def listed(self) -> tuple[Instance, ...]:

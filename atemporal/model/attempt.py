@@ -78,6 +78,9 @@ class Attempt(Frozen):
     """One instance's life for one job, as it is recorded.
 
     `reason` is None as well for one that only a newer release knows; `state` says that it ended.
+    `instance_id` is EC2's word: its answer to the launch, or an instance with the attempt's tags.
+    `claimed_instance_id` is what the machine that was granted the claim said of itself: it proves
+    nothing.
     `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
     `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
     people: nothing may be decided by it.
@@ -89,6 +92,7 @@ class Attempt(Frozen):
     reason: KnownReason = None
     launch: Launch
     instance_id: str | None = None
+    claimed_instance_id: str | None = None
     public_dns: str | None = None
     public_ip: str | None = None
     claim: str | None = None

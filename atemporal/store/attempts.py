@@ -2,7 +2,8 @@
 
 Promise: an attempt row is committed before EC2 is asked for its instance; of all machines that ever
 ask, one is granted the claim; an end is written once, and with it what follows for the job (finished,
-or another attempt); `closed` is written only on EC2's word that the instance is gone.
+or another attempt); `closed` is written only on EC2's word that the instance is gone. Which instance is
+an attempt's, EC2 alone says: what a machine says of itself is kept beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from atemporal.states import (
     verdict_of_scarcity,
 )
 from atemporal.store import rows
+from atemporal.store.reconciliation import of_instances
 from atemporal.store.transitions import (
     finish_job,
     notify_scheduler,
@@ -94,8 +96,8 @@ def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[Atte
 def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:
     """Write down the instance EC2 gave; False when the attempt had moved on meanwhile.
 
-    The instance is written down all the same, in every state, so that it can be terminated: a
-    cancel may have come between the call and this.
+    The instance is written down all the same in every open state, so that it can be terminated: a
+    cancel may have come between the call and this. One that is closed gets it by `adoption.adopt`.
     """
     values = {"instance_id": instance_id, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
@@ -141,31 +143,41 @@ def claim(
 ) -> bool:
     """Grant the right to run to the first machine that asks; True unless it had it already.
 
-    A machine whose answer was lost asks again with the same `claim_id` and is granted again.
+    A machine whose answer was lost asks again with the same `claim_id` and is granted again. While EC2
+    has not said which instance is the attempt's, `instance_id` is written down as a claim only.
 
     Raises:
-        Conflict: another machine has it, or the attempt can not be run any more.
+        Conflict: another machine has it, EC2 has said otherwise of the instance, or the attempt can not
+            be run any more.
     """
     attempt = _locked(tx, ref)
     if attempt is None:
         raise Conflict(f"attempt {ref.number} has not been begun")
+    if attempt.state is AttemptState.RUNNING and claim_id and attempt.claim == claim_id:
+        return False
     known = attempt.instance_id
     if known and instance_id and known != instance_id:
         raise Conflict(f"this attempt belongs to instance {known}, not to {instance_id}")
-    if attempt.state is AttemptState.RUNNING and claim_id and attempt.claim == claim_id:
-        return False
+    if instance_id and not known and of_instances(tx, [instance_id]):
+        raise Conflict(f"instance {instance_id} belongs to another attempt")
     if attempt.state not in CLAIMABLE_ATTEMPT:
         raise Conflict(f"an attempt that is {attempt.state} can not start to run")
-    values: dict[str, Any] = {"claim": claim_id, "running_at": func.now(), **_UNBLOCKED}
-    if instance_id and not known:
-        values["instance_id"] = instance_id
+    values: dict[str, Any] = {
+        "claim": claim_id,
+        "claimed_instance_id": instance_id,
+        "running_at": func.now(),
+        **_UNBLOCKED,
+    }
     moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(
         tx,
         ref,
         AttemptState.RUNNING,
         actor=actor,
         values=values,
-        detail={"instance_id": instance_id},
+        detail={
+            "instance_id": known,
+            "claimed_instance_id": None if known else instance_id,
+        },
     )
     if not moved:
         raise Conflict("the job has moved on: this attempt can not start to run")

@@ -248,12 +248,13 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "closed_is_final",
-        "nothing happens to an attempt after its instance was confirmed gone",
+        "nothing happens to a closed attempt, but that an instance it had is written down",
         """
         SELECT later.job_id, later.attempt, 'closed, then ' || later.type AS what
         FROM events AS closed JOIN events AS later
           ON later.job_id = closed.job_id AND later.attempt = closed.attempt
          AND later.id > closed.id AND later.type LIKE 'attempt.%'
+         AND later.type <> 'attempt.instance'
         WHERE closed.type = 'attempt.closed'
         """,
     ),

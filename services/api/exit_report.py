@@ -46,14 +46,17 @@ class Exit(NamedTuple):
     def check_machine(self, attempt: Attempt) -> None:
         """Refuse the report of a machine that is not the one that runs the attempt.
 
-        Claims are compared as they came: one too odd to be read is not the right one either.
+        Claims are compared as they came: one too odd to be read is not the right one either. Who was
+        granted the claim is believed, whatever it is called by its metadata service.
 
         Raises:
             Conflict: the attempt is claimed by, or belongs to, another machine.
         """
         claim, instance_id = self.reported.get("claim"), self.reported.get("instance_id")
-        if attempt.claim is not None and claim is not None and claim != attempt.claim:
-            raise Conflict("another machine has claimed this attempt")
+        if attempt.claim is not None and claim is not None:
+            if claim != attempt.claim:
+                raise Conflict("another machine has claimed this attempt")
+            return
         known = attempt.instance_id
         if known is not None and instance_id is not None and instance_id != known:
             raise Conflict(f"this attempt belongs to instance {known}")

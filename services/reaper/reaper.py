@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import get_args
 
-from atemporal.cloud import Cloud, CloudError
+from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.daemon import TICK_ERRORS
 from atemporal.errors import AtemporalError, Retry, Unavailable
 from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, decide
@@ -28,11 +28,12 @@ from atemporal.fleet.snapshot import Snapshot
 from atemporal.metrics import counter, series
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
-from atemporal.states import AttemptState, Reason
+from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
 from atemporal.store import attempts
+from atemporal.store.adoption import adopt
 from atemporal.store.database import Database
 from atemporal.telemetry import log_context, logger
-from services.reaper.consoles import Consoles, Unread
+from services.reaper.consoles import Consoles, Looks
 
 TERMINATIONS = counter(
     "atemporal_terminations_total",
@@ -63,7 +64,7 @@ class Reaper:
         self.log = logger(ACTOR)
         self._lock = Lock()
         self._memory = Memory()
-        self._unread = Unread()
+        self._looks = Looks()
 
     def ping(self) -> None:
         """Ask whether the database is there.
@@ -121,8 +122,16 @@ class Reaper:
         for ref, instance in plan.adopt.items():
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
-                    attempts.launched(tx, ref, instance.id, actor=ACTOR)
-                self.log.info("adopted", **log_context(ref, instance.id))
+                    adopt(
+                        tx,
+                        ref,
+                        instance.id,
+                        known=known[ref].instance_id,
+                        gone=instance.gone,
+                        launched_at=instance.launched_at,
+                        actor=ACTOR,
+                    )
+                self._log_adopted(known[ref], instance)
         for ref, instance in plan.addresses.items():
             with self._alone(ref, instance.id), self._database.begin() as tx:
                 attempts.set_address(tx, ref, instance.public_dns, instance.public_ip)
@@ -191,16 +200,39 @@ class Reaper:
         ours = {one.id for one in snapshot.instances if not one.gone}
         refs = [*plan.overdue, *plan.lost]
         if snapshot.whole:
-            self._unread.keep_only(refs)
-        consoles = Consoles(self.cloud, unread=self._unread, clock=self._clock)
-        for ref in consoles.in_time([r for r in refs if snapshot.attempts[r].instance_id]):
+            self._looks.keep_only(refs)
+        consoles = Consoles(self.cloud, looks=self._looks, clock=self._clock)
+        # Who has no instance has no console either; who is late without one has been ended before.
+        asked = [ref for ref in refs if ref in plan.lost or snapshot.attempts[ref].instance_id]
+        last = {ref for ref in asked if ref not in plan.lost or plan.lost[ref].final}
+        for ref in consoles.in_time(asked, last=last):
             attempt = snapshot.attempts[ref]
             with self._alone(ref, attempt.instance_id):
-                record = consoles.read(attempt)
+                if not self._is_live(ref):
+                    # Its machine has reported meanwhile.
+                    continue
+                record = consoles.read(attempt, last=ref in last)
                 if ref in plan.lost:
                     self._lose(attempt, record, plan.lost[ref])
                 else:
                     self._run_out(attempt, record, plan.overdue[ref], ours)
+
+    def _log_adopted(self, attempt: Attempt, instance: Instance) -> None:
+        """Log it; as a warning where a machine said of itself what EC2 does not."""
+        claimed = attempt.claimed_instance_id
+        if claimed in (None, instance.id):
+            self.log.info("adopted", **log_context(attempt.ref, instance.id))
+        else:
+            self.log.warning(
+                "adopted; the machine that was granted the claim gave another id",
+                claimed=claimed,
+                **log_context(attempt.ref, instance.id),
+            )
+
+    def _is_live(self, ref: AttemptRef) -> bool:
+        with self._database.begin() as tx:
+            attempt = attempts.get(tx, ref)
+        return attempt is not None and attempt.state in LIVE_ATTEMPT
 
     def _lose(self, attempt: Attempt, record: ExitRecord | None, loss: Loss) -> None:
         """End an attempt whose instance is gone: by its console's record, else as lost."""

@@ -16,10 +16,11 @@ from sqlalchemy import text
 
 from atemporal.cloud import Cloud
 from atemporal.fleet.plan import Limits
-from atemporal.model import Attempt, AttemptRef, Launch, parse_spec
+from atemporal.model import Attempt, AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.settings import Settings
 from atemporal.store import attempts, installation, jobs
 from atemporal.store.database import Database
+from atemporal.twin.faults.active_rules import ActiveRules
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from services.reaper.reaper import Reaper
@@ -79,6 +80,23 @@ class World:
         """Let something happen to an instance that the API has no call for."""
         assert self._twin is not None
         self._twin._now.host.state.change(instance_id, **changes)
+
+    @property
+    def faults(self) -> ActiveRules:
+        """The fault rules of its cloud."""
+        assert self._twin is not None
+        return self._twin.faults
+
+    def claim(self, ref: AttemptRef, instance_id: str | None, claim_id: str = "c") -> None:
+        """Let a machine that says it is this instance be granted the attempt."""
+        with self.database.begin() as tx:
+            attempts.claim(tx, ref, claim_id=claim_id, instance_id=instance_id, actor="test")
+
+    def complete(self, ref: AttemptRef) -> None:
+        """Let the attempt's machine report that its container has ended well."""
+        record = ExitRecord(exit_code=0)
+        with self.database.begin() as tx:
+            assert attempts.end(tx, ref, record.reason, actor="test", exit_record=record)
 
     def sweep(self) -> SweepLoop:
         """The reaper's sweep."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -70,6 +71,7 @@ def test_every_kind_of_drift_is_named_and_the_exit_code_tells(world: World, audi
     world.write_down(world.begin(), NOBODY)
     late, outlived = world.launch()
     world.cancel(late)
+    world.change(outlived, launched_at=time.time() - 7200)
     with world.database.begin() as tx:
         tx.execute(
             text("UPDATE attempts SET exited_at = now() - interval '1 h' WHERE job_id = :id"),

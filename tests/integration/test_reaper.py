@@ -29,6 +29,7 @@ from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, boot_times, jobs
 from atemporal.store.invariants import violations
 from services.reaper.auditor import AuditLoop
+from services.reaper.consoles import PAUSE_S
 from services.reaper.sweep import LAST_SWEEP
 from services.reaper.volumes import VolumeLoop
 from tests.integration.reaping import DEPLOYMENT, ENDED, LAUNCH, NOBODY, World, limits, tags_of
@@ -472,7 +473,7 @@ class Consoles:
         patch.setattr(world.reaper, "_clock", lambda: self.now)
         patch.setattr(world.cloud, "console", self)
 
-    def __call__(self, instance_id: str) -> str:
+    def __call__(self, instance_id: str, *, live: bool = True) -> str:
         """Stand in for `Cloud.console`."""
         self.asked.append(instance_id)
         self.now += self.takes_s
@@ -579,9 +580,25 @@ class TestConsoles:
         sweep.tick()
         sweep.tick()
         assert world.attempt(ref).state is AttemptState.RUNNING
+        assert len(consoles.asked) == 1, "it is not due again so soon"
         consoles.report(world, ref, 7)
+        consoles.now += PAUSE_S[0]
         sweep.tick()
         assert world.attempt(ref).exit_code == 7
+
+    def test_a_machine_that_has_reported_meanwhile_is_not_asked(
+        self, world: World, consoles: Consoles
+    ) -> None:
+        reported, one = run(world)
+        silent, two = run(world)
+        vanish(world, one, two)
+        snapshot = world.reaper.fleet.snapshot()
+        plan, _ = world.reaper.decide(snapshot, world.limits)
+        world.complete(reported)
+        world.reaper.apply(plan, snapshot)
+        assert consoles.asked == [two]
+        assert world.attempt(reported).reason is Reason.COMPLETED
+        assert world.attempt(silent).reason is Reason.INSTANCE_LOST
 
     def test_one_that_never_comes_is_waited_for_no_longer_than_the_grace(
         self, world: World, consoles: Consoles

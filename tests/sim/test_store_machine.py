@@ -196,11 +196,11 @@ class StoreMachine(RuleBasedStateMachine):
         if own and one is not None and one.instance:
             instance_id = one.instance
         expected: bool | None = None
-        if one is not None and (not one.instance or instance_id in (None, one.instance)):
-            if one.state == "running" and one.claim == claim:
-                expected = False
-            elif one.state in ("launching", "warming"):
-                expected = True
+        if one is not None and one.state == "running" and one.claim == claim:
+            expected = False
+        elif one is not None and one.state in ("launching", "warming"):
+            mine = not one.instance or instance_id in (None, one.instance)
+            expected = True if mine else None
         with self.tx() as tx:
             if expected is None:
                 with pytest.raises(Conflict):
@@ -211,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
                 )
                 assert granted == expected
         if expected and one is not None:
-            one.state, one.claim, one.instance = "running", claim, one.instance or instance_id
+            one.state, one.claim = "running", claim
             wish.state = "running"
 
     @rule(which=WHICH, off=NUMBERS, reason=st.sampled_from(Reason))

@@ -521,6 +521,47 @@ def test_an_older_instance_types_console_is_read_without_latest(cloud: Cloud, wi
         cloud.console("i-1")
 
 
+@pytest.mark.parametrize(("live", "calls"), [(True, ["true", None]), (False, [None])])
+def test_of_a_dead_machine_the_posted_copy_is_enough(
+    cloud: Cloud, wire: Wire, live: bool, calls: list[str | None]
+) -> None:
+    asked: list[str | None] = []
+
+    def console(form: Form) -> Answer:
+        asked.append(form.get("Latest"))
+        return 200, "<GetConsoleOutputResponse/>"
+
+    wire.answer = console
+    assert cloud.console("i-1", live=live) == ""
+    assert asked == calls
+
+
+def test_no_answer_has_more_instances_than_a_process_can_parse_in_little_memory(
+    cloud: Cloud, wire: Wire
+) -> None:
+    sizes: list[int] = []
+
+    def page(form: Form) -> Answer:
+        first, most = int(form.get("NextToken", "0")), int(form["MaxResults"])
+        numbers = range(first, min(first + most, 250))
+        sizes.append(len(numbers))
+        items = "".join(
+            f"<item><instancesSet><item><instanceId>i-{n:017x}</instanceId>"
+            "<instanceState><name>running</name></instanceState></item></instancesSet></item>"
+            for n in numbers
+        )
+        token = f"<nextToken>{numbers.stop}</nextToken>" if numbers.stop < 250 else ""
+        body = f"<reservationSet>{items}</reservationSet>{token}"
+        return 200, f"<DescribeInstancesResponse>{body}</DescribeInstancesResponse>"
+
+    wire.answer = page
+    ids = [f"i-{n:017x}" for n in range(250)]
+    for read in (cloud.all, lambda: cloud.describe(ids)):
+        sizes.clear()
+        assert len(read()) == 250
+        assert max(sizes) <= 100
+
+
 @pytest.mark.parametrize("wrong", [{"ec2_endpoint_url": "not a url"}, {"region": "us east"}])
 def test_a_malformed_setting_is_named_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match=re.escape(next(iter(wrong.values())))):

@@ -13,6 +13,7 @@ import pytest
 from atemporal.cloud import Instance
 from atemporal.fleet.plan import (
     CONSOLE_S,
+    REMEMBERED_S,
     RUN_GRACE_S,
     Close,
     Decision,
@@ -188,6 +189,15 @@ def test_a_check_of_some_attempts_keeps_what_is_remembered_of_the_others() -> No
     found = decided(gone, attempt(A.RUNNING), memory=before, whole=False)
     assert list(found.plan.lost) == [REF]
     assert found.memory == replace(before, gone_since={other: ago(60), REF: NOW})
+
+
+def test_what_was_gone_long_ago_is_forgotten_also_by_a_process_that_never_sweeps() -> None:
+    others = {AttemptRef(REF.job_id, n): ago(REMEMBERED_S - 50 + n) for n in range(2, 100)}
+    gone = [instance(state="terminated")]
+    for state in (A.RUNNING, A.EXITED):
+        memory = Memory(gone_since=others)
+        after = decided(gone, attempt(state), memory=memory, whole=False).memory
+        assert len(after.gone_since.keys() - {REF}) == 49
 
 
 def test_a_machine_that_never_came_up_has_nothing_to_say() -> None:
@@ -455,3 +465,58 @@ def test_a_stopped_instance_never_runs_its_job_again() -> None:
     assert list(found.lost) == [REF]
     assert found.terminate == {"i-1": T.STOPPED}
     assert planned([instance(state="stopping")], attempt(A.RUNNING)).lost == {}
+
+
+def claimed(state: AttemptState, claim: str, instance_id: str | None = None) -> Attempt:
+    """An attempt whose machine said that it is instance `claim`."""
+    one = attempt(state, instance_id, age=301)
+    return one.model_copy(update={"claimed_instance_id": claim, "running_at": ago(301)})
+
+
+@pytest.mark.parametrize("claim", ["i-9", "*", "i-1", "localhost"])
+@pytest.mark.parametrize("state", [A.RUNNING, A.EXITED])
+def test_whatever_a_machine_claims_the_instance_with_the_tags_is_written_down(
+    state: AttemptState, claim: str
+) -> None:
+    found = planned([instance(age=301)], claimed(state, claim))
+    assert found.adopt == {REF: instance(age=301)}
+    assert (found.lost, found.close) == ({}, {})
+
+
+def test_of_two_instances_that_of_the_granted_claim_takes_the_others_place() -> None:
+    one, two = instance("i-1"), instance("i-2")
+    first = planned([one, two], claimed(A.RUNNING, "i-2", "i-1"))
+    assert (first.adopt, first.terminate) == ({REF: two}, {})
+    dead = instance("i-2", state="terminated")
+    assert planned([one, dead], claimed(A.RUNNING, "i-2", "i-1")).adopt == {REF: dead}
+    assert planned([one, two], claimed(A.RUNNING, "i-2", "i-2")).terminate == {"i-1": T.DUPLICATE}
+    forged = planned([one, two], claimed(A.RUNNING, "i-9", "i-1"))
+    assert (forged.adopt, forged.terminate) == ({}, {"i-2": T.DUPLICATE})
+
+
+def test_a_claimed_id_counts_for_a_lookup_only_with_the_attempts_own_token() -> None:
+    run = claimed(A.RUNNING, "i-9")
+    seen = Memory(missing=frozenset({REF}))
+    for token, found in ((f"{REF.id}.0", True), (f"{REF.id}1.0", False), (None, False)):
+        one = instance("i-9", age=301, tags={}, client_token=token)
+        plan = in_sight(run, memory=seen, by_id=[one]).plan
+        assert plan.adopt == ({REF: one} if found else {})
+        assert list(plan.lost) == ([] if found else [REF])
+        assert plan.terminate == {}
+
+
+def test_another_attempts_instance_is_ended_though_a_machine_has_claimed_to_be_it() -> None:
+    theirs = attempt(A.EXITED, "i-9", age=301, number=2)
+    tags = {"atemporal:job": str(REF.job_id), "atemporal:attempt": "2"}
+    one = instance("i-9", age=301, tags=tags)
+    found = planned([one], claimed(A.RUNNING, "i-9"), theirs, by_id=[one])
+    assert found.terminate == {"i-9": T.ATTEMPT_ENDED}
+
+
+def test_an_instance_of_an_attempt_that_was_closed_without_one_is_written_down_when_gone() -> None:
+    over = attempt(A.CLOSED, None, age=999)
+    alive = planned([instance()], over)
+    assert (alive.adopt, alive.terminate) == ({}, {"i-1": T.ATTEMPT_ENDED})
+    gone = instance(state="terminated")
+    assert planned([gone], over) == Plan(adopt={REF: gone})
+    assert planned([gone], attempt(A.CLOSED, "i-2", age=999)) == Plan()
