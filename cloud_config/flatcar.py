@@ -21,6 +21,12 @@ from cloud_config.os_family import OsFamily
 class _Dumper(yaml.SafeDumper):
     """Writes text of several lines as it is (`|`), for the eyes of whoever debugs a machine."""
 
+    def expect_scalar(self) -> None:
+        """One space before each line: two are a quarter kilobyte less for a job's environment."""
+        usual, self.best_indent = self.best_indent, 1
+        super().expect_scalar()
+        self.best_indent = usual
+
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None
