@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Go counts four separators less to white space than Python does.
+_LEADING_SPACE = re.compile(r"\A[^\S\x1c-\x1f]+")
 RESERVED_PREFIX = "ATEMPORAL_"
 
 
@@ -49,10 +51,10 @@ def parse_lines(text: str, *, own: Callable[[str], str | None] | None = None) ->
     """
     env: dict[str, str] = {}
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        line = raw.removesuffix("\r")
-        if not line.strip() or line.lstrip().startswith("#"):
+        line = _LEADING_SPACE.sub("", raw.removesuffix("\r"))
+        if not line or line.startswith("#"):
             continue
-        name, equals, value = line.lstrip().partition("=")
+        name, equals, value = line.partition("=")
         if not equals and own is None:
             raise ValueError(f"line {number} has no '='; write one NAME=value a line")
         if not _NAME.fullmatch(name):
