@@ -14,6 +14,11 @@ import re
 from collections.abc import Callable, Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Go's white space, by which docker and compose read: Python counts four separators more.
+SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+)
+SPACE += "\u2028\u2029\u202f\u205f\u3000"
 RESERVED_PREFIX = "ATEMPORAL_"
 
 
@@ -49,16 +54,13 @@ def parse_lines(text: str, *, own: Callable[[str], str | None] | None = None) ->
     """
     env: dict[str, str] = {}
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        line = raw.removesuffix("\r")
-        if not line.strip() or line.lstrip().startswith("#"):
+        line = raw.removesuffix("\r").lstrip(SPACE)
+        if not line or line.startswith("#"):
             continue
-        name, equals, value = line.lstrip().partition("=")
+        name, equals, value = line.partition("=")
         if not equals and own is None:
             raise ValueError(f"line {number} has no '='; write one NAME=value a line")
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"line {number}: {name!r} is not a variable name; {_why_no_name(name)}"
-            )
+        check_name(name, f"line {number}")
         if equals:
             env[name] = value
         elif own is not None and (mine := own(name)) is not None:
@@ -66,8 +68,20 @@ def parse_lines(text: str, *, own: Callable[[str], str | None] | None = None) ->
     return env
 
 
+def check_name(name: str, where: str) -> None:
+    """Refuse what is not a variable's name.
+
+    Raises:
+        ValueError: with `where` it stands, and why it is none.
+    """
+    if not _NAME.fullmatch(name):
+        # A long one may be a piece of a value, of a key on several lines for example.
+        shown = repr(name) if len(name) <= 40 else "what stands here"
+        raise ValueError(f"{where}: {shown} is not a variable name; {_why_no_name(name)}")
+
+
 def _why_no_name(name: str) -> str:
-    if name.startswith("export "):
+    if name.split()[:1] == ["export"]:
         return "remove export"
     if name[:1].isascii() and name[:1].isdigit():
         return "it must not begin with a digit"

@@ -4,7 +4,9 @@ Promise: what `normalise` returns is a complete reference in the grammar of the 
 project (`registry/path:tag@digest`), safe to hand to a container engine as one argument (it can not
 begin with `-` and holds no white space). Two spellings of one image have one normal form.
 Sources: github.com/distribution/reference, reference.go (the grammar; the limit is on the path alone);
-github.com/opencontainers/go-digest, sha.go (the algorithms that docker knows, in lower case only).
+github.com/opencontainers/go-digest, sha.go (the algorithms that docker knows, in lower case only);
+github.com/moby/moby, reference/store.go (no image may be called `sha256`). A docker of before 25 knows
+fewer: it counts the registry into the limit, and takes neither IPv6 nor a host told by upper case alone.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ def normalise(text: str) -> str:
             "in lower case, for example nginx:1.9 or ghcr.io/acme/report@sha256:..."
         )
     registry, path = _split(match["name"])
+    if (registry, path) == (_DEFAULT_REGISTRY, "library/sha256"):
+        raise ValueError(
+            f"the image {text!r} is an id, which no registry knows; write a name, like nginx:1.9, or "
+            "name@sha256:..."
+        )
     if len(path) > _PATH_LIMIT:
         raise ValueError(f"the image's path is longer than {_PATH_LIMIT} characters")
     tag, digest = match["tag"], match["digest"]

@@ -3,7 +3,7 @@
 Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
 Units are written, masked and enabled first, then commands are called one after the other, on every
 boot. There is one command, because each waits for a signal of systemd that coreos-cloudinit loses on a
-busy boot, and then no later one is called (docs/adr/0026). It starts the deadline, which brings the job
+busy boot, and then no later one is called (docs/adr/0025). It starts the deadline, which brings the job
 and stops the update services by itself. The deadline is enabled as well, so that a later boot powers
 off even if this file is not applied again.
 
@@ -24,6 +24,12 @@ from cloud_config.os_family import OsFamily
 
 class _Dumper(yaml.SafeDumper):
     """Writes text of several lines as it is (`|`), for the eyes of whoever debugs a machine."""
+
+    def expect_scalar(self) -> None:
+        """One space before each line: two are a quarter kilobyte less for a job's environment."""
+        usual, self.best_indent = self.best_indent, 1
+        super().expect_scalar()
+        self.best_indent = usual
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:

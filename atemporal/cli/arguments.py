@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from atemporal import compose_env
+from atemporal.cli.output import note
 from atemporal.cli.session import Session
 from atemporal.cli.wording import ending
 from atemporal.clock import parse_duration, parse_utc
@@ -19,6 +21,8 @@ T = TypeVar("T")
 # An id's end that is shorter says too little about what is meant to be changed by it.
 _CHANGING_ID = 4
 _COMPLETED = 50
+# So many lines of a file are named in a note.
+_SUSPECTS = 5
 LONGEST_S = 365 * 86_400
 """The longest time that a job may be asked to wait or to run, in seconds."""
 
@@ -129,11 +133,14 @@ def pairs(words: Iterable[str], option: str) -> dict[str, str]:
     return read
 
 
-def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[str, str]:
+def read_environment(
+    files: Iterable[BinaryIO], words: Iterable[str], file_format: str | None = None
+) -> dict[str, str]:
     """Read env files, then words: NAME=VALUE, or NAME alone to take the caller's own value.
 
-    In a file, as docker has it, a NAME that the caller does not have is passed over. A later file wins
-    over an earlier one, and a word over all files.
+    In a file a NAME that the caller does not have is passed over. A later file wins over an earlier one,
+    and a word over all files. The `file_format` is `docker`, also if it is None, or `compose`; a file
+    that is read by docker's rules and looks like one for compose is noted.
 
     Raises:
         BadParameter: a bad line of a file, a name in two words, or one that the caller's environment
@@ -145,7 +152,12 @@ def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[st
     for file in files:
         name = getattr(file, "name", "<stdin>")
         try:
-            env |= environment.parse_lines(file.read().decode(), own=os.environ.get)
+            text = file.read().decode()
+            if file_format == "compose":
+                env = compose_env.parse(text, own=os.environ.get, before=env)
+                continue
+            _note_compose(name, list(compose_env.suspects(text)))
+            env |= environment.parse_lines(text, own=os.environ.get)
         except UnicodeDecodeError:
             raise click.BadParameter(
                 f"{name} is not UTF-8 text", param_hint="--env-file"
@@ -165,6 +177,19 @@ def read_environment(files: Iterable[BinaryIO], words: Iterable[str]) -> dict[st
             )
         env[name] = value if equals else os.environ[name]
     return env
+
+
+def _note_compose(file: str, suspects: Sequence[compose_env.Suspect]) -> None:
+    """Say what docker keeps as it is and compose would not; by lines and names, never by values."""
+    if not suspects:
+        return
+    lines = ", ".join(f"line {one.line} ({one.name})" for one in suspects[:_SUSPECTS])
+    more = f" and {len(suspects) - _SUSPECTS} more" if len(suspects) > _SUSPECTS else ""
+    note(
+        f"{file} looks as if written for compose: {lines}{more}. It is read as docker reads it: quotes, "
+        "comments behind a value and ${...} are parts of the value, and export is none of a name. If "
+        "that is not meant, add --env-file-format compose"
+    )
 
 
 def attempt_of(tries: Mapping[int, T], number: int | None, job: str) -> T:

@@ -171,7 +171,13 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
             ["--env-file", "env_file"],
             multiple=True,
             type=click.File("rb"),
-            help="A file of NAME=VALUE lines, as docker reads it; - is standard input.",
+            help="A file of NAME=VALUE lines; - is standard input.",
+        ),
+        click.Option(
+            ["--env-file-format", "env_file_format"],
+            type=click.Choice(["docker", "compose"]),
+            help="By whose rules: docker takes values as they are written, compose has quotes, comments "
+            "behind values, ${NAME:-default} and export.  [default: docker]",
         ),
     ),
     "labels": (
@@ -256,10 +262,12 @@ def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """From what the options gave to a specification's fields; what was not given is left out."""
     if given["time"] is not None and given["delay_s"] is not None:
         raise click.UsageError("give --at or --in, not both")
+    if given["env_file_format"] and not given["env_file"]:
+        raise click.UsageError("--env-file-format says how to read an --env-file: give one")
     if given["market"] and given["capacity_type"]:
         raise click.UsageError("--market is the old name of --capacity-type: give one of them")
     values = dict(given)
-    values["env"] = read_environment(given["env_file"], given["env"])
+    values["env"] = read_environment(given["env_file"], given["env"], given["env_file_format"])
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}

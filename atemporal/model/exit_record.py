@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
@@ -10,6 +11,8 @@ from atemporal.model.text import StorableText
 from atemporal.states import Reason
 
 LOG_TAIL_LIMIT = 32 * 1024
+# The kernel's words for ENOSPC and EDQUOT, as every engine prints them.
+_FULL = re.compile(rb"no space left on device|disk quota exceeded", re.IGNORECASE)
 # By convention of shells and docker: 128 plus the number of the signal.
 _SIGNALS = (129, 192)
 
@@ -36,8 +39,8 @@ class ExitRecord(BaseModel):
     `phase` is what ended it: the pull, docker's refusal to create or to start the container, or the
     run. Who ends the machine in between leaves `pull` or `run`: the program is not to blame.
     `exit_code` is the container's and is absent when none ever started. `stopped`: the machine was
-    ended from outside while the container ran, and took it along. `definite`: the registry said that
-    there is no such image, or not for us; asking again would not help.
+    ended from outside while the container ran, and took it along. `definite`: asking again for the
+    image would not help, here or on another machine: there is none, or not for us, or it does not fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +58,15 @@ class ExitRecord(BaseModel):
     log_tail: Annotated[Base64Bytes, Field(max_length=2 * LOG_TAIL_LIMIT)] = b""
     claim: Annotated[StorableText, Field(max_length=64)] | None = None
     instance_id: Annotated[StorableText, Field(max_length=64)] | None = None
+
+    @property
+    def detail(self) -> str | None:
+        """A sentence for people, where the engine's own words do not say what to do."""
+        if self.phase != "run" and _FULL.search(self.log_tail):
+            return (
+                "the image does not fit on the machine's disk: give the job a larger one (disk_gb)"
+            )
+        return None
 
     @property
     def reason(self) -> ReportedReason:

@@ -207,7 +207,8 @@ def end(
     if attempt is None or attempt.state not in reason.ends:
         return False
     # One that never got its instance ends with what blocked it, unless there is more to say.
-    detail = detail or attempt.detail
+    hint = exit_record.detail if exit_record else None
+    detail = "; ".join(filter(None, (detail, hint))) or attempt.detail
     values: dict[str, Any] = {
         "reason": reason,
         "exited_at": func.now(),

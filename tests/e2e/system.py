@@ -176,21 +176,22 @@ class System:
 class TwinProcess:
     """The twin as a process of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        """Start it and wait until it answers."""
+    def __init__(self, directory: Path, *, engine: str = "process", **env: str) -> None:
+        """Start it and wait until it answers; `env` is added to its environment."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._directory = directory
+        self._directory, self._engine, self._env = directory, engine, {**os.environ, **env}
         self._start()
 
     def _start(self) -> None:
         self._child = Child(
             [
-                *(sys.executable, "-m", "atemporal.twin", "--engine", "process"),
+                *(sys.executable, "-m", "atemporal.twin", "--engine", self._engine),
                 *("--dir", self._directory / "twin", "--port", str(self.port)),
                 "--power-off",
             ],
             log=self._directory / "twin.log",
+            env=self._env,
         )
         self._child.wait_ready(self._answers)
 

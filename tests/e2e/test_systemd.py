@@ -24,6 +24,7 @@ from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 from tests.e2e.systemd.engine import Engine, open_engine, open_registry
 from tests.e2e.systemd.images import machine_image, push_job_image
+from tests.e2e.systemd.limited import open_limited_registry
 from tests.e2e.systemd.machine import Machine, open_machine
 
 # Building the machine's image takes a minute or two, once.
@@ -286,3 +287,13 @@ def test_an_image_that_a_registry_has_not_costs_one_question_and_one_machine(cas
     record = ExitRecord.model_validate(case.api.body("DELETE"))
     assert record.reason is Reason.IMAGE_REFUSED
     assert b"not found" in record.log_tail
+
+
+def test_a_registry_that_wants_less_is_asked_when_it_says(case: Case) -> None:
+    with open_limited_registry(limit_s=5) as registry:
+        case.machine.apply(case.user_data(image=f"{registry.address}/test/job:1"))
+        case.machine.wait_off()
+    first, second = registry.pulls
+    assert second - first >= 5, "it was asked before its time"
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert record.reason is Reason.IMAGE_REFUSED

@@ -208,6 +208,22 @@ def test_the_environment_arrives_as_it_was_given(
     assert env == {"A": value, "FROM_FILE": " as it is ", "MINE": "own"}
 
 
+def test_an_env_file_for_compose_is_read_as_compose_reads_it(
+    cli: Cli, database: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.env"
+    file.write_text("export USER='bond' # james\nURL=\"http://${HOST:-db}/$MINE\"\n")
+    words = ("submit", "nginx", "--env-file", str(file))
+    # Docker refuses the first line.
+    assert "line 1 (USER), line 2 (URL)" in cli(*words, code=2).stderr
+    done = cli(*words, "--env-file-format", "compose", MINE="own")
+    assert "written for compose" not in done.stderr
+    with database.begin() as tx:
+        env = jobs.get(tx, UUID(done.stdout.strip())).spec.env
+    assert env == {"USER": "bond", "URL": "http://db/own"}
+    assert "give one" in cli("submit", "nginx", "--env-file-format", "compose", code=2).stderr
+
+
 def test_who_submitted_is_in_the_history(cli: Cli) -> None:
     token = cli("token", "create", "alice", "--scope", "submit").stdout.strip()
     job_id = cli("submit", "nginx", ATEMPORAL_API_TOKEN=token).stdout.strip()

@@ -69,6 +69,16 @@ def test_an_image_that_is_surely_absent_costs_one_machine(api: Api) -> None:
     assert api.exit(ref, phase="pull", definite=True, claim="c").status_code == 204
     job = api.job(ref.job_id)
     assert (job.state, job.reason) == (JobState.FINISHED, Reason.IMAGE_REFUSED)
+    assert job.attempts[0].detail is None
+
+
+def test_a_disk_that_is_too_small_costs_one_machine_and_says_what_to_do(api: Api) -> None:
+    ref = api.warming(infra_retries=5, max_attempts=5)
+    log = base64.b64encode(b"failed to register layer: no space left on device\n").decode()
+    assert api.exit(ref, phase="pull", definite=True, log_tail=log).status_code == 204
+    job = api.job(ref.job_id)
+    assert (job.state, job.reason) == (JobState.FINISHED, Reason.IMAGE_REFUSED)
+    assert "give the job a larger one (disk_gb)" in (job.attempts[0].detail or "")
 
 
 def test_a_claim_is_granted_once_and_to_the_same_machine_again(api: Api) -> None:

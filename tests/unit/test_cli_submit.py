@@ -23,7 +23,9 @@ def test_every_field_of_a_job_can_be_given_on_the_command_line() -> None:
     given = {option.name for option in options()}
     fields = FIELDS.keys() - {"machine"} - ARGUMENTS
     assert fields <= given
-    assert given - fields == {"env_file", "market"}, "an option that is no field"
+    assert given - fields == {"env_file", "env_file_format", "market"}, (
+        "an option that is no field"
+    )
     assert SPECIAL.keys() <= FIELDS.keys(), "a field that is not there any more"
 
 

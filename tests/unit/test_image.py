@@ -77,6 +77,10 @@ def test_the_short_form_means_the_same_image(normal: str, short: str) -> None:
         "r.example.com/" + "a" * 256,
         "é",
         "f" * 64,
+        # What `docker images` shows as an id, and what docker lets nobody call an image.
+        "sha256:" + "0" * 64,
+        "sha256",
+        "docker.io/library/sha256:1",
         "a/" * 200 + "a",
         "a:" + "t" * 129,
     ],

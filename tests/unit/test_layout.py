@@ -23,6 +23,7 @@ VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "
 PURE = (
     "atemporal.causes",
     "atemporal.clock",
+    "atemporal.compose_env",
     "atemporal.console",
     "atemporal.end_code",
     "atemporal.environment",

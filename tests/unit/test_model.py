@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Any, get_type_hints
 
@@ -169,6 +170,26 @@ def test_one_time_only() -> None:
 )
 def test_an_exit_record_names_its_reason(record: dict[str, Any], reason: Reason) -> None:
     assert ExitRecord.model_validate(record).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("phase", "words", "hint"),
+    [
+        ("pull", "write /var/lib/docker/tmp/GetImageBlob1: no space left on device", True),
+        ("pull", "failed to register layer: write /x: Disk quota exceeded", True),
+        ("create", "Error response from daemon: mkdir /x: no space left on device", True),
+        ("start", "mkdir /run/x: no space left on device", True),
+        ("pull", "denied: access forbidden", False),
+        # The program's own words, about a disk of its own.
+        ("run", "tar: /data: no space left on device", False),
+    ],
+)
+def test_a_disk_that_is_too_small_is_said_in_a_sentence(
+    phase: str, words: str, hint: bool
+) -> None:
+    log = base64.b64encode(words.encode())
+    record = ExitRecord.model_validate({"phase": phase, "definite": True, "log_tail": log})
+    assert ("disk_gb" in (record.detail or "")) is hint
 
 
 def test_what_was_written_is_read_back_the_same() -> None:

@@ -80,21 +80,39 @@ def open_engine() -> Iterator[Engine]:
     given = Engine(client, Path(host.removeprefix("unix://")) if host else USUAL_SOCKET)
     if given.socket.is_socket() and given.answers:
         yield given
-        return
+    else:
+        with open_own_engine() as engine:
+            yield engine
+
+
+@contextmanager
+def open_own_engine(*, disk_mb: int | None = None) -> Iterator[Engine]:
+    """A docker of our own, beside any other; with `disk_mb`, images and containers have no more room."""
+    client = find("docker", "docker.io")
     if os.getuid() != 0:
-        raise RuntimeError("no docker answers; start it, or run the tests as root")
+        raise RuntimeError("only root can start a docker; start one, or run the tests as root")
     daemon = find("dockerd", "docker.io")
     # A folder with a short name: a socket's path has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="docker-") as folder:
         base = Path(folder)
         engine = Engine(client, base / "docker.sock")
+        (base / "data").mkdir()
+        if disk_mb:
+            size = f"size={disk_mb}m"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "disk", base / "data"], check=True)
+        # Not the machine's own settings; and images lie below the data root, not in a containerd.
+        settings = base / "daemon.json"
+        settings.write_text('{"features": {"containerd-snapshotter": false}}')
         child = Child(
             [
                 daemon,
+                f"--config-file={settings}",
                 f"--host=unix://{engine.socket}",
                 f"--data-root={base / 'data'}",
                 f"--exec-root={base / 'exec'}",
                 f"--pidfile={base / 'pid'}",
+                f"--containerd-namespace={base.name}",
+                f"--containerd-plugins-namespace={base.name}-plugins",
                 *("--bridge=none", "--iptables=false", "--ip6tables=false"),
             ],
             log=base / "log",

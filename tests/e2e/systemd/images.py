@@ -32,15 +32,20 @@ def machine_image(engine: Engine) -> str:
     return name
 
 
-def push_job_image(engine: Engine, registry: str) -> str:
+def push_job_image(
+    engine: Engine, registry: str, *, name: str = "job", ballast: bytes = b""
+) -> str:
     """Put the job's image into the registry, and there alone; return its reference."""
-    name = f"{registry}/test/job:1"
+    name = f"{registry}/test/{name}:1"
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         archive.add(find("busybox", "busybox-static"), "bin/busybox")
         link = tarfile.TarInfo("bin/sh")
         link.type, link.linkname = tarfile.SYMTYPE, "busybox"
         archive.addfile(link)
+        load = tarfile.TarInfo("ballast")
+        load.size = len(ballast)
+        archive.addfile(load, io.BytesIO(ballast))
     engine.run("import", "-", name, stdin=content.getvalue())
     engine.run("push", name)
     engine.run("rmi", name)
