@@ -57,6 +57,7 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "stale", "probability": 0.1, "seconds": 3},
     {"kind": "slow-boot", "probability": 0.1, "seconds": 3},
     {"kind": "never-boots", "probability": 0.02},
+    {"kind": "cloudinit-hangs", "probability": 0.05},
     {"kind": "dies", "probability": 0.06, "seconds": 8},
     {"kind": "no-network", "probability": 0.03, "seconds": 8},
     {"kind": "no-callback", "probability": 0.04},
