@@ -150,7 +150,8 @@ def _launched_earlier(facts: Facts) -> Launched | Blocked | None:
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
     alive = next((Launched(one) for one in facts.found if not one.gone), None)
-    if alive is None and not facts.found and facts.unproven_s:
+    # One that is gone may be of an earlier placement: it says nothing of this one's calls.
+    if alive is None and facts.unproven_s:
         return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
     return alive
 

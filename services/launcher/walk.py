@@ -179,6 +179,9 @@ class Walk:
             STALE.labels("walk").inc()
             return False
         self._earlier_at = self._launch.unsure_at
+        if self._launch.calls and "unsure_at" not in self._launch.model_fields_set:
+            # Releases before this fact repeated a call without saying whether the last one was sure.
+            self._earlier_at = asked.unsure_at
         self._launch = asked
         return True
 

@@ -125,7 +125,7 @@ class ScriptedCloud:
                 self.instances[token] = replace(one, state="terminated")
         return {}
 
-    def console(self, _instance_id: str) -> str:
+    def console(self, _instance_id: str, *, live: bool = True) -> str:
         return ""
 
     @property
@@ -320,6 +320,25 @@ class TestOfferings:
         world.later(world.settings.cloud_grace_s + 30)
         world.sweep.tick()
         assert world.cloud.tokens == ["0", "0", "1"]
+        assert world.has_instance(ref)
+
+    @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA])
+    def test_an_unknown_outcome_of_an_older_release_is_none_that_is_sure(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, refusal: CloudError
+    ) -> None:
+        world.cloud.script = [Done(UNKNOWN[0]), refusal, refusal]
+        ref = world.launch()
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE attempts SET launch = launch - 'unsure_at'"))
+        monkeypatch.setattr(world.cloud, "find", lambda _ref: [])
+        world.later(30)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0", "0"], "EC2 may not show yet what it launched"
+        monkeypatch.undo()
+        world.later(world.settings.cloud_grace_s + 30)
+        world.sweep.tick()
+        assert set(world.cloud.tokens) == {"0"}
+        assert len(world.cloud.instances) == 1
         assert world.has_instance(ref)
 
     @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ REPORT_FOR_S = 3600
 ANSWER_WITHIN_S = 30
 REFUSALS = (400, 401, 403, 404, 409, 410, 422)
 
+# One that was never launched, the first of all, a wild card, no id at all.
+FORGED = ("i-0123456789abcdef0", f"i-{1:017x}", "*", "localhost")
 # What may become of a machine, with how often.
 PLANS = {
     "runs": 60,
@@ -77,6 +79,9 @@ class Machine:
         """Decide what will become of it."""
         world, rng = self.world, self.world.rng
         self.manifest = Manifest.read(self.user_data)
+        # Its claims prove nothing: it may call itself anything, and anybody else.
+        forges = world.happens("machine forges its id", self.instance_id)
+        self.says_id = rng.choice(FORGED) if forges else self.instance_id
         plans = [*PLANS] if not world.calm else ["runs"]
         weights = [*PLANS.values()] if not world.calm else [1]
         (self.plan,) = rng.choices(plans, weights)
@@ -151,7 +156,7 @@ class Machine:
             self.phase = "claiming"
 
     def _claiming(self) -> None:
-        words = {"claim": self.claim, "instance_id": self.instance_id}
+        words = {"claim": self.claim, "instance_id": self.says_id}
         self._ask("PATCH", json.dumps(words).encode())
 
     def _running(self) -> None:
@@ -181,11 +186,11 @@ class Machine:
             self._ask("DELETE", self._body())
 
     def _console(self) -> None:
-        words = {**self.record, "claim": self.claim, "instance_id": self.instance_id}
+        words = {**self.record, "claim": self.claim, "instance_id": self.says_id}
         self.console += f"\natemporal-exit {self.manifest.ref.id} {json.dumps(words)}\n"
 
     def _body(self) -> bytes:
-        words = {"claim": self.claim, "instance_id": self.instance_id, "log_tail": ""}
+        words = {"claim": self.claim, "instance_id": self.says_id, "log_tail": ""}
         return json.dumps({**self.record, **words}).encode()
 
     def _ask(self, method: str, body: bytes) -> None:

@@ -125,6 +125,7 @@ class Oracle:
                 world.breaks(f"{instance.id} of {label(instance.ref)} is left over")
         for one in tries:
             self._attempt(one)
+        self._audit({AttemptRef(one.job_id, one.number): one.instance_id for one in tries})
         dead = sum(one.outgoing.body == POISON for one in self._broker.queues[DEAD])
         if dead < poison:
             world.breaks(f"{poison} poisoned job messages, {dead} dead letters")
@@ -134,6 +135,21 @@ class Oracle:
             world.breaks(f"nobody was told of the events {silent}")
         world.counts["jobs"] += len(jobs)
         world.counts["attempts"] += len(tries)
+
+    def _audit(self, recorded: dict[AttemptRef, str | None]) -> None:
+        """Look at both sides: what is recorded was launched for it, and what EC2 shows is recorded."""
+        for ref, instance_id in recorded.items():
+            instance = self._region.instances.get(instance_id or "")
+            if instance_id and (instance is None or instance.ref != ref):
+                self._world.breaks(
+                    f"{label(ref)} has {instance_id}, which EC2 launched not for it"
+                )
+        now = self._world.now
+        for instance in self._region.instances.values():
+            tagged = instance.tagged_until is None or now < instance.tagged_until
+            shown = self._region.listed(instance) and tagged
+            if shown and recorded.get(instance.ref) is None:
+                self._world.breaks(f"{instance.id} of {label(instance.ref)} was not written down")
 
     def _attempt(self, attempt: Any) -> None:
         ref = AttemptRef(attempt.job_id, attempt.number)

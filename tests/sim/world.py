@@ -43,6 +43,7 @@ CHANCES = {
     "ec2 quota": 0.03,
     "ec2 refused": 0.01,
     "ec2 has no console": 0.03,
+    "machine forges its id": 0.08,
     "callback lost": 0.08,
     "callback answer lost": 0.12,
     "callback doubled": 0.1,

@@ -124,6 +124,15 @@ class TestDecide:
         believed = decide(error(kind), facts(unproven_s=0.0))
         assert isinstance(believed, TryNext | Refuse)
 
+    @pytest.mark.parametrize("kind", REFUSED)
+    def test_an_instance_that_is_gone_says_nothing_of_a_call_that_ec2_may_not_show_yet(
+        self, kind: type[CloudError]
+    ) -> None:
+        for found in ([GONE], [GONE, GONE]):
+            decision = decide(error(kind), facts(found=found, unproven_s=280.0))
+            assert isinstance(decision, Blocked)
+            assert (decision.for_s, decision.start_over) == (280.0, None)
+
     def test_only_a_call_without_a_sure_answer_may_have_launched(self) -> None:
         assert all(is_unsure(error(kind)) for kind in UNSURE)
         sure = (*REFUSED, Throttled, Unauthorized, Forbidden)
