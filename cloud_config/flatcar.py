@@ -45,8 +45,8 @@ _WRONG_FAMILY = (
 )
 
 
-def render(manifest: bytes) -> bytes:
-    """Return the user-data of a machine with this manifest."""
+def document(content: str) -> str:
+    """The whole `#cloud-config`, with the manifest's base64."""
     config: dict[str, Any] = {
         "bootcmd": [_WRONG_FAMILY],
         "write_files": [
@@ -54,7 +54,7 @@ def render(manifest: bytes) -> bytes:
                 "path": "/etc/atemporal/manifest",
                 "permissions": "0600",
                 "encoding": "base64",
-                "content": base64.b64encode(manifest).decode(),
+                "content": content,
             },
             {"path": "/opt/atemporal/agent", "permissions": "0755", "content": AGENT},
         ],
@@ -73,7 +73,17 @@ def render(manifest: bytes) -> bytes:
         },
     }
     text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=2**31)
-    return b"#cloud-config\n" + text.encode()
+    return f"#cloud-config\n{text}"
+
+
+# YAML is written once: doing it for each job took nine tenths of an intake's time.
+_MARK = "manifest"
+_BEFORE, _AFTER = (part.encode() for part in document(_MARK).split(f" {_MARK}\n"))
+
+
+def render(manifest: bytes) -> bytes:
+    """Return the user-data of a machine with this manifest, which begins with its attempt."""
+    return b"%b %b\n%b" % (_BEFORE, base64.b64encode(manifest), _AFTER)
 
 
 FLATCAR = OsFamily(

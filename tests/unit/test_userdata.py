@@ -20,7 +20,7 @@ from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
 from atemporal.twin.machine.unit import load
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
-from cloud_config.flatcar import FLATCAR
+from cloud_config.flatcar import FLATCAR, document
 
 GOLDEN = Path(__file__).with_name("userdata.golden.yaml")
 REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 2)
@@ -158,6 +158,13 @@ def test_any_job_changes_the_manifest_only_and_it_reads_back_exactly(
     ]
     assert manifest.endswith(b"\0")
     assert manifest.decode().split("\0")[:-1] == expected
+
+
+@given(tail=st.binary(max_size=300))
+def test_what_is_put_together_is_what_yaml_would_write(tail: bytes) -> None:
+    manifest = b"attempt=1" + tail
+    whole = document(base64.b64encode(manifest).decode())
+    assert FLATCAR.render(manifest) == whole.encode()
 
 
 @given(env=ENV)
