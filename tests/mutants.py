@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant(
         "a random ClientToken",
         "atemporal/cloud/ec2.py",
-        '"ClientToken": f"{ref.id}.{launch.placement}",',
+        '"ClientToken": client_token(ref, launch.placement),',
         '"ClientToken": __import__("uuid").uuid4().hex,',
         (
             "contract/test_twin.py::test_the_same_call_again_is_the_same_instance",
@@ -97,10 +97,21 @@ MUTANTS = (
         ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),
     ),
     Mutant(
+        "a claimed instance id is believed",
+        "atemporal/store/attempts.py",
+        '        "claimed_instance_id": instance_id,\n',
+        '        "claimed_instance_id": instance_id, "instance_id": known or instance_id,\n',
+        (
+            "integration/test_whose_instance.py"
+            "::test_a_claimed_id_is_not_believed_and_the_true_instance_is_found_by_its_tags",
+            SIMULATION,
+        ),
+    ),
+    Mutant(
         "no grace for young instances",
         "atemporal/fleet/plan.py",
-        "old = attempt.instance_id is not None and _older(since, now, grace_s)",
-        "old = attempt.instance_id is not None",
+        "            old = _older(since, now, grace_s)\n",
+        "            old = since is not None\n",
         ("unit/test_plan.py::test_absence_of_a_young_instance_proves_nothing",),
     ),
     Mutant(

@@ -89,6 +89,9 @@ class Machine:
         self.run_s = rng.choice([5, 60, 60, self.manifest.timeout_s + 500])
         self.claim = f"claim-{rng.getrandbits(64):x}"
         self.next_at = world.after(rng.choice([20, 45, 200]))
+        if forges:
+            # It may be nobody's machine: the claim can come before the launcher knows of an instance.
+            self.next_at = world.after(rng.choice([0, 1, 20]))
         self.deadline_at = world.after(30 + self.manifest.deadline_s)
         self.dies_at = world.after(rng.choice([10, 60, 300])) if self.plan == "dies" else None
         self.give_up_at: datetime | None = None

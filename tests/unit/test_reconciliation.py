@@ -151,6 +151,25 @@ def test_an_attempt_that_never_had_an_instance_needs_no_row() -> None:
     assert reconciled([], attempt(A.LAUNCHING, None), attempt(A.EXITED, None)).rows == ()
 
 
+def test_a_run_of_which_ec2_shows_no_instance_is_missing_though_none_was_written_down() -> None:
+    def run(seconds: float) -> Attempt:
+        return attempt(A.RUNNING, None).model_copy(update={"running_at": ago(seconds)})
+
+    assert only_row(reconciled([], run(GRACE_S + 1))).status is S.MISSING
+    assert only_row(reconciled([], run(GRACE_S - 1))).status is S.YOUNG
+    by_its_tags = reconciled([instance(age=GRACE_S - 1)], run(GRACE_S + 1))
+    assert only_row(by_its_tags).status is S.YOUNG
+
+
+def test_an_instance_that_came_after_its_attempts_end_outlives_it_from_its_launch_on() -> None:
+    over = attempt(A.CLOSED, ended=1000, closed=10)
+    short = instance(state="terminated", age=STOP_S + 50, ended_at=ago(60))
+    assert only_row(reconciled([short], over)).status is S.MATCHED
+    long = instance(state="terminated", age=STOP_S + 70, ended_at=ago(60))
+    row = only_row(reconciled([long], over))
+    assert (row.status, row.leak_s) == (S.LEAKED, STOP_S + 10)
+
+
 def test_an_instance_that_outlives_its_attempt_is_leaked_beyond_the_allowance() -> None:
     within = reconciled([instance()], attempt(A.EXITED, ended=STOP_S))
     assert (within.in_sync, within.worst_leak_s) == (True, STOP_S)
