@@ -46,18 +46,18 @@ def test_an_attempt_goes_from_warming_over_running_to_finished(api: Api) -> None
     assert ("attempt.exited", "machine") in api.actors(ref.job_id)
 
 
-@pytest.mark.parametrize("said", ["i-0123456789abcdef0", "*", "localhost"])
+@pytest.mark.parametrize("claimed", ["i-0123456789abcdef0", "*", "localhost"])
 def test_who_was_granted_the_claim_is_heard_whatever_instance_it_says_it_is(
-    api: Api, said: str
+    api: Api, claimed: str
 ) -> None:
     ref = api.warming()
-    assert api.claim(ref, claim="c", instance_id=said).status_code == 204
+    assert api.claim(ref, claim="c", instance_id=claimed).status_code == 204
     with api.database.begin() as tx:
         attempts.launched(tx, ref, f"i-{ref.job_id.hex[-17:]}", actor="test")
-    assert api.claim(ref, claim="c", instance_id=said).status_code == 204, "its answer was lost"
-    assert api.exit(ref, claim="other", instance_id=said, exit_code=7).status_code == 422
-    assert api.exit(ref, instance_id=said, exit_code=7).status_code == 422
-    assert api.exit(ref, claim="c", instance_id=said, exit_code=7).status_code == 204
+    assert api.claim(ref, claim="c", instance_id=claimed).status_code == 204, "its answer was lost"
+    assert api.exit(ref, claim="other", instance_id=claimed, exit_code=7).status_code == 422
+    assert api.exit(ref, instance_id=claimed, exit_code=7).status_code == 422
+    assert api.exit(ref, claim="c", instance_id=claimed, exit_code=7).status_code == 204
     assert api.job(ref.job_id).exit_code == 7
 
 
