@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What is repeated in a refusal: upper case, as names are and few secrets, perhaps behind `export`.
+_MEANT_AS_NAME = re.compile(r"(export\s+)?[A-Z0-9_.\s-]{1,40}")
 # Go's white space, by which docker and compose read: Python counts four separators more.
 SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -75,8 +77,8 @@ def check_name(name: str, where: str) -> None:
         ValueError: with `where` it stands, and why it is none.
     """
     if not _NAME.fullmatch(name):
-        # A long one may be a piece of a value, of a key on several lines for example.
-        shown = repr(name) if len(name) <= 40 else "what stands here"
+        # It may be a piece of a value, of a secret on several lines for example.
+        shown = repr(name) if _MEANT_AS_NAME.fullmatch(name) else "what stands here"
         raise ValueError(f"{where}: {shown} is not a variable name; {_why_no_name(name)}")
 
 

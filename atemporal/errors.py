@@ -79,5 +79,13 @@ class Kept(Unavailable):
     """A tick failed for a passing cause that is not the broker: its messages are still in hand."""
 
 
+class InDoubt(Unavailable):
+    """The answer to a commit was lost: what was written may be there.
+
+    Daemons repeat it, because each of their writes is guarded. A client has to be told: a new job
+    without a key would be made twice.
+    """
+
+
 class Unknown(AtemporalError):
     """May have been done: only the identical request may be repeated until the answer is sure."""

@@ -31,6 +31,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
     text,
     true,
 )
@@ -56,7 +57,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0011"
+REVISION = "0012"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -102,6 +103,11 @@ jobs = Table(
     Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'scheduled'")),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_state", "state", "id"),
+    Index(
+        "ix_jobs_end_of_id",
+        literal_column("reverse(id::text)").label("end_of_id"),
+        postgresql_ops={"end_of_id": "text_pattern_ops"},
+    ),
     Index("ix_jobs_submit", text("submit_xid NULLS FIRST"), "id"),
     Index("ix_jobs_labels", text("(spec -> 'labels')"), postgresql_using="gin"),
 )

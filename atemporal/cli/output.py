@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import sys
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
 # What is left of a column that gives its room away, before it is left out.
 _LEAST = 8
+# What JSON does not escape by itself, and some terminals obey: C1 controls, and marks of direction.
+_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 def show_json(value: Any, *, one_line: bool = False) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, indent=None if one_line else 2, ensure_ascii=False))
+    text = json.dumps(value, indent=None if one_line else 2, ensure_ascii=False)
+    click.echo(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def note(text: str) -> None:

@@ -38,8 +38,8 @@ _LARGEST = 64 * 1024 * 1024
 
 
 _LOOK = (
-    "nobody knows whether it was done; look, or ask the same again: a submit with a key is never done "
-    "twice"
+    "nobody knows whether it was done: look first; only a cancel, and a submit with a key, may be "
+    "repeated without looking"
 )
 
 
@@ -90,8 +90,9 @@ class Client:
             Conflict: the key has another job.
             Unknown: nobody knows whether it arrived.
         """
-        headers = {} if key is None else {"Idempotency-Key": key}
-        status, body = self._call("POST", "/jobs", json.dumps(fields).encode(), **headers)
+        # In the body, because a header can not carry every text.
+        sent = {**fields, **({} if key is None else {"key": key})}
+        status, body = self._call("POST", "/jobs", json.dumps(sent).encode())
         return cast(JobDetail, _object(body)), status == 201
 
     def jobs(
@@ -153,17 +154,15 @@ class Client:
 
         Raises:
             NotFound, Conflict: there is none; it has not finished.
-            Unknown: nobody knows whether it arrived.
+            Unknown: nobody knows whether it arrived: look at its attempts before you repeat it.
         """
         return cast(JobDetail, _object(self._call("POST", f"/jobs/{_path(job_id)}/retry", b"")[1]))
 
     def _get(self, path: str) -> dict[str, Any]:
         return _object(self._call("GET", path)[1])
 
-    def _call(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, bytes]:
-        sent = {**self._headers, **headers}
+    def _call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        sent = dict(self._headers)
         if body:
             sent["Content-Type"] = "application/json"
         request = Request(f"{self.url}{path}", data=body, headers=sent, method=method)
@@ -199,6 +198,8 @@ def _host(url: str) -> str | None:
 
 
 def _path(text: str) -> str:
+    if not text.strip():
+        raise NotFound("the job's id is empty")
     return quote(text.strip(), safe="")
 
 
@@ -233,10 +234,10 @@ def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
             return Conflict(why)
         case 503:
             return Unavailable(f"the API at {url}: {why}")
-        case 500 if method != "GET":
+        case code if code >= 500 and method != "GET":
             return Unknown(f"the API at {url}: {why}; {_LOOK}")
         case code if code >= 500:
-            return Unavailable(f"the API at {url} failed: {why}")
+            return Unavailable(f"{url} failed: {why}")
     return Refused(why)
 
 

@@ -162,8 +162,11 @@ _CODES: dict[type[CloudError], str] = {
     TokenMismatch: "IdempotentParameterMismatch",
     NoInstance: "InvalidInstanceID.NotFound",
 }
-FAILURES: tuple[type[CloudError], ...] = (*_CODES, Rejected, NoAnswer)
-"""Every class that the failure of a call can be which does not only read."""
+FAILURES: tuple[type[CloudError], ...] = (
+    *(*_CODES, Rejected, NoAnswer),
+    *(WrongImage, Unreachable),
+)
+"""Every class that the failure of a launch can be; the last two come of the look-up of its image."""
 
 _CLASS_OF: dict[str, type[CloudError]] = {
     code: kind for kind, codes in _CODES.items() for code in codes.split()

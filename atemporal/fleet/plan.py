@@ -378,8 +378,14 @@ class _Case:
         return Reason.PULL_DEADLINE if late else None
 
     def _boot_s(self, attempt: Attempt) -> float:
-        """How long its machine may boot: less than the limit where its kind is known to be quick."""
-        launch = attempt.launch
+        """How long its machine may boot: less than the limit where its kind is known to be quick.
+
+        Only if another machine was heard since this one was launched: else it may be the API that
+        hears nobody.
+        """
+        launch, heard_at = attempt.launch, self._snapshot.last_boot_at
+        if heard_at is None or attempt.launched_at is None or heard_at < attempt.launched_at:
+            return self._limits.boot_s
         slowest_s = self._snapshot.slowest_boots.get((launch.instance_type, launch.image_id))
         if slowest_s is None:
             return self._limits.boot_s

@@ -128,6 +128,7 @@ class FleetReader:
             known = {one.ref: one for one in records.attempts}
             running = [ref for ref, one in known.items() if one.state is AttemptState.RUNNING]
             is_booting = any(one.state is AttemptState.WARMING for one in known.values())
+            boots = boot_times.lately(tx) if is_booting else boot_times.NOTHING
             ours = installation.identity(tx)
             owners = split_by_owner(
                 listing.instances,
@@ -144,7 +145,8 @@ class FleetReader:
                 unreadable=owners.unreadable,
                 volumes=tuple(listing.volumes),
                 timeouts=attempts.timeouts(tx, running) if running else {},
-                slowest_boots=boot_times.slowest(tx) if is_booting else {},
+                slowest_boots=boots.slowest_s,
+                last_boot_at=boots.last_at,
                 settled=records.settled,
             )
 

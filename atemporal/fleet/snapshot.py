@@ -33,7 +33,8 @@ class Snapshot:
     `now` is the database's time from before EC2 was asked: a thing is as old as it was when EC2 did
     not show it, however long this process was stopped since. `timeouts` are the run limits, in
     seconds, of those attempts that run. `slowest_boots` are the seconds that hardly a machine took to
-    boot lately, by instance type and image, where that is known.
+    boot lately, by instance type and image, where that is known; `last_boot_at` is when the API last
+    heard of a boot.
 
     `whole`: it shows all there is, so what it does not show is missing. `by_id` is what EC2 said of
     the missing ones when asked by their ids, whatever their tags; `None` while it could not be asked.
@@ -49,6 +50,7 @@ class Snapshot:
     volumes: tuple[Volume, ...] = ()
     timeouts: Mapping[AttemptRef, int] = field(default_factory=dict)
     slowest_boots: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    last_boot_at: datetime | None = None
     settled: Settled = Settled()
     whole: bool = False
     by_id: Mapping[str, Instance] | None = None

@@ -18,6 +18,9 @@ from atemporal.errors import Conflict, Invalid, NotFound
 from atemporal.tables import api_tokens
 from atemporal.tokens import hash_secret
 
+PREFIX = "atp_"
+"""How every token begins."""
+
 SCOPES = ("submit", "read", "cancel", "admin")
 
 
@@ -43,7 +46,7 @@ def create(tx: Connection, name: str, scopes: Sequence[str]) -> str:
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         raise Invalid({"scope": f"{', '.join(unknown) or 'none'}; use {', '.join(SCOPES)}"})
-    secret = f"atp_{secrets.token_urlsafe(32)}"
+    secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     row = {"name": name, "hash": hash_secret(secret), "scopes": list(dict.fromkeys(scopes))}
     made = tx.execute(pg_insert(api_tokens).values(**row).on_conflict_do_nothing())
     if made.rowcount == 0:

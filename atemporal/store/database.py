@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atemporal.errors import Conflict, Invalid, Service, Unavailable, Unreadable
+from atemporal.errors import Conflict, InDoubt, Invalid, Service, Unavailable, Unreadable
 from atemporal.settings import PREFIX
 from atemporal.store.rows import LEFT_OUT
 from atemporal.store.transitions import DUE_CHANNEL
@@ -107,18 +107,25 @@ class Database:
         """Open a transaction; committed at the end of the block, rolled back on any error.
 
         Raises:
-            Unavailable: the server could not be reached or went away; every write of this project
-                is guarded, so repeating the block is safe even when the commit's answer was lost.
+            Unavailable: the server could not be reached or went away.
+            InDoubt: it went away before its answer to the commit; every write of a daemon is guarded,
+                so repeating the block is safe for them.
             Conflict: what was written breaks a rule of the tables.
         """
         left_out: dict[tuple[str, int], Unreadable] = {}
+        commits = False
         try:
             with _translated(), self._engine.begin() as tx:
                 tx.execution_options(**{LEFT_OUT: left_out})
                 yield tx
+                commits = True
+        except Unavailable as error:
+            if commits:
+                raise InDoubt(str(error), error.service) from error
+            raise
         finally:
-            for error in left_out.values():
-                self._on_unreadable(error)
+            for unreadable in left_out.values():
+                self._on_unreadable(unreadable)
 
     @contextmanager
     def only_one(self, name: str) -> Iterator[bool]:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Row, String, cast, false, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, false, func, select, text
 
 from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
@@ -260,31 +260,31 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     return read(row, attempt_rows.of_job(tx, job_id))
 
 
-def resolve(tx: Connection, text_id: str, *, by_end: bool = True) -> UUID:
-    """Find the one job whose id is, begins with, or (with `by_end`) ends with the given text.
+def resolve(tx: Connection, text_id: str) -> UUID:
+    """Find the one job whose id is, begins with, or (if none does) ends with the given text.
 
-    A whole id and a beginning are looked up in the index; for an end all ids are read.
+    Each is looked up in an index.
 
     Raises:
         NotFound: none or more than one does; the message says which.
     """
     part = text_id.strip().lower()
     if not part or set(part) - set("0123456789abcdef-") or len(part) > _ID_LENGTH:
-        ends = ", nor the beginning or the end of one" if by_end else ", nor the beginning of one"
-        raise NotFound(f"{text_id!r} is not a job id{ends}")
-    fits = _begins_with(part)
-    if by_end and len(part) < _ID_LENGTH:
-        fits = fits | cast(jobs.c.id, String).like(f"%{part}")
-    query = select(jobs.c.id).where(fits).order_by(jobs.c.id.desc()).limit(_MATCHES + 1)
-    found: Sequence[UUID] = tx.scalars(query).all()
+        raise NotFound(f"{text_id!r} is not a job id, nor the beginning or the end of one")
+    few = select(jobs.c.id).limit(_MATCHES + 1)
+    beginning = few.where(_begins_with(part)).order_by(jobs.c.id.desc())
+    found: Sequence[UUID] = tx.scalars(beginning).all()
+    if not found and len(part) < _ID_LENGTH:
+        # Not in order: the database would rather go through all ids in that order than sort a few.
+        end = few.where(func.reverse(cast(jobs.c.id, Text)).like(f"{part[::-1]}%"))
+        found = sorted(tx.scalars(end), reverse=True)
     if len(found) == 1:
         return found[0]
     if found:
         matches = ", ".join(map(str, found[:_MATCHES]))
         more = ", and more" if len(found) > _MATCHES else ""
         raise NotFound(f"{part!r} fits more than one job: {matches}{more}")
-    ends = "begins or ends so" if by_end else "begins so"
-    raise NotFound(f"there is no job whose id is {part!r}, or {ends}")
+    raise NotFound(f"there is no job whose id is {part!r}, or begins or ends so")
 
 
 def _begins_with(part: str) -> ColumnElement[bool]:
@@ -352,7 +352,9 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
 
 
 def _stored(spec: JobSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude={"key"})
+    stored = spec.model_dump(mode="json", exclude={"key"})
+    # The release before knows the time by this name, and compares a repeated submit with it.
+    return {**stored, "run_at": stored["time"]}
 
 
 def _differences(row: Any, spec: JobSpec) -> dict[str, str]:

@@ -230,6 +230,7 @@ def _rewrite(tx: Connection, ref: AttemptRef, launch: Launch, by: Launch, **valu
     changed = tx.execute(
         update(attempts)
         .where(*_still(ref, launch))
-        .values(launch=by.model_dump(mode="json"), **values)
+        # What an older release did not say stays unsaid: it decides what may follow a call.
+        .values(launch=by.model_dump(mode="json", exclude_unset=True), **values)
     )
     return bool(changed.rowcount)

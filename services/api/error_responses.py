@@ -21,6 +21,7 @@ from atemporal.errors import (
     AtemporalError,
     Conflict,
     Denied,
+    InDoubt,
     Invalid,
     NotFound,
     Refused,
@@ -106,10 +107,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_framework)
 
 
-async def _on_ours(_request: Request, error: Exception) -> Response:
+async def _on_ours(request: Request, error: Exception) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
     if status is None:
         raise error
+    if isinstance(error, InDoubt) and request.method != "GET":
+        _log.warning("in doubt", error=str(error))
+        return problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "the database went away while it wrote: nobody knows whether this was done; look first, or "
+            "give a submit a key, with which it is never done twice",
+        )
     if isinstance(error, Unavailable):
         _log.warning("unavailable", error=str(error))
         return problem(
@@ -123,10 +131,10 @@ async def _on_ours(_request: Request, error: Exception) -> Response:
     return problem(status, str(error), headers=headers)
 
 
-async def _on_bad_parameter(_request: Request, error: Exception) -> Response:
+async def _on_bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = {str(item["loc"][1]): str(item["msg"]) for item in error.errors()}
-    return await _on_ours(_request, Invalid(fields))
+    return await _on_ours(request, Invalid(fields))
 
 
 async def _on_framework(request: Request, error: Exception) -> Response:

@@ -25,6 +25,7 @@ from atemporal.cloud import (
     TokenMismatch,
     TokenSpent,
     Unauthorized,
+    Unreachable,
 )
 from atemporal.errors import Refused
 from atemporal.states import BlockedReason, Reason
@@ -112,9 +113,9 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
         case Instance():
             return Launched(outcome)
         case NoCapacity() | OverQuota():
-            return _launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
+            return launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
         case Forbidden() if facts.may_ask_elsewhere:
-            return _launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
+            return launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
         case Unauthorized():
             return Blocked(BlockedReason.AUTHORIZATION, facts.circuit_detail, facts.circuit_s)
         case Throttled():
@@ -122,7 +123,7 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
         case TokenSpent() | TokenMismatch():
             return _launched_by_token(outcome, facts)
         case Refused():
-            return _launched_earlier(facts) or Refuse(Reason.LAUNCH_REFUSED, str(outcome))
+            return launched_earlier(facts) or Refuse(Reason.LAUNCH_REFUSED, str(outcome))
         case _:
             # The outcome is not known: nothing but the identical call may follow.
             return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)
@@ -130,7 +131,11 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
 
 def is_unsure(outcome: Instance | CloudError) -> bool:
     """Whether the call may have launched an instance that its answer does not name."""
-    definite = (Instance, Unauthorized, Forbidden, Throttled, NoCapacity, OverQuota, Refused)
+    # Of a launch only the look-up before the call is unreachable: then there was none.
+    definite = (
+        *(Instance, Unauthorized, Forbidden, Throttled, NoCapacity, OverQuota, Refused),
+        Unreachable,
+    )
     return not isinstance(outcome, definite)
 
 
@@ -145,7 +150,7 @@ def choose(
     return Blocked(why.blocked_on, why.detail, why.for_s, start_over=offerings[0])
 
 
-def _launched_earlier(facts: Facts) -> Launched | Blocked | None:
+def launched_earlier(facts: Facts) -> Launched | Blocked | None:
     """What an earlier call launched and the refusal of this one did not speak of."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)

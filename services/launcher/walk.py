@@ -53,6 +53,7 @@ from services.launcher.decision import (
     choose,
     decide,
     is_unsure,
+    launched_earlier,
 )
 from services.launcher.offerings import offering_of, offerings, placed
 
@@ -148,7 +149,7 @@ class Walk:
             return self._unauthorized()
         outcome = self._run_instances(user_data)
         if isinstance(outcome, WrongImage) and (image := self._another_image()):
-            return TryNext(offering_of(self._launch), image)
+            return self._exchange_image(image)
         # Learn for all attempts, then decide for this one.
         offering = offering_of(self._launch)
         elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
@@ -204,15 +205,26 @@ class Walk:
     def _another_image(self) -> str | None:
         """The image of the settings, where this attempt was begun under older ones.
 
-        None while an earlier call may have launched the old one, or the new one can not be looked up.
+        None where it is the same, or can not be looked up.
         """
-        if self._earlier_at is not None:
-            return None
         try:
             image = self._cloud.resolve_image()
         except CloudError:
             return None
         return image if image != self._launch.image_id else None
+
+    def _exchange_image(self, image: str) -> Decision:
+        """The settings are right by now, so this attempt alone is affected, and no other waits for it.
+
+        What an earlier call may have launched of the old image is waited for first.
+        """
+        self._admission.circuit_breaker.inconclusive()
+        self._refused = True
+        offering = offering_of(self._launch)
+        if self._earlier_at is None:
+            return TryNext(offering, image)
+        earlier = Facts(self._offerings, found=self._find(), unproven_s=self._unproven_s())
+        return launched_earlier(earlier) or TryNext(offering, image)
 
     def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:
         """Look up what the decision about this outcome asks for, and no more."""

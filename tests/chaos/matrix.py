@@ -122,7 +122,7 @@ SCENARIOS = (
         (("http", "commit"), ("publish", "publish instance.exited")),
     ),
 )
-TRIES = 6
+TRIES = 12
 # Seconds; a busy machine is no failure of the services.
 PATIENCE_S = 120
 # For an effect that may come or not: another job every six seconds.

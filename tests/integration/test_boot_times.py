@@ -11,7 +11,7 @@ from atemporal import migrations
 from atemporal.model import Launch, parse_spec
 from atemporal.states import Reason
 from atemporal.store import attempts, boot_times, jobs
-from atemporal.store.boot_times import LEAST, MachineKind
+from atemporal.store.boot_times import LEAST
 from atemporal.store.database import Database
 
 LAUNCH = Launch(
@@ -21,7 +21,7 @@ LAUNCH = Launch(
     key_id="k1",
     deadline_s=3600,
 )
-KIND = MachineKind("t3.small", "ami-12345678")
+KIND = ("t3.small", "ami-12345678")
 METAL = LAUNCH.model_copy(update={"instance_type": "m7i.metal-24xl"})
 
 
@@ -54,7 +54,7 @@ def ended(
         tx.execute(
             text(
                 "UPDATE attempts SET booted_at = launched_at + make_interval(secs => :seconds),"
-                " exited_at = exited_at - make_interval(days => :days) WHERE job_id = :id"
+                " exited_at = clock_timestamp() - make_interval(days => :days) WHERE job_id = :id"
             ),
             {"id": job_id, "seconds": seconds, "days": days},
         )
@@ -64,21 +64,30 @@ def test_the_slowest_of_a_hundred_is_known_for_each_kind_of_machine(tx: Connecti
     ended(tx, 98, seconds=20)
     ended(tx, 2, seconds=45)
     ended(tx, LEAST, seconds=700, launch=METAL)
-    metal = MachineKind("m7i.metal-24xl", "ami-12345678")
-    assert boot_times.slowest(tx) == {KIND: 45.0, metal: 700.0}
+    metal = ("m7i.metal-24xl", "ami-12345678")
+    assert boot_times.lately(tx).slowest_s == {KIND: 45.0, metal: 700.0}
 
 
 def test_of_too_few_or_too_old_machines_nothing_is_known(tx: Connection) -> None:
     ended(tx, LEAST - 1, seconds=20)
     ended(tx, 5, seconds=20, days=8)
-    assert boot_times.slowest(tx) == {}
+    assert boot_times.lately(tx).slowest_s == {}
     ended(tx, 1, seconds=20)
-    assert boot_times.slowest(tx) == {KIND: 20.0}
+    assert boot_times.lately(tx).slowest_s == {KIND: 20.0}
 
 
-def test_where_giving_up_early_is_wrong_it_stops_by_itself(tx: Connection) -> None:
-    ended(tx, 100, seconds=20)
+@pytest.mark.parametrize("machines", [40, 150])
+def test_where_giving_up_early_is_wrong_it_stops_by_itself(tx: Connection, machines: int) -> None:
+    ended(tx, machines, seconds=20)
     ended(tx, 1, seconds=None)
-    assert boot_times.slowest(tx) == {KIND: 20.0}
+    known = boot_times.lately(tx).slowest_s
+    assert known == ({KIND: 20.0} if machines > 100 else {})
     ended(tx, 1, seconds=None)
-    assert boot_times.slowest(tx) == {}
+    assert boot_times.lately(tx).slowest_s == {}
+
+
+def test_when_a_machine_was_last_heard_is_known(tx: Connection) -> None:
+    assert boot_times.lately(tx).last_at is None
+    ended(tx, 1, seconds=20)
+    booted_at = tx.scalar(text("SELECT max(booted_at) FROM attempts"))
+    assert boot_times.lately(tx).last_at == booted_at

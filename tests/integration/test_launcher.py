@@ -675,6 +675,26 @@ class TestWrongImage:
         assert (launch.image_id, launch.placement) == ("ami-1", 0)
         assert launch.unsure_at is not None
 
+    def test_an_attempt_with_an_old_image_holds_nobody_up_and_gets_the_new_one_in_the_end(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [UNKNOWN[0]]
+        ref = world.launch()
+        world.cloud.wrong_images = {"ami-1"}
+        world.cloud.image = "ami-2"
+        world.restart()
+        world.later(60)
+        world.sweep.tick()
+        assert world.blocked_on(ref) == ["answer"]
+        assert not world.launcher.admission.circuit_breaker.is_open
+        other = world.launch()
+        assert world.has_instance(other)
+        # By now EC2 would show what the first call launched.
+        world.later(world.settings.cloud_grace_s)
+        world.sweep.tick()
+        assert world.has_instance(ref)
+        assert world.attempt(ref).launch.image_id == "ami-2"
+
     def test_an_image_that_can_not_be_looked_up_changes_nothing(self, world: World) -> None:
         world.cloud.wrong_images = {"ami-1"}
         ref = world.launch()

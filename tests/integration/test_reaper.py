@@ -702,7 +702,10 @@ def test_a_machine_that_never_called_is_ended_by_what_others_of_its_kind_took(
     with world.database.begin() as tx:
         attempts.booted(tx, booted, actor="test")
     world.cancel(booted)
+    heard, _ = world.launch()
     silent, mine = world.launch()
+    with world.database.begin() as tx:
+        attempts.booted(tx, heard, actor="test")
     for age_s, reason in ((170, None), (190, Reason.BOOT_DEADLINE)):
         with world.database.begin() as tx:
             tx.execute(

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, cast, func, insert, select, text, update
+from sqlalchemy import Connection, cast, event, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from atemporal.errors import Conflict, Invalid, NotFound, Unavailable, Unreadable
@@ -573,15 +573,45 @@ class TestListing:
         with database.begin() as tx:
             first, second = submitted(tx), submitted(tx)
             for size in (36, 35, 34):
-                assert jobs.resolve(tx, str(first)[:size], by_end=False) == first
-            assert jobs.resolve(tx, str(second).upper(), by_end=False) == second
+                assert jobs.resolve(tx, str(first)[:size]) == first
+            assert jobs.resolve(tx, str(second).upper()) == second
             with pytest.raises(NotFound, match="fits more than one job") as ambiguous:
-                jobs.resolve(tx, str(first)[:8], by_end=False)
+                jobs.resolve(tx, str(first)[:8])
             assert str(first) in str(ambiguous.value)
             assert str(second) in str(ambiguous.value)
-            for unknown in (str(first)[-12:], str(UUID(int=1)), "-", f"{first}0", "0123456-7"):
+            for unknown in (str(UUID(int=1)), "-", f"{first}0", "0123456-7"):
                 with pytest.raises(NotFound):
-                    jobs.resolve(tx, unknown, by_end=False)
+                    jobs.resolve(tx, unknown)
+
+    def test_the_release_before_knows_a_jobs_time(self, database: Database) -> None:
+        at = "2030-04-25T05:27:27.000Z"
+        with database.begin() as tx:
+            job_id = submitted(tx, time=at)
+            spec = tx.scalar(text("SELECT spec FROM jobs WHERE id = :id"), {"id": job_id})
+        assert spec["run_at"] == spec["time"]
+        assert spec["time"]
+
+    @pytest.mark.parametrize("part", [slice(0, 20), slice(-12, None)])
+    def test_no_part_of_an_id_is_looked_for_in_every_job(
+        self, database: Database, part: slice
+    ) -> None:
+        seen: list[tuple[str, Any]] = []
+
+        def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            seen.append((statement, parameters))
+
+        with database.begin() as tx:
+            job_id = submitted(tx)
+            tx.execute(text("SET LOCAL enable_seqscan = off"))
+            event.listen(tx, "before_cursor_execute", note)
+            assert jobs.resolve(tx, str(job_id)[part]) == job_id
+            event.remove(tx, "before_cursor_execute", note)
+            for statement, parameters in seen:
+                rows = tx.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+                # No id can begin so: the planner sees that nothing is to be read.
+                reads = ("Index" in row or "One-Time Filter: false" in row for row in rows)
+                assert any(reads), rows
+        assert len(seen) == (1 if part.start == 0 else 2)
 
     def test_an_id_is_found_by_its_unambiguous_tail(self, database: Database) -> None:
         with database.begin() as tx:

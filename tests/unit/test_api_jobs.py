@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import psycopg2
 import pytest
 import structlog.testing
 
@@ -348,6 +349,28 @@ def test_an_unexpected_error_shows_nothing_of_itself(
     assert api.http.get("/").status_code == 200
 
 
+def test_a_submit_whose_commit_was_not_answered_is_neither_done_nor_not_done(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialect = api.database._engine.dialect
+    commit = dialect.do_commit
+
+    def unanswered(connection: Any) -> None:
+        commit(connection)
+        raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    before = api.http.get("/jobs").json()["total"]
+    monkeypatch.setattr(dialect, "do_commit", unanswered)
+    doubtful = api.http.post("/jobs", json={"image": "nginx"})
+    reading = api.http.get("/jobs")
+    monkeypatch.undo()
+    assert doubtful.status_code == 500
+    assert "nobody knows whether this was done" in doubtful.json()["error"]
+    assert "Retry-After" not in doubtful.headers
+    assert reading.status_code == 503
+    assert api.http.get("/jobs").json()["total"] == before + 1
+
+
 def test_the_documentation_is_served_with_the_bodies_it_reads(api: Api) -> None:
     document = api.http.get("/openapi.json").json()
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]
@@ -380,9 +403,6 @@ def test_beyond_loopback_each_call_needs_a_token_that_allows_it(closed: Api) -> 
         ("GET", f"/jobs/{job_id}"): "read",
         ("GET", f"/jobs/{job_id}/events"): "read",
         ("GET", "/metrics"): "read",
-        ("GET", "/docs"): "read",
-        ("GET", "/docs/swagger-ui.css"): "read",
-        ("GET", "/openapi.json"): "read",
         ("DELETE", f"/jobs/{job_id}"): "cancel",
         ("POST", f"/jobs/{job_id}/retry"): "cancel",
     }
@@ -399,7 +419,7 @@ def test_beyond_loopback_each_call_needs_a_token_that_allows_it(closed: Api) -> 
             assert call(bearer(secrets[other])) == 403
         assert call(bearer(secrets[scope])) < 300
         assert call(bearer(secrets["admin"])) in (200, 201, 409)
-    for path in ("/", "/healthz", "/readyz"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/swagger-ui.css", "/openapi.json"):
         assert http.get(path).status_code == 200
     actors = {actor for _, actor in closed.actors(job_id)}
     assert f"api:{names['cancel']}" in actors
@@ -417,15 +437,19 @@ def test_machines_need_no_api_token(closed: Api) -> None:
 
 def test_with_api_open_no_call_needs_a_token(database_url: str) -> None:
     with serving(database_url, api_host="127.1", api_open=True) as served:
-        assert served.http.get("/jobs").status_code == 200
-        shown_tokens_count(served)
+        for header in ({}, {"Authorization": "Basic YTpi"}, bearer("eyJhbGciOi.of.others")):
+            assert served.http.get("/jobs", headers=header).status_code == 200
+        shown_tokens_count(served, wrong=["Bearer atp_wrong"])
 
 
 def test_on_loopback_a_token_that_is_shown_counts(api: Api) -> None:
-    shown_tokens_count(api)
+    secret = "atp_wrong"
+    shown_tokens_count(
+        api, wrong=[f"Bearer {secret}", f"Basic {secret}", "Bearer", secret, "Bearer \u00e9"]
+    )
 
 
-def shown_tokens_count(served: Api) -> None:
+def shown_tokens_count(served: Api, wrong: list[str]) -> None:
     """Where no token is needed a right one is in the history, and a wrong one is refused."""
     name, job = uuid4().hex, {"image": "nginx"}
     with served.database.begin() as tx:
@@ -433,10 +457,10 @@ def shown_tokens_count(served: Api) -> None:
     submitted = served.http.post("/jobs", json=job, headers=bearer(secret))
     assert submitted.status_code == 201
     assert {actor for _, actor in served.actors(UUID(submitted.json()["id"]))} == {f"api:{name}"}
-    for wrong in ("Bearer atp_wrong", f"Basic {secret}", "Bearer", secret, "Bearer \u00e9"):
-        header = {b"Authorization": wrong.encode("latin-1")}
+    for shown in wrong:
+        header = {b"Authorization": shown.encode("latin-1")}
         refused = served.http.post("/jobs", json=job, headers=header)
-        assert refused.status_code == 401, wrong
+        assert refused.status_code == 401, shown
     assert served.http.get("/jobs", headers=bearer(secret)).status_code == 403
     with served.database.begin() as tx:
         api_tokens.revoke(tx, name)

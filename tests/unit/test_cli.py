@@ -146,7 +146,10 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
         (["submit", "nginx", "--in", "400d"], "'--in': 400d is not within 0s and 365d"),
         (["submit", "nginx", "-e", "ATEMPORAL_X=x"], "reserved"),
         (["submit", "nginx", "-e", "SURELY_NOT_SET"], "is not in your environment"),
-        (["submit", "nginx", "--env-file", "-"], "line 1: 'bad line' is not a variable name"),
+        (
+            ["submit", "nginx", "--env-file", "-"],
+            "line 1: what stands here is not a variable name",
+        ),
         (["submit", "nginx", "--at", "tomorrow"], "is not a time"),
         (["submit", "nginx", "--in", "soon"], "is not a duration"),
         (["submit", "nginx", "--in", "1m", "--at", "2030-01-01T00:00:00Z"], "not both"),

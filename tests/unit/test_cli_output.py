@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def test_a_wide_terminal_shows_all_and_a_narrow_one_says_what_it_cuts(
     monkeypatch.setenv("COLUMNS", "100")
     output.table(COLUMNS, ROWS, keep=("id", "state"))
     assert "xx…" in capsys.readouterr().out
+
+
+def test_json_steers_no_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"log": "\x9b2J \x7f \u202e \u2066 \x1b[2J", "name": "b\u00f6nd \U0001f600"}
+    output.show_json(value)
+    printed = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in printed)
+    assert "b\u00f6nd \U0001f600" in printed
+    assert json.loads(printed) == value
 
 
 def test_no_color_is_no_escape_at_all(

@@ -41,9 +41,8 @@ def test_a_submit_carries_its_fields_its_key_and_the_token() -> None:
             assert (job["id"], created) == ("7", new)
     first, _ = asked
     assert (first.method, first.path) == ("POST", "/jobs")
-    assert json.loads(first.body) == fields
+    assert json.loads(first.body) == {**fields, "key": "n-1"}
     assert first.headers["content-type"] == "application/json"
-    assert first.headers["idempotency-key"] == "n-1"
     assert first.headers["authorization"] == "Bearer atp_1"
 
 
@@ -78,6 +77,9 @@ def test_filters_and_ids_are_escaped() -> None:
         (problem(503), SUBMIT, Unavailable),
         (problem(500), READ, Unavailable),
         (problem(500), SUBMIT, Unknown),
+        (problem(502), SUBMIT, Unknown),
+        (problem(504), CANCEL, Unknown),
+        (problem(502), READ, Unavailable),
         (Answer(502, b"<html>"), READ, Unavailable),
         (Answer(502, b"<html>"), SUBMIT, Unknown),
         (Answer(504, b""), CANCEL, Unknown),
@@ -99,6 +101,21 @@ def test_every_answer_is_one_kind_of_error(
         call(Client(url))
     assert type(caught.value) is is_a
     assert str(caught.value)
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_an_empty_id_is_no_job(blank: str) -> None:
+    client = Client("http://127.0.0.1:1")
+    for call in (client.job, client.events, client.cancel, client.retry):
+        with pytest.raises(NotFound, match="is empty"):
+            call(blank)
+
+
+def test_a_key_may_be_any_text() -> None:
+    for key in ("\u043a\u043b\u044e\u0447", "a b", "\u2026"):
+        with answering(Answer(201, JOB)) as (url, asked):
+            Client(url).submit({"image": "a"}, key=key)
+        assert json.loads(asked[0].body)["key"] == key
 
 
 def test_nothing_listens_so_nothing_was_done() -> None:

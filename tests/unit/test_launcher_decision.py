@@ -52,7 +52,7 @@ def facts(**known: Any) -> Facts:
 
 
 REFUSED = (NoCapacity, OverQuota, Rejected)
-UNSURE = (NoAnswer, ServerFault, Unreachable)
+UNSURE = (NoAnswer, ServerFault)
 
 
 class TestDecide:
@@ -137,6 +137,8 @@ class TestDecide:
         assert all(is_unsure(error(kind)) for kind in UNSURE)
         sure = (*REFUSED, Throttled, Unauthorized, Forbidden)
         assert not any(is_unsure(error(kind)) for kind in sure)
+        # The image is looked up before the call: where that fails no call was sent.
+        assert not is_unsure(error(Unreachable))
         assert not is_unsure(ALIVE)
 
     @pytest.mark.parametrize("kind", [*REFUSED, TokenSpent, TokenMismatch])

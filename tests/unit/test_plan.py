@@ -75,6 +75,7 @@ def snapshot(
     timeouts: Mapping[AttemptRef, int] | None = None,
     by_id: Iterable[Instance] | None = (),
     slowest_boots: Mapping[tuple[str, str], float] | None = None,
+    last_boot_at: datetime | None = NOW,
     whole: bool = True,
 ) -> Snapshot:
     return Snapshot(
@@ -84,6 +85,7 @@ def snapshot(
         tuple(instances),
         timeouts=timeouts or {},
         slowest_boots=slowest_boots or {},
+        last_boot_at=last_boot_at,
         whole=whole,
         by_id=None if by_id is None else {one.id: one for one in by_id},
     )
@@ -419,6 +421,19 @@ def test_a_machine_that_never_called_is_ended_sooner_where_boots_are_known_to_be
         assert planned([instance()], old, slowest_boots={other: 1.0}).overdue == (
             {REF: Reason.BOOT_DEADLINE} if allowed_s == LIMITS.boot_s else {}
         )
+
+
+@pytest.mark.parametrize("heard", [None, 1000, 201])
+def test_while_the_api_hears_nobody_no_machine_is_late_by_what_others_took(
+    heard: float | None,
+) -> None:
+    known = {(LAUNCH.instance_type, LAUNCH.image_id): 40.0}
+    silent = attempt(A.WARMING, age=200)
+    last_boot_at = None if heard is None else ago(heard)
+    found = planned([instance()], silent, slowest_boots=known, last_boot_at=last_boot_at)
+    assert found.overdue == {}
+    found = planned([instance()], silent, slowest_boots=known, last_boot_at=ago(100))
+    assert found.overdue == {REF: Reason.BOOT_DEADLINE}
 
 
 def test_a_pull_has_a_deadline_of_its_own() -> None:
