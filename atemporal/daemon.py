@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Protocol
 
 from atemporal import __version__, telemetry
-from atemporal.errors import AtemporalError, Kept, Unavailable
+from atemporal.errors import AtemporalError, Kept, Unavailable, Unknown
 from atemporal.health import HealthServer
 from atemporal.metrics import counter, gauge, series
 from atemporal.settings import Settings, load, unknown_variables
@@ -46,6 +46,8 @@ LAST_TICK = gauge(
 )
 
 _BACKOFF_S = (0.1, 5.0)
+# A failure that goes on is repeated in the log so often, not with each tick.
+_REMINDER_S = 60.0
 
 
 class Loop(Protocol):
@@ -71,6 +73,10 @@ class Runner:
         self._check = check
         self.last_tick_at = monotonic()
         self.healthy = False
+        self.error = ""
+        """Why the last tick failed; empty when it went well, or there was none yet."""
+        self._failing_since: float | None = None
+        self._reminder_at = 0.0
         self._stop = stop
         self._log = logger(loop.name)
         series(TICKS, loop=[loop.name])
@@ -105,22 +111,39 @@ class Runner:
                 self._check = None
             pause = self.loop.tick()
         except Exception as error:  # noqa: BLE001 - a daemon outlives any one tick
-            kind = "unavailable" if isinstance(error, Unavailable) else "error"
-            TICK_ERRORS.labels(self.loop.name, kind).inc()
-            if isinstance(error, AtemporalError):
-                self._log.warning("tick failed", error=str(error))
-            else:
-                self._log.exception("tick failed")
-            self.healthy = False
+            self._failed(error)
             if not isinstance(error, Kept):
                 self.loop.reset()
             pause = None
         else:
-            self.healthy = True
+            self._went_well()
         self.last_tick_at = monotonic()
         TICKS.labels(self.loop.name).inc()
         LAST_TICK.labels(self.loop.name).set_to_current_time()
         return pause
+
+    def _failed(self, error: Exception) -> None:
+        # A server that goes away in the middle of a call leaves it unknown: an outage as well.
+        kind = "unavailable" if isinstance(error, Unavailable | Unknown) else "error"
+        TICK_ERRORS.labels(self.loop.name, kind).inc()
+        before, now = self.error, monotonic()
+        self.healthy = False
+        if isinstance(error, AtemporalError):
+            self.error = str(error)
+            if self.error != before or now >= self._reminder_at:
+                self._log.warning("tick failed", error=self.error)
+                self._reminder_at = now + _REMINDER_S
+        else:
+            self.error = "an error that nobody foresaw: the log has it"
+            self._log.exception("tick failed")
+        if self._failing_since is None:
+            self._failing_since = now
+
+    def _went_well(self) -> None:
+        if self._failing_since is not None:
+            after_s = round(monotonic() - self._failing_since, 1)
+            self._log.info("ticks again", after_s=after_s)
+        self.healthy, self.error, self._failing_since = True, "", None
 
 
 class Daemon:
@@ -150,11 +173,12 @@ class Daemon:
         """Run until a signal; return the process's exit status, 0.
 
         If a tick had to be cut this does not return: the process exits with status 1.
+
+        Raises:
+            Refused: the health port can not be listened on.
         """
-        with (
-            self._signals() as signals,
-            HealthServer(self.runners, *self._health_address) as health,
-        ):
+        health_server = HealthServer(self.runners, *self._health_address)
+        with self._signals() as signals, health_server as health:
             self._log.info("started", health=health.url)
             self.start()
             # Not by `Event.wait`: a signal that comes just before the lock is waited for would not
@@ -228,16 +252,16 @@ def serve(
             application=f"atemporal {name}",
             on_unreadable=telemetry.tell_unreadable,
         )
-        loops = build(settings, database)
+        daemon = Daemon(
+            name,
+            build(settings, database),
+            stop_within_s=settings.stop_within_s,
+            health_host=settings.health_host,
+            health_port=settings.health_port,
+            on_exit=database.dispose,
+            check=database.check_schema,
+        )
+        status = daemon.run()
     except AtemporalError as error:
         parser.exit(2, f"atemporal-{name} can not start: {error}\n")
-    daemon = Daemon(
-        name,
-        loops,
-        stop_within_s=settings.stop_within_s,
-        health_host=settings.health_host,
-        health_port=settings.health_port,
-        on_exit=database.dispose,
-        check=database.check_schema,
-    )
-    sys.exit(daemon.run())
+    sys.exit(status)

@@ -2,7 +2,7 @@
 
 Promise: `/healthz` answers 503 once a loop has not ended a tick for five minutes, so that whoever
 watches restarts a stuck daemon; `/readyz` answers 503 while a loop's last tick failed, for example
-because the database or the broker is away.
+because the database or the broker is away, and says why.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import Any, Protocol
 
+from atemporal.errors import Refused
 from atemporal.metrics import exposition
 
 # Longer than the longest tick there may be: a launcher's 32 calls, 8 side by side, each waiting for an
@@ -42,14 +43,28 @@ class Ticking(Protocol):
     def healthy(self) -> bool:
         """Whether its last tick went well."""
 
+    @property
+    def error(self) -> str:
+        """Why its last tick failed; empty where it did not."""
+
 
 class HealthServer:
     """The server, from `with` to the end of its block."""
 
     def __init__(self, runners: Sequence[Ticking], host: str, port: int) -> None:
-        """Bind the address; port 0 takes a free one."""
+        """Bind the address; port 0 takes a free one.
+
+        Raises:
+            Refused: it can not be listened on.
+        """
         handler = type("Handler", (_Handler,), {"runners": runners})
-        self._server = ThreadingHTTPServer((host, port), handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise Refused(
+                f"can not listen on {host} port {port}: {error}; each daemon of a machine needs an "
+                "ATEMPORAL_HEALTH_PORT of its own"
+            ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="health"
@@ -84,10 +99,13 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.path == "/healthz"
                 else all(well.values())
             )
-            loops = {
+            loops: dict[str, dict[str, Any]] = {
                 name: {"last_tick_age_s": round(age, 3), "last_tick_ok": well[name]}
                 for name, age in ages.items()
             }
+            for runner in self.runners:
+                if runner.error:
+                    loops[runner.loop.name]["error"] = runner.error
             status = HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE
             self._respond(status, json.dumps({"ok": fine, "loops": loops}).encode())
         else:

@@ -30,7 +30,7 @@ class Phase(StrEnum):
 
 _FOR = {
     Phase.TIME: "its time",
-    Phase.DUE: "a scheduler that reaches RabbitMQ to hand it on",
+    Phase.DUE: "a scheduler to hand it on",
     Phase.QUEUED: "a launcher to take it",
     Phase.LAUNCH: "EC2 to give an instance",
     Phase.BOOT: "its machine to boot",

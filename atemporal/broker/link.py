@@ -218,9 +218,10 @@ class Link:
             self._connection = connection
             self.close()
             where = connection.as_uri()
-            raise Unavailable(
-                f"RabbitMQ at {where} does not answer: {error}", Service.RABBITMQ
-            ) from error
+            refuses = "ACCESS_REFUSED" in str(error) or "NOT_ALLOWED" in str(error)
+            what = "refuses us" if refuses else "does not answer"
+            why = str(error).removeprefix("(0, 0): ")
+            raise Unavailable(f"RabbitMQ at {where} {what}: {why}", Service.RABBITMQ) from error
         return connection
 
     def _transport_options(self) -> dict[str, Any]:

@@ -243,7 +243,8 @@ def _welcome(session: Session, stack: Stack, directory: Path) -> None:
 
 def _machines_left(stack: Stack) -> int:
     with stack.database.begin() as tx:
-        return sum(one.state in LIVE_ATTEMPT for one in attempts.still_open(tx))
+        opened = attempts.still_open(tx)
+    return sum(one.state in LIVE_ATTEMPT and one.instance_id is not None for one in opened)
 
 
 def _play(session: Session, demo: Demo, stop: threading.Event) -> Result:

@@ -62,6 +62,10 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
     )
 
 
+# A scheduler takes a due job within a second or two.
+_OVERDUE_S = 10
+
+
 def _facts(job: JobDetail) -> dict[str, str]:
     state, now = job["state"], at(job["read_at"])
 
@@ -71,9 +75,10 @@ def _facts(job: JobDetail) -> dict[str, str]:
     if job["outcome"]:
         because = reason(job)
         state += f" ({job['outcome']}: {because})" if because else f" ({job['outcome']})"
+    code = "exit code" if job["finished_at"] else "the last attempt's exit code"
     facts = {
         "job": job["id"],
-        "state": state if job["exit_code"] is None else f"{state}, exit code {job['exit_code']}",
+        "state": state if job["exit_code"] is None else f"{state}, {code} {job['exit_code']}",
         "image": job["image"],
         "command": shlex.join(job["command"]) if job["command"] else "the image's own",
         "time": when(job["time"]),
@@ -85,6 +90,10 @@ def _facts(job: JobDetail) -> dict[str, str]:
         detail = "".join(f": {part}" for part in parts if part)
         waited = output.span((now - at(job["waiting_since"])).total_seconds())
         facts["waits for"] = f"{job['waiting_for']}, since {waited}{detail}"
+        if job["state"] == "scheduled" and (now - at(job["due_at"])).total_seconds() > _OVERDUE_S:
+            facts["overdue"] = (
+                "it runs by itself once a scheduler works; does one run, and RabbitMQ?"
+            )
     if job["waiting_until"]:
         facts["until"] = when(job["waiting_until"])
     facts["submitted"] = job["created_at"]

@@ -223,9 +223,7 @@ class NotificationListener:
             with self._connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {DUE_CHANNEL}")
         except psycopg2.Error as error:
-            raise Unavailable(
-                f"Postgres does not answer: {_first_line(error)}", Service.POSTGRES
-            ) from error
+            raise _away(error) from error
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a notification or the timeout; tell whether one came.
@@ -271,9 +269,7 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError, ResourceClosedError) as error:
         # A deadlock's victim comes here as well, and may try again like everybody else.
         cause = getattr(error, "orig", None) or error
-        raise Unavailable(
-            f"Postgres does not answer: {_first_line(cause)}", Service.POSTGRES
-        ) from error
+        raise _away(cause) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(
@@ -301,6 +297,14 @@ def _unlock(session: Connection, key: Mapping[str, int], *, limited: bool) -> DB
         session.invalidate()
         return error
     return None
+
+
+def _away(cause: object) -> Unavailable:
+    """The server does not answer; or it does, and lets nobody in, which somebody has to correct."""
+    why = _first_line(cause)
+    refuses = " FATAL: " in why and "starting up" not in why and "shutting down" not in why
+    what = "Postgres refuses us" if refuses else "Postgres does not answer"
+    return Unavailable(f"{what}: {why}", Service.POSTGRES)
 
 
 def _first_line(error: object) -> str:

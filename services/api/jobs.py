@@ -63,7 +63,7 @@ async def path_id(job_id: str) -> UUID:
     except ValueError:
         number = None
     if number is None or str(number) != job_id.lower():
-        raise NotFound(f"there is no job {job_id!r}")
+        raise NotFound(f"there is no job {job_id!r}: a change needs the whole id of a job")
     return number
 
 
@@ -241,7 +241,7 @@ def router(
     @routes.delete(
         "/jobs/{job_id}", summary="Cancel a job", responses=_CHANGE, dependencies=[no_query]
     )
-    def cancel(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
+    def cancel(actor: str = Depends(canceller), job_id: UUID = Depends(path_id)) -> JobDetail:
         """Finish it as cancelled, in whatever phase; its instance is ended. Again: no change."""
         with database.begin() as tx:
             ref = jobs.cancel(tx, job_id, actor=actor)
@@ -258,7 +258,7 @@ def router(
         responses=_CHANGE,
         dependencies=[no_query],
     )
-    def retry(job_id: UUID = Depends(path_id), actor: str = Depends(canceller)) -> JobDetail:
+    def retry(actor: str = Depends(canceller), job_id: UUID = Depends(path_id)) -> JobDetail:
         """Schedule it for now, with fresh budgets."""
         with database.begin() as tx:
             jobs.retry(tx, job_id, actor=actor)

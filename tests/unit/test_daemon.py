@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from threading import Event
 
 import httpx
 import pytest
+import structlog.testing
 
-from atemporal.daemon import Runner
-from atemporal.errors import Kept, Refused, Unavailable
+from atemporal import daemon
+from atemporal.daemon import TICK_ERRORS, Runner
+from atemporal.errors import Kept, Refused, Unavailable, Unknown
 from atemporal.health import HealthServer
 
 HELD_UP = """
@@ -125,3 +128,95 @@ def test_healthz_allows_a_tick_as_long_as_an_ec2_that_hangs_makes_it(
     runner.last_tick_at -= age_s
     with HealthServer([runner], "127.0.0.1", 0) as health:
         assert httpx.get(f"{health.url}/healthz").status_code == status
+
+
+class Failing:
+    """Fails in these ways one after the other, then ticks well, then asks its thread to end."""
+
+    name = "failing"
+
+    def __init__(self, *errors: Exception) -> None:
+        self.stop = Event()
+        self._errors = iter(errors)
+        self.seen: list[str] = []
+        self.runner: Runner | None = None
+
+    def tick(self) -> float:
+        assert self.runner is not None
+        self.seen.append(self.runner.error)
+        error = next(self._errors, None)
+        if error is not None:
+            raise error
+        if not self.runner.error and self.runner.healthy:
+            self.stop.set()
+        return 0.0
+
+    def reset(self) -> None:
+        """Nothing is held."""
+
+
+def ticks_of(*errors: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Failing, list[str]]:
+    """Run a loop that fails so; returns it and its log as `event: error`."""
+    monkeypatch.setattr(daemon, "_BACKOFF_S", (0.0, 0.0))
+    loop = Failing(*errors)
+    loop.runner = Runner(loop, loop.stop)
+    with structlog.testing.capture_logs() as logs:
+        loop.runner.start()
+        assert loop.runner.join(30)
+    return loop, [f"{line['event']}: {line.get('error', '')}" for line in logs]
+
+
+def test_an_outage_is_in_the_log_once_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = [Unavailable("RabbitMQ is away")] * 30
+    loop, lines = ticks_of(*away, Unavailable("Postgres is away"), monkeypatch=monkeypatch)
+    assert lines == [
+        "tick failed: RabbitMQ is away",
+        "tick failed: Postgres is away",
+        "ticks again: ",
+    ]
+    assert loop.seen == ["", *["RabbitMQ is away"] * 30, "Postgres is away", ""]
+
+
+def test_an_outage_that_goes_on_is_repeated_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_REMINDER_S", 0.0)
+    _, lines = ticks_of(*[Unavailable("away")] * 3, monkeypatch=monkeypatch)
+    assert lines == ["tick failed: away"] * 3 + ["ticks again: "]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Unavailable("away"), "unavailable"),
+        (Unknown("RabbitMQ did not confirm"), "unavailable"),
+        (Refused("never"), "error"),
+        (RuntimeError("a mistake"), "error"),
+    ],
+)
+def test_a_server_that_goes_away_is_no_error_that_nobody_foresaw(
+    error: Exception, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> dict[str, float]:
+        kinds = ("unavailable", "error")
+        return {k: TICK_ERRORS.labels("failing", k)._value.get() for k in kinds}
+
+    before = counted()
+    ticks_of(error, monkeypatch=monkeypatch)
+    after = counted()
+    assert {k for k in after if after[k] > before[k]} == {kind}
+
+
+def test_readyz_says_why_a_daemon_can_not_work() -> None:
+    loop = Failing()
+    runner = Runner(loop, loop.stop)
+    runner.error = "Postgres refuses us"
+    with HealthServer([runner], "127.0.0.1", 0) as health:
+        answer = httpx.get(f"{health.url}/readyz", trust_env=False)
+    assert answer.status_code == 503
+    assert answer.json()["loops"]["failing"]["error"] == "Postgres refuses us"
+
+
+def test_a_health_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refused, match=rf"port {port}.*ATEMPORAL_HEALTH_PORT"):
+            HealthServer([], "127.0.0.1", port)
