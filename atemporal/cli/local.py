@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
 from atemporal.model import Job
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
+from atemporal.stop_request import StopRequest
 from atemporal.store import attempts
 from atemporal.twin.containers.engine import CHOICES, detect
 
@@ -45,7 +45,7 @@ class Interrupts:
     """Signals as an event; the second one ends the process at once, after `kill`."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.asked = StopRequest()
         self.kill: Callable[[], None] = lambda: None
 
     @contextmanager
@@ -247,7 +247,7 @@ def _machines_left(stack: Stack) -> int:
     return sum(one.state in LIVE_ATTEMPT and one.instance_id is not None for one in opened)
 
 
-def _play(session: Session, demo: Demo, stop: threading.Event) -> Result:
+def _play(session: Session, demo: Demo, stop: StopRequest) -> Result:
     """Follow the demo to its end: a live table for a person, a line for each change otherwise."""
     if session.as_json or not output.for_terminal():
         for view in demo.looks(stop):

@@ -7,7 +7,6 @@ none is left.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -16,6 +15,7 @@ from atemporal.cloud import Cloud
 from atemporal.local.stack import Stack
 from atemporal.model import Event, Job, JobSpec, parse_spec
 from atemporal.states import AttemptState, JobState, Outcome
+from atemporal.stop_request import StopRequest
 from atemporal.store import events, jobs
 
 LETTER = 'Dear machine,\nyou are brand new, and gone when this is read.\n  "Yours", $100 %'
@@ -93,7 +93,7 @@ class Demo:
             self._ids = [one.job_id for one in jobs.submit(tx, specs, actor="demo")]
         self._reported: set[int] = set()
 
-    def looks(self, stop: threading.Event) -> Iterator[Look]:
+    def looks(self, stop: StopRequest) -> Iterator[Look]:
         """Look again and again until it is over, its time is up, or `stop` is set."""
         until = monotonic() + _WITHIN_S
         while True:

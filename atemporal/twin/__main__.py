@@ -10,11 +10,11 @@ import argparse
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from atemporal.errors import AtemporalError
+from atemporal.stop_request import StopRequest
 from atemporal.twin.containers.engine import CHOICES
 from atemporal.twin.ec2.limits import CHOICES as LIMITS
 from atemporal.twin.host import Pace
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the faults; else the one used before, or 0")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
-    done = threading.Event()
+    done = StopRequest()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _signal, _frame: done.set())
     twin = Twin(

@@ -6,12 +6,12 @@ import argparse
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 
 from atemporal import __version__, telemetry
 from atemporal.errors import AtemporalError, Unavailable
 from atemporal.settings import load, unknown_variables
+from atemporal.stop_request import StopRequest
 from atemporal.store.database import Database
 from services.api.server import ApiServer
 
@@ -29,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"atemporal {__version__}")
     parser.parse_args()
-    stop = threading.Event()
+    stop = StopRequest()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
