@@ -13,14 +13,8 @@ from atemporal.states import Reason
 from atemporal.store import attempts, boot_times, jobs
 from atemporal.store.boot_times import LEAST
 from atemporal.store.database import Database
+from tests.integration.reaping import LAUNCH
 
-LAUNCH = Launch(
-    image_id="ami-12345678",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=3600,
-)
 KIND = ("t3.small", "ami-12345678")
 METAL = LAUNCH.model_copy(update={"instance_type": "m7i.metal-24xl"})
 

@@ -6,7 +6,7 @@ says how the next calls go; time passes when a test says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -321,6 +321,27 @@ class TestOfferings:
         world.sweep.tick()
         assert world.cloud.tokens == ["0", "0", "1"]
         assert world.has_instance(ref)
+
+    @pytest.mark.parametrize("leave", [launches.release, launches.postpone])
+    def test_what_an_older_release_did_not_say_stays_unsaid_until_the_next_call(
+        self, world: World, leave: Callable[..., bool]
+    ) -> None:
+        world.cloud.script = [UNKNOWN[0]]
+        ref = world.launch()
+        why: dict[str, Any] = {
+            "blocked_on": BlockedReason.KEY,
+            "detail": "no key",
+            "actor": "test",
+        }
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE attempts SET launch = launch - 'unsure_at'"))
+        launch = world.attempt(ref).launch
+        more = why if leave is launches.postpone else {}
+        with world.database.begin() as tx:
+            assert leave(tx, ref, launch, delay_s=0, stale_s=30, **more)
+        kept = world.attempt(ref).launch
+        assert "unsure_at" not in kept.model_fields_set
+        assert kept == launch
 
     @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA])
     def test_an_unknown_outcome_of_an_older_release_is_none_that_is_sure(
