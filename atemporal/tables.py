@@ -57,7 +57,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0012"
+REVISION = "0013"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -88,6 +88,8 @@ jobs = Table(
     _instant("created_at", nullable=False, now=True),
     _instant("updated_at", nullable=False, now=True),
     _instant("finished_at"),
+    # When the launch begins; `due_at` where it does not say, as in rows of older releases.
+    _instant("dispatch_at"),
     # A transaction's number grows; one that began later can not commit a smaller one.
     Column("submit_xid", BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")),
     CheckConstraint(_one_of("state", JobState), "state"),
@@ -100,7 +102,11 @@ jobs = Table(
     ),
     CheckConstraint("attempt >= 0 AND attempt - attempt_base <= attempt_limit", "within_budget"),
     CheckConstraint("state IN ('scheduled', 'finished') OR attempt > 0", "active_has_attempt"),
-    Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'scheduled'")),
+    Index(
+        "ix_jobs_dispatch",
+        text("coalesce(dispatch_at, due_at)"),
+        postgresql_where=text("state = 'scheduled'"),
+    ),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_state", "state", "id"),
     Index(

@@ -69,8 +69,8 @@ _CLAIM_DUE = text(
     """
     WITH due AS (
         SELECT id FROM jobs
-        WHERE state = 'scheduled' AND due_at <= now()
-        ORDER BY due_at LIMIT :limit
+        WHERE state = 'scheduled' AND coalesce(dispatch_at, due_at) <= now()
+        ORDER BY coalesce(dispatch_at, due_at) LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED
     ), moved AS (
         UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
@@ -87,8 +87,8 @@ _CLAIM_DUE = text(
 
 _NEXT_DUE = text(
     """
-    SELECT extract(epoch FROM due_at - clock_timestamp()) FROM jobs
-    WHERE state = 'scheduled' ORDER BY due_at LIMIT 1
+    SELECT extract(epoch FROM coalesce(dispatch_at, due_at) - clock_timestamp()) FROM jobs
+    WHERE state = 'scheduled' ORDER BY coalesce(dispatch_at, due_at) LIMIT 1
     """
 )
 
