@@ -1,16 +1,16 @@
 """The bookkeeping of one confirm channel: which messages the broker has not answered yet.
 
-Mechanism: the broker counts the messages of a channel, and confirms or refuses them by number. What no
-queue takes it returns first, and confirms then.
+Mechanism: the broker counts the messages of a channel, and confirms or refuses them by number, singly
+or all up to one. What no queue takes it returns first, and confirms then. Numbers are settled from the
+front mostly, so the first one that may be open is remembered and no answer looks at all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
+from dataclasses import dataclass
 from typing import Any
 
-from kombu import Connection
 from kombu.exceptions import KombuError
 
 from atemporal.broker.envelope import Outgoing
@@ -18,12 +18,21 @@ from atemporal.broker.envelope import Outgoing
 _NACKED = "a queue refused a message (it may be full)"
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Messages that the broker has to answer: all of a channel up to and with the number `last`."""
+
+    confirms: Confirms | None
+    last: int = 0
+
+
 class Confirms:
     """Which delivery tags are still open, and what was refused."""
 
     def __init__(self, channel: Any) -> None:
         """Listen on a channel that confirms."""
-        self._last_tag = 0
+        self._last = 0
+        self._first = 1
         self._open: dict[int, Outgoing] = {}
         self._returned: dict[str, str] = {}
         self._refused: list[tuple[Outgoing, str]] = []
@@ -31,46 +40,52 @@ class Confirms:
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
 
-    def sent(self, message: Outgoing) -> None:
-        """Note that a message has been sent."""
-        self._last_tag += 1
-        self._open[self._last_tag] = message
+    def sent(self, messages: Sequence[Outgoing]) -> Sent:
+        """Note what has been sent."""
+        for message in messages:
+            self._last += 1
+            self._open[self._last] = message
+        return Sent(self, self._last)
 
-    def wait(self, connection: Connection, timeout_s: float) -> Sequence[tuple[Outgoing, str]]:
-        """Return once all is answered, with those refused that nobody requires, and why.
+    def answered(self, tag: int) -> bool:
+        """Whether all up to and with this number are answered."""
+        return self._first > tag
+
+    def open_until(self, tag: int) -> int:
+        """How many up to and with this number are not answered."""
+        return sum(1 for one in range(self._first, tag + 1) if one in self._open)
+
+    def take_refused(self) -> Sequence[tuple[Outgoing, str]]:
+        """Those refused since the last time that nobody requires, and why.
 
         Raises:
-            TimeoutError: some has no answer within `timeout_s` seconds.
             KombuError: a message was refused that is required.
         """
-        deadline = monotonic() + timeout_s
-        while self._open:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"{len(self._open)} messages unconfirmed after {timeout_s} s")
-            connection.drain_events(timeout=remaining)
+        if not self._open:
+            self._returned.clear()
+        if not self._refused:
+            return ()
         refused, self._refused = self._refused, []
-        self._returned.clear()
         required = [why for message, why in refused if message.required]
         if required:
             raise KombuError("; ".join(required[:3]))
         return refused
 
-    def _settle(self, tag: int, multiple: bool, nacked: str | None) -> None:
-        tags = [one for one in self._open if one <= tag] if multiple else [tag]
-        for one in tags:
-            message = self._open.pop(one, None)
-            if message is None:
-                continue
-            why = nacked or self._returned.get(message.message_id)
-            if why is not None:
-                self._refused.append((message, why))
+    def _settle(self, first: int, last: int, nacked: str | None) -> None:
+        for tag in range(first, last + 1):
+            message = self._open.pop(tag, None)
+            if message is not None and (nacked or self._returned):
+                why = nacked or self._returned.get(message.message_id)
+                if why is not None:
+                    self._refused.append((message, why))
+        while self._first <= self._last and self._first not in self._open:
+            self._first += 1
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple, None)
+        self._settle(self._first if multiple else tag, tag, None)
 
     def _on_nack(self, tag: int, multiple: bool = False) -> None:
-        self._settle(tag, multiple, _NACKED)
+        self._settle(self._first if multiple else tag, tag, _NACKED)
 
     def _on_return(self, _error: object, exchange: str, routing_key: str, message: Any) -> None:
         why = f"no queue takes {routing_key!r} from exchange {exchange!r}"

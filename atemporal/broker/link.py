@@ -4,13 +4,15 @@ Promise: `publish` returns only when the broker has answered every message, and 
 required to reach its queue did; `receive` hands out a batch that stays ours until it is acknowledged,
 so what a dying process held is delivered again; a message nobody can use goes to the dead letters with
 the reason and is never dropped.
-Mechanism: confirms are pipelined (a whole batch is sent before the first is awaited) and matched by
-delivery tag; after any failure the connection is dropped, because a late confirm of an old message
-would otherwise pass for the confirm of the next one. A `Link` belongs to one thread.
+Mechanism: a batch is written at once, its confirms are awaited together and matched by delivery tag;
+who has other work meanwhile sends first and settles later. After any failure the connection is dropped,
+because a late confirm of an old message would otherwise pass for the confirm of the next one. A `Link`
+belongs to one thread.
 A new connection takes its first message alone, and more only when that one did not fail often
 before: so a message that kills its readers takes no others along.
 Failure: what surely was not done leaves as `Unavailable`, what may have been done as `Unknown`; the
-next use connects again. Connecting is tried once a call, so that a stopping daemon is never held.
+next use connects again. Connecting is tried once a call, so that a stopping daemon is never held. A
+broker that is short of memory or disk says so and takes nothing: that is a failure at once.
 
 With a `memory://` URL all of this works inside one process, without confirms and durability.
 """
@@ -20,8 +22,8 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
-from time import monotonic
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, sleep
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -29,10 +31,11 @@ from kombu import Connection, Consumer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message as Received
 
-from atemporal.broker.confirms import Confirms
+from atemporal.broker import frames
+from atemporal.broker.confirms import Confirms, Sent
 from atemporal.broker.envelope import Delivery, Outgoing
 from atemporal.broker.topology import DEAD, EXCHANGES, QUEUES
-from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler
+from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler, read_ahead, read_until
 from atemporal.errors import Invalid, Service, Unavailable, Unknown
 
 REASON_HEADER = "x-atemporal-reason"
@@ -59,6 +62,9 @@ class Link:
         self._name = name
         self._declare = declare
         self._connection: Connection | None = None
+        # py-amqp's connection, where it is one.
+        self._amqp: Any = None
+        self._blocked = False
         self._confirms: Confirms | None = None
         self._consumed: tuple[str, Consumer] | None = None
         self._alone = False
@@ -88,11 +94,18 @@ class Link:
             Unavailable: none has been published.
             Unknown: some may have been; publishing all again is safe where readers drop duplicates.
         """
-        if not messages:
-            return ()
+        return self.settle(self.send(messages), timeout_s=timeout_s) if messages else ()
+
+    def send(self, messages: Sequence[Outgoing]) -> Sent:
+        """Send all and return at once; `settle` tells what became of them.
+
+        Raises:
+            Unavailable: none has been sent.
+            Unknown: some may have been.
+        """
         self._connected()
         try:
-            return self._publish(messages, timeout_s)
+            return self._send(messages)
         except _FAILURES as error:
             self.close()
             raise Unknown(f"publishing to RabbitMQ was not confirmed: {error}") from error
@@ -100,10 +113,46 @@ class Link:
             self.close()
             raise
 
+    def settle(self, sent: Sent, *, timeout_s: float = 10.0) -> Sequence[tuple[Outgoing, str]]:
+        """Return when the broker has answered all of `sent`, and what was sent before it.
+
+        Returns those refused, and why, that are not `required`.
+
+        Raises:
+            Unknown: some may be nowhere; sending all again is safe where readers drop duplicates.
+        """
+        confirms = sent.confirms
+        if confirms is None:
+            return ()
+        if confirms is not self._confirms:
+            raise Unknown("publishing to RabbitMQ was not confirmed: the connection was lost")
+        try:
+            return self._settle(confirms, sent.last, timeout_s)
+        except _FAILURES as error:
+            self.close()
+            raise Unknown(f"publishing to RabbitMQ was not confirmed: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, until: float) -> None:
+        """Heed what the broker says until that time of `monotonic`, to the fraction of a millisecond.
+
+        Raises:
+            Unavailable: it is gone.
+        """
+        with self._guarded():
+            if self._amqp is None:
+                sleep(max(0.0, until - monotonic()))
+            else:
+                read_until(self._amqp, until, lambda: False)
+
     def receive(
-        self, queue: str, *, limit: int, linger_s: float = 0.005, timeout_s: float = 1.0
+        self, queue: str, *, limit: int, linger_s: float = 0.0, timeout_s: float = 1.0
     ) -> list[Delivery]:
         """Wait up to `timeout_s` for a message, then up to `linger_s` for more, `limit` at most.
+
+        What has arrived already is taken in any case, so whoever is busy gets full batches by itself.
 
         The batch is ours until `ack`; what is never acknowledged comes again to somebody. A message
         that has failed often is a batch of its own.
@@ -115,19 +164,12 @@ class Link:
             raise ValueError(f"this link consumes {self._consumed[0]}, not {queue}")
         with self._guarded() as connection:
             self._consume(queue, limit)
-            until, lingering = monotonic() + timeout_s, False
-            while len(self._received) < limit:
-                if self._received and not lingering:
-                    if _suspect(self._received[0]):
-                        break
-                    self._widen(limit)
-                    until, lingering = monotonic() + linger_s, True
-                try:
-                    connection.drain_events(timeout=max(until - monotonic(), 0.001))
-                except TimeoutError:
-                    break
-                if lingering and monotonic() >= until:
-                    break
+            self._await(connection, monotonic() + timeout_s, lambda: bool(self._received))
+            if self._received and not _suspect(self._received[0]):
+                self._widen(limit)
+                self._await(
+                    connection, monotonic() + linger_s, lambda: len(self._received) >= limit
+                )
             connection.heartbeat_check()
             return self._batch(limit)
 
@@ -172,15 +214,14 @@ class Link:
         if self._connection is not None:
             with self._guarded() as connection:
                 # Nobody else reads a publisher's socket, and the broker's heartbeats wait there.
-                with contextlib.suppress(TimeoutError):
-                    while True:
-                        connection.drain_events(timeout=0.001)
+                self._await(connection, monotonic(), lambda: False)
                 connection.heartbeat_check()
 
     def close(self) -> None:
         """Drop the connection; what was received and not acknowledged comes again."""
         connection, self._connection = self._connection, None
-        self._confirms = self._consumed = None
+        self._amqp = self._confirms = self._consumed = None
+        self._blocked = False
         self._received.clear()
         if connection is not None:
             with contextlib.suppress(*_FAILURES):
@@ -212,6 +253,8 @@ class Link:
                 for one in (*EXCHANGES, *QUEUES):
                     one(channel).declare()
             if connection.transport.driver_type == "amqp":
+                self._amqp = connection.connection
+                read_ahead(self._amqp.transport)
                 channel.confirm_select()
                 self._confirms = Confirms(channel)
         except _FAILURES as error:
@@ -232,7 +275,11 @@ class Link:
             "read_timeout": _SOCKET_S,
             "write_timeout": _SOCKET_S,
             "frame_handler": frame_handler,
+            "on_blocked": self._on_blocked,
         }
+
+    def _on_blocked(self, _reason: str) -> None:
+        self._blocked = True
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[Connection]:
@@ -283,38 +330,57 @@ class Link:
                 break
         return batch
 
-    def _publish(
-        self, messages: Sequence[Outgoing], timeout_s: float
-    ) -> Sequence[tuple[Outgoing, str]]:
+    def _send(self, messages: Sequence[Outgoing]) -> Sent:
         assert self._connection is not None
         channel = self._connection.default_channel
-        for message in messages:
-            # kombu's producer gives bytes a content encoding, and some clients then decode no JSON.
-            content = channel.prepare_message(
-                message.body,
-                content_type="application/json",
-                headers=dict(message.headers),
-                properties={
-                    name: value
-                    for name, value in (
-                        ("delivery_mode", 2),
-                        ("message_id", message.message_id),
-                        ("correlation_id", message.correlation_id),
-                    )
-                    if value is not None
-                },
-            )
-            channel.basic_publish(
-                content,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                mandatory=message.mandatory,
-            )
-            if self._confirms is not None:
-                self._confirms.sent(message)
         if self._confirms is None:
-            return ()
-        return self._confirms.wait(self._connection, timeout_s)
+            for message in messages:
+                # kombu's producer gives bytes a content encoding, and some clients then decode no JSON.
+                content = channel.prepare_message(
+                    message.body,
+                    content_type="application/json",
+                    headers=dict(message.headers),
+                    properties={
+                        "delivery_mode": 2,
+                        "message_id": message.message_id,
+                        "correlation_id": message.correlation_id,
+                    },
+                )
+                channel.basic_publish(
+                    content, exchange=message.exchange, routing_key=message.routing_key
+                )
+            return Sent(None)
+        written = frames.publish(
+            messages, channel=channel.channel_id, frame_max=self._amqp.frame_max
+        )
+        sent = self._confirms.sent(messages)
+        self._amqp.transport.write(written)
+        # By this py-amqp knows that it needs no heartbeat.
+        self._amqp.bytes_sent += 1
+        return sent
+
+    def _settle(
+        self, confirms: Confirms, last: int, timeout_s: float
+    ) -> Sequence[tuple[Outgoing, str]]:
+        until = monotonic() + timeout_s
+        read_until(self._amqp, until, lambda: self._blocked or confirms.answered(last))
+        refused = confirms.take_refused()
+        if not confirms.answered(last):
+            if self._blocked:
+                raise KombuError("it takes no messages, it is short of memory or disk")
+            raise TimeoutError(
+                f"{confirms.open_until(last)} messages unconfirmed after {timeout_s} s"
+            )
+        return refused
+
+    def _await(self, connection: Connection, until: float, enough: Callable[[], bool]) -> None:
+        """Handle what comes until `enough()` or that time, and what has come in any case."""
+        if self._amqp is not None:
+            read_until(self._amqp, until, enough)
+            return
+        with contextlib.suppress(TimeoutError):
+            while not enough():
+                connection.drain_events(timeout=max(until - monotonic(), 0.001))
 
 
 def declare(url: str) -> list[str]:

@@ -6,13 +6,19 @@ Mechanism: py-amqp (5.4.2) reads a content header's properties at once, and rais
 for text that is not UTF-8 or a time that Python has not; the broker then delivers the same again. Here
 such a header is exchanged for one that says so. kombu (5.7.0) unpacks a body whose header `compression`
 asks for it, whatever its size will be; here that header is taken away.
+py-amqp reads a frame in three pieces, each with a system call of its own, and a message is three frames:
+here it reads what has arrived, in one call, and takes the pieces from that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import select
+import ssl
 from collections.abc import Callable
 from struct import error as struct_error
 from struct import pack
+from time import monotonic
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -27,6 +33,9 @@ _CONTENT_HEADER = 2
 _FIXED = 12
 _ONLY_HEADERS = 0x2000
 _ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
+
+# About a dozen small messages; each piece taken from the front moves the rest.
+_READ = 4096
 
 Frame = tuple[int, int, bytes]
 
@@ -55,3 +64,29 @@ class PlainMessage(pyamqp.Message):  # type: ignore[misc]
     def __init__(self, msg: Any, channel: Any = None, **more: Any) -> None:
         (msg.properties.get("application_headers") or {}).pop("compression", None)
         super().__init__(msg, channel=channel, **more)
+
+
+def read_ahead(transport: Any) -> None:
+    """Let a plain connection take from its socket whatever has come; TLS does so by itself."""
+    sock = transport.sock
+    if not isinstance(sock, ssl.SSLSocket):
+        transport._quick_recv = lambda wanted: sock.recv(max(wanted, _READ))
+
+
+def read_until(connection: Any, until: float, enough: Callable[[], bool]) -> None:
+    """Handle what arrives until `enough()`, or until that time of `monotonic`.
+
+    What has arrived is handled in any case. `connection` is py-amqp's. Its own way to wait with a
+    timeout counts in whole milliseconds, and asks the system twice for each frame.
+    """
+    sock = connection.transport.sock
+    while not enough():
+        with contextlib.suppress(TimeoutError), connection.transport.having_timeout(0):
+            while True:
+                connection.blocking_read()
+                if enough():
+                    return
+        remaining = until - monotonic()
+        if remaining <= 0:
+            return
+        select.select([sock], [], [], remaining)
