@@ -5,7 +5,7 @@ a batch is one write and not one for each message.
 Mechanism: a message is a method frame (Basic.Publish), a header frame with its properties, and frames
 of its body, each no longer than the connection allows (AMQP 0-9-1, sections 2.3.5 and 4.2). The method
 frame is the same for all messages to one place.
-Failure: a name or an id of more than 255 bytes does not fit its field: `struct.error`, with nothing sent.
+Failure: a name or an id of more than 255 bytes does not fit its field: `struct.error`, nothing is sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Jobs: submitted once, claimed when due, cancelled in every phase, retried by an operator.
 
-Promise: `submit` is idempotent by key; `claim_due` hands each due job to one caller however many
-there are, and none before its time; after a cancel that returned nothing leads to a new attempt.
+Promise: `submit` is idempotent by key; after a cancel that returned nothing leads to a new attempt.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
+from atemporal.store import due
 from atemporal.store.job_ids import JobIds
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
@@ -62,33 +62,6 @@ _SUBMIT = text(
         SELECT id, 0, 'job.scheduled', :actor FROM made
     )
     SELECT id, run_at, due_at <= now() + make_interval(secs => :notify_within_s) AS soon FROM made
-    """
-)
-
-_CLAIM_DUE = text(
-    """
-    WITH due AS (
-        SELECT id FROM jobs
-        WHERE state = 'scheduled' AND coalesce(dispatch_at, due_at) <= now()
-        ORDER BY coalesce(dispatch_at, due_at) LIMIT :limit
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), moved AS (
-        UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
-        FROM due WHERE jobs.id = due.id
-        RETURNING jobs.id, jobs.attempt, CASE jsonb_typeof(jobs.spec -> 'priority')
-            WHEN 'number' THEN (jobs.spec ->> 'priority')::numeric ELSE 0 END AS priority
-    ), logged AS (
-        INSERT INTO events (job_id, attempt, type, actor)
-        SELECT id, attempt, 'job.queued', :actor FROM moved
-    )
-    SELECT id, attempt FROM moved ORDER BY priority DESC
-    """
-)
-
-_NEXT_DUE = text(
-    """
-    SELECT extract(epoch FROM coalesce(dispatch_at, due_at) - clock_timestamp()) FROM jobs
-    WHERE state = 'scheduled' ORDER BY coalesce(dispatch_at, due_at) LIMIT 1
     """
 )
 
@@ -187,20 +160,16 @@ def describe_difference(key: str | None, submission: Submission) -> str:
 
 
 def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
-    """Move up to `limit` due jobs to queued, highest priority first; each gets a new attempt number.
+    """Move up to `limit` due jobs to queued, highest priority first, and return them.
 
-    Rows locked by another scheduler are passed over. The caller commits after the broker confirmed.
+    The scheduler itself does the same by `atemporal.store.due`, bit by bit.
     """
-    return [
-        AttemptRef(row.id, row.attempt)
-        for row in tx.execute(_CLAIM_DUE, {"limit": limit, "actor": actor})
-    ]
-
-
-def next_due_in(tx: Connection) -> float | None:
-    """Seconds until the next job is due, by the database's clock; None when nothing is scheduled."""
-    seconds = tx.scalar(_NEXT_DUE)
-    return None if seconds is None else float(seconds)
+    refs: list[AttemptRef] = []
+    for level in due.look(tx):
+        for job in due.claim(tx, level.priority, actor=actor, limit=limit - len(refs)):
+            job_id, number, _ = job.message_id.split(".")
+            refs.append(AttemptRef(UUID(job_id), int(number)))
+    return refs
 
 
 def overlooked(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:

@@ -1,19 +1,28 @@
 """The loop that hands due jobs to the broker.
 
-Promise: a due job is handed to the broker as soon as it is due and never before.
+Promise: a due job is handed to the broker as soon as it is due and never before, the highest priority
+first over all that is due.
 Mechanism: due jobs are claimed in batches, published with confirms, and only then committed: a crash
-in between leaves them scheduled, and the message it may have sent finds nothing to do. Between
-batches the loop sleeps until the next due time or a NOTIFY, and looks once per poll interval anyhow.
-Failure: without the broker nothing is claimed.
+in between leaves them scheduled, and the message it may have sent finds nothing to do. While the
+broker confirms one batch the database claims the next. With nothing due the loop sleeps until just
+before the next due time, or until a NOTIFY, and looks once per poll interval anyhow.
+Failure: without the broker nothing is claimed. When anything fails, both batches on their way are
+scheduled again, and the next tick looks from the beginning.
 """
 
 from __future__ import annotations
 
-from atemporal.broker import Link, Outgoing
-from atemporal.messages import JobDue
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from atemporal.broker import Link
 from atemporal.metrics import counter, gauge
-from atemporal.store import jobs
 from atemporal.store.database import Database, NotificationListener
+from atemporal.store.due import Claimed, Level
+from atemporal.store.rows import Transaction
+from services.scheduler.backlog import Backlog
+from services.scheduler.batch import Batch
 
 PUBLISHED = counter(
     "atemporal_due_jobs_published_total", "Due jobs that were published and claimed."
@@ -23,9 +32,15 @@ OLDEST_DUE = gauge(
 )
 
 ACTOR = "scheduler"
-BATCH = 500
-# What is due and was not given to us is locked by another scheduler: let it commit.
+# A batch's rows are locked until it is confirmed, and a cancel waits: as many as go in this time.
+SMALLEST, BATCH, LARGEST = 100, 500, 2000
+BATCH_S = (0.1, 0.4)
+# From a wake-up to a claim that is ready to be sent; as long a cancel may have to wait.
+AHEAD_S = 0.02
+# So often a loop that is never idle shows that it lives, and heeds a stop.
+LONGEST_TICK_S = 2.0
 _LOCKED_S = 0.05
+_IN_FLIGHT = 2
 
 
 class DueLoop:
@@ -33,39 +48,46 @@ class DueLoop:
 
     name = "due"
 
-    def __init__(self, database: Database, link: Link, *, poll_interval_s: float) -> None:
-        """Take the connections; none is open yet."""
+    def __init__(
+        self,
+        database: Database,
+        link: Link,
+        *,
+        poll_interval_s: float,
+        ahead_s: float = AHEAD_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Take the connections; none is open yet. Jobs are claimed up to `ahead_s` before their time."""
         self._database = database
         self._link = link
         self._poll_interval_s = poll_interval_s
+        self._ahead_s = ahead_s
+        self._clock = clock
+        self._backlog = Backlog(look_every_s=poll_interval_s, clock=clock)
+        self._limit = BATCH
         self._listener: NotificationListener | None = None
 
     def tick(self) -> float:
-        """Emit one batch; when there is no more, sleep until there may be."""
+        """Emit what is due; when nothing is, sleep until something may be."""
         # Listening begins before looking: what is submitted in between is not missed.
         if self._listener is None:
             self._listener = self._database.listen()
+            self._backlog.forget()
         # Before the broker is asked for: while it is away, this is what grows.
-        before = self._next_due_in()
+        with self._database.begin() as tx:
+            levels = self._look(tx)
+        looked_at = self._clock()
         self._link.connect()
-        with self._database.begin() as tx:
-            due = jobs.claim_due(tx, BATCH, actor=ACTOR)
-            self._link.publish([Outgoing.of(JobDue.of(ref)) for ref in due])
-        PUBLISHED.inc(len(due))
-        if len(due) == BATCH:
-            return 0.0
-        next_in = self._next_due_in()
-        sleep = self._poll_interval_s if next_in is None else next_in
-        locked = not due and before is not None and before <= 0
+        next_in = min((level.wait_s for level in levels), default=self._poll_interval_s)
+        sleep = looked_at + next_in - self._ahead_s - self._clock()
+        if sleep <= 0:
+            if self._dispatch(levels, self._listener):
+                return 0.0
+            # What is due and was not given to us is locked by another scheduler: let it commit.
+            sleep = _LOCKED_S
         self._link.heartbeat()
-        self._listener.wait(min(max(sleep, _LOCKED_S if locked else 0.0), self._poll_interval_s))
+        self._hear(self._listener, min(sleep, self._poll_interval_s))
         return 0.0
-
-    def _next_due_in(self) -> float | None:
-        with self._database.begin() as tx:
-            next_in = jobs.next_due_in(tx)
-        OLDEST_DUE.set(max(0.0, -next_in) if next_in is not None else 0.0)
-        return next_in
 
     def reset(self) -> None:
         """Drop both connections."""
@@ -73,3 +95,59 @@ class DueLoop:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    def _dispatch(self, levels: list[Level], listener: NotificationListener) -> int:
+        """Claim and publish batch after batch until nothing more is due; return how many jobs."""
+        done, until = 0, self._clock() + LONGEST_TICK_S
+        in_flight: deque[Batch] = deque()
+        seen: list[Level] | None = levels
+        # Nobody waits for the next due time while more is due than one batch holds.
+        ahead_s = self._ahead_s
+        try:
+            while True:
+                batch = Batch(
+                    self._database, self._link, self._claim(seen, ahead_s), clock=self._clock
+                )
+                in_flight.append(batch)
+                batch.publish(ahead=ahead_s > 0)
+                full = len(batch) >= self._limit and self._clock() < until
+                while len(in_flight) >= (_IN_FLIGHT if full else 1):
+                    done += self._commit(in_flight.popleft())
+                if not full:
+                    return done
+                seen, ahead_s = None, 0.0
+                self._hear(listener, 0.0)
+        except BaseException as error:
+            self._backlog.forget()
+            for batch in in_flight:
+                batch.abandon(error)
+            raise
+
+    def _claim(
+        self, seen: list[Level] | None, ahead_s: float
+    ) -> Callable[[Transaction], list[Claimed]]:
+        def claim(tx: Transaction) -> list[Claimed]:
+            levels = self._look(tx) if seen is None else seen
+            return self._backlog.claim(tx, levels, actor=ACTOR, limit=self._limit, ahead_s=ahead_s)
+
+        return claim
+
+    def _commit(self, batch: Batch) -> int:
+        batch.commit()
+        PUBLISHED.inc(len(batch))
+        if len(batch) >= self._limit:
+            took = self._clock() - batch.begun_at
+            if took < BATCH_S[0]:
+                self._limit = min(self._limit * 2, LARGEST)
+            elif took > BATCH_S[1]:
+                self._limit = max(self._limit // 2, SMALLEST)
+        return len(batch)
+
+    def _look(self, tx: Transaction) -> list[Level]:
+        levels = self._backlog.look(tx)
+        OLDEST_DUE.set(max((0.0, *(-level.wait_s for level in levels))))
+        return levels
+
+    def _hear(self, listener: NotificationListener, timeout_s: float) -> None:
+        if listener.wait(timeout_s):
+            self._backlog.notified()

@@ -113,13 +113,13 @@ def test_a_job_that_the_broker_did_not_confirm_stays_scheduled(
     (job_id,) = submitted(database)
     own = Link(broker_url, name="due")
     loop = DueLoop(database, own, poll_interval_s=0.05)
-    publish = own.publish
+    settle = own.settle
 
-    def sent_but_unsure(messages: list[Outgoing]) -> None:
-        publish(messages)
+    def sent_but_unsure(sent: Any) -> None:
+        settle(sent)
         raise AtemporalError("no confirm")
 
-    monkeypatch.setattr(own, "publish", sent_but_unsure)
+    monkeypatch.setattr(own, "settle", sent_but_unsure)
     with pytest.raises(AtemporalError, match="no confirm"):
         loop.tick()
     assert state(database, job_id) is JobState.SCHEDULED

@@ -99,8 +99,13 @@ class Link:
         self, messages: Sequence[Outgoing], *, timeout_s: float = 10.0
     ) -> Sequence[tuple[Outgoing, str]]:
         """Publish all, or some and fail."""
-        if not messages:
-            return ()
+        if messages:
+            self.send(messages)
+            self.settle(None)
+        return ()
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """The broker has them at once, or fails: what it would say later is known here."""
         self.connect()
         name = messages[0].routing_key
         with self._world.effect(f"publish {name}"):
@@ -113,6 +118,11 @@ class Link:
             if failed or not all(routed):
                 self.close()
                 raise Unknown("simulated: not confirmed")
+
+    def settle(self, _sent: None, *, timeout_s: float = 10.0) -> Sequence[tuple[Outgoing, str]]:
+        """Tell that nothing was refused; unless the connection is gone meanwhile."""
+        if not self.open:
+            raise Unknown("simulated: the connection was lost")
         return ()
 
     def receive(

@@ -38,6 +38,7 @@ from cloud_config.flatcar import FLATCAR
 from services.api import callbacks, jobs
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
+from services.scheduler.due import DueLoop
 from tests.sim.broker import Link
 from tests.sim.ec2 import IMAGE, ZONES, Client
 from tests.sim.tasks import current
@@ -118,7 +119,6 @@ class Api:
 
 # Where the store leaves the order of rows to Postgres, it depends on where old rows lay.
 _UNORDERED: tuple[tuple[Any, str], ...] = (
-    (atemporal.store.jobs, "claim_due"),
     (atemporal.store.jobs, "overlooked"),
     (attempts, "lease_unlaunched"),
     (attempts, "with_specs"),
@@ -163,6 +163,11 @@ def installed(stage: Any) -> Iterator[None]:
         taken = signature(build).parameters.keys() & offered.keys()
         return build(*given, **{name: offered[name] for name in taken})
 
+    def due_loop(*given: Any, **more: Any) -> DueLoop:
+        # Nothing waits here for a time to come: the clock stands still while a tick runs.
+        clock = lambda: stage.schedule.world.now.timestamp()  # noqa: E731
+        return DueLoop(*given, **more, ahead_s=0.0, clock=clock)
+
     def jitter(least: float, most: float) -> float:
         chosen: float = stage.schedule.world.rng.uniform(least, most)
         return chosen
@@ -184,6 +189,7 @@ def installed(stage: Any) -> Iterator[None]:
             if hasattr(module, "ThreadPoolExecutor"):
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         patch.setattr("services.launcher.__main__.Launcher", launcher)
+        patch.setattr("services.scheduler.__main__.DueLoop", due_loop)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)

@@ -1,0 +1,181 @@
+"""Due jobs: finding them by priority and time, and moving them to queued with their messages.
+
+Promise: no job is claimed before its time by the database's clock (or `ahead_s` before, for a caller
+that waits), each by one caller however many there are, and in order within a priority.
+Mechanism: the index `ix_jobs_due` holds the scheduled jobs by priority, time and id. `look` finds the
+first one of every priority, by going from each to the next lower one there. `claim` takes those of
+one priority in order, from a given position on: rows that were claimed and that an old snapshot keeps
+from being removed lie before it, and are not read again and again. The message's body is made here, as
+`atemporal.messages` would encode it: a job is not read into Python, and written again, to be sent.
+Failure: what comes or is moved to before a position is not seen from there: the caller has to look from
+the beginning from time to time. No position that is given out lies less than `MARGIN_S` in the past, so
+what is submitted as due at once is seen from all of them, unless its transaction takes longer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from atemporal.tables import DISPATCH_AT, PRIORITY
+
+MARGIN_S = 1.0
+"""How far positions stay behind the time, in seconds."""
+
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+
+_FIRST = f"""
+    SELECT {PRIORITY} AS priority, {DISPATCH_AT} AS at, id
+    FROM jobs WHERE state = 'scheduled' {{condition}}
+    ORDER BY {PRIORITY} DESC, {DISPATCH_AT}, id LIMIT 1
+"""
+_LEVELS = f"""
+    SELECT priority, date_part('epoch', at) AS due_at, date_part('epoch', now) AS now,
+           CAST(least(at, latest) AS text) AS at,
+           CASE WHEN at <= latest THEN CAST(id AS text) ELSE '{_NOBODY}' END AS id
+    FROM {{found}} CROSS JOIN (SELECT clock_timestamp() AS now,
+        clock_timestamp() - make_interval(secs => {MARGIN_S}) AS latest) AS clock
+    ORDER BY priority DESC
+"""
+
+_LOOK = text(
+    f"""
+    WITH RECURSIVE level AS (
+        ({_FIRST.format(condition="")})
+        UNION ALL
+        SELECT next.* FROM level CROSS JOIN LATERAL (
+            {_FIRST.format(condition=f"AND {PRIORITY} < level.priority")}
+        ) AS next
+    )
+    {_LEVELS.format(found="level")}
+    """
+)
+
+_LOOK_FROM = text(
+    f"""
+    WITH level AS (
+        SELECT known.priority, first.at, first.id
+        FROM unnest(CAST(:priorities AS integer[]), CAST(:ats AS timestamptz[]), CAST(:ids AS uuid[]))
+            AS known(priority, at, id)
+        CROSS JOIN LATERAL (
+            SELECT {DISPATCH_AT} AS at, id FROM jobs
+            WHERE state = 'scheduled' AND {PRIORITY} = known.priority
+              AND ({DISPATCH_AT}, id) >= (known.at, known.id)
+            ORDER BY {DISPATCH_AT}, id LIMIT 1
+        ) AS first
+    )
+    {_LEVELS.format(found="level")}
+    """
+)
+
+_CLAIM = text(
+    f"""
+    WITH due AS (
+        SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs
+        WHERE state = 'scheduled' AND {PRIORITY} = :priority
+          AND ({DISPATCH_AT}, id) >= (CAST(:at AS timestamptz), CAST(:id AS uuid))
+          AND {DISPATCH_AT} <= clock_timestamp() + make_interval(secs => :ahead_s)
+        ORDER BY {DISPATCH_AT}, id LIMIT :limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), moved AS (
+        -- By its place, which its lock keeps: finding each row again by its id would cost a fifth more.
+        UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
+        FROM due WHERE jobs.ctid = due.place
+        RETURNING jobs.id, jobs.attempt, due.at
+    ), logged AS (
+        INSERT INTO events (job_id, attempt, type, actor)
+        SELECT id, attempt, 'job.queued', :actor FROM moved
+    )
+    SELECT CAST(id AS text) AS id, CAST(at AS text) AS at, date_part('epoch', at) AS due_at,
+           id || '.' || attempt || '.due' AS message_id,
+           '{{"v"\\:1,"type":"job.due","job_id":"' || id || '","attempt":' || attempt || '}}' AS body
+    FROM moved ORDER BY moved.at, moved.id
+    """
+)
+
+_CLOCK = text("SELECT date_part('epoch', clock_timestamp())")
+
+
+class Position(NamedTuple):
+    """A place in the order of one priority: the time, as the database writes it, and the id of a job."""
+
+    at: str
+    job_id: str
+
+
+BEGINNING = Position("-infinity", _NOBODY)
+"""Before all jobs."""
+
+
+class Level(NamedTuple):
+    """The first scheduled job of one priority, in seconds since the epoch, and when it was found.
+
+    `position` is where to go on: at this job, or a little back in time when that is earlier.
+    """
+
+    priority: int
+    due_at: float
+    now: float
+    position: Position
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until it is due; below zero when it has been."""
+        return self.due_at - self.now
+
+
+class Claimed(NamedTuple):
+    """A job moved to queued, with its message; `due_at` in seconds since the epoch."""
+
+    position: Position
+    due_at: float
+    message_id: str
+    body: bytes
+
+
+def look(tx: Connection) -> list[Level]:
+    """Find the priorities that scheduled jobs have, the highest first."""
+    return [_level(*row) for row in tx.execute(_LOOK)]
+
+
+def look_from(tx: Connection, positions: Mapping[int, Position]) -> list[Level]:
+    """Find the first jobs of the given priorities from the given positions on, the highest first."""
+    values = {
+        "priorities": list(positions),
+        "ats": [position.at for position in positions.values()],
+        "ids": [position.job_id for position in positions.values()],
+    }
+    return [_level(*row) for row in tx.execute(_LOOK_FROM, values)]
+
+
+def claim(
+    tx: Connection,
+    priority: int,
+    *,
+    actor: str,
+    limit: int,
+    position: Position = BEGINNING,
+    ahead_s: float = 0.0,
+) -> Sequence[Claimed]:
+    """Move up to `limit` jobs of one priority to queued, in order; each gets a new attempt number.
+
+    Those are taken that will be due within `ahead_s` seconds. Rows locked by another scheduler are
+    passed over. The caller commits after the broker confirmed.
+    """
+    values = {"priority": priority, "limit": limit, "actor": actor, "ahead_s": ahead_s}
+    rows = tx.execute(_CLAIM, {**values, "at": position.at, "id": position.job_id})
+    return [
+        Claimed(Position(at, job_id), due_at, message_id, body.encode())
+        for job_id, at, due_at, message_id, body in rows
+    ]
+
+
+def clock(tx: Connection) -> float:
+    """The database's clock now, in seconds since the epoch."""
+    return float(tx.scalar(_CLOCK) or 0.0)
+
+
+def _level(priority: int, due_at: float, now: float, at: str, job_id: str) -> Level:
+    return Level(priority, due_at, now, Position(at, job_id))
