@@ -73,7 +73,7 @@ class Harness:
         times = {one.name: self._times or one.times for one in question.measures}
         for number in range(max(times.values())):
             for measure in question.measures:
-                if number >= times[measure.name] or measure.name in failed:
+                if number >= times[measure.name]:
                     continue
                 began_run = monotonic()
                 try:
