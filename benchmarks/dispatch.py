@@ -60,9 +60,11 @@ def throughput(
     return {"future_rows": future} | _drain(database_url, broker_url, due, replicas, limit_s)
 
 
-def whole_daemon(database_url: str, broker_url: str, due: int = 20_000) -> Figures:
+def whole_daemon(
+    database_url: str, broker_url: str, due: int = 20_000, future: int = FUTURE
+) -> Figures:
     """The same by all of the daemon's loops in one process: it relays the events of the claims too."""
-    backlog.ensure(database_url, FUTURE)
+    backlog.ensure(database_url, future)
     declare(broker_url)
     return _drain(database_url, broker_url, due, 1, 120, loops="all")
 

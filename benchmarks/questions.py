@@ -95,7 +95,10 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "bloat",
         "A day at one job a second",
-        (Measure("a day", "bloat:day", quick={"jobs": 3_000}, times=1),),
+        (
+            Measure("a tenth of a day", "bloat:day", quick={"lives": 500}, times=1),
+            Measure("a day", "bloat:day", {"lives": 86_400}, times=1, full=True, limit_s=7200),
+        ),
     ),
     Question("burst", "A thousand at once", (Measure("burst", "burst:burst", times=1),)),
     Question(

@@ -75,7 +75,7 @@ def _main() -> None:
         argv = [sys.executable, "-m", "celery", "-A", "benchmarks.peer_runs.celery", "worker"]
         argv += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "ERROR"]
         argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        with subprocess.Popen(argv, env=env, stdout=sys.stderr) as worker:
+        with subprocess.Popen(argv, env=env, stdout=sys.stderr) as running:
             began = time.monotonic()
             while _waiting() and time.monotonic() - began < _INTAKE_S:
                 time.sleep(0.2)
@@ -87,7 +87,7 @@ def _main() -> None:
             while _counted(folder)[0] < asked.due and time.time() < until:
                 time.sleep(0.05)
             handled, last = _counted(folder)
-            worker.kill()
+            running.kill()
     seconds = (last if handled >= asked.due else time.time()) - at.timestamp()
     print_figures(handled, seconds, held, intake_s=intake_s)
 

@@ -35,10 +35,10 @@ async def _main(asked: Request) -> None:
         drain.one()
 
     drain.begin()
-    worker = asyncio.create_task(queuer.run(batch_size=100))
+    running = asyncio.create_task(queuer.run(batch_size=100))
     while not drain.over:
         await asyncio.sleep(0.02)
-    worker.cancel()
+    running.cancel()
     drain.report()
 
 

@@ -30,10 +30,10 @@ async def _main(asked: Request) -> None:
             await app.schema_manager.apply_schema_async()
         _fill(asked)
         drain.begin()
-        worker = asyncio.create_task(app.run_worker_async(concurrency=50))
+        running = asyncio.create_task(app.run_worker_async(concurrency=50))
         while not drain.over:
             await asyncio.sleep(0.02)
-        worker.cancel()
+        running.cancel()
         drain.report()
 
 
