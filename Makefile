@@ -10,7 +10,7 @@ WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-fast test-unit sim crashes mutants chaos lint fmt ci clean
+.PHONY: help demo up test test-fast test-unit sim crashes mutants chaos bench lint fmt ci clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -52,6 +52,10 @@ chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise:
 	@$(BIN)/python -m tests.provision
 	@$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(SECONDS),--seconds $(SECONDS))
+
+bench: $(VENV)/dev.stamp ## Measure how fast it is: QUICK=1 FULL=1, ARGS=list names what there is
+	@$(BIN)/python -m tests.provision postgres rabbitmq git
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(FULL),--full) $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and shell scripts
 	@$(BIN)/python -m tests.provision git shellcheck

@@ -3,7 +3,7 @@
 Promise: `open_postgres` gives a server that answers: the one that ATEMPORAL_TEST_DATABASE_URL names,
 else one of the tests' own, made in a temporary folder and gone after `close`. A test gets an empty
 database (`create_database`), so tests never see each other's rows. An own server can be restarted and
-crashed; it does not fsync, which no crash of a process can show.
+crashed; it does not fsync, which no crash of a process can show. (The benchmarks' does: `DURABLE`.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -28,14 +29,13 @@ from tests.servers.ports import free_port
 VARIABLE = "ATEMPORAL_TEST_DATABASE_URL"
 FOLDER = "ATEMPORAL_TEST_POSTGRES_BIN"
 _ROLE = "atemporal"
-_OPTIONS = (
-    "fsync=off",
-    "full_page_writes=off",
-    "max_connections=200",
-    "shared_buffers=64MB",
-    "unix_socket_directories=",
-    "listen_addresses=127.0.0.1",
+_PLACE = ("unix_socket_directories=", "listen_addresses=127.0.0.1", "max_connections=200")
+_FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=64MB")
+DURABLE = (
+    *("fsync=on", "synchronous_commit=on", "full_page_writes=on"),
+    *("shared_buffers=1GB", "max_wal_size=4GB", "track_commit_timestamp=on"),
 )
+"""What a server is started with whose speed is measured; commit times are kept, to read them after."""
 
 
 def find() -> Path | None:
@@ -107,7 +107,16 @@ class Postgres:
     def close(self) -> None:
         """Leave nothing behind."""
         for name in self._created:
-            self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            self._drop(name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop one that `create_database` made, whoever is connected to it."""
+        name = urlsplit(url).path[1:]
+        self._created.remove(name)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def _refuse(self) -> None:
         raise RuntimeError(
@@ -125,8 +134,9 @@ class Postgres:
 class OwnPostgres(Postgres):
     """A server in a temporary folder, as a child of the tests."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, options: Sequence[str] = _FAST) -> None:
         """Make and start it with the programs in the folder `binaries`."""
+        self._options = (*_PLACE, *options)
         self._port = free_port()
         super().__init__(f"postgresql://{_ROLE}@127.0.0.1:{self._port}/postgres")
         self._binaries = binaries
@@ -163,7 +173,7 @@ class OwnPostgres(Postgres):
             raise RuntimeError(f"initdb failed:\n{made.stdout}")
 
     def start(self) -> None:
-        options = [word for option in _OPTIONS for word in ("-c", option)]
+        options = [word for option in self._options for word in ("-c", option)]
         argv = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self._port)]
         argv += options
         self._child = Child(argv, log=self._home / "postgres.log", user=self._user)

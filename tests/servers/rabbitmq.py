@@ -30,11 +30,13 @@ _BOOT_S = 120.0
 
 # The limits are absolute, so that a test never hangs on a blocked publisher because the machine
 # is small; quorum queues would otherwise set half a gigabyte aside for their log.
-_CONFIG = """\
-listeners.tcp.1 = 127.0.0.1:{port}
+SMALL = """\
 vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 10MB
 raft.wal_max_size_bytes = 16777216
+"""
+_CONFIG = """\
+listeners.tcp.1 = 127.0.0.1:{port}
 log.console = true
 log.console.level = info
 log.file = false
@@ -167,10 +169,11 @@ class _OwnRabbitMQ(RabbitMQ):
 class NodeRabbitMQ(_OwnRabbitMQ):
     """A node in a temporary folder, as a child of the tests."""
 
-    def __init__(self, binaries: Path) -> None:
-        """Make and start it with the programs in the folder `binaries`."""
+    def __init__(self, binaries: Path, limits: str = SMALL) -> None:
+        """Make and start it with the programs in `binaries`; `limits` are lines of its configuration."""
         super().__init__()
         self._binaries = binaries
+        self._limits = limits
         self._home = Path(tempfile.mkdtemp(prefix="atemporal-rabbitmq-"))
         self._epmd_port, self._distribution_port = free_port(), free_port()
         self._epmd: Child | None = None
@@ -187,7 +190,7 @@ class NodeRabbitMQ(_OwnRabbitMQ):
         cookie.touch(mode=0o600)
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self._home / "rabbitmq.conf").write_text(_CONFIG.format(port=self._port))
+        (self._home / "rabbitmq.conf").write_text(_CONFIG.format(port=self._port) + self._limits)
         (self._home / "enabled_plugins").write_text("[].\n")
         (self._home / "rabbitmq-env.conf").touch()
 

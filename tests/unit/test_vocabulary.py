@@ -67,6 +67,7 @@ ALIASES = {
         "tests/",
     ),
     "flavour": ("atemporal/model/", "tests/"),
+    "worker": ("benchmarks/peer_runs/oban.py",),
 }
 
 _TEXT = re.compile(rf"\b({'|'.join(WORDS.split())}|{PHRASES}|{TURN})\b", re.IGNORECASE)

@@ -1,0 +1,1 @@
+"""The peers' own workers, each run by the interpreter of their environment."""
