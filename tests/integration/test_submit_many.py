@@ -106,8 +106,8 @@ def test_batches_that_have_keys_in_common_never_wait_for_each_other(
     keys = [f"shared-{number}" for number in range(count)]
     barrier = threading.Barrier(4)
 
-    def submit(turn: int) -> list[UUID]:
-        mine = keys if turn % 2 else keys[::-1]
+    def submit(submitter: int) -> list[UUID]:
+        mine = keys if submitter % 2 else keys[::-1]
         for round_ in range(5):
             barrier.wait(60)
             try:
@@ -118,7 +118,7 @@ def test_batches_that_have_keys_in_common_never_wait_for_each_other(
             except Unavailable:
                 barrier.abort()
                 raise
-        return [one.job_id for one in (done if turn % 2 else done[::-1])]
+        return [one.job_id for one in (done if submitter % 2 else done[::-1])]
 
     with ThreadPoolExecutor(4) as pool:
         first, *others = pool.map(submit, range(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+from collections.abc import Callable
 from struct import pack
 from typing import Any
 
@@ -83,20 +84,20 @@ def test_no_header_changes_a_body(method: str, body: bytes) -> None:
     assert message.headers["other"] == "kept"
 
 
-class _Transport(TCPTransport):
+class _Transport(TCPTransport):  # type: ignore[misc]
     """A transport on a socket that counts how often it is asked."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self.asked = 0
         self._setup_transport()
-        receive = self._quick_recv
+        receive: Callable[[int], bytes] = self._quick_recv
 
         def counted(size: int) -> bytes:
             self.asked += 1
-            return bytes(receive(size))
+            return receive(size)
 
-        self._quick_recv = counted
+        self._quick_recv: Callable[[int], bytes] = counted
 
 
 def test_what_has_come_is_taken_in_large_pieces_and_none_of_it_is_lost() -> None:
