@@ -20,29 +20,6 @@ from atemporal.userdata import check_fits
 MEDIA_TYPE = "application/x-ndjson"
 LINE_LIMIT = BODY_LIMIT
 """How many bytes one line may have."""
-NAMED = 100
-"""So many bad lines are named; of the others only how many there are."""
-
-
-class InvalidLines(Invalid):
-    """Some of many jobs break a rule, and none of all is made.
-
-    `lines` says for each bad one, by its number from 1 on, what is wrong with which field; they are the
-    first of `count`.
-    """
-
-    def __init__(
-        self, lines: Mapping[int, Mapping[str, str]], *, count: int | None = None
-    ) -> None:
-        self.lines = {number: dict(lines[number]) for number in list(lines)[:NAMED]}
-        self.count = len(lines) if count is None else count
-        texts = {
-            f"line {number}": "; ".join(f"{name}: {why}" for name, why in wrong.items())
-            for number, wrong in self.lines.items()
-        }
-        if self.count > len(texts):
-            texts["and"] = f"{self.count - len(texts)} more lines"
-        super().__init__(texts)
 
 
 def read_line(line: bytes, *, key: str | None = None) -> JobSpec:
@@ -52,7 +29,7 @@ def read_line(line: bytes, *, key: str | None = None) -> JobSpec:
         Invalid: with each bad field and why.
     """
     if len(line) > LINE_LIMIT:
-        raise Invalid({"line": f"has {len(line)} bytes, {LINE_LIMIT} are allowed"})
+        raise Invalid({"line": f"has more than {LINE_LIMIT} bytes"})
     try:
         fields = read_object(line)
     except Invalid as error:

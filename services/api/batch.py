@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from atemporal.errors import Invalid
-from atemporal.job_lines import MEDIA_TYPE, InvalidLines, read_line
+from atemporal.errors import Invalid, InvalidLines
+from atemporal.job_lines import MEDIA_TYPE, read_line
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec
 from atemporal.store import jobs

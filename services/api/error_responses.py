@@ -23,12 +23,12 @@ from atemporal.errors import (
     Denied,
     InDoubt,
     Invalid,
+    InvalidLines,
     NotFound,
     Refused,
     Unavailable,
     Unreadable,
 )
-from atemporal.job_lines import InvalidLines
 from atemporal.telemetry import logger, tell_unreadable
 
 _log = logger("api")

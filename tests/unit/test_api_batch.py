@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from atemporal.job_lines import LINE_LIMIT, MEDIA_TYPE, NAMED
+from atemporal.errors import NAMED_LINES
+from atemporal.job_lines import LINE_LIMIT, MEDIA_TYPE
 from atemporal.metrics.submits import SUBMITS
 from atemporal.store import listing
 from services.api import batch
@@ -137,8 +138,8 @@ def test_a_batch_that_comes_again_makes_nothing_with_keys_of_lines_or_of_the_bat
 
 
 def test_many_bad_lines_are_counted_and_the_first_are_told(api: Api) -> None:
-    problem = sent(api, *["{"] * (NAMED + 20)).json()
-    assert (len(problem["lines"]), problem["bad_lines"]) == (NAMED, NAMED + 20)
+    problem = sent(api, *["{"] * (NAMED_LINES + 20)).json()
+    assert (len(problem["lines"]), problem["bad_lines"]) == (NAMED_LINES, NAMED_LINES + 20)
     assert problem["error"].endswith("and: 20 more lines")
 
 
