@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+NAMED_LINES = 100
+"""So many bad lines are named; of the others only how many there are."""
+
 
 class AtemporalError(Exception):
     """Root of all errors this project raises on purpose; the message is meant for its reader."""
@@ -25,6 +28,27 @@ class Invalid(Refused):
     def __init__(self, fields: Mapping[str, str]) -> None:
         self.fields = dict(fields)
         super().__init__("; ".join(f"{name}: {why}" for name, why in self.fields.items()))
+
+
+class InvalidLines(Invalid):
+    """Some of many jobs break a rule, and none of all is made.
+
+    `lines` says for each bad one, by its number from 1 on, what is wrong with which field; they are the
+    first of `count`.
+    """
+
+    def __init__(
+        self, lines: Mapping[int, Mapping[str, str]], *, count: int | None = None
+    ) -> None:
+        self.lines = {number: dict(lines[number]) for number in list(lines)[:NAMED_LINES]}
+        self.count = len(lines) if count is None else count
+        texts = {
+            f"line {number}": "; ".join(f"{name}: {why}" for name, why in wrong.items())
+            for number, wrong in self.lines.items()
+        }
+        if self.count > len(texts):
+            texts["and"] = f"{self.count - len(texts)} more lines"
+        super().__init__(texts)
 
 
 class NotFound(Refused):

@@ -23,7 +23,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     if body.startswith(_GZIP):
         raise Invalid({"body": "is compressed with gzip; send plain JSON"})
     try:
-        value = json.loads(body, object_pairs_hook=_once, parse_constant=_no_number)
+        # As `json.loads` reads bytes, which would make a decoder each time.
+        value = _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except _Twice as error:
         raise Invalid({"body": f"is JSON with the name {error.name!a:.100} twice"}) from None
     except (ValueError, RecursionError):
@@ -52,3 +53,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)

@@ -13,7 +13,8 @@ Failure: what is no message, or belongs into another queue, is `Invalid`: a case
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from uuid import UUID
 
@@ -194,6 +195,11 @@ def _leaves(kind: type[Message]) -> Iterator[type[Message]]:
 MESSAGES: tuple[type[Message], ...] = tuple(_leaves(Message))
 
 
+@cache
+def _kinds(queue: Queue[Any]) -> Mapping[str, type[Message]]:
+    return {kind.type_name(): kind for kind in queue.types}
+
+
 def encode(message: Message) -> bytes:
     """Write a message's body; what is absent is left out."""
     return message.model_dump_json(exclude_none=True).encode()
@@ -213,7 +219,7 @@ def decode(queue: Queue[M], body: bytes) -> M:
         fields = {"job": fields} if "image" in fields else fields
         fields = {"type": JobSubmit.type_name(), **fields}
     name = fields.get("type")
-    kind = next((one for one in queue.types if one.type_name() == name), None)
+    kind = _kinds(queue).get(name) if isinstance(name, str) else None
     if kind is None:
         raise Invalid({"type": f"{name!a:.100} does not belong into {queue}"})
     try:

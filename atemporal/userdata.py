@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +26,15 @@ OS_FAMILIES: Final[Mapping[str, OsFamily]] = {one.name: one for one in (FLATCAR,
 _LONGEST_BASE = "https://" + "x" * 400
 _LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
 _LONGEST_NUMBER = 10**9
+_LONGEST_REF = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
+_LONGEST_LAUNCH = Launch(
+    image_id="",
+    instance_type="",
+    callback_base=_LONGEST_BASE,
+    key_id="",
+    deadline_s=_LONGEST_NUMBER,
+    pull_s=_LONGEST_NUMBER,
+)
 # `env=`, `=` and the NUL at the end; `arg=` and the NUL.
 _VARIABLE_COST, _ARGUMENT_COST = 6, 5
 
@@ -57,8 +67,9 @@ def check_fits(spec: JobSpec) -> None:
     Raises:
         Invalid: naming `env`, with what they take and what fits.
     """
+    size = len(_longest(spec))
     for family in OS_FAMILIES.values():
-        if len(family.render(_longest(spec))) > LIMIT:
+        if size > _largest(family):
             needed, fits = len(_payload(spec)), room(spec, family)
             raise Invalid(
                 {
@@ -72,26 +83,21 @@ def check_fits(spec: JobSpec) -> None:
 
 def room(spec: JobSpec, family: OsFamily) -> int:
     """How many bytes environment and command of such a job may take on a machine of the family."""
-    rest = _longest(spec.model_copy(update={"env": {}, "command": None}))
+    rest = len(_longest(spec)) - len(_payload(spec))
+    return max(_largest(family) - rest, 0)
+
+
+@cache
+def _largest(family: OsFamily) -> int:
+    """How many bytes a manifest may have: the rendered size follows from that number alone."""
     # The first size that does not fit; how a family packs a manifest is its own affair.
     sizes = range(LIMIT + 1)
-    return max(
-        bisect_left(sizes, True, key=lambda n: len(family.render(rest + b"x" * n)) > LIMIT) - 1, 0
-    )
+    return bisect_left(sizes, True, key=lambda n: len(family.render(b"x" * n)) > LIMIT) - 1
 
 
 def _longest(spec: JobSpec) -> bytes:
     """The job's manifest where all that a deployment adds is as long as it can be."""
-    ref = AttemptRef(UUID(int=0), _LONGEST_NUMBER)
-    launch = Launch(
-        image_id="",
-        instance_type="",
-        callback_base=_LONGEST_BASE,
-        key_id="",
-        deadline_s=_LONGEST_NUMBER,
-        pull_s=_LONGEST_NUMBER,
-    )
-    return _manifest(ref, spec, launch, _LONGEST_TOKEN)
+    return _manifest(_LONGEST_REF, spec, _LONGEST_LAUNCH, _LONGEST_TOKEN)
 
 
 def _payload(spec: JobSpec) -> bytes:

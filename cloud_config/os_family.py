@@ -15,7 +15,8 @@ class OsFamily:
     """One family. `image_name` may hold the wild card `*`; the newest image that fits is taken.
 
     Every image of the publisher whose name begins with `image_prefix` is of the family. `render` gives
-    the user-data of a machine with a job manifest: the same bytes for the same manifest.
+    the user-data of a machine with a job manifest: the same bytes for the same manifest, and as many for
+    every manifest of that length.
     """
 
     name: str

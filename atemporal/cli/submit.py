@@ -17,7 +17,7 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from atemporal.cli import arguments, output
+from atemporal.cli import arguments, job_file, output
 from atemporal.cli.arguments import duration_from, pairs, read_environment
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
@@ -219,9 +219,10 @@ def options() -> list[click.Parameter]:
 @click.command(
     cls=Submit,
     params=[
-        click.Argument(["image"]),
+        click.Argument(["image"], required=False),
         click.Argument(["command"], nargs=-1, type=click.UNPROCESSED),
         *options(),
+        *job_file.OPTIONS,
     ],
 )
 @output_option
@@ -237,7 +238,20 @@ def submit(session: Session, /, **given: Any) -> None:
 
     \b
         atemporal submit alpine --in 10m -e NAME=bond sh -c 'echo "$NAME"'
+
+    With --from-file there is no IMAGE: each line of the file is a job as a JSON object, with the fields
+    of the API, {"image": "alpine", "command": ["true"], "delay_s": 600}. All of the file is checked
+    before anything is submitted. A line without a key gets one, so the same command may be repeated: it
+    makes nothing twice. Prints the ids in the order of the lines.
     """
+    if given["from_file"] is not None:
+        job_file.submit(session, given)
+        return
+    if given["skip_errors"]:
+        raise click.UsageError("--skip-errors is for the lines of --from-file")
+    if given["image"] is None:
+        context = click.get_current_context()
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
     fields = _spec_fields(given)
     parse_spec(fields)
     job, created = session.api.submit(fields)

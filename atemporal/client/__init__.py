@@ -7,14 +7,24 @@ Mechanism: the standard library's HTTP, which takes the machine's certificates a
 environment; it is imported in a moment, which a command line and its completion live by. A redirect is
 not followed: the token is for the API alone.
 
-    with Client("https://atemporal.example.com", "atp_...") as client:
-        job, created = client.submit({"image": "busybox", "command": ["true"]}, key="nightly-7")
+    client = Client("https://atemporal.example.com", "atp_...")
+    job, created = client.submit({"image": "busybox", "command": ["true"]}, key="nightly-7")
 """
 
-from atemporal.client.client import DEFAULT_URL, PAGE, Client
-from atemporal.client.shapes import Event, Instance, InstanceDetail, Job, JobDetail, JobPage
+from atemporal.client.client import BATCH, BATCH_BYTES, DEFAULT_URL, PAGE, Client
+from atemporal.client.shapes import (
+    Event,
+    Instance,
+    InstanceDetail,
+    Job,
+    JobDetail,
+    JobPage,
+    LineResult,
+)
 
 __all__ = [
+    "BATCH",
+    "BATCH_BYTES",
     "DEFAULT_URL",
     "PAGE",
     "Client",
@@ -24,4 +34,5 @@ __all__ = [
     "Job",
     "JobDetail",
     "JobPage",
+    "LineResult",
 ]

@@ -16,12 +16,13 @@ from urllib.request import (
     build_opener,
 )
 
-from atemporal.client.shapes import Event, JobDetail, JobPage
+from atemporal.client.shapes import Event, JobDetail, JobPage, LineResult
 from atemporal.errors import (
     AtemporalError,
     Conflict,
     Denied,
     Invalid,
+    InvalidLines,
     NotFound,
     Refused,
     Unavailable,
@@ -31,8 +32,12 @@ from atemporal.errors import (
 DEFAULT_URL = "http://127.0.0.1:8080"
 PAGE = 1000
 """The most jobs that the API sends at once."""
+BATCH = 10_000
+"""The most jobs that the API takes at once, of no more than `BATCH_BYTES` together."""
+BATCH_BYTES = 16 * 1024 * 1024
 
 _TIMEOUT_S = 30.0
+_LINES = "application/x-ndjson"
 # A response is as large as a page of jobs with full environments at most.
 _LARGEST = 64 * 1024 * 1024
 
@@ -94,6 +99,23 @@ class Client:
         sent = {**fields, **({} if key is None else {"key": key})}
         status, body = self._call("POST", "/jobs", json.dumps(sent).encode())
         return cast(JobDetail, _object(body)), status == 201
+
+    def submit_lines(
+        self, lines: Sequence[bytes], *, skip_errors: bool = False
+    ) -> list[LineResult]:
+        """Submit up to `BATCH` jobs at once, each a JSON object as `submit` takes it.
+
+        Returns what became of each. All are made or none, but with `skip_errors` the good ones. When
+        each has a key, the same call may be repeated: it makes nothing twice.
+
+        Raises:
+            InvalidLines: some are wrong or have the key of another job, and none was made.
+            Unknown: nobody knows whether it arrived.
+        """
+        path = f"/jobs:batch?on_error={'skip' if skip_errors else 'refuse'}"
+        body = b"".join(line + b"\n" for line in lines)
+        _, sent = self._call("POST", path, body, _LINES)
+        return [cast(LineResult, _object(line)) for line in sent.splitlines()]
 
     def jobs(
         self,
@@ -161,10 +183,12 @@ class Client:
     def _get(self, path: str) -> dict[str, Any]:
         return _object(self._call("GET", path)[1])
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, bytes]:
         sent = dict(self._headers)
         if body:
-            sent["Content-Type"] = "application/json"
+            sent["Content-Type"] = kind
         request = Request(f"{self.url}{path}", data=body, headers=sent, method=method)
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
@@ -224,6 +248,9 @@ def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
             return Unknown(f"{why}: {_LOOK}")
         return Unavailable(why) if error.code >= 500 or error.code == 429 else Refused(why)
     match error.code:
+        case 422 if isinstance(sent.get("lines"), dict):
+            lines = {int(number): wrong for number, wrong in sent["lines"].items()}
+            return InvalidLines(lines, count=sent.get("bad_lines"))
         case 422 if isinstance(sent.get("fields"), dict):
             return Invalid(sent["fields"])
         case 401 | 403:

@@ -5,7 +5,7 @@ Instants are text as ISO 8601 in UTC. A newer API may send more names than these
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Instance(TypedDict):
@@ -113,3 +113,17 @@ class Event(TypedDict):
     at: str
     actor: str
     detail: dict[str, Any]
+
+
+class LineResult(TypedDict):
+    """What became of one of many jobs: `accepted`, `duplicate` or `rejected`.
+
+    `line` is its number from 1 on. `id` is absent where no job has to do with it, `time` where it was
+    rejected, `errors` (by field) where it was not.
+    """
+
+    line: int
+    status: str
+    id: NotRequired[str]
+    time: NotRequired[str]
+    errors: NotRequired[dict[str, str]]

@@ -16,7 +16,7 @@ from atemporal.clock import format_utc
 from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import callbacks, docs_page, error_responses, jobs
+from services.api import batch, callbacks, docs_page, error_responses, jobs
 from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
@@ -56,10 +56,11 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     )
     authorizer = Authorizer(settings, database)
     reader = [Depends(authorizer.needs("read"))]
-    app.include_router(
+    for of_clients in (
         jobs.router(settings, database, authorizer, publisher),
-        dependencies=[Depends(_noticing(settings.api_notice))],
-    )
+        batch.router(database, authorizer),
+    ):
+        app.include_router(of_clients, dependencies=[Depends(_noticing(settings.api_notice))])
     app.include_router(callbacks.router(settings, database, publisher))
     # A browser has no token to show; what the API looks like is no secret.
     app.include_router(docs_page.router())

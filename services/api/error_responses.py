@@ -23,6 +23,7 @@ from atemporal.errors import (
     Denied,
     InDoubt,
     Invalid,
+    InvalidLines,
     NotFound,
     Refused,
     Unavailable,
@@ -53,6 +54,10 @@ class Problem(BaseModel):
     differs: dict[str, str] | None = Field(
         default=None, description="how the job that has this key is another one"
     )
+    lines: dict[int, dict[str, str]] | None = Field(
+        default=None, description="of many jobs: the first bad lines, and each bad field and why"
+    )
+    bad_lines: int | None = Field(default=None, description="how many bad lines there are")
 
 
 # The first class that fits decides.
@@ -93,7 +98,7 @@ def problem(
     error: str,
     *,
     headers: Mapping[str, str] | None = None,
-    **more: Mapping[str, str],
+    **more: object,
 ) -> Response:
     """Build the response. What a client sent may be in it, in ASCII: not all text is valid UTF-8."""
     body = json.dumps({"error": error, **more})
@@ -125,6 +130,8 @@ async def _on_ours(request: Request, error: Exception) -> Response:
         )
     if isinstance(error, Unreadable):
         tell_unreadable(error)
+    if isinstance(error, InvalidLines):
+        return problem(status, str(error), lines=error.lines, bad_lines=error.count)
     if isinstance(error, Invalid):
         return problem(status, str(error), fields=error.fields)
     headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None

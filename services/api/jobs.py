@@ -6,7 +6,6 @@ and with another specification is refused with what differs; what is refused cha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -19,7 +18,6 @@ from atemporal.messages import JobCancel
 from atemporal.metrics import series
 from atemporal.metrics.endings import ENDED
 from atemporal.metrics.submits import SUBMITS
-from atemporal.model.text import storable
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing
@@ -29,6 +27,7 @@ from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.error_responses import possible, problem
 from services.api.publisher import Publisher
+from services.api.query import only_query
 from services.api.schemas import JobDetail, JobHistory, JobPage
 
 PAGE = 1000
@@ -76,28 +75,6 @@ async def part_of_id(job_id: str) -> str:
     if len(job_id) < _PART_OF_ID:
         raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
     return job_id
-
-
-def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[None]]:
-    """Make a call's check of its query's names: those that may stand once, those more than once.
-
-    The framework passes over unknown names, takes the last of several, and any text.
-    """
-    names = ", ".join((*once, *repeated)) or "none"
-
-    async def check(request: Request) -> None:
-        given, wrong = request.query_params, {}
-        for name in given:
-            if name not in (*once, *repeated):
-                wrong[name] = f"is no parameter of this call; known: {names}"
-            elif name in once and len(given.getlist(name)) > 1:
-                wrong[name] = "is given more than once"
-            elif not all(map(storable, given.getlist(name))):
-                wrong[name] = "holds a NUL character"
-        if wrong:
-            raise Invalid(wrong)
-
-    return check
 
 
 def router(

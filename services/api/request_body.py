@@ -1,6 +1,6 @@
 """Request bodies: read up to a limit, then understood as a form or as JSON.
 
-Promise: no more than `LIMIT` bytes of a body are ever held. What `curl -d` sends is understood as it
+Promise: no more than its limit of a body is ever held. What `curl -d` sends is understood as it
 is: newlines and `+` unescaped in a form's values, or JSON under the name of a form.
 """
 
@@ -22,26 +22,35 @@ JSON = "application/json"
 
 
 async def whole(request: Request) -> bytes:
-    """Return the body.
-
-    Raises:
-        TooLarge: it has more than `LIMIT` bytes; the rest was not read.
-    """
-    body = await whole_or_none(request)
-    if body is None:
-        raise TooLarge(f"the body has more than {LIMIT} bytes")
-    return body
+    """Return the body; raises as `bounded`."""
+    return await bounded(request, LIMIT)
 
 
 async def whole_or_none(request: Request) -> bytes | None:
     """Return the body; None when it has more than `LIMIT` bytes, the rest of which was not read."""
+    return await _bounded_or_none(request, LIMIT)
+
+
+async def bounded(request: Request, limit: int) -> bytes:
+    """Return the body.
+
+    Raises:
+        TooLarge: it has more than `limit` bytes; the rest was not read.
+    """
+    body = await _bounded_or_none(request, limit)
+    if body is None:
+        raise TooLarge(f"the body has more than {limit} bytes")
+    return body
+
+
+async def _bounded_or_none(request: Request, limit: int) -> bytes | None:
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > LIMIT:
+    if announced.isdecimal() and int(announced[:20]) > limit:
         return None
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LIMIT:
+        if len(body) > limit:
             return None
     return bytes(body)
 

@@ -7,13 +7,13 @@ logs, which would make it a thousand times larger.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from atemporal.environment import encode_payload
-from atemporal.job_view import AttemptView, EventView, JobView, LogTail
+from atemporal.job_view import AttemptView, EventView, Instant, JobView, LogTail
 from atemporal.model import Event, Job
 from atemporal.store.listing import Page
 from atemporal.waiting import Phase
@@ -66,6 +66,16 @@ class JobPage(BaseModel):
         """Show a page."""
         jobs = [JobSummary.show(job, deadlines) for job in page.jobs]
         return cls.model_construct(total=page.total, jobs=jobs, next=page.next)
+
+
+class LineResult(BaseModel):
+    """What became of one line of many jobs."""
+
+    line: int = Field(description="its number, from 1 on")
+    status: Literal["accepted", "duplicate", "rejected"]
+    id: UUID | None = Field(default=None, description="of its job, or of the one that has its key")
+    time: Instant | None = Field(default=None, description="when it was asked to run")
+    errors: dict[str, str] | None = Field(default=None, description="each bad field, and why")
 
 
 class JobHistory(BaseModel):

@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from atemporal import job_lines
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM
-from atemporal.environment import decode_payload
-from atemporal.errors import Invalid
-from atemporal.model import JobSpec, parse_spec
+from atemporal.model import JobSpec
 from services.api.request_body import FORM, JSON, Form
 
 _TIME = "when to run, in UTC or with an offset; absent or past means now"
@@ -32,29 +31,8 @@ def specification(given: Mapping[str, Any], *, key: str | None = None) -> JobSpe
     Raises:
         Invalid: with each bad field and why.
     """
-    wrong: dict[str, str] = {}
-    spec = _of_form(given) if isinstance(given, Form) else dict(given)
-    payload = spec.pop("payload", None)
-    has_payload = payload not in (None, "")
-    if has_payload and "env" in spec:
-        wrong["payload"] = "give payload or env, not both"
-    elif has_payload:
-        try:
-            spec["env"] = decode_payload(payload)
-        except ValueError as error:
-            wrong["payload"] = str(error)
-    if key is not None and spec.setdefault("key", key) != key:
-        wrong["key"] = "is not the one in the header Idempotency-Key"
-    try:
-        parsed = parse_spec(spec)
-    except Invalid as error:
-        given_as = {"env": "payload"} if has_payload else {}
-        raise Invalid(
-            {given_as.get(name, name): why for name, why in error.fields.items()} | wrong
-        ) from None
-    if wrong:
-        raise Invalid(wrong)
-    return parsed
+    fields = _of_form(given) if isinstance(given, Form) else given
+    return job_lines.specification(fields, key=key)
 
 
 def _of_form(form: Form) -> dict[str, Any]:

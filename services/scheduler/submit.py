@@ -24,7 +24,7 @@ from atemporal.store.jobs import Submission
 from atemporal.telemetry import logger
 from atemporal.userdata import check_fits
 
-BATCH = 200
+BATCH = 500
 # As long as a batch of replies may take, one by one: the next messages wait behind them.
 REPLIES_S = 10.0
 _VIA = "amqp"

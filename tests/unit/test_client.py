@@ -14,6 +14,7 @@ from atemporal.errors import (
     Conflict,
     Denied,
     Invalid,
+    InvalidLines,
     NotFound,
     Refused,
     Unavailable,
@@ -148,3 +149,26 @@ def test_a_proxy_is_asked_for_other_machines(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("http_proxy", proxy)
         assert READ(Client("http://atemporal.example")) == {"id": "7"}
     assert [one.path for one in asked] == ["http://atemporal.example/jobs/7"]
+
+
+def test_many_jobs_go_as_lines_and_come_back_as_lines() -> None:
+    answer = b'{"line": 1, "status": "accepted", "id": "7"}\n{"line": 2, "status": "rejected"}\n'
+    with answering(Answer(200, answer), Answer(200, answer)) as (url, asked):
+        client = Client(url)
+        for skip in (False, True):
+            results = client.submit_lines([b'{"image": "a"}', b"{"], skip_errors=skip)
+            assert [one["status"] for one in results] == ["accepted", "rejected"]
+    assert [one.path for one in asked] == [
+        "/jobs:batch?on_error=refuse",
+        "/jobs:batch?on_error=skip",
+    ]
+    assert asked[0].body == b'{"image": "a"}\n{\n'
+    assert asked[0].headers["content-type"] == "application/x-ndjson"
+
+
+def test_refused_lines_are_named_by_their_numbers() -> None:
+    answer = problem(422, lines={"3": {"image": "no"}}, bad_lines=120)
+    with answering(answer) as (url, _), pytest.raises(InvalidLines) as refusal:
+        Client(url).submit_lines([b"{}"])
+    assert refusal.value.lines == {3: {"image": "no"}}
+    assert str(refusal.value) == "line 3: image: no; and: 119 more lines"
