@@ -110,7 +110,12 @@ _OFFER = """
                {lag} AS lag_s
         FROM offered
     ), decided AS (
-        SELECT *, greatest(0, {ready}) AS ready_s FROM spent
+        SELECT *, greatest(since - at, CASE WHEN granted = 0 THEN 0 ELSE lag_s END) AS pause_s,
+               greatest(0, {ready}) AS tokens_in_s
+        FROM spent
+    ), ready AS (
+        SELECT *, CASE WHEN tokens_in_s = 0 THEN 0 ELSE pause_s + tokens_in_s END AS ready_s
+        FROM decided
     )
 """
 _ENOUGH = "requests - :leave_requests + 1e-6 >= ahead + {least}"
@@ -136,18 +141,17 @@ _INSTANCES = {
     "ready": f"{_READY}, (1 + first_served + :leave_instances - instances_left)"
     " / (:instance_rate * pace)",
 }
-_LOOK = "SELECT granted, requests, instances, pace, ready_s FROM decided"
+_LOOK = "SELECT granted, requests, instances, pace, ready_s FROM ready"
 _TAKE = """
     UPDATE rate_limits AS old SET
-        requests = requests_left, instances = instances_left, pace = decided.pace,
-        updated_at = to_timestamp(
-            greatest(since, at + CASE WHEN granted = 0 THEN 0 ELSE lag_s END)),
+        requests = requests_left, instances = instances_left, pace = ready.pace,
+        updated_at = to_timestamp(at + pause_s),
         waiting = kept || CASE WHEN granted >= :n THEN jsonb '{}' ELSE jsonb_build_object(
             CAST(:taker AS text), jsonb_build_array(
                 CASE WHEN granted = 0 THEN mine ELSE at END, at + ready_s + :patience_s)) END
-    FROM decided WHERE old.name = decided.name
+    FROM ready WHERE old.name = ready.name
     RETURNING granted, requests_left AS requests, instances_left AS instances,
-              decided.pace AS pace, ready_s
+              ready.pace AS pace, ready_s
 """
 _THROTTLED = """
     WITH found AS (

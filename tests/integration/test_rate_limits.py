@@ -17,7 +17,7 @@ from sqlalchemy import text
 from atemporal.errors import Unavailable
 from atemporal.limits import Limit
 from atemporal.rate_limits import RateLimits, sizes
-from atemporal.settings import Settings
+from atemporal.settings import Settings, load
 from atemporal.store.database import Database
 from atemporal.store.rate_limits import LAG_S
 from tests.servers.postgres import Postgres
@@ -39,7 +39,7 @@ def full(database: Database) -> Iterator[None]:
 
 
 def limits(database: Database, taker: str = "", **settings: Any) -> RateLimits:
-    return RateLimits(Settings(**{**SLOW, **settings}), database, taker=taker)
+    return RateLimits(load(**{**SLOW, **settings}), database, taker=taker)
 
 
 def later(database: Database, seconds: float) -> None:
@@ -100,9 +100,8 @@ class TestTake:
         self, database: Database, limit: Limit
     ) -> None:
         rates = {"instances_rate": 3, "terminated_rate": 3}
-        settings = Settings(**{**SLOW, **rates})
-        burst = RateLimits(settings, database, taker="burst")
-        single = RateLimits(settings, database, taker="single")
+        burst = limits(database, "burst", **rates)
+        single = limits(database, "single", **rates)
         while burst.take(limit, 10_000):
             pass
         assert single.take(limit) == 1
@@ -205,13 +204,13 @@ class TestFairness:
         self, database: Database, takers: int
     ) -> None:
         """All want more than there is; some ask again without a pause, some when they are told to."""
-        settings = Settings(**{**SLOW, "run_instances_burst": 1, "run_instances_rate": 60})
+        fast = {"run_instances_burst": 1, "run_instances_rate": 60}
         total = 60 * takers
         got = dict.fromkeys(range(takers), 0)
         lock, done = threading.Lock(), threading.Event()
 
         def work(number: int) -> None:
-            one = RateLimits(settings, database, taker=str(number))
+            one = limits(database, str(number), **fast)
             while not done.is_set():
                 granted = one.take(RUN)
                 with lock:
