@@ -25,9 +25,15 @@ DEAD_LETTERS = counter(
 class Inbox:
     """One queue's messages, a batch at a time; used by one thread."""
 
-    def __init__(self, link: Link, queue: str, *, ping: Callable[[], None]) -> None:
-        """Take the connection, not yet open; `ping` raises while the database is away."""
+    def __init__(
+        self, link: Link, queue: str, *, ping: Callable[[], None], linger_s: float | None = None
+    ) -> None:
+        """Take the connection, not yet open; `ping` raises while the database is away.
+
+        `linger_s` is how long a batch waits for more messages; None: as `Link.receive` does.
+        """
         self._link = link
+        self._linger: dict[str, float] = {} if linger_s is None else {"linger_s": linger_s}
         self._queue = queue
         self._ping = ping
         self._batch: list[Delivery] = []
@@ -62,7 +68,7 @@ class Inbox:
         """
         if not self._batch:
             self._ping()
-            self._batch = self._link.receive(self._queue, limit=limit)
+            self._batch = self._link.receive(self._queue, limit=limit, **self._linger)
         for delivery in self._batch:
             if delivery.unreadable is not None:
                 self.dead_letter(delivery, delivery.unreadable)

@@ -180,16 +180,54 @@ class Settings(BaseSettings):
         description="how old an instance or intent must be before its absence proves anything",
     )
     run_instances_burst: Annotated[float, Field(ge=1)] = Field(
-        default=5.0, description="RunInstances calls at once; EC2's request bucket for the account"
+        default=5.0,
+        description="RunInstances calls at once, of all launchers together; EC2's limit for the "
+        "account and region, less what else uses it. So are all that follow, to delete_volume_rate",
     )
     run_instances_rate: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="RunInstances calls a second, for each launcher process"
+        default=2.0, description="RunInstances calls a second"
     )
     instances_burst: Annotated[float, Field(ge=1)] = Field(
         default=1000.0, description="instances launched at once; EC2's resource bucket"
     )
     instances_rate: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="instances launched a second, for each launcher process"
+        default=2.0, description="instances launched a second"
+    )
+    terminate_instances_burst: Annotated[float, Field(ge=1)] = Field(
+        default=100.0, description="TerminateInstances calls at once"
+    )
+    terminate_instances_rate: Annotated[float, Field(gt=0)] = Field(
+        default=5.0, description="TerminateInstances calls a second"
+    )
+    terminated_burst: Annotated[float, Field(ge=1)] = Field(
+        default=1000.0, description="instances terminated at once; EC2's resource bucket"
+    )
+    terminated_rate: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="instances terminated a second"
+    )
+    describe_burst: Annotated[float, Field(ge=1)] = Field(
+        default=100.0, description="Describe calls at once, of all actions together"
+    )
+    describe_rate: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="Describe calls a second"
+    )
+    console_burst: Annotated[float, Field(ge=1)] = Field(
+        default=100.0, description="GetConsoleOutput calls at once"
+    )
+    console_rate: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="GetConsoleOutput calls a second"
+    )
+    create_tags_burst: Annotated[float, Field(ge=1)] = Field(
+        default=100.0, description="CreateTags calls at once"
+    )
+    create_tags_rate: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="CreateTags calls a second"
+    )
+    delete_volume_burst: Annotated[float, Field(ge=1)] = Field(
+        default=50.0, description="DeleteVolume calls at once"
+    )
+    delete_volume_rate: Annotated[float, Field(gt=0)] = Field(
+        default=5.0, description="DeleteVolume calls a second"
     )
     capacity_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=180.0,

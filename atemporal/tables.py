@@ -17,6 +17,7 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -57,7 +58,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0014"
+REVISION = "0016"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -158,6 +159,7 @@ attempts = Table(
     Column("blocked_on", Text),
     Column("end_code", Text),
     Column("claimed_instance_id", Text),
+    Column("instance_proof", Text),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
     CheckConstraint(_one_of("state", AttemptState), "state"),
@@ -214,6 +216,30 @@ api_tokens = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     _instant("created_at", nullable=False, now=True),
     CheckConstraint("scopes <@ ARRAY['submit', 'read', 'cancel', 'admin']", "scopes"),
+)
+
+rate_limits = Table(
+    "rate_limits",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("requests", Double, nullable=False),
+    Column("instances", Double, nullable=False),
+    Column("pace", Double, nullable=False, server_default=text("1")),
+    _instant("updated_at", nullable=False),
+    _instant("shrunk_at"),
+    # Who got less than it wanted: since when, and until when it keeps its place.
+    Column("waiting", JSONB, nullable=False, server_default=text("'{}'")),
+    CheckConstraint("pace > 0 AND pace <= 1", "pace"),
+    # It is written with each call: no page is to be searched for room.
+    postgresql_with={"fillfactor": "20"},
+)
+
+sweep_leases = Table(
+    "sweep_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    _instant("until", nullable=False),
 )
 
 # The key is the same for every row, so there can be only one.

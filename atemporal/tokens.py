@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Mapping
 
 _PURPOSE = "callback"
+_INSTANCE = "instance"
 
 
 def mint(keys: Mapping[str, bytes], kid: str, deployment: str, attempt_id: str) -> str:
@@ -33,6 +34,31 @@ def verify(keys: Mapping[str, bytes], token: str, deployment: str, attempt_id: s
         return False
     expected = mint(keys, kid, deployment, attempt_id)
     return hmac.compare_digest(expected.encode(), token.encode())
+
+
+def prove_instance(
+    keys: Mapping[str, bytes], kid: str, deployment: str, attempt_id: str, instance_id: str
+) -> str:
+    """Return what whoever heard of an attempt's instance from EC2 writes beside its id.
+
+    A row that was changed by hand, or a copy of the database under another deployment, does not have it.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    subject = f"{_INSTANCE}|{deployment}|{attempt_id}|{instance_id}".encode()
+    return f"{kid}.{hmac.new(keys[kid], subject, hashlib.sha256).hexdigest()}"
+
+
+def instance_is_proven(
+    keys: Mapping[str, bytes], proof: str, deployment: str, attempt_id: str, instance_id: str
+) -> bool:
+    """Tell whether EC2 named this instance to one of this deployment's daemons, as this attempt's."""
+    kid, dot, _ = proof.partition(".")
+    if not dot or kid not in keys:
+        return False
+    expected = prove_instance(keys, kid, deployment, attempt_id, instance_id)
+    return hmac.compare_digest(expected.encode(), proof.encode())
 
 
 def hash_secret(secret: str) -> str:

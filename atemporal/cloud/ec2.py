@@ -6,8 +6,8 @@ gives the same instance. Every instance carries its attempt's tags from its firs
 it powers itself off, and takes its volumes with it.
 
 Failure handling: whatever boto3 raises becomes a class of `faults`. RunInstances is sent once, with
-no retry by the SDK: that would repeat "no capacity" blindly and out of sight of the launcher's own
-rate limit. The calls that read or end are harmless to repeat, so the SDK does it a few times.
+no retry by the SDK: that would repeat "no capacity" blindly and out of sight of the rate limits. The
+calls that only read are repeated by `caller` a few times, each with a token of its own.
 
 One `Cloud` may be shared by threads: boto3's clients are safe for that, and the two caches here are
 only ever replaced by an answer as good.
@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from boto3.session import Session
@@ -26,14 +26,13 @@ from botocore.config import Config
 
 from atemporal.cloud import instance as instances
 from atemporal.cloud import volume as volumes
+from atemporal.cloud.caller import Caller
 from atemporal.cloud.faults import (
     FOREIGN,
     CloudError,
-    Forbidden,
     NoAnswer,
     NoInstance,
     Rejected,
-    ServerFault,
     Throttled,
     Unauthorized,
     WrongImage,
@@ -46,8 +45,10 @@ from atemporal.cloud.instance import (
     client_token,
     tags_of,
 )
+from atemporal.cloud.termination import Option, Terminations, batches, naming
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
+from atemporal.limits import Limit, Limits, Unlimited
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
 from atemporal.userdata import os_family
@@ -64,35 +65,34 @@ DEFAULT_ROOT_DEVICE = "/dev/xvda"
 PAGE = 100
 VOLUME_PAGE = 100
 FILTER_VALUES = 200
-TERMINATE_BATCH = 100
+LISTING_LEAVES = 0.5
+"""The part of the bucket that the pages of a listing leave to shorter questions."""
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 20
-_ATTEMPTS = 4
-_SERVER_FAULTS = 20  # enough to find two bad ids among a hundred
-_DENIALS = 20  # then no batch is halved any more, yet each is tried
 
 
 class Cloud:
     """One region of EC2 for one deployment. Close it, or use it in a `with`.
 
-    Making one asks nothing of EC2.
+    Making one asks nothing of EC2. Each call takes a token of `limits` first, but for `run`: whoever
+    launches takes its token before it writes down that it will.
 
     Raises:
         Invalid: the region or the endpoint's URL is malformed.
         Unauthorized: the AWS profile that the environment names does not exist.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
         self._settings = settings
         try:
-            session = Session()
-            self._launching = _client(session, settings, attempts=1)
-            self._ec2 = _client(session, settings, attempts=_ATTEMPTS)
+            self._ec2 = _client(Session(), settings)
         except ValueError as error:  # botocore's word for a malformed URL or region
             raise Invalid({"region, ec2_endpoint_url": str(error)}) from error
         except FOREIGN as error:
             raise classify(error, "setting up the EC2 client") from error
+        self._caller = Caller(limits or Unlimited())
+        self._terminations = Terminations(self._ec2, self._caller)
         self._found_image: tuple[str, float] | None = None
         self._images: dict[str, ImageTypeDef] = {}
 
@@ -104,7 +104,6 @@ class Cloud:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._launching.close()
         self._ec2.close()
 
     def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
@@ -123,15 +122,16 @@ class Cloud:
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
         self._check_family(launch, doing)
         request = self._request(ref, launch, user_data)
-        with _translated(doing):
-            answer = self._launching.run_instances(**request)
+        answer = self._caller.send(
+            Limit.RUN_INSTANCES, doing, lambda: self._ec2.run_instances(**request)
+        )
         if not answer.get("Instances"):
             raise NoAnswer(doing, "NoInstanceInAnswer")
         return instances.read(answer["Instances"][0])
 
     def all(self) -> list[Instance]:
         """Every instance of the deployment, for about an hour also those that have ended."""
-        return self._list({}, "listing the deployment's instances")
+        return self._list({}, "listing the deployment's instances", leave=LISTING_LEAVES)
 
     def find(self, ref: AttemptRef) -> list[Instance]:
         """The attempt's instances by their tags, the oldest first (to EC2's second).
@@ -150,49 +150,24 @@ class Cloud:
         Absent are those that EC2 does not know (yet, or any more) and those of somebody else.
         """
         found: dict[str, Instance] = {}
-        for chunk in _chunks(ids, FILTER_VALUES):
+        for chunk in batches(ids, FILTER_VALUES):
             # A filter, because naming an unknown id outright fails the call for all the others.
             filters = {"instance-id": chunk}
-            doing = f"describing {_naming(chunk)}"
+            doing = f"describing {naming(chunk)}"
             found.update((i.id, i) for i in self._list(filters, doing, tagged=tagged))
         return found
 
-    def terminate(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
-        """End instances; ending one again does no harm. Returns the failures: none means all done.
+    def terminate(
+        self, ids: Iterable[str], *, skip_os_shutdown: bool = False, force: bool = False
+    ) -> dict[str, AtemporalError]:
+        """Ask EC2 to end instances; ending one again does no harm. Returns the failures.
 
-        A `NoInstance` proves nothing about a young instance: it may run all the same. A failure
-        that holds for every call alike (`Throttled`, `NoAnswer`, an `Unauthorized` that is no policy's
-        denial, or EC2 failing again and again) is given to all the ids not yet ended.
+        With `skip_os_shutdown` the operating system is not told: for machines on which nothing runs
+        that should stop in order. `force` is for one that stays `shutting-down`. None failed does not
+        mean that they end: EC2 shows that later. The failures are those of `Terminations.ask`.
         """
-        failures: dict[str, AtemporalError] = {}
-        pending = deque(_chunks(ids, TERMINATE_BATCH))
-        faults_left = _SERVER_FAULTS
-        denials_left = _DENIALS
-        while pending:
-            batch = pending.popleft()
-            try:
-                with _translated(f"terminating {_naming(batch)}"):
-                    self._ec2.terminate_instances(InstanceIds=batch)
-            except AtemporalError as error:
-                faults_left -= isinstance(error, ServerFault)
-                # A policy may deny one id by its tags: the others are not to suffer for it.
-                denied = isinstance(error, Forbidden)
-                denials_left -= denied
-                if denied and denials_left < 0:
-                    failures.update(dict.fromkeys(batch, error))
-                    continue
-                general = isinstance(error, (Throttled, Unauthorized, NoAnswer)) and not denied
-                if general or not faults_left:
-                    for unended in (batch, *pending):
-                        failures.update(dict.fromkeys(unended, error))
-                    break
-                # EC2 ends none of a batch when one id is bad: halve it until that one is alone.
-                if len(batch) == 1:
-                    failures[batch[0]] = error
-                else:
-                    middle = len(batch) // 2
-                    pending.extend((batch[:middle], batch[middle:]))
-        return failures
+        asked: dict[Option, bool] = {"SkipOsShutdown": skip_os_shutdown, "Force": force}
+        return self._terminations.ask(ids, frozenset(one for one in asked if asked[one]))
 
     def console(self, instance_id: str, *, live: bool = True) -> str:
         """The newest text of the instance's serial console; `""` when EC2 has none.
@@ -221,14 +196,11 @@ class Cloud:
         Raises:
             Retry: EC2 can not be asked now.
         """
-        pages = self._ec2.get_paginator("describe_volumes").paginate(
-            Filters=_filters(
-                {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], "status": [AVAILABLE]}
-            ),
-            PaginationConfig={"PageSize": VOLUME_PAGE},
-        )
-        with _translated("listing the deployment's free volumes", reading=True):
-            return [volumes.read(item) for page in pages for item in page.get("Volumes", ())]
+        wanted = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], "status": [AVAILABLE]}
+        request: dict[str, Any] = {"Filters": _filters(wanted), "MaxResults": VOLUME_PAGE}
+        doing = "listing the deployment's free volumes"
+        pages = self._pages(self._ec2.describe_volumes, request, doing, leave=LISTING_LEAVES)
+        return [volumes.read(item) for page in pages for item in page.get("Volumes", ())]
 
     def delete_volumes(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
         """Delete volumes; returns the failures. One that is gone already is none.
@@ -239,9 +211,14 @@ class Cloud:
         pending = deque(dict.fromkeys(ids))
         while pending:
             volume_id = pending.popleft()
+            doing = f"deleting volume {volume_id}"
             try:
-                with _translated(f"deleting volume {volume_id}"):
-                    self._ec2.delete_volume(VolumeId=volume_id)
+                self._caller.wait_for(Limit.DELETE_VOLUME, doing)
+                self._caller.send(
+                    Limit.DELETE_VOLUME,
+                    doing,
+                    partial(self._ec2.delete_volume, VolumeId=volume_id),
+                )
             except CloudError as error:
                 if error.code == "InvalidVolume.NotFound":
                     continue
@@ -267,17 +244,17 @@ class Cloud:
             return self._found_image[0]
         family = os_family(self._settings.os_family)
         doing = f"looking up the newest {family.name} image in {self._settings.region}"
-        with _translated(doing, reading=True):
-            images = self._ec2.describe_images(
-                Owners=[family.image_owner],
-                Filters=_filters(
-                    {
-                        "name": [family.image_name],
-                        "architecture": [family.architecture],
-                        "state": ["available"],
-                    }
-                ),
-            )["Images"]
+        wanted = {
+            "name": [family.image_name],
+            "architecture": [family.architecture],
+            "state": ["available"],
+        }
+        owners, filters = [family.image_owner], _filters(wanted)
+        images = self._caller.read(
+            Limit.DESCRIBE,
+            doing,
+            lambda: self._ec2.describe_images(Owners=owners, Filters=filters)["Images"],
+        )
         if not images:
             raise Rejected(
                 doing,
@@ -375,8 +352,11 @@ class Cloud:
     def _image(self, image_id: str) -> ImageTypeDef | None:
         if image_id not in self._images:
             try:
-                with _translated(f"looking at image {image_id}", reading=True):
-                    found = self._ec2.describe_images(ImageIds=[image_id])["Images"]
+                found = self._caller.read(
+                    Limit.DESCRIBE,
+                    f"looking at image {image_id}",
+                    lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
+                )
             except Rejected:
                 return None
             if not found:
@@ -385,29 +365,45 @@ class Cloud:
         return self._images[image_id]
 
     def _list(
-        self, filters: dict[str, list[str]], doing: str, *, tagged: bool = True
+        self,
+        filters: dict[str, list[str]],
+        doing: str,
+        *,
+        tagged: bool = True,
+        leave: float = 0.0,
     ) -> list[Instance]:
         if tagged:
             filters = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
-        pages = self._ec2.get_paginator("describe_instances").paginate(
-            Filters=_filters(filters), PaginationConfig={"PageSize": PAGE}
-        )
-        with _translated(doing, reading=True):
-            return [
-                instances.read(item)
-                for page in pages
-                for reservation in page.get("Reservations", ())
-                for item in reservation.get("Instances", ())
-            ]
+        request: dict[str, Any] = {"Filters": _filters(filters), "MaxResults": PAGE}
+        return [
+            instances.read(item)
+            for page in self._pages(self._ec2.describe_instances, request, doing, leave=leave)
+            for reservation in page.get("Reservations", ())
+            for item in reservation.get("Instances", ())
+        ]
+
+    def _pages(
+        self, ask: Callable[..., Any], request: dict[str, Any], doing: str, *, leave: float
+    ) -> Iterator[Any]:
+        """Each page is a call of its own, and is repeated by itself."""
+        while True:
+            page = self._caller.read(Limit.DESCRIBE, doing, partial(ask, **request), leave=leave)
+            yield page
+            if not page.get("NextToken"):
+                return
+            request = {**request, "NextToken": page["NextToken"]}
 
     def _console(self, instance_id: str, *, latest: bool = False) -> str:
         options: dict[Literal["Latest"], bool] = {"Latest": True} if latest else {}
-        with _translated(f"reading the console of {instance_id}", reading=True):
-            answer = self._ec2.get_console_output(InstanceId=instance_id, **options)
+        answer = self._caller.read(
+            Limit.GET_CONSOLE_OUTPUT,
+            f"reading the console of {instance_id}",
+            lambda: self._ec2.get_console_output(InstanceId=instance_id, **options),
+        )
         return answer.get("Output", "")
 
 
-def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client:
+def _client(session: Session, settings: Settings) -> EC2Client:
     client: EC2Client = session.client(
         "ec2",
         region_name=settings.region,
@@ -415,28 +411,11 @@ def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": attempts},
+            retries={"mode": "standard", "total_max_attempts": 1},
         ),
     )
     return client
 
 
-@contextmanager
-def _translated(doing: str, *, reading: bool = False) -> Iterator[None]:
-    try:
-        yield
-    except FOREIGN as error:
-        raise classify(error, doing, reading=reading) from error
-
-
 def _filters(values: dict[str, list[str]]) -> list[FilterTypeDef]:
     return [{"Name": name, "Values": list(allowed)} for name, allowed in values.items()]
-
-
-def _chunks(ids: Iterable[str], size: int) -> list[list[str]]:
-    unique = list(dict.fromkeys(ids))
-    return [unique[start : start + size] for start in range(0, len(unique), size)]
-
-
-def _naming(ids: list[str]) -> str:
-    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more instances"

@@ -9,6 +9,8 @@ nothing by itself: EC2's answers lag behind, and the listing goes by tags. It co
 while the listing is empty of ours, which is what wrong credentials, a wrong region or a wrong
 deployment look like. What EC2 shows by its id counts always. A run that is over its time while EC2
 knows nothing of its instance is lost and not timed out: nobody can say that the program is to blame.
+An instance that is ending already is not ended again, but for one that does not come to its end: that
+one is forced. What is ended at once and what may stop in order, `ending` says.
 An attempt's instance is one that EC2 shows as its own, also after the attempt was closed: then it is
 written down before anything else is concluded. What a machine claims to be counts only to choose among
 those.
@@ -20,11 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import NamedTuple
 
 from atemporal.cloud.instance import Instance
 from atemporal.end_code import SHORTAGES, is_ec2s_fault, is_spot_interruption
+from atemporal.fleet.ending import ENDING, TerminationCause, nothing_runs
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState, Reason
@@ -52,16 +54,6 @@ class Limits:
     stop_s: float
     queue_s: float
     grace_s: float
-
-
-class TerminationCause(StrEnum):
-    """Why an instance is ended."""
-
-    ATTEMPT_ENDED = "attempt_ended"
-    DUPLICATE = "duplicate"
-    ORPHANED = "orphaned"
-    OVERDUE = "overdue"
-    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
@@ -96,13 +88,14 @@ class Memory:
 
     `orphaned` and `missing` are marks: such a thing counts when it is seen again. `listing_empty`
     says that the last listing showed none of ours. `gone_since` is when instances were first seen
-    gone under live attempts.
+    gone under live attempts, `forced` when instances were last forced to their end.
     """
 
     orphaned: frozenset[str] = frozenset()
     missing: frozenset[AttemptRef] = frozenset()
     listing_empty: bool = False
     gone_since: Mapping[AttemptRef, datetime] = field(default_factory=dict)
+    forced: Mapping[str, datetime] = field(default_factory=dict)
 
     def without_marks(self) -> Memory:
         """The memory after a failure: a thing must be orphaned, or missing, twice in a row."""
@@ -113,12 +106,16 @@ class Memory:
 class Plan:
     """What to do, and what to tell.
 
+    On those in `at_once` nothing runs that should stop in order; those in `forced` have been ending for
+    too long.
     `lost` and `overdue` attempts that had an instance are ended by its console's record, if it has
     one. `leaked` are ended attempts whose instance does not end, `strays` instances that EC2 shows
     by their id alone, by the attempt that has them.
     """
 
     terminate: dict[str, TerminationCause] = field(default_factory=dict)
+    at_once: set[str] = field(default_factory=set)
+    forced: set[str] = field(default_factory=set)
     adopt: dict[AttemptRef, Instance] = field(default_factory=dict)
     addresses: dict[AttemptRef, Instance] = field(default_factory=dict)
     close: dict[AttemptRef, Close] = field(default_factory=dict)
@@ -166,11 +163,15 @@ def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
             for ref, since in memory.gone_since.items()
             if not _older(since, snapshot.now, REMEMBERED_S)
         }
-        return Decision(plan, replace(memory, gone_since={**kept, **case.gone_since}))
+        forced = {**memory.forced, **case.forced}
+        return Decision(
+            plan, replace(memory, gone_since={**kept, **case.gone_since}, forced=forced)
+        )
     # What a listing shows that is empty of ours may be another deployment's.
     orphaned = frozenset() if absence.listing_empty else frozenset(plan.orphaned)
     return Decision(
-        plan, Memory(orphaned, absence.missing, absence.listing_empty, case.gone_since)
+        plan,
+        Memory(orphaned, absence.missing, absence.listing_empty, case.gone_since, case.forced),
     )
 
 
@@ -245,6 +246,7 @@ class _Case:
                 self._own.setdefault(one.ref, []).append(one)
         self._plan = Plan()
         self.gone_since: dict[AttemptRef, datetime] = {}
+        self.forced: dict[str, datetime] = {}
 
     def decide(self) -> Plan:
         for instance in self._snapshot.instances:
@@ -265,7 +267,25 @@ class _Case:
         for instance_id in self._by_id.keys() - self._listed.keys():
             # What does not carry our tag is not ours to end.
             self._plan.terminate.pop(instance_id, None)
+        for instance in self._snapshot.instances:
+            if instance.state == ENDING and instance.id in self._plan.terminate:
+                self._of_ending(instance)
         return self._plan
+
+    def _of_ending(self, instance: Instance) -> None:
+        """Its end has begun: asked again only when it does not come, and then by force."""
+        attempt = self._snapshot.attempts.get(instance.ref) if instance.ref else None
+        since = instance.ended_at or (attempt.exited_at if attempt else None)
+        last = self._memory.forced.get(instance.id)
+        stop_s = self._limits.stop_s
+        if self._is_older(since, stop_s) and (last is None or self._is_older(last, stop_s)):
+            self._plan.forced.add(instance.id)
+            self.forced[instance.id] = self._now
+            return
+        if last is not None:
+            self.forced[instance.id] = last
+        del self._plan.terminate[instance.id]
+        self._plan.at_once.discard(instance.id)
 
     def _instance_of(self, attempt: Attempt) -> Instance | None:
         """The attempt's instance as EC2 shows it; it may be another than the recorded one."""
@@ -295,6 +315,8 @@ class _Case:
                     self._plan.terminate[instance.id] = TerminationCause.ORPHANED
         elif attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
             self._plan.terminate[instance.id] = TerminationCause.ATTEMPT_ENDED
+            if nothing_runs(attempt):
+                self._plan.at_once.add(instance.id)
         elif attempt.instance_id not in (None, instance.id) and not self._ran(attempt, instance):
             self._plan.terminate[instance.id] = TerminationCause.DUPLICATE
 

@@ -79,6 +79,7 @@ class Attempt(Frozen):
 
     `reason` is None as well for one that only a newer release knows; `state` says that it ended.
     `instance_id` is EC2's word: its answer to the launch, or an instance with the attempt's tags.
+    `instance_proof` shows that a daemon of this deployment heard it from EC2 (see `tokens`).
     `claimed_instance_id` is what the machine that was granted the claim said of itself: it proves
     nothing.
     `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
@@ -93,6 +94,7 @@ class Attempt(Frozen):
     launch: Launch
     instance_id: str | None = None
     claimed_instance_id: str | None = None
+    instance_proof: str | None = Field(default=None, repr=False)
     public_dns: str | None = None
     public_ip: str | None = None
     claim: str | None = None

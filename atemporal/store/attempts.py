@@ -93,13 +93,17 @@ def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[Atte
     return [AttemptRef(row.job_id, row.number) for row in leased]
 
 
-def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:
+def launched(
+    tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str, proof: str | None = None
+) -> bool:
     """Write down the instance EC2 gave; False when the attempt had moved on meanwhile.
+
+    With the `proof` of `tokens.prove_instance` nobody has to ask EC2 again whose it is.
 
     The instance is written down all the same in every open state, so that it can be terminated: a
     cancel may have come between the call and this. One that is closed gets it by `adoption.adopt`.
     """
-    values = {"instance_id": instance_id, "launched_at": func.now()}
+    values = {"instance_id": instance_id, "instance_proof": proof, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
     warming = {**values, **_UNBLOCKED}
     if transition_attempt(

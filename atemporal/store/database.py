@@ -128,6 +128,18 @@ class Database:
                 self._on_unreadable(unreadable)
 
     @contextmanager
+    def each(self) -> Iterator[Connection]:
+        """A connection on which each statement is a transaction of its own, committed as it ends.
+
+        A process that stops between two of them holds no lock.
+
+        Raises:
+            Unavailable: the server could not be reached or went away; the last statement may be done.
+        """
+        with _translated(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
     def only_one(self, name: str) -> Iterator[bool]:
         """Yield whether this process is the only one inside the block named `name`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atemporal.broker import Link
 from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
+from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.launcher.launch import LaunchLoop
@@ -14,7 +15,8 @@ from services.launcher.sweep import SweepLoop
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
     """Build the launcher's loops."""
-    launcher = Launcher(settings, database, Cloud(settings))
+    cloud = Cloud(settings, RateLimits(settings, database))
+    launcher = Launcher(settings, database, cloud)
     link = Link(
         settings.broker_url.get_secret_value(),
         name="atemporal launcher",

@@ -1,10 +1,10 @@
 """What EC2 lets this process do now: whether it may call at all, how often, and for which offerings.
 
 Promise: what one call's outcome means for the calls of all attempts is learned in one place, `learn`.
-Mechanism: a circuit breaker for missing rights, a rate limiter for EC2's limits on calls, cooldowns of
+Mechanism: a circuit breaker for missing rights, the rate limits that all processes share, cooldowns of
 offerings; beside these, what the database knows of shortages and of spot interruptions.
 Failure: all but the database's part is in this process's memory. A process that starts again learns it
-anew for a few refused calls.
+anew for a few refused calls. Without the database nothing may be called.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.errors import Unknown
+from atemporal.limits import Limit
 from atemporal.metrics import gauge
+from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store import launches
 from atemporal.store.database import Database
@@ -31,20 +33,11 @@ from atemporal.telemetry import logger
 from services.launcher.availability import Availability, Unavailable, in_shortage
 from services.launcher.circuit_breaker import CircuitBreaker
 from services.launcher.offerings import Offering
-from services.launcher.rate_limiter import RateLimiter
 from services.launcher.spot_breaker import SpotBreaker
 
 OFFERINGS_UNAVAILABLE = gauge(
     "atemporal_offerings_unavailable",
     "Offerings in cooldown: no capacity, no quota, or not authorized.",
-)
-RATE_LIMITER_TOKENS = gauge(
-    "atemporal_launch_rate_limiter_tokens",
-    "Tokens of the rate limiter: calls of RunInstances that this process may make now.",
-)
-RATE_LIMITER_RATE = gauge(
-    "atemporal_launch_rate_limiter_calls_per_second",
-    "Calls of RunInstances that the rate limiter of this process allows in a second.",
 )
 CIRCUIT_BREAKER_OPEN = gauge(
     "atemporal_launch_circuit_breaker_open",
@@ -69,13 +62,7 @@ class Admission:
         self._quota_s = settings.quota_cooldown_s
         self._log = logger("launcher")
         self.circuit_breaker = CircuitBreaker(clock=clock, rng=rng)
-        self.rate_limiter = RateLimiter(
-            burst=settings.run_instances_burst,
-            rate=settings.run_instances_rate,
-            instance_burst=settings.instances_burst,
-            instance_rate=settings.instances_rate,
-            clock=clock,
-        )
+        self._limits = RateLimits(settings, database)
         self.availability = Availability(
             capacity_s=self._capacity_s, quota_s=self._quota_s, clock=clock
         )
@@ -88,21 +75,43 @@ class Admission:
         """Set while more is to be asked for than there are tokens: it comes before new messages."""
 
     def room(self, most: int) -> int:
-        """How many calls, `most` at most, may be made now; one while the circuit breaker is open."""
+        """How many calls, `most` at most, may be made now; one while the circuit breaker is open.
+
+        Raises:
+            Unavailable: the database can not be asked.
+        """
         if self.circuit_breaker.ready_in() > 0:
             return 0
-        return min(1 if self.circuit_breaker.is_open else most, self.rate_limiter.available())
+        return self._limits.room(Limit.RUN_INSTANCES, 1 if self.circuit_breaker.is_open else most)
 
     def ready_in(self) -> float:
-        """Seconds until a call may be made at all."""
-        return max(self.rate_limiter.ready_in(), self.circuit_breaker.ready_in())
+        """Seconds until a call may be made at all.
 
-    def take(self) -> bool:
-        """Take what one call needs; False when our rate allows none now."""
-        if self.rate_limiter.take():
-            return True
-        self.backlog.set()
-        return False
+        Raises:
+            Unavailable: the database can not be asked.
+        """
+        return max(self.rate_limit_s(), self.circuit_breaker.ready_in())
+
+    def rate_limit_s(self) -> float:
+        """Seconds until EC2's limits allow the next call.
+
+        Raises:
+            Unavailable: the database can not be asked.
+        """
+        return self._limits.ready_in(Limit.RUN_INSTANCES)
+
+    def take(self, instances: int = 1) -> int:
+        """Take what one call for so many instances needs; returns for how many it may be.
+
+        0: no call may be made now. Who gets fewer than it wanted has a place among all processes.
+
+        Raises:
+            Unavailable: the database can not be asked.
+        """
+        granted = self._limits.take(Limit.RUN_INSTANCES, instances)
+        if granted < instances:
+            self.backlog.set()
+        return granted
 
     def unavailable(self, offerings: Collection[Offering]) -> Mapping[Offering, Unavailable]:
         """Those of the offerings that are not to be asked for now."""
@@ -140,12 +149,10 @@ class Admission:
             case Unauthorized():
                 self.unauthorized(outcome)
             case Throttled():
-                self.rate_limiter.throttled()
                 self.circuit_breaker.inconclusive()
             case Unknown() | Unreachable():
                 self.circuit_breaker.inconclusive()
             case _:
-                self.rate_limiter.answered()
                 self.availability.authorized(offering)
                 if self.circuit_breaker.close():
                     self.availability.reset()
@@ -165,6 +172,4 @@ class Admission:
     def report(self) -> None:
         """Set the gauges."""
         OFFERINGS_UNAVAILABLE.set(self.availability.count())
-        RATE_LIMITER_TOKENS.set(self.rate_limiter.available())
-        RATE_LIMITER_RATE.set(self.rate_limiter.rate)
         CIRCUIT_BREAKER_OPEN.set(1 if self.circuit_breaker.is_open else 0)

@@ -166,6 +166,13 @@ class Walk:
         )
         return render(self._ref, self._spec, launch, token)
 
+    def _prove(self, instance: Instance) -> str:
+        settings, key_id = self._settings, self._launch.key_id
+        kid = key_id if key_id in settings.keys else settings.signing_key_id
+        return tokens.prove_instance(
+            settings.keys, kid, settings.deployment, self._ref.id, instance.id
+        )
+
     def _unauthorized(self) -> Blocked:
         breaker = self._admission.circuit_breaker
         return Blocked(BlockedReason.AUTHORIZATION, breaker.detail, breaker.ready_in())
@@ -239,7 +246,7 @@ class Walk:
             may_ask_elsewhere=may_ask_elsewhere,
             circuit_detail=self._admission.circuit_breaker.detail,
             circuit_s=self._admission.circuit_breaker.ready_in(),
-            rate_limiter_s=self._admission.rate_limiter.ready_in(),
+            rate_limiter_s=self._admission.rate_limit_s(),
         )
 
     def _unproven_s(self) -> float:
@@ -260,8 +267,11 @@ class Walk:
         """Write the decision down; True when the next round begins at once."""
         match decision:
             case Launched(instance):
+                proof = self._prove(instance)
                 with self._database.begin() as tx:
-                    in_time = attempts.launched(tx, self._ref, instance.id, actor=ACTOR)
+                    in_time = attempts.launched(
+                        tx, self._ref, instance.id, actor=ACTOR, proof=proof
+                    )
                 if not in_time:
                     STALE.labels("launched").inc()
                 self._log.info("launched", in_time=in_time, instance=instance.id)

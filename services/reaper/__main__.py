@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from uuid import uuid4
+
+from atemporal import tokens
 from atemporal.broker import Link
 from atemporal.cloud import Cloud, Notices
 from atemporal.daemon import Loop, serve
 from atemporal.fleet.plan import Limits
+from atemporal.model import Attempt
+from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.reaper.auditor import AuditLoop
@@ -15,10 +21,15 @@ from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
 from services.reaper.volumes import VolumeLoop
 
+QUIET = 3
+"""While nothing changes EC2's listing is read in every so many intervals."""
+
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
     """Build the reaper's loops; the one for EC2's events only where a queue is named."""
-    reaper = Reaper(database, Cloud(settings))
+    cloud = Cloud(settings, RateLimits(settings, database))
+    reaper = Reaper(database, cloud, proven=_prover(settings))
+    holder = uuid4().hex
     link = Link(
         settings.broker_url.get_secret_value(),
         name="atemporal reaper",
@@ -35,13 +46,31 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     interval_s = settings.sweep_interval_s
     made: list[Loop] = [
         ReapLoop(reaper, link),
-        SweepLoop(reaper, database, limits=limits, interval_s=interval_s),
-        VolumeLoop(reaper, database, grace_s=limits.grace_s, interval_s=interval_s),
-        AuditLoop(reaper, database, limits=limits, interval_s=interval_s),
+        SweepLoop(
+            reaper, database, limits=limits, interval_s=interval_s, quiet=QUIET, holder=holder
+        ),
+        VolumeLoop(reaper, database, grace_s=limits.grace_s, interval_s=interval_s, holder=holder),
+        AuditLoop(reaper, database, limits=limits, interval_s=interval_s, holder=holder),
     ]
     if settings.events_queue_url:
         made.append(NoticeLoop(reaper, database, Notices(settings), limits=limits))
     return made
+
+
+def _prover(settings: Settings) -> Callable[[Attempt], bool]:
+    """Who tells whether EC2 named an attempt's instance to this deployment; without keys, nobody."""
+    keys = settings.keys if settings.callback_keys.get_secret_value() else {}
+
+    def proven(attempt: Attempt) -> bool:
+        return tokens.instance_is_proven(
+            keys,
+            attempt.instance_proof or "",
+            settings.deployment,
+            attempt.ref.id,
+            attempt.instance_id or "",
+        )
+
+    return proven
 
 
 def main() -> None:

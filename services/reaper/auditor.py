@@ -12,6 +12,7 @@ from atemporal.fleet.reconciliation import Status, reconcile
 from atemporal.metrics import gauge
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, violations
+from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import Reaper
 
 RECONCILIATION_ROWS = gauge(
@@ -47,12 +48,16 @@ class AuditLoop:
         limits: Limits,
         interval_s: float,
         every: int = EVERY,
+        holder: str = "",
     ) -> None:
         """Take the steps; the first audit is at once."""
         self._reaper = reaper
         self._database = database
         self._limits = limits
         self._interval_s = interval_s
+        self._sweeper = OneSweeper(
+            database, "reaper audit", interval_s=interval_s * every, holder=holder
+        )
         self._every = every
         self._ticks = 0
 
@@ -60,7 +65,7 @@ class AuditLoop:
         """Audit, if it is time and no other reaper does."""
         tick, self._ticks = self._ticks, self._ticks + 1
         if tick % self._every == 0:
-            with self._database.only_one("reaper audit") as mine:
+            with self._sweeper.mine() as mine:
                 if mine:
                     self._reconcile()
                     # After it: it reads the whole history, and one day may take too long.
@@ -68,7 +73,8 @@ class AuditLoop:
         return self._interval_s
 
     def reset(self) -> None:
-        """Nothing of its own is open between ticks."""
+        """Let another reaper try: nothing of its own is open between ticks."""
+        self._sweeper.give_up()
 
     def _reconcile(self) -> None:
         found = reconcile(

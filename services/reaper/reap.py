@@ -15,7 +15,9 @@ from atemporal.messages import REAP, InstanceExited, InstanceRunning, JobCancel,
 from atemporal.model import AttemptRef
 from services.reaper.reaper import Reaper
 
-BATCH = 100
+BATCH = 500
+LINGER_S = 0.05
+"""How long more exits are waited for: those of one moment are one call."""
 
 
 class ReapLoop:
@@ -26,10 +28,10 @@ class ReapLoop:
     def __init__(self, reaper: Reaper, link: Link) -> None:
         """Take the steps and the connection; it is not open yet."""
         self._reaper = reaper
-        self._inbox = Inbox(link, REAP, ping=reaper.ping)
+        self._inbox = Inbox(link, REAP, ping=reaper.ping, linger_s=LINGER_S)
 
     def tick(self) -> float:
-        """Take one batch of notifications: end what has ended first, then write down addresses."""
+        """Take one batch of notifications, and end what has ended."""
         with self._inbox.tick():
             self._tick()
         return 0.0
@@ -39,7 +41,6 @@ class ReapLoop:
         self._inbox.reset()
 
     def _tick(self) -> None:
-        running: list[AttemptRef] = []
         ended: list[AttemptRef] = []
         for delivery in self._inbox.take(BATCH):
             try:
@@ -49,13 +50,12 @@ class ReapLoop:
                 continue
             match message:
                 case InstanceRunning():
-                    running.append(message.ref)
+                    # Its address is in the sweep's listing: a call for each machine would be too many.
+                    continue
                 case InstanceExited() | JobCancel():
                     ended.append(message.ref)
                 case _:
                     assert_never(message)
         if ended:
             self._reaper.end_instances_of(ended)
-        if running:
-            self._reaper.note_addresses(running)
         self._inbox.done()

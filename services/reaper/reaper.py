@@ -22,7 +22,8 @@ from typing import get_args
 from atemporal.cloud import Cloud, CloudError, Instance
 from atemporal.daemon import TICK_ERRORS
 from atemporal.errors import AtemporalError, Retry, Unavailable
-from atemporal.fleet.plan import Limits, Loss, Memory, Plan, TerminationCause, decide
+from atemporal.fleet.ending import ENDING, TerminationCause, nothing_runs
+from atemporal.fleet.plan import Limits, Loss, Memory, Plan, decide
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.metrics import counter, series
@@ -31,7 +32,7 @@ from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
 from atemporal.store import attempts
 from atemporal.store.adoption import adopt
-from atemporal.store.database import Database
+from atemporal.store.database import Database, server_time
 from atemporal.telemetry import log_context, logger
 from services.reaper.consoles import Consoles, Looks
 
@@ -47,6 +48,8 @@ series(ENDED, reason=[Reason.NO_CAPACITY])
 series(ENDED, reason=[Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE])
 
 ACTOR = "reaper"
+FRESH_S = 900.0
+"""So long after an attempt's end EC2 still knows its instance: later one unknown id costs a batch."""
 SWEEP = "reap-sweep"
 
 
@@ -54,10 +57,19 @@ class Reaper:
     """The steps; shared by all loops, each in its thread."""
 
     def __init__(
-        self, database: Database, cloud: Cloud, *, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        cloud: Cloud,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        proven: Callable[[Attempt], bool] = lambda _: False,
     ) -> None:
-        """Take what it needs; nothing is called yet."""
+        """Take what it needs; nothing is called yet.
+
+        `proven` says whether EC2 itself named the instance of an attempt to this deployment.
+        """
         self._database = database
+        self._proven = proven
         self._clock = clock
         self.cloud = cloud
         self.fleet = FleetReader(database, cloud)
@@ -74,29 +86,42 @@ class Reaper:
         """
         self._database.ping()
 
-    def note_addresses(self, refs: Iterable[AttemptRef]) -> None:
-        """Write down where running instances can be reached."""
-        with self._database.begin() as tx:
-            known = attempts.many(tx, list(refs))
-        ids = {one.instance_id: ref for ref, one in known.items() if one.instance_id}
-        instances = self.cloud.describe(list(ids)) if ids else {}
-        with self._database.begin() as tx:
-            for instance_id, instance in instances.items():
-                attempts.set_address(tx, ids[instance_id], instance.public_dns, instance.public_ip)
-
     def end_instances_of(self, refs: Iterable[AttemptRef]) -> None:
         """Terminate the instances of attempts that have ended.
 
-        One that EC2 does not show under our tag, or not yet, is left to the sweep.
+        Those that EC2 itself has named to us are ended without a question. Of the others, and of those
+        that ended long ago, EC2 is asked first: one that it does not show under our tag, or not yet, is
+        left to the sweep.
         """
-        snapshot = self.fleet.snapshot_of(list(refs))
-        ended = {
-            one.instance_id
-            for one in snapshot.attempts.values()
-            if one.state is AttemptState.EXITED
+        with self._database.begin() as tx:
+            now = server_time(tx)
+            known = attempts.many(tx, list(refs)).values()
+        ended = [one for one in known if one.state is AttemptState.EXITED and one.instance_id]
+        sure = {
+            one.ref: one
+            for one in ended
+            if one.exited_at and (now - one.exited_at).total_seconds() < FRESH_S
+            if self._proven(one)
         }
-        ids = [one.id for one in snapshot.instances if one.id in ended and not one.gone]
-        self.terminate(dict.fromkeys(ids, TerminationCause.ATTEMPT_ENDED))
+        self._end_instances(sure.values())
+        if rest := [one.ref for one in ended if one.ref not in sure]:
+            snapshot = self.fleet.snapshot_of(rest)
+            shown = {one.id for one in snapshot.instances if not (one.gone or one.state == ENDING)}
+            self._end_instances(
+                one
+                for one in snapshot.attempts.values()
+                if one.state is AttemptState.EXITED and one.instance_id in shown
+            )
+
+    def _end_instances(self, ended: Iterable[Attempt]) -> None:
+        causes: dict[str, TerminationCause] = {}
+        at_once = set()
+        for one in ended:
+            if one.instance_id:
+                causes[one.instance_id] = TerminationCause.ATTEMPT_ENDED
+                if nothing_runs(one):
+                    at_once.add(one.instance_id)
+        self.terminate(causes, at_once=at_once)
 
     def check(self, refs: Sequence[AttemptRef], limits: Limits) -> None:
         """Decide about some attempts now, as the sweep would."""
@@ -118,7 +143,7 @@ class Reaper:
     def apply(self, plan: Plan, snapshot: Snapshot) -> None:
         """Do what the plan for a snapshot says: ends first, consoles last."""
         known = snapshot.attempts
-        self.terminate(plan.terminate)
+        self.terminate(plan.terminate, at_once=plan.at_once, forced=plan.forced)
         for ref, instance in plan.adopt.items():
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
@@ -155,18 +180,26 @@ class Reaper:
                     self.end(ref, reason)
         self._end_by_consoles(plan, snapshot)
 
-    def terminate(self, causes: Mapping[str, TerminationCause]) -> None:
-        """Ask EC2 to end these instances; failures are logged, the sweep asks again."""
-        if not causes:
-            return
-        failures = self.cloud.terminate(list(causes))
-        for instance_id, cause in causes.items():
-            error = failures.get(instance_id)
-            TERMINATIONS.labels(cause, "failed" if error else "asked").inc()
-            if error:
-                self.log.warning("not terminated", instance=instance_id, error=str(error))
-            else:
-                self.log.info("terminated", instance=instance_id, cause=cause)
+    def terminate(
+        self,
+        causes: Mapping[str, TerminationCause],
+        *,
+        at_once: Collection[str] = (),
+        forced: Collection[str] = (),
+    ) -> None:
+        """Ask EC2 to end these instances; failures are logged, the sweep asks again.
+
+        On those `at_once` no operating system is waited for; those `forced` do not end otherwise.
+        """
+        for (skips, forces), ids in _by_method(causes, at_once, forced).items():
+            failures = self.cloud.terminate(ids, skip_os_shutdown=skips, force=forces)
+            for instance_id in ids:
+                cause, error = causes[instance_id], failures.get(instance_id)
+                TERMINATIONS.labels(cause, "failed" if error else "asked").inc()
+                if error:
+                    self.log.warning("not terminated", instance=instance_id, error=str(error))
+                else:
+                    self.log.info("terminated", instance=instance_id, cause=cause, forced=forces)
 
     def end(
         self,
@@ -250,7 +283,9 @@ class Reaper:
         """End an attempt that is over its time: by its console's record, else for its deadline."""
         ended = self._recover(attempt, record) or self.end(attempt.ref, reason)
         if ended and attempt.instance_id and attempt.instance_id in ours:
-            self.terminate({attempt.instance_id: TerminationCause.OVERDUE})
+            # Who never ran, and by this end never will, has nothing to stop.
+            at_once = {attempt.instance_id} if attempt.running_at is None else ()
+            self.terminate({attempt.instance_id: TerminationCause.OVERDUE}, at_once=at_once)
 
     def _recover(self, attempt: Attempt, record: ExitRecord | None) -> bool:
         """End an attempt by its console's record; False when there is none."""
@@ -273,3 +308,13 @@ class Reaper:
             # Counted and logged as a failed tick is; the others must not wait until it is mended.
             TICK_ERRORS.labels(SWEEP, "error").inc()
             self.log.exception("left to the next sweep", **log_context(ref, instance_id))
+
+
+def _by_method(
+    ids: Iterable[str], at_once: Collection[str], forced: Collection[str]
+) -> dict[tuple[bool, bool], list[str]]:
+    """The ids by how they are to be ended: without the operating system, by force."""
+    methods: dict[tuple[bool, bool], list[str]] = {}
+    for one in ids:
+        methods.setdefault((one in at_once, one in forced), []).append(one)
+    return methods

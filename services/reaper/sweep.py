@@ -1,13 +1,14 @@
 """The sweep: EC2's listing against the records, from which everything else follows.
 
-Promise: what messages, machines or other daemons failed to tell is found here. One reaper sweeps at a
-time, to save calls: nothing breaks when two do.
+Promise: what messages, machines or other daemons failed to tell is found here. One reaper sweeps, to
+save calls: nothing breaks when two do. While all is well and nothing changes EC2 is asked less often.
 Failure: nothing is concluded from what could not be asked; the next sweep asks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from atemporal import waiting
@@ -17,16 +18,18 @@ from atemporal.fleet.plan import Limits, Memory, Plan, missing
 from atemporal.fleet.reconciliation import SHARED_NAME
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.metrics import gauge
-from atemporal.model import Attempt
-from atemporal.states import JobState
+from atemporal.model import Attempt, AttemptRef
+from atemporal.states import AttemptState, JobState
 from atemporal.store import counts, jobs
-from atemporal.store.database import Database
+from atemporal.store.database import Database, server_time
 from atemporal.telemetry import log_context
 from atemporal.waiting import Phase
+from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import ACTOR, SWEEP, Reaper
 
 # How many have not come to their time is not what anybody waits for.
 _PHASES = [phase for phase in Phase if phase is not Phase.TIME]
+_OF_ATTEMPTS = [phase for phase in _PHASES if phase not in (Phase.DUE, Phase.QUEUED)]
 
 WAITING = gauge(
     "atemporal_waiting",
@@ -60,38 +63,73 @@ class SweepLoop:
     name = SWEEP
 
     def __init__(
-        self, reaper: Reaper, database: Database, *, limits: Limits, interval_s: float
+        self,
+        reaper: Reaper,
+        database: Database,
+        *,
+        limits: Limits,
+        interval_s: float,
+        quiet: int = 1,
+        holder: str = "",
     ) -> None:
-        """Take the steps; the first sweep is at once."""
+        """Take the steps; the first sweep is at once.
+
+        While nothing changes and nothing is due, EC2 is asked in every so many intervals (`quiet`) only.
+        """
         self._reaper = reaper
         self._database = database
         self._limits = limits
         self._interval_s = interval_s
+        self._sweeper = OneSweeper(database, "reaper sweep", interval_s=interval_s, holder=holder)
+        self._quiet_s = (quiet - 1) * interval_s
+        self._quiet: Quiet | None = None
 
     def tick(self) -> float:
         """Sweep once, unless another reaper does."""
-        with self._database.only_one("reaper sweep") as mine:
+        with self._sweeper.mine() as mine:
             if mine:
-                self._sweep()
+                if not self._is_quiet():
+                    self._sweep()
+                self._sweep_queue()
                 LAST_SWEEP.set_to_current_time()
         return self._interval_s
 
     def reset(self) -> None:
         """Forget the marks: an instance must be orphaned, or missing, in two sweeps in a row."""
         self._reaper.forget_marks()
+        self._quiet = None
+        self._sweeper.give_up()
 
     def _sweep(self) -> None:
         snapshot = self._with_missing_looked_up(self._reaper.fleet.snapshot())
         plan, memory = self._reaper.decide(snapshot, self._limits)
+        self._quiet = quiet(snapshot, plan, memory)
         self._report_listing(snapshot, plan, memory)
         self._reaper.apply(plan, snapshot)
+        self._report_plan(plan)
+        _report_waiting_attempts(snapshot.attempts.values(), snapshot.now)
+
+    def _is_quiet(self) -> bool:
+        """Whether all was well when EC2 was asked last, and nothing has changed since."""
+        if self._quiet is None or not self._quiet_s:
+            return False
+        with self._database.begin() as tx:
+            now = server_time(tx)
+            states = counts.open_states(tx)
+        for_s = (now - self._quiet.since).total_seconds()
+        # Half an interval, because no tick comes exactly after one.
+        return states == self._quiet.states and for_s < self._quiet_s + self._interval_s / 2
+
+    def _sweep_queue(self) -> None:
         with self._database.begin() as tx:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
             queued = counts.oldest_waiting(tx)
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **log_context(ref))
-        self._report_plan(plan)
-        _report_waiting(snapshot.attempts.values(), queued, snapshot.now)
+        for state, phase in ((JobState.SCHEDULED, Phase.DUE), (JobState.QUEUED, Phase.QUEUED)):
+            count, oldest_s = queued.get(state, (0, 0.0))
+            WAITING.labels(phase).set(count)
+            LONGEST_WAIT.labels(phase).set(oldest_s)
 
     def _with_missing_looked_up(self, snapshot: Snapshot) -> Snapshot:
         missed = missing(snapshot, self._limits)
@@ -139,18 +177,34 @@ class SweepLoop:
             self._reaper.log.error("its instance does not end", **log_context(ref))
 
 
-def _report_waiting(
-    attempts: Iterable[Attempt], queued: Mapping[JobState, tuple[int, float]], now: datetime
-) -> None:
+@dataclass(frozen=True)
+class Quiet:
+    """That all was well at that time, and the open attempts with their states."""
+
+    since: datetime
+    states: Mapping[AttemptRef, str]
+
+
+def quiet(snapshot: Snapshot, plan: Plan, memory: Memory) -> Quiet | None:
+    """Say that nothing is to be done, and that nothing is on its way but containers that run."""
+    states: dict[AttemptRef, str] = {
+        ref: one.state
+        for ref, one in snapshot.attempts.items()
+        if one.state is not AttemptState.CLOSED
+    }
+    if plan != Plan() or replace(memory, forced={}) != Memory() or snapshot.unreadable:
+        return None
+    if any(state is not AttemptState.RUNNING for state in states.values()):
+        return None
+    return Quiet(snapshot.now, states)
+
+
+def _report_waiting_attempts(attempts: Iterable[Attempt], now: datetime) -> None:
     """Show as gauges what is waited for, and since when."""
-    seconds: dict[Phase, list[float]] = {phase: [] for phase in _PHASES}
+    seconds: dict[Phase, list[float]] = {phase: [] for phase in _OF_ATTEMPTS}
     for attempt in attempts:
         if found := waiting.of_attempt(attempt):
             seconds[found.phase].append((now - found.since).total_seconds())
     for phase, ages in seconds.items():
         WAITING.labels(phase).set(len(ages))
         LONGEST_WAIT.labels(phase).set(max(ages, default=0.0))
-    for state, phase in ((JobState.SCHEDULED, Phase.DUE), (JobState.QUEUED, Phase.QUEUED)):
-        count, oldest_s = queued.get(state, (0, 0.0))
-        WAITING.labels(phase).set(count)
-        LONGEST_WAIT.labels(phase).set(oldest_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from atemporal.fleet.leftovers import find_leftovers
 from atemporal.metrics import counter, gauge
 from atemporal.store.database import Database
+from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import Reaper
 
 DELETIONS = counter(
@@ -36,12 +37,15 @@ class VolumeLoop:
         grace_s: float,
         interval_s: float,
         every: int = EVERY,
+        holder: str = "",
     ) -> None:
         """Take the steps; the first check is at once, the next after `every` intervals."""
         self._reaper = reaper
-        self._database = database
         self._grace_s = grace_s
         self._interval_s = interval_s
+        self._sweeper = OneSweeper(
+            database, "reaper volumes", interval_s=interval_s * every, holder=holder
+        )
         self._every = every
         self._ticks = 0
         self._free: set[str] = set()
@@ -50,7 +54,7 @@ class VolumeLoop:
         """Check, if it is time and no other reaper does."""
         tick, self._ticks = self._ticks, self._ticks + 1
         if tick % self._every == 0:
-            with self._database.only_one("reaper volumes") as mine:
+            with self._sweeper.mine() as mine:
                 if mine:
                     self._check()
         return self._interval_s
@@ -58,6 +62,7 @@ class VolumeLoop:
     def reset(self) -> None:
         """Forget the marks: a volume must be free in two snapshots in a row."""
         self._free.clear()
+        self._sweeper.give_up()
 
     def _check(self) -> None:
         snapshot = self._reaper.fleet.snapshot_of_volumes()

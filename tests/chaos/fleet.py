@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -50,8 +50,15 @@ SETTINGS = {
 class Fleet:
     """Everything that runs, by name; each replica can be killed and paused on its own."""
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
-        """Start the servers, the twin and every replica."""
+    def __init__(
+        self,
+        directory: Path,
+        rng: random.Random,
+        *,
+        settings: Mapping[str, str] = SETTINGS,
+        twin: Sequence[str] = (),
+    ) -> None:
+        """Start the servers, the twin and every replica; `twin` are more of its options."""
         self.directory = directory
         self.rng = rng
         # The servers end with the thread that started them, so one that lives long has to do it.
@@ -68,9 +75,10 @@ class Fleet:
         self.api_url = f"http://127.0.0.1:{self.api_port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.RLock()
+        self._twin_options = tuple(twin)
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            **SETTINGS,
+            **settings,
             "ATEMPORAL_DATABASE_URL": self.database_url,
             "ATEMPORAL_BROKER_URL": self.broker_url,
             "ATEMPORAL_CALLBACK_URL": self.api_url,
@@ -102,6 +110,7 @@ class Fleet:
                 *(sys.executable, "-m", "atemporal.twin", "--engine", "process"),
                 *("--dir", str(self.directory / "twin"), "--port", str(self.twin_port)),
                 *("--seed", str(self.rng.randrange(10**6)), "--kill-after", "2"),
+                *self._twin_options,
             ]
         with self._lock, (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(

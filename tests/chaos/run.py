@@ -64,6 +64,7 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "twice", "probability": 0.1},
     {"kind": "forged", "probability": 0.05},
     {"kind": "hangs", "probability": 0.03, "seconds": 60},
+    {"kind": "sticks", "probability": 0.03, "seconds": 90},
     {"kind": "spot-interruption", "probability": 0.3, "seconds": 3, "after": 2},
 )
 LEGEND = """\

@@ -40,7 +40,7 @@ class Cloud:
         self.terminated: list[str] = []
         self.consoles: dict[str, Exception] = {}
 
-    def terminate(self, ids: list[str]) -> dict[str, Any]:
+    def terminate(self, ids: list[str], **_: bool) -> dict[str, Any]:
         self.terminated += ids
         return {}
 

@@ -37,18 +37,22 @@ from atemporal.cloud import (
 from atemporal.cloud.instance import tags_of
 from atemporal.errors import Unavailable
 from atemporal.fleet.plan import Limits
+from atemporal.limits import Limit
 from atemporal.messages import LAUNCH, JobDue
 from atemporal.model import Attempt, AttemptRef, Event, Job, Launch, parse_spec
+from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, events, installation, jobs, launches
 from atemporal.store.database import Database
+from atemporal.store.rate_limits import LAG_S
 from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
 from services.launcher.offerings import Offering
 from services.launcher.sweep import SweepLoop
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop as ReaperSweep
+from tests.frozen_clock import advance, freeze
 
 A, B = "subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb"
 
@@ -84,6 +88,7 @@ class ScriptedCloud:
     image_error: CloudError | None = None
     image: str = "ami-1"
     wrong_images: set[str] = field(default_factory=set)
+    throttled: Callable[[], None] = lambda: None
 
     def resolve_image(self) -> str:
         if self.image_error:
@@ -99,6 +104,8 @@ class ScriptedCloud:
         self.calls.append(Call(token, repr(request), offering))
         outcome = self.script.pop(0) if self.script else None
         if isinstance(outcome, CloudError):
+            if isinstance(outcome, Throttled):
+                self.throttled()
             raise outcome
         if token not in self.instances:
             self.instances[token] = Instance(
@@ -118,7 +125,7 @@ class ScriptedCloud:
     def all(self) -> list[Instance]:
         return list(self.instances.values())
 
-    def terminate(self, ids: list[str]) -> dict[str, CloudError]:
+    def terminate(self, ids: list[str], **_: bool) -> dict[str, CloudError]:
         self.ended += ids
         for token, one in self.instances.items():
             if one.id in ids:
@@ -161,7 +168,9 @@ class World:
         real = Cloud(self.settings)
         for image in ("ami-1", "ami-2"):
             real._images[image] = {"RootDeviceName": "/dev/xvda"}
+        self.limits = RateLimits(self.settings, database)
         self.cloud = ScriptedCloud(real)
+        self.cloud.throttled = lambda: self.limits.throttled(Limit.RUN_INSTANCES)
         self.restart()
 
     def restart(self) -> None:
@@ -178,6 +187,7 @@ class World:
     def later(self, seconds: float) -> None:
         """Let time pass, for the records too."""
         self.now += seconds
+        advance(self.database, seconds)
         with self.database.begin() as tx:
             for table, column in (
                 ("attempts", "called_at"),
@@ -237,13 +247,18 @@ class World:
         return attempt.state is AttemptState.WARMING and attempt.detail is None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen(database: Database) -> None:
+    freeze(database)
+
+
 @pytest.fixture
 def world(database: Database) -> Iterator[World]:
     world = World(database)
     yield world
     world.cloud.real.close()
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
+        tx.execute(text("TRUNCATE jobs, attempts, events, rate_limits CASCADE"))
 
 
 def gauge(name: str, **labels: str) -> float:
@@ -592,7 +607,7 @@ class TestRateLimiter:
     def test_a_throttled_call_halves_our_rate_and_is_repeated(self, world: World) -> None:
         world.cloud.script = [error(Throttled, "RequestLimitExceeded")]
         ref = world.launch()
-        assert world.launcher.admission.rate_limiter.rate == 1.0
+        assert world.limits.pace(Limit.RUN_INSTANCES) == 0.5
         assert world.launcher.room() == 0
         assert world.blocked_on(ref) == ["throttle"]
         world.sweep.tick()
@@ -608,8 +623,8 @@ class TestRateLimiter:
         refs = [world.launch() for _ in range(8)]
         assert len(world.cloud.calls) == 5
         assert [world.attempt(ref).state for ref in refs[5:]] == [AttemptState.LAUNCHING] * 3
-        assert 0 < world.sweep.tick() <= 1
-        world.later(0.5)
+        assert 0 < world.sweep.tick() <= LAG_S + 1
+        world.later(LAG_S + 0.5)
         assert world.sweep.tick() <= 1
         assert len(world.cloud.calls) == 6
         world.later(1.0)
@@ -1096,7 +1111,7 @@ class TestLoop:
     ) -> None:
         old = [world.launch() for _ in range(6)][-1]
         self.send(link, world.queued())
-        world.later(0.5)
+        world.later(LAG_S + 0.5)
         loop.tick()
         assert world.has_instance(old)
         assert len(world.cloud.calls) == 6

@@ -23,7 +23,7 @@ from atemporal.cloud import (
     Volume,
 )
 from atemporal.errors import Unavailable
-from atemporal.fleet.plan import TerminationCause
+from atemporal.fleet.ending import TerminationCause
 from atemporal.model import AttemptRef, ExitRecord
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, boot_times, jobs
@@ -224,7 +224,7 @@ class TestDenied:
     def test_of_fifty_with_one_denied_id_forty_nine_end(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("atemporal.cloud.ec2.TERMINATE_BATCH", 25)
+        monkeypatch.setattr("atemporal.cloud.termination.TERMINATE_BATCH", 25)
         ids = self.launch(world, 50)
         policy = Policy(world, monkeypatch, ids[3])
         failures = world.cloud.terminate(ids)

@@ -65,7 +65,6 @@ def test_a_claimed_id_is_not_believed_and_the_true_instance_is_found_by_its_tags
     before = world.states()
     world.claim(ref, forged)
     sweep = world.sweep()
-    world.reaper.note_addresses([ref])
     world.reaper.check([ref], world.limits)
     for _ in range(3):
         sweep.tick()

@@ -78,6 +78,7 @@ class Ground:
             self.execute("TRUNCATE jobs, attempts, events")
         self._worlds += 1
         self.execute("DELETE FROM attempts; DELETE FROM events; DELETE FROM jobs")
+        self.execute("DELETE FROM rate_limits; DELETE FROM sweep_leases")
         self.execute("ALTER SEQUENCE events_id_seq RESTART")
         self.set_clock(BEGINNING)
 
@@ -137,6 +138,14 @@ class SimDatabase(Database):
         world.point("after a commit")
         if world.happens("commit unanswered"):
             raise unavailable("Postgres went away after the commit")
+
+    @contextmanager
+    def each(self) -> Iterator[Connection]:
+        """Statements that are committed one by one; the process can be stopped around them."""
+        self._world.point("before a statement")
+        with super().each() as connection:
+            yield connection
+        self._world.point("after a statement")
 
     @contextmanager
     def only_one(self, name: str) -> Iterator[bool]:

@@ -11,7 +11,7 @@ or after the thing was done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
@@ -92,6 +92,7 @@ class Region:
     runs: dict[AttemptRef, list[str]] = field(default_factory=dict)
     send: Callable[[str, Manifest, bytes], Task | None] = lambda *_: None
     judge_kill: Callable[[Instance], None] = lambda _: None
+    judge_skip: Callable[[Instance], None] = lambda _: None
 
     def launch(self, token: str, request: dict[str, Any]) -> Instance:
         """Make an instance, unless the token has one."""
@@ -201,10 +202,14 @@ class Client:
             call.answered = True
         return {"Instances": [self._item(instance)]}
 
-    def terminate_instances(self, *, InstanceIds: list[str]) -> dict[str, Any]:
-        """TerminateInstances: all or none."""
+    def terminate_instances(
+        self, *, InstanceIds: list[str], SkipOsShutdown: bool = False, Force: bool = False
+    ) -> dict[str, Any]:
+        """TerminateInstances: all or none; some endpoints do not know its newer parameters."""
         region = self._region
         doing = f"TerminateInstances {' '.join(InstanceIds)}"
+        if (SkipOsShutdown or Force) and self._world.seed % 5 == 0:
+            refuse("UnknownParameter", 400)
         with self._world.effect(doing):
             self._fail_before(doing)
             for instance_id in InstanceIds:
@@ -215,14 +220,20 @@ class Client:
                 instance = region.instances[instance_id]
                 if instance.alive:
                     region.judge_kill(instance)
+                    if SkipOsShutdown:
+                        region.judge_skip(instance)
                     instance.machine.shut_down()
                 region.end(instance, "Client.UserInitiatedShutdown")
             self._fail_after(doing)
         return {}
 
-    def get_paginator(self, name: str) -> _Pages:
-        """DescribeInstances or DescribeVolumes: no disk here outlives its instance."""
-        return _Pages(self if name == "describe_instances" else None)
+    def describe_instances(self, *, Filters: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
+        """DescribeInstances: all on one page."""
+        return {"Reservations": [{"Instances": self.describe(Filters)}]}
+
+    def describe_volumes(self, **_: Any) -> dict[str, Any]:
+        """DescribeVolumes: no disk here outlives its instance."""
+        return {}
 
     def describe(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """DescribeInstances with filters by tag and id."""
@@ -291,16 +302,6 @@ class Client:
             refuse("InternalError", 500)
         if self._world.happens("ec2 no answer, done", doing):
             raise ReadTimeoutError(endpoint_url="http://ec2")
-
-
-class _Pages:
-    def __init__(self, client: Client | None) -> None:
-        self._client = client
-
-    def paginate(self, *, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:
-        if self._client is None:
-            return
-        yield {"Reservations": [{"Instances": self._client.describe(Filters)}]}
 
 
 def refuse(code: str, status: int) -> NoReturn:

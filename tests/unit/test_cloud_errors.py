@@ -383,7 +383,7 @@ def test_one_bad_id_saves_no_other_instance(
     assert ended == set(ids) - {"i-0123"}
     assert list(failures) == ["i-0123"]
     assert type(failures["i-0123"]) is kind
-    assert max(len(_ids(form)) for form in wire.sent) == 100
+    assert max(len(_ids(form)) for form in wire.sent) == 250
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from atemporal.model import CapacityType, Launch, Machine
 from atemporal.states import BlockedReason
@@ -19,7 +17,6 @@ from services.launcher.circuit_breaker import (
     CircuitBreaker,
 )
 from services.launcher.offerings import Offering, offering_of, offerings, placed
-from services.launcher.rate_limiter import RateLimiter
 from services.launcher.spot_breaker import SpotBreaker
 
 
@@ -215,70 +212,6 @@ class TestShortages:
         assert {(one.for_s, one.blocked_on) for one in found.values()} == {
             (30, BlockedReason.QUOTA)
         }
-
-
-class TestRateLimiter:
-    @pytest.fixture
-    def limiter(self, clock: Clock) -> RateLimiter:
-        return RateLimiter(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
-
-    def test_a_burst_then_the_rate(self, limiter: RateLimiter, clock: Clock) -> None:
-        assert [limiter.take() for _ in range(6)] == [True] * 5 + [False]
-        assert limiter.ready_in() == 0.5
-        clock.now += 0.5
-        assert limiter.available() == 1
-        assert limiter.take()
-        assert not limiter.take()
-        clock.now += 3600
-        assert limiter.available() == 5
-
-    def test_the_bucket_of_instances_counts_too(self, clock: Clock) -> None:
-        limiter = RateLimiter(burst=5, rate=2, instance_burst=2, instance_rate=0.1, clock=clock)
-        assert [limiter.take() for _ in range(3)] == [True, True, False]
-        assert limiter.ready_in() == 10
-
-    def test_a_throttled_call_halves_the_rate_and_answers_bring_it_back(
-        self, limiter: RateLimiter, clock: Clock
-    ) -> None:
-        limiter.throttled()
-        assert (limiter.rate, limiter.available(), limiter.ready_in()) == (1, 0, 1)
-        clock.now += 10
-        limiter.throttled()
-        assert limiter.rate == 0.5
-        for _ in range(100):
-            limiter.answered()
-        assert limiter.rate == 2
-
-    def test_calls_throttled_together_are_one_sign(self, limiter: RateLimiter) -> None:
-        for _ in range(8):
-            limiter.throttled()
-        assert limiter.rate == 1
-
-    def test_the_rate_never_falls_to_zero(self, limiter: RateLimiter, clock: Clock) -> None:
-        for _ in range(50):
-            clock.now += 10
-            limiter.throttled()
-        assert limiter.rate > 0
-        clock.now += limiter.ready_in()
-        assert limiter.take()
-
-    @given(
-        st.lists(
-            st.tuples(st.floats(0, 10), st.sampled_from(["take", "throttled", "answered"])),
-            max_size=60,
-        )
-    )
-    def test_no_more_calls_than_burst_and_rate_allow(self, steps: list[tuple[float, str]]) -> None:
-        clock = Clock()
-        limiter = RateLimiter(burst=5, rate=2, instance_burst=1000, instance_rate=2, clock=clock)
-        taken = 0
-        for pause, what in steps:
-            clock.now += pause
-            taken += bool(getattr(limiter, what)()) if what == "take" else 0
-            if what != "take":
-                getattr(limiter, what)()
-            assert taken <= 5 + 2 * (clock.now - 1000) + 1e-6
-            assert 0 < limiter.rate <= 2
 
 
 class TestCircuitBreaker:

@@ -23,7 +23,7 @@ import services.launcher.__main__
 import services.reaper.__main__
 import services.scheduler.__main__  # noqa: F401 - with these four all metrics are declared
 from atemporal.cloud import FAILURES, NOTICE_KINDS
-from atemporal.fleet.plan import TerminationCause
+from atemporal.fleet.ending import TerminationCause
 from atemporal.fleet.reconciliation import Status
 from atemporal.messages import LAUNCH, REAP, SUBMIT
 from atemporal.metrics import FAMILIES, Family, counter, gauge, histogram

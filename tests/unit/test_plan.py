@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from atemporal.cloud import Instance
+from atemporal.fleet.ending import TerminationCause
 from atemporal.fleet.plan import (
     CONSOLE_S,
     REMEMBERED_S,
@@ -22,7 +23,6 @@ from atemporal.fleet.plan import (
     Memory,
     Plan,
     Shortage,
-    TerminationCause,
     decide,
     is_listing_empty,
     missing,

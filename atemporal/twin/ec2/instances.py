@@ -1,7 +1,7 @@
 """Instances that have been launched: described, terminated, read out.
 
-Promise: as in EC2, a call that names instances is about all of them or is refused, and a
-termination may be repeated.
+Promise: as in EC2, a call that names instances is about all of them or is refused, but for a
+termination where some are protected; and a termination may be repeated.
 """
 
 from __future__ import annotations
@@ -86,25 +86,31 @@ def describe_attribute(account: Account, parameters: Parameters) -> Response:
 
 
 def terminate(account: Account, parameters: Parameters) -> Response:
-    """TerminateInstances."""
+    """TerminateInstances.
+
+    SkipOsShutdown kills the machine. Force brings one to its end that stays shutting-down. A protected
+    instance saves those of its own zone, and no others, though the response is an error.
+    """
     ids = list(dict.fromkeys(listed(parameters.get("InstanceId"), "InstanceId")))
     if not ids:
         raise ApiError("MissingParameter", "The request must contain the parameter InstanceId")
+    at_once = boolean(parameters.get("SkipOsShutdown"))
+    forced = boolean(parameters.get("Force"))
     changes = []
-    reason = "Client.UserInitiatedShutdown"
     with account.state.lock:
-        for before in account.named(ids):
-            at = datetime.fromtimestamp(account.clock(), UTC)
-            after = account.state.change(
-                before.id,
-                unless=(SHUTTING_DOWN, TERMINATED),
-                state=SHUTTING_DOWN,
-                state_reason=(reason, f"{reason}: User initiated shutdown"),
-                transition_reason=f"User initiated ({at:%Y-%m-%d %H:%M:%S} GMT)",
-            )
-            if not before.over:
-                account.host.terminate(after)
-            changes.append((before, after))
+        named = account.named(ids)
+        protected = [one for one in named if _is_protected(one)]
+        saved = {one.zone for one in protected}
+        for before in named:
+            if before.zone not in saved:
+                after = _end(account, before, at_once=at_once, forced=forced)
+                changes.append((before, after))
+    if protected:
+        raise ApiError(
+            "OperationNotPermitted",
+            f"The instance '{protected[0].id}' may not be terminated. Modify its"
+            " 'disableApiTermination' instance attribute and try again.",
+        )
     return {
         "instancesSet": [
             {
@@ -115,6 +121,27 @@ def terminate(account: Account, parameters: Parameters) -> Response:
             for before, after in changes
         ]
     }
+
+
+def _is_protected(instance: Instance) -> bool:
+    return boolean(instance.parameters.get("DisableApiTermination")) and not instance.over
+
+
+def _end(account: Account, before: Instance, *, at_once: bool, forced: bool) -> Instance:
+    at = datetime.fromtimestamp(account.clock(), UTC)
+    reason = "Client.UserInitiatedShutdown"
+    after = account.state.change(
+        before.id,
+        unless=(SHUTTING_DOWN, TERMINATED),
+        state=SHUTTING_DOWN,
+        state_reason=(reason, f"{reason}: User initiated shutdown"),
+        transition_reason=f"User initiated ({at:%Y-%m-%d %H:%M:%S} GMT)",
+    )
+    if not before.over:
+        account.host.terminate(after, at_once=at_once)
+    elif before.state == SHUTTING_DOWN and forced:
+        account.host.force(after)
+    return after
 
 
 def get_console_output(account: Account, parameters: Parameters) -> Response:

@@ -129,6 +129,9 @@ KINDS = {
     "hangs": _machine(
         "hangs when it powers off, for `seconds` or until it is terminated", takes=("seconds",)
     ),
+    "sticks": _machine(
+        "stays shutting-down for `seconds`, or until its end is forced", takes=("seconds",)
+    ),
     "spot-interruption": _machine(
         "a spot instance gets its notice, and is ended `seconds` later",
         takes=("seconds", "after"),

@@ -103,6 +103,14 @@ class FaultPlan:
             endings.append(Ending(one.ends_at, code, message, True, one))
         return endings
 
+    def sticks_s(self, instance: Instance) -> float | None:
+        """How long its end takes beyond the usual; None: until it is forced."""
+        planned = self._of(instance).get("sticks")
+        if planned is None:
+            return 0.0
+        self._journal(instance, planned)
+        return planned.seconds
+
     def ended(self, instance: Instance, ending: Ending) -> None:
         """Record that the instance had this planned end."""
         self._journal(instance, ending.fault)

@@ -61,14 +61,24 @@ class Host:
         if lifecycle is not None:
             lifecycle.schedule_endings()
 
-    def terminate(self, instance: Instance) -> None:
-        """End the machine of an instance that has been set to shutting-down."""
+    def terminate(self, instance: Instance, *, at_once: bool = False) -> None:
+        """End the machine of an instance that has been set to shutting-down.
+
+        `at_once`: without its operating system.
+        """
         with self._lock:
             lifecycle = self._lifecycles.get(instance.id)
         if lifecycle is not None:
-            lifecycle.terminate()
+            lifecycle.terminate(at_once=at_once)
         else:
             self._begin(instance)
+
+    def force(self, instance: Instance) -> None:
+        """Bring an instance that is shutting-down to its end."""
+        with self._lock:
+            lifecycle = self._lifecycles.get(instance.id)
+        if lifecycle is not None:
+            lifecycle.force()
 
     def close(self, *, power_off: bool) -> None:
         """Stop watching all machines, which go on; or power them off first."""
@@ -76,6 +86,7 @@ class Host:
             lifecycles = list(self._lifecycles.values())
         if power_off:
             for lifecycle in lifecycles:
+                lifecycle.unstick()
                 lifecycle.terminate()
             for lifecycle in lifecycles:
                 lifecycle.join(2 * self.pace.kill_after_s + self.pace.shutdown_s)

@@ -77,20 +77,35 @@ class Lifecycle(threading.Thread):
         self._end_requested = threading.Event()
         self._gone = threading.Event()
         self._abandoned = threading.Event()
+        self._forced = threading.Event()
         self._spawning = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._timers: dict[Fault, threading.Timer] = {}
         if instance.over:
             self.terminate()
 
-    def terminate(self) -> None:
-        """Tell the machine to shut down, and kill it if that takes too long; do not wait for it."""
+    def terminate(self, *, at_once: bool = False) -> None:
+        """Tell the machine to shut down, and kill it if that takes too long; do not wait for it.
+
+        `at_once`: its operating system is not told, it is killed.
+        """
         self._end_requested.set()
-        threading.Thread(target=self._shut_down, daemon=True).start()
+        how = self._kill if at_once else self._shut_down
+        threading.Thread(target=how, daemon=True).start()
+
+    def force(self) -> None:
+        """Kill its machine, and do not let it stay shutting-down any longer."""
+        self.unstick()
+        self.terminate(at_once=True)
+
+    def unstick(self) -> None:
+        """Do not let it stay shutting-down any longer than its machine takes."""
+        self._forced.set()
 
     def abandon(self) -> None:
         """Change nothing from now on: the twin stops, the machine goes on."""
         self._abandoned.set()
+        self._forced.set()
         self._end_requested.set()
         self._cancel_endings()
 
@@ -257,6 +272,9 @@ class Lifecycle(threading.Thread):
             )
             if instance.state == STOPPED:
                 return
+        self._forced.wait(self._plan.sticks_s(instance))
+        if self._abandoned.is_set():
+            return
         # A job may have left what even its owner can not delete; that must not keep the instance.
         shutil.rmtree(self._directory / "root", ignore_errors=True)
         self._state.change(self._id, state=TERMINATED, terminated_at=self._clock())
