@@ -67,6 +67,22 @@ class AttemptView(Attempt, OriginalInstance):
     running_at: Instant | None = None
     exited_at: Instant | None = None
     closed_at: Instant | None = None
+    dispatch_at: Instant | None = Field(default=None, description="when its launch was to begin")
+    lead_s: float | None = Field(
+        default=None, description="how long it might take to get ready, as was estimated then"
+    )
+    start_at: Instant | None = Field(
+        default=None, description="the time for which it was launched ahead; null: it was due"
+    )
+    ready_at: Instant | None = Field(default=None, description="when its container could start")
+    started_at: Instant | None = Field(default=None, description="when its container started")
+    predicted_skew_s: float | None = Field(
+        description="how late it was to start, as was estimated when its launch began"
+    )
+    start_skew_s: float | None = Field(description="how late it started")
+    ahead_s: float | None = Field(
+        description="for how many seconds its instance was there before its time"
+    )
 
     @classmethod
     def of(cls, attempt: Attempt) -> Self:
@@ -82,6 +98,9 @@ class AttemptView(Attempt, OriginalInstance):
             "subnet_id": attempt.launch.subnet_id,
             "image_id": attempt.launch.image_id,
             "cause": causes.cause(attempt) or None,
+            "predicted_skew_s": attempt.predicted_skew_s,
+            "start_skew_s": attempt.start_skew_s,
+            "ahead_s": attempt.ahead_s,
         }
         return cast(Self, cls.model_construct(**shown))
 
@@ -118,6 +137,12 @@ class JobView(JobFields, OriginalJob):
     waiting_on: BlockedReason | None = Field(description="what hinders it")
     waiting_detail: str | None = Field(description="more about that, for people")
     due_at: Instant = Field(description="when the next attempt is due")
+    dispatch_at: Instant | None = Field(
+        default=None, description="when the launch for it begins; null: when it is due"
+    )
+    lead_s: float | None = Field(
+        default=None, description="how long launch, boot and pull may take, by the last estimate"
+    )
     created_at: Instant
     updated_at: Instant
     finished_at: Instant | None

@@ -45,6 +45,7 @@ TERMINATIONS = counter(
 series(ENDED, reason=get_args(ReportedReason))
 series(ENDED, reason=[Reason.NO_CAPACITY])
 series(ENDED, reason=[Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE])
+series(ENDED, reason=[Reason.CLAIM_DEADLINE])
 
 ACTOR = "reaper"
 SWEEP = "reap-sweep"

@@ -188,7 +188,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
         patch.setattr(attempts, "end", watched_end)
-        patch.setattr("atemporal.store.attempts.random.uniform", jitter)
+        patch.setattr("atemporal.store.retries.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
         plain = {"flatcar": replace(FLATCAR, render=lambda data: b"#cloud-config\n" + data)}

@@ -35,6 +35,7 @@ PURE = (
     "atemporal.image",
     "atemporal.job_view",
     "atemporal.json_object",
+    "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
     "atemporal.states",
