@@ -12,7 +12,7 @@ without checks: what an older release accepted is shown as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Self, cast
 from uuid import UUID
 
@@ -98,11 +98,15 @@ class AttemptView(Attempt, OriginalInstance):
             "subnet_id": attempt.launch.subnet_id,
             "image_id": attempt.launch.image_id,
             "cause": causes.cause(attempt) or None,
-            "predicted_skew_s": attempt.predicted_skew_s,
-            "start_skew_s": attempt.start_skew_s,
-            "ahead_s": attempt.ahead_s,
+            "predicted_skew_s": _seconds(attempt.predicted_skew),
+            "start_skew_s": _seconds(attempt.start_skew),
+            "ahead_s": _seconds(attempt.ahead),
         }
         return cast(Self, cls.model_construct(**shown))
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else round(span.total_seconds(), 3)
 
 
 class OriginalJob(BaseModel):

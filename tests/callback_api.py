@@ -47,8 +47,11 @@ class CallbackApi:
     holds: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     # How far its clock is ahead of this machine's.
     ahead_ms: int = 0
+    # The start by the first answer to each method, by this machine's clock.
+    answered_ms: dict[str, int] = field(default_factory=dict)
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    when_started: Callable[[], object] = lambda: None
     started: threading.Event = field(default_factory=threading.Event)
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -61,12 +64,13 @@ class CallbackApi:
         """The body of the last call with this method."""
         return next(call.body for call in reversed(self.calls) if call.method == method)
 
-    def hold(self) -> bytes:
+    def hold(self, method: str) -> bytes:
         """The next answer about the start."""
         hold_ms, start_in_ms = self.holds.pop(0) if len(self.holds) > 1 else self.holds[0]
         now_ms = int(time.time() * 1000) + self.ahead_ms
         answer = {"hold_ms": hold_ms, "start_in_ms": start_in_ms}
         answer |= {"time_ms": now_ms + start_in_ms, "now_ms": now_ms}
+        self.answered_ms.setdefault(method, now_ms - self.ahead_ms + start_in_ms)
         return json.dumps(answer, separators=(",", ":")).encode()
 
     def take(self, call: Call) -> int:
@@ -104,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         status = api.take(Call(self.command, self.path, token, json.loads(body)))
-        self._respond(status, api.hold() if status == 200 else b"")
+        self._respond(status, api.hold(self.command) if status == 200 else b"")
 
     do_PATCH = do_DELETE = _callback
 
@@ -116,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         api.boot_calls.append(Call(self.command, self.path, token, json.loads(body)))
         if "started_at" in api.boot_calls[-1].body:
             api.started.set()
-        self._respond(api.boot_status, api.hold() if api.boot_status == 200 else b"")
+            api.when_started()
+        self._respond(api.boot_status, api.hold(self.command) if api.boot_status == 200 else b"")
 
     def do_PUT(self) -> None:
         """Give a session of the metadata service (IMDSv2), or take a callback of one that is ready."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -124,27 +124,27 @@ class Attempt(Frozen):
     clock_offset_ms: int | None = None
 
     @property
-    def start_skew_s(self) -> float | None:
-        """Seconds from the time it was begun ahead of to its container's start, once that is known."""
+    def start_skew(self) -> timedelta | None:
+        """From the time it was begun ahead of to its container's start, once that is known."""
         if self.start_at is None or self.started_at is None:
             return None
-        return (self.started_at - self.start_at).total_seconds()
+        return self.started_at - self.start_at
 
     @property
-    def predicted_skew_s(self) -> float | None:
-        """What the estimate made of that when its launch began: 0 is on time."""
+    def predicted_skew(self) -> timedelta | None:
+        """What the estimate made of that when its launch began: nothing is on time."""
         if self.start_at is None or self.dispatch_at is None or self.lead_s is None:
             return None
-        ahead_s = (self.start_at - self.dispatch_at).total_seconds()
-        return max(0.0, round(self.lead_s - ahead_s, 3))
+        late = timedelta(seconds=self.lead_s) - (self.start_at - self.dispatch_at)
+        return max(timedelta(), late)
 
     @property
-    def ahead_s(self) -> float | None:
-        """For how many seconds its instance was there before its time: what the lead costs."""
+    def ahead(self) -> timedelta | None:
+        """For how long its instance was there before its time: what the lead costs."""
         if self.start_at is None or self.launched_at is None:
             return None
-        ends = [self.start_at, *([self.exited_at] if self.exited_at else [])]
-        return max(0.0, (min(ends) - self.launched_at).total_seconds())
+        end = min(self.start_at, self.exited_at or self.start_at)
+        return max(timedelta(), end - self.launched_at)
 
     @property
     def ref(self) -> AttemptRef:
