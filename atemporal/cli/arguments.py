@@ -16,7 +16,7 @@ from atemporal.cli.session import Session
 from atemporal.cli.wording import ending
 from atemporal.clock import parse_duration, parse_utc
 from atemporal.errors import AtemporalError, NotFound
-from atemporal.model.job_spec import LONGEST_LEAD_S
+from atemporal.lead import LIMIT_S
 
 T = TypeVar("T")
 # An id's end that is shorter says too little about what is meant to be changed by it.
@@ -121,7 +121,7 @@ def lead(context: click.Context, parameter: click.Parameter, text: str | None) -
     """An option's callback: `auto`, or a duration, in seconds."""
     if text == "auto":
         return text
-    return duration_from(0, LONGEST_LEAD_S)(context, parameter, text)
+    return duration_from(0, int(LIMIT_S))(context, parameter, text)
 
 
 def pairs(words: Iterable[str], option: str) -> dict[str, str]:

@@ -20,10 +20,13 @@ from atemporal.store import leads
 from atemporal.store.database import Database
 from atemporal.store.leads import Planned, Unplanned
 
-PLANS = counter("atemporal_leads_planned_total", "Decisions when the launch of a job begins.")
+PLANS = counter(
+    "atemporal_leads_planned_total",
+    "Leads that were decided, once or more for each job that is due later.",
+)
 LEAD = histogram(
     "atemporal_lead_seconds",
-    "How long before its time a job's launch begins, as it was decided.",
+    "The leads that were decided: how long before its time the launch of a job begins.",
     buckets=(1.0, 15.0, 30.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 450.0, 600.0),
 )
 

@@ -92,6 +92,7 @@ class Region:
     runs: dict[AttemptRef, list[str]] = field(default_factory=dict)
     send: Callable[[str, Manifest, bytes], Task | None] = lambda *_: None
     judge_kill: Callable[[Instance], None] = lambda _: None
+    judge_start: Callable[[AttemptRef], None] = lambda _: None
 
     def launch(self, token: str, request: dict[str, Any]) -> Instance:
         """Make an instance, unless the token has one."""
@@ -135,6 +136,7 @@ class Region:
                 send=self.send,
                 power_off=lambda why: self.end(instance, why),
                 runs=self.runs,
+                judge_start=self.judge_start,
             ),
         )
         ref = instance.ref
