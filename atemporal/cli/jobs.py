@@ -129,7 +129,7 @@ def retry(session: Session, job_id: str) -> None:
 @output_option
 @pass_session
 def reschedule(session: Session, job_id: str, time: datetime | None, delay_s: int | None) -> None:
-    """Give a job another time, later or earlier, until its container starts.
+    """Give a job another time, until its container starts.
 
     A time that has passed means now. A machine that waits for the old time waits for the new one; if
     that is too far away it is ended, which costs the job no attempt.

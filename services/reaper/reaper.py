@@ -29,7 +29,7 @@ from atemporal.metrics import counter, series
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
-from atemporal.store import attempts
+from atemporal.store import attempts, starts
 from atemporal.store.adoption import adopt
 from atemporal.store.database import Database
 from atemporal.telemetry import log_context, logger
@@ -191,6 +191,8 @@ class Reaper:
                 end_code=end_code,
                 patience_s=patience_s,
             )
+            if ended and record is not None and record.started_at is not None:
+                starts.started(tx, ref, record.started_at, actor=ACTOR)
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **log_context(ref))

@@ -159,7 +159,8 @@ class TestClaimDue:
             assert jobs.claim_due(tx, 10, actor="t") == []
             wait = jobs.next_due_in(tx)
         assert wait is not None
-        assert 58 < wait < 61
+        # The launch of one with a lead begins before it is due.
+        assert 28 < wait < 31
 
     def test_each_job_goes_to_one_of_many_schedulers(self, database: Database) -> None:
         with database.begin() as tx:
