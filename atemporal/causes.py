@@ -12,6 +12,8 @@ _WHERE = {
     Reason.PULL_DEADLINE: "its image was not there in time: the machine's console says why",
     Reason.QUEUE_DEADLINE: "no launcher took it: do launchers run?",
     Reason.LAUNCH_DEADLINE: "EC2 gave no instance in time",
+    Reason.CLAIM_DEADLINE: "its machine was ready and did not claim it at its time: has it lost its "
+    "network?",
     Reason.UNREPORTED: "its machine reported no exit code",
 }
 

@@ -77,6 +77,10 @@ class Retry(AtemporalError):
     """Surely not done, for a passing cause: the same or another attempt may follow later."""
 
 
+class TooEarly(Retry):
+    """It is not its time yet; the same request is granted later."""
+
+
 class Service(StrEnum):
     """What this project needs and does not run itself."""
 

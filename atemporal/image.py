@@ -79,6 +79,13 @@ def _check_digest(digest: str) -> None:
         raise ValueError("the image's digest has upper-case digits; write them in lower case")
 
 
+def repository(reference: str) -> str:
+    """The registry and path of a reference in its normal form, without tag and digest."""
+    name, _, _ = reference.partition("@")
+    head, colon, tail = name.rpartition(":")
+    return head if colon and "/" not in tail else name
+
+
 def _split(name: str) -> tuple[str, str]:
     """Tell the registry from the path: the first part is one if it could be a host's name."""
     first, slash, rest = name.partition("/")

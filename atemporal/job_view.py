@@ -12,7 +12,7 @@ without checks: what an older release accepted is shown as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Self, cast
 from uuid import UUID
 
@@ -67,6 +67,22 @@ class AttemptView(Attempt, OriginalInstance):
     running_at: Instant | None = None
     exited_at: Instant | None = None
     closed_at: Instant | None = None
+    dispatch_at: Instant | None = Field(default=None, description="when its launch was to begin")
+    lead_s: float | None = Field(
+        default=None, description="how long it might take to get ready, as was estimated then"
+    )
+    start_at: Instant | None = Field(
+        default=None, description="the time for which it was launched ahead; null: it was due"
+    )
+    ready_at: Instant | None = Field(default=None, description="when its container could start")
+    started_at: Instant | None = Field(default=None, description="when its container started")
+    predicted_skew_s: float | None = Field(
+        description="how late it was to start, as was estimated when its launch began"
+    )
+    start_skew_s: float | None = Field(description="how late it started")
+    ahead_s: float | None = Field(
+        description="for how many seconds its instance was there before its time"
+    )
 
     @classmethod
     def of(cls, attempt: Attempt) -> Self:
@@ -82,8 +98,15 @@ class AttemptView(Attempt, OriginalInstance):
             "subnet_id": attempt.launch.subnet_id,
             "image_id": attempt.launch.image_id,
             "cause": causes.cause(attempt) or None,
+            "predicted_skew_s": _seconds(attempt.predicted_skew),
+            "start_skew_s": _seconds(attempt.start_skew),
+            "ahead_s": _seconds(attempt.ahead),
         }
         return cast(Self, cls.model_construct(**shown))
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else round(span.total_seconds(), 3)
 
 
 class OriginalJob(BaseModel):
@@ -118,6 +141,12 @@ class JobView(JobFields, OriginalJob):
     waiting_on: BlockedReason | None = Field(description="what hinders it")
     waiting_detail: str | None = Field(description="more about that, for people")
     due_at: Instant = Field(description="when the next attempt is due")
+    dispatch_at: Instant | None = Field(
+        default=None, description="when the launch for it begins; null: when it is due"
+    )
+    lead_s: float | None = Field(
+        default=None, description="how long launch, boot and pull may take, by the last estimate"
+    )
     created_at: Instant
     updated_at: Instant
     finished_at: Instant | None

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from atemporal.client import DEFAULT_URL
 from atemporal.errors import Invalid
 from atemporal.model import describe
+from atemporal.model.job_spec import LONGEST_LEAD_S
 from atemporal.userdata import OS_FAMILIES
 from atemporal.waiting import Phase
 
@@ -165,6 +166,15 @@ class Settings(BaseSettings):
     )
     pull_deadline_s: Annotated[int, Field(ge=10)] = Field(
         default=1800, description="the machine's boot callback to its claim"
+    )
+    lead_limit_s: Annotated[int, Field(ge=0, le=LONGEST_LEAD_S)] = Field(
+        default=LONGEST_LEAD_S,
+        description="the longest lead that is learned from recent machines; one that waits is paid for",
+    )
+    hold_limit_s: Annotated[int, Field(ge=LONGEST_LEAD_S, le=86_400)] = Field(
+        default=900,
+        description="how long after its launch a machine may still hold its container for a time; it "
+        "is part of the machine's own deadline",
     )
     machine_slack_s: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=1800,

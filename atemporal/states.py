@@ -25,7 +25,7 @@ class JobState(StrEnum):
 class AttemptState(StrEnum):
     """Where one attempt, that is one instance, stands. `closed`: EC2 confirmed that it is gone.
 
-    `ready` is for machines that hold their container until its time; none does yet.
+    `ready`: its machine has created the container and holds it until its time.
     """
 
     LAUNCHING = "launching"
@@ -105,6 +105,8 @@ class Reason(StrEnum):
     SPOT_INTERRUPTED = "spot_interrupted"
     INSTANCE_LOST = "instance_lost"
     NO_CAPACITY = "no_capacity"
+    CLAIM_DEADLINE = "claim_deadline"
+    RESCHEDULED = "rescheduled"
 
     @property
     def outcome(self) -> Outcome:
@@ -119,7 +121,7 @@ class Reason(StrEnum):
     @property
     def costs(self) -> bool:
         """Whether the ending is taken from a budget of attempts."""
-        return self is not Reason.NO_CAPACITY
+        return self not in (Reason.NO_CAPACITY, Reason.RESCHEDULED)
 
     @property
     def retryable(self) -> bool:
@@ -157,6 +159,9 @@ _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.SPOT_INTERRUPTED: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
     Reason.INSTANCE_LOST: (Outcome.LOST, Fault.INFRASTRUCTURE, True),
     Reason.NO_CAPACITY: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    Reason.CLAIM_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
+    # Only the attempt ends so: its job is scheduled for another time.
+    Reason.RESCHEDULED: (Outcome.CANCELLED, Fault.OPERATOR, True),
 }
 
 # Seconds: the first wait for room, and the longest.
@@ -167,10 +172,11 @@ J, A = JobState, AttemptState
 JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
     (J.SCHEDULED, J.QUEUED): "due: the scheduler emits it",
     (J.SCHEDULED, J.FINISHED): "cancelled before it was due",
+    (J.QUEUED, J.SCHEDULED): "an operator gives it another time",
     (J.QUEUED, J.WARMING): "the launcher commits an attempt",
     (J.QUEUED, J.FINISHED): "cancelled while it waited",
     (J.WARMING, J.RUNNING): "the machine claims it",
-    (J.WARMING, J.SCHEDULED): "the attempt ended, another is due",
+    (J.WARMING, J.SCHEDULED): "the attempt ended, another is due or has another time",
     (J.WARMING, J.FINISHED): "the attempt ended",
     (J.RUNNING, J.SCHEDULED): "the attempt ended, another is due",
     (J.RUNNING, J.FINISHED): "the attempt ended",
@@ -179,12 +185,13 @@ JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
 
 ATTEMPT_TRANSITIONS: dict[tuple[AttemptState, AttemptState], str] = {
     (A.LAUNCHING, A.WARMING): "EC2 gave an instance",
+    (A.LAUNCHING, A.READY): "ready before the launcher wrote the instance down",
     (A.LAUNCHING, A.RUNNING): "claimed before the launcher wrote the instance down",
     (A.LAUNCHING, A.EXITED): "refused, late or cancelled",
-    (A.WARMING, A.READY): "image pulled, container created",
+    (A.WARMING, A.READY): "image pulled, container created: it holds",
     (A.WARMING, A.RUNNING): "claimed",
     (A.WARMING, A.EXITED): "failed, late or cancelled",
-    (A.READY, A.RUNNING): "claimed",
+    (A.READY, A.RUNNING): "claimed, moments before its time",
     (A.READY, A.EXITED): "failed, late or cancelled",
     (A.RUNNING, A.EXITED): "ended, late or cancelled",
     (A.EXITED, A.CLOSED): "EC2 confirms that the instance is gone",
@@ -199,6 +206,8 @@ _ENDS: dict[Reason, tuple[AttemptState, ...]] = {
     Reason.BOOT_DEADLINE: CLAIMABLE_ATTEMPT,
     Reason.PULL_DEADLINE: CLAIMABLE_ATTEMPT,
     Reason.NO_CAPACITY: CLAIMABLE_ATTEMPT,
+    Reason.CLAIM_DEADLINE: (A.READY,),
+    Reason.RESCHEDULED: CLAIMABLE_ATTEMPT,
 }
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Double,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -58,7 +59,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0016"
+REVISION = "0017"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -98,6 +99,10 @@ jobs = Table(
     _instant("finished_at"),
     # When the launch begins; `due_at` where it does not say, as in rows of older releases.
     _instant("dispatch_at"),
+    # How long the launch may take by the estimate that `dispatch_at` was made with, in seconds; and
+    # when that is made anew, until the launch begins.
+    Column("lead_s", Float),
+    _instant("plan_at"),
     # A transaction's number grows; one that began later can not commit a smaller one.
     Column("submit_xid", BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")),
     CheckConstraint(_one_of("state", JobState), "state"),
@@ -116,6 +121,11 @@ jobs = Table(
         text(DISPATCH_AT),
         "id",
         postgresql_where=text("state = 'scheduled'"),
+    ),
+    Index(
+        "ix_jobs_plan",
+        "plan_at",
+        postgresql_where=text("state = 'scheduled' AND plan_at IS NOT NULL"),
     ),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_state", "state", "id"),
@@ -160,6 +170,15 @@ attempts = Table(
     Column("end_code", Text),
     Column("claimed_instance_id", Text),
     Column("instance_proof", Text),
+    # What its job said when it was begun: when its launch was to begin and how long it may take; and,
+    # only where that was ahead of it, the time of its start.
+    _instant("dispatch_at"),
+    Column("lead_s", Float),
+    _instant("start_at"),
+    _instant("ready_at"),
+    _instant("started_at"),
+    Column("clock_synchronised", Boolean),
+    Column("clock_offset_ms", BigInteger),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
     CheckConstraint(_one_of("state", AttemptState), "state"),
@@ -178,6 +197,11 @@ attempts = Table(
         postgresql_where=text(f"state IN ({_LIVE})"),
     ),
     Index("ix_attempts_exited", "exited_at"),
+    Index(
+        "ix_attempts_prepared",
+        text("coalesce(ready_at, running_at)"),
+        postgresql_where=text("coalesce(ready_at, running_at) IS NOT NULL"),
+    ),
     Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
     Index(
         "ix_attempts_spot_lost",

@@ -16,7 +16,7 @@ from atemporal.states import AttemptState, BlockedReason, JobState
 
 
 class Phase(StrEnum):
-    """The phases of a job's way, each with a deadline of its own but for the first two."""
+    """The phases of a job's way; `time`, `due` and `hold` have no deadline of their own."""
 
     TIME = "time"
     DUE = "due"
@@ -24,6 +24,7 @@ class Phase(StrEnum):
     LAUNCH = "launch"
     BOOT = "boot"
     PULL = "pull"
+    HOLD = "hold"
     RUN = "run"
     STOP = "stop"
 
@@ -35,6 +36,7 @@ _FOR = {
     Phase.LAUNCH: "EC2 to give an instance",
     Phase.BOOT: "its machine to boot",
     Phase.PULL: "its machine to pull the image",
+    Phase.HOLD: "its time, with its machine ready",
     Phase.RUN: "its program to end",
     Phase.STOP: "EC2 to end its instance",
 }
@@ -57,11 +59,11 @@ class Waiting(NamedTuple):
 def of_job(job: Job) -> Waiting | None:
     """What the job waits for now; None when it is over and its last instance is gone."""
     if job.state is JobState.SCHEDULED:
-        if job.read_at is not None and job.read_at >= job.due_at:
-            return Waiting(Phase.DUE, job.due_at)
+        if job.read_at is not None and job.read_at >= job.launch_at:
+            return Waiting(Phase.DUE, job.launch_at)
         return Waiting(Phase.TIME, job.updated_at)
     if job.state is JobState.QUEUED:
-        return Waiting(Phase.QUEUED, job.due_at)
+        return Waiting(Phase.QUEUED, job.launch_at)
     return of_attempt(job.attempts[-1]) if job.attempts else None
 
 
@@ -70,7 +72,9 @@ def of_attempt(attempt: Attempt) -> Waiting | None:
     match attempt.state:
         case AttemptState.LAUNCHING:
             return Waiting(Phase.LAUNCH, attempt.created_at, attempt.blocked_on, attempt.detail)
-        case AttemptState.WARMING | AttemptState.READY:
+        case AttemptState.READY:
+            return Waiting(Phase.HOLD, attempt.ready_at or attempt.created_at)
+        case AttemptState.WARMING:
             if attempt.booted_at is not None:
                 return Waiting(Phase.PULL, attempt.booted_at)
             return Waiting(Phase.BOOT, attempt.launched_at or attempt.created_at)
@@ -88,7 +92,7 @@ def until(waiting: Waiting, job: Job, deadlines: Mapping[Phase, float]) -> datet
     `deadlines` are the seconds that a deployment gives each phase; the job says itself how long its
     program may run.
     """
-    if waiting.phase is Phase.TIME:
+    if waiting.phase in (Phase.TIME, Phase.HOLD):
         return job.due_at
     limit_s = job.spec.timeout_s if waiting.phase is Phase.RUN else deadlines.get(waiting.phase)
     return None if limit_s is None else waiting.since + timedelta(seconds=limit_s)

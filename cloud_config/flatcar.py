@@ -1,6 +1,8 @@
 """Flatcar Container Linux: `#cloud-config`, as its coreos-cloudinit reads it.
 
 Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
+The agent is compressed, which leaves a job's environment as much more room (github.com/flatcar/
+coreos-cloudinit, config/file.go: `gzip+base64`).
 Units are written, masked and enabled first, then commands are called one after the other, on every
 boot. There is one command, because each waits for a signal of systemd that coreos-cloudinit loses on a
 busy boot, and then no later one is called (docs/adr/0025). It starts the deadline, which brings the job
@@ -14,6 +16,7 @@ nothing of `coreos`, and powers off by `bootcmd`, which coreos-cloudinit passes 
 from __future__ import annotations
 
 import base64
+import gzip
 from typing import Any
 
 import yaml
@@ -39,6 +42,9 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _text)
 
+# Without a time in it, so that all processes of a release write the same bytes.
+_COMPRESSED_AGENT = base64.b64encode(gzip.compress(AGENT.encode(), mtime=0)).decode()
+
 _WRONG_FAMILY = (
     "echo 'atemporal: this image is not Flatcar: powering off' >/dev/console;"
     " poweroff -f || poweroff"
@@ -56,7 +62,12 @@ def document(content: str) -> str:
                 "encoding": "base64",
                 "content": content,
             },
-            {"path": "/opt/atemporal/agent", "permissions": "0755", "content": AGENT},
+            {
+                "path": "/opt/atemporal/agent",
+                "permissions": "0755",
+                "encoding": "gzip+base64",
+                "content": _COMPRESSED_AGENT,
+            },
         ],
         "coreos": {
             "units": [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,9 +41,18 @@ class CallbackApi:
     has_metadata: bool = True
     metadata_status: dict[str, int] = field(default_factory=dict)
     takes_spot_back: bool = False
-    boot_status: int = 204
+    boot_status: int = 200
+    # What is said of the start, one after the other, the last one for ever: milliseconds to the next
+    # question and to the start.
+    holds: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    # How far its clock is ahead of this machine's.
+    ahead_ms: int = 0
+    # The start by the first answer to each method, by this machine's clock.
+    answered_ms: dict[str, int] = field(default_factory=dict)
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    when_started: Callable[[], object] = lambda: None
+    started: threading.Event = field(default_factory=threading.Event)
     closed: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -54,12 +64,22 @@ class CallbackApi:
         """The body of the last call with this method."""
         return next(call.body for call in reversed(self.calls) if call.method == method)
 
+    def hold(self, method: str) -> bytes:
+        """The next answer about the start."""
+        hold_ms, start_in_ms = self.holds.pop(0) if len(self.holds) > 1 else self.holds[0]
+        now_ms = int(time.time() * 1000) + self.ahead_ms
+        answer = {"hold_ms": hold_ms, "start_in_ms": start_in_ms}
+        answer |= {"time_ms": now_ms + start_in_ms, "now_ms": now_ms}
+        self.answered_ms.setdefault(method, now_ms - self.ahead_ms + start_in_ms)
+        return json.dumps(answer, separators=(",", ":")).encode()
+
     def take(self, call: Call) -> int:
         """Keep the call and return the status of the response."""
         self.calls.append(call)
         if self.before_response:
             self.before_response(call)
-        statuses = self.statuses.setdefault(call.method, [204])
+        usual = 204 if call.method == "DELETE" else 200
+        statuses = self.statuses.setdefault(call.method, [usual])
         return statuses.pop(0) if len(statuses) > 1 else statuses[0]
 
 
@@ -87,7 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
-        self._respond(api.take(Call(self.command, self.path, token, json.loads(body))))
+        status = api.take(Call(self.command, self.path, token, json.loads(body)))
+        self._respond(status, api.hold(self.command) if status == 200 else b"")
 
     do_PATCH = do_DELETE = _callback
 
@@ -97,10 +118,16 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         api.boot_calls.append(Call(self.command, self.path, token, json.loads(body)))
-        self._respond(api.boot_status)
+        if "started_at" in api.boot_calls[-1].body:
+            api.started.set()
+            api.when_started()
+        self._respond(api.boot_status, api.hold(self.command) if api.boot_status == 200 else b"")
 
     def do_PUT(self) -> None:
-        """Give a session of the metadata service (IMDSv2)."""
+        """Give a session of the metadata service (IMDSv2), or take a callback of one that is ready."""
+        if self.path.startswith("/jobs/"):
+            self._callback()
+            return
         if self._metadata_refuses():
             return
         self._metadata("/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds", _PASS)

@@ -31,6 +31,7 @@ COMMANDS = {
     "show": ("show", "Show a job: what it is, its attempts, its history."),
     "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
     "logs": ("endings", "Print the end of a job's output."),
+    "reschedule": ("jobs", "Give a job another time, until its container starts."),
     "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
     "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
     "instances": ("machines", "List the instances that EC2 has, and whose they are."),

@@ -16,6 +16,7 @@ from atemporal.cli.session import Session
 from atemporal.cli.wording import ending
 from atemporal.clock import parse_duration, parse_utc
 from atemporal.errors import AtemporalError, NotFound
+from atemporal.lead import LIMIT_S
 
 T = TypeVar("T")
 # An id's end that is shorter says too little about what is meant to be changed by it.
@@ -114,6 +115,13 @@ def instant(
         return None if text is None else parse_utc(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def lead(context: click.Context, parameter: click.Parameter, text: str | None) -> int | str | None:
+    """An option's callback: `auto`, or a duration, in seconds."""
+    if text == "auto":
+        return text
+    return duration_from(0, int(LIMIT_S))(context, parameter, text)
 
 
 def pairs(words: Iterable[str], option: str) -> dict[str, str]:

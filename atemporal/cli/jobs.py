@@ -1,23 +1,25 @@
-"""Commands about jobs that are there: list, cancel, retry.
+"""Commands about jobs that are there: list, reschedule, cancel, retry.
 
-Promise: `cancel` and `retry` are done when they return: the daemons find what follows from it in
-Postgres.
+Promise: `reschedule`, `cancel` and `retry` are done when they return: the daemons find what follows
+from it in Postgres.
 """
 
 from __future__ import annotations
 
 import shlex
+from datetime import datetime
 from typing import Any
 
 import click
 
-from atemporal.cli import output
-from atemporal.cli.arguments import changing_ids, known_ids, pairs
+from atemporal.cli import arguments, output
+from atemporal.cli.arguments import changing_ids, duration_from, known_ids, pairs
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import distance, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at, ending
 from atemporal.client import PAGE, Client, Job
+from atemporal.clock import format_utc
 from atemporal.errors import Conflict
 from atemporal.states import JobState, Outcome
 
@@ -107,6 +109,42 @@ def retry(session: Session, job_id: str) -> None:
         click.echo(f"{job['id']} scheduled again")
 
 
+@click.command
+@click.argument("job_id", metavar="ID", shell_complete=known_ids, callback=changing_ids)
+@click.option(
+    "--at",
+    "--time",
+    "time",
+    callback=arguments.instant,
+    metavar="TIME",
+    help="When to run instead: ISO 8601, in UTC unless it says another offset.",
+)
+@click.option(
+    "--in",
+    "delay_s",
+    callback=duration_from(0, arguments.LONGEST_S),
+    metavar="DURATION",
+    help="When to run instead: so long from now, like 10m.",
+)
+@output_option
+@pass_session
+def reschedule(session: Session, job_id: str, time: datetime | None, delay_s: int | None) -> None:
+    """Give a job another time, until its container starts.
+
+    A time that has passed means now. A machine that waits for the old time waits for the new one; if
+    that is too far away it is ended, which costs the job no attempt.
+    """
+    if (time is None) == (delay_s is None):
+        raise click.UsageError("give --at or --in, one of them")
+    found = session.api.job(job_id)["id"]
+    instant = None if time is None else format_utc(time)
+    job = session.api.reschedule(found, time=instant, delay_s=delay_s)
+    if session.as_json:
+        output.show_json(masked_job(job))
+    else:
+        click.echo(f"{job['id']} due {job['due_at']}")
+
+
 def _listed(api: Client, given: dict[str, Any]) -> tuple[list[Job], int, str | None]:
     """As many jobs as are wanted, by as many pages as that takes; how many fit; where to go on."""
     labels, left = pairs(given["label"], "--label"), given["limit"]
@@ -141,4 +179,9 @@ def _line(job: Job, person: bool) -> tuple[str, ...]:
     )
 
 
-COMMANDS = {"list": list_jobs, "cancel": cancel, "retry": retry}
+COMMANDS = {
+    "list": list_jobs,
+    "reschedule": reschedule,
+    "cancel": cancel,
+    "retry": retry,
+}

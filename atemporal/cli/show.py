@@ -19,11 +19,12 @@ from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at, reason
 from atemporal.client import Event, Instance, Job, JobDetail
 from atemporal.model import JobSpec, Machine
+from atemporal.model.machine_clock import AGREE_MS
 
 # Fields of a job that `show` tells of in lines of their own.
 _SHOWN = frozenset(
     {
-        *("image", "command", "env", "time", "delay_s", "timeout_s", "max_attempts"),
+        *("image", "command", "env", "time", "lead", "delay_s", "timeout_s", "max_attempts"),
         *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
     }
 )
@@ -54,6 +55,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
             keep=("attempt", "state", "ended", "instance"),
         )
         for attempt in job["instances"]:
+            if start := _start(attempt):
+                click.echo(f"attempt {attempt['number']}: {start}")
             if attempt["cause"]:
                 click.echo(clean(f"attempt {attempt['number']}: {attempt['cause']}"))
     click.echo()
@@ -85,6 +88,10 @@ def _facts(job: JobDetail) -> dict[str, str]:
     }
     if job["state"] == "scheduled" and job["due_at"] != job["time"]:
         facts["due"] = when(job["due_at"])
+    if job["dispatch_at"]:
+        facts["launch"] = f"{when(job['dispatch_at'])}, {_lead(job)}"
+    elif job["lead"] != "auto":
+        facts["lead"] = "none: launched at its time" if job["lead"] == 0 else _asked(job["lead"])
     if job["waiting_for"] and job["waiting_since"]:
         parts = (job["waiting_on"], job["waiting_detail"])
         detail = "".join(f": {part}" for part in parts if part)
@@ -109,6 +116,40 @@ def _facts(job: JobDetail) -> dict[str, str]:
         codes = ", ".join(map(str, job["no_retry_on"]))
         facts["limits"] += f"; never again on exit code {codes}"
     return facts | wishes(job)
+
+
+def _lead(job: JobDetail) -> str:
+    """How far ahead of its time it is launched, and why; and what that means for its start."""
+    ahead_s = (at(job["due_at"]) - at(job["dispatch_at"] or job["due_at"])).total_seconds()
+    how = "auto" if job["lead"] == "auto" else _asked(job["lead"])
+    line = f"{output.span(ahead_s)} ahead of its time ({how})"
+    late_s = (job["lead_s"] or 0.0) - ahead_s
+    if late_s >= 1:
+        line += (
+            f"; machines take {output.span(job['lead_s'] or 0)}: about {output.span(late_s)} late"
+        )
+    return line
+
+
+def _asked(lead: int | str) -> str:
+    return f"{output.span(int(lead))} was asked for"
+
+
+def _start(attempt: Instance) -> str:
+    """When its container started beside its time, what was predicted, and what the lead cost."""
+    if attempt["start_at"] is None:
+        return ""
+    parts = []
+    if attempt["start_skew_s"] is not None:
+        parts.append(f"started {attempt['start_skew_s']:+.3f} s from its time")
+    if attempt["predicted_skew_s"] is not None:
+        parts.append(f"predicted {attempt['predicted_skew_s']:+.0f} s")
+    if attempt["ahead_s"] is not None:
+        parts.append(f"the lead cost {attempt['ahead_s']:.0f} s of its instance")
+    offset_ms = attempt["clock_offset_ms"]
+    if offset_ms and abs(offset_ms) > AGREE_MS:
+        parts.append(f"its clock was {offset_ms / 1000:+.1f} s off: the database's counted")
+    return ", ".join(parts)
 
 
 def wishes(job: Job | JobDetail) -> dict[str, str]:

@@ -160,6 +160,15 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
             help="When to run: so long from now, like 10m.",
         ),
     ),
+    "lead": (
+        click.Option(
+            ["--lead", "lead"],
+            callback=arguments.lead,
+            metavar="DURATION",
+            help="How long before its time the launch begins: auto is what recent machines took; like "
+            "90s; 0 is none.  [default: auto]",
+        ),
+    ),
     "env": (
         click.Option(
             ["-e", "--env", "env"],

@@ -171,6 +171,19 @@ class Client:
         """
         return cast(JobDetail, _object(self._call("DELETE", f"/jobs/{_path(job_id)}")[1]))
 
+    def reschedule(
+        self, job_id: str, *, time: str | None = None, delay_s: int | None = None
+    ) -> JobDetail:
+        """Give the job with this whole id another time: an instant, or so many seconds from now.
+
+        Raises:
+            NotFound, Conflict: there is none; it has finished, or its container starts already.
+            Unknown: nobody knows whether it arrived; the same instant again changes nothing more.
+        """
+        fields = {"time": time} if delay_s is None else {"delay_s": delay_s}
+        body = json.dumps(fields).encode()
+        return cast(JobDetail, _object(self._call("PATCH", f"/jobs/{_path(job_id)}", body)[1]))
+
     def retry(self, job_id: str) -> JobDetail:
         """Run the finished job with this whole id again.
 

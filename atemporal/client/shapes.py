@@ -38,6 +38,16 @@ class Instance(TypedDict):
     running_at: str | None
     exited_at: str | None
     closed_at: str | None
+    dispatch_at: str | None
+    lead_s: float | None
+    start_at: str | None
+    ready_at: str | None
+    started_at: str | None
+    clock_synchronised: bool | None
+    clock_offset_ms: int | None
+    predicted_skew_s: float | None
+    start_skew_s: float | None
+    ahead_s: float | None
 
 
 class InstanceDetail(Instance):
@@ -75,7 +85,10 @@ class _Job(TypedDict):
     waiting_until: str | None
     waiting_on: str | None
     waiting_detail: str | None
+    lead: int | str
     due_at: str
+    dispatch_at: str | None
+    lead_s: float | None
     read_at: str
     created_at: str
     updated_at: str

@@ -33,6 +33,9 @@ from atemporal.states import AttemptState, Reason
 
 # The machine stops its container itself at `timeout_s` and reports; the reaper steps in after this.
 RUN_GRACE_S = 120
+# A machine that is ready asks every few seconds, and claims at its time: its callbacks are repeated with
+# pauses of half a minute at most, and an API that is away for some minutes is no fault of it.
+CLAIM_GRACE_S = 900
 # A machine that never calls costs money until it is given up. One that takes so many times what hardly
 # any took lately will not come; a quick kind has at least so many seconds.
 BOOT_FACTOR, BOOT_LEAST_S = 3.0, 180.0
@@ -184,13 +187,13 @@ def missing(snapshot: Snapshot, limits: Limits) -> frozenset[AttemptRef]:
     for ref, attempt in snapshot.attempts.items():
         if attempt.state is AttemptState.CLOSED:
             continue
-        since = attempt.launched_at or attempt.running_at
+        since = attempt.launched_at or attempt.ready_at or attempt.running_at
         if attempt.state is AttemptState.EXITED:
             old = _older(since or attempt.created_at, now, grace_s) and _older(
                 attempt.exited_at, now, grace_s
             )
         else:
-            # Without an instance that EC2 has named, only one that runs should have one.
+            # Without an instance that EC2 has named, only one that was heard of should have one.
             old = _older(since, now, grace_s)
         shown = attempt.instance_id in ids if attempt.instance_id else ref in refs
         if old and not shown:
@@ -350,7 +353,7 @@ class _Case:
             return
         code = instance.state_reason if instance else None
         is_spot = is_spot_interruption(code)
-        never_booted = attempt.booted_at is None and attempt.running_at is None
+        never_booted = not (attempt.booted_at or attempt.ready_at or attempt.running_at)
         if never_booted and code in SHORTAGES:
             # There never was a machine, so there is no console either.
             self._plan.short[attempt.ref] = Shortage(code, self._limits.launch_s)
@@ -390,6 +393,10 @@ class _Case:
             if not self._is_older(attempt.running_at, timeout_s + RUN_GRACE_S):
                 return None
             return Reason.INSTANCE_LOST if attempt.ref in absence.unknown else Reason.TIMED_OUT
+        if attempt.state is AttemptState.READY:
+            held_until = max(filter(None, (attempt.ready_at, attempt.start_at)), default=None)
+            late = self._is_older(held_until, CLAIM_GRACE_S)
+            return Reason.CLAIM_DEADLINE if late else None
         if attempt.instance_id is None:
             late = instance is None and self._is_older(attempt.created_at, limits.launch_s)
             return Reason.LAUNCH_DEADLINE if late else None

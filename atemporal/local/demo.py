@@ -162,6 +162,6 @@ def _broken(part: Part, job: Job) -> Iterator[str]:
     for name, value in part.env:
         if f"{name}={value}".encode() not in log:
             yield f"{part.name}: the value of {name} did not arrive as it was sent"
-    running_at = job.attempts[-1].running_at
-    if running_at is None or running_at < job.run_at:
+    started_at = job.attempts[-1].started_at
+    if started_at is None or started_at < job.run_at:
         yield f"{part.name}: it ran before its time"

@@ -9,7 +9,7 @@ Names are written as `/metrics` shows them. They follow Prometheus' guide, by th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TypeVar
@@ -55,9 +55,19 @@ def gauge(name: str, text: str, **labels: Iterable[str]) -> Gauge:
     return _declared(Gauge(name, text, list(labels)), Family(name, "gauge", text), labels)
 
 
-def histogram(name: str, text: str, **labels: Iterable[str]) -> Histogram:
-    """Declare a histogram of prometheus_client's buckets, 5 ms to 10 s; labels as of a counter."""
-    return _declared(Histogram(name, text, list(labels)), Family(name, "histogram", text), labels)
+def histogram(
+    name: str,
+    text: str,
+    *,
+    buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS,
+    **labels: Iterable[str],
+) -> Histogram:
+    """Declare a histogram; labels as of a counter.
+
+    `buckets` are the upper bounds of its buckets; prometheus_client's are 5 ms to 10 s.
+    """
+    made = Histogram(name, text, list(labels), buckets=buckets)
+    return _declared(made, Family(name, "histogram", text), labels)
 
 
 def series(metric: Counter | Gauge | Histogram, **labels: Iterable[str]) -> None:

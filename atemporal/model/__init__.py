@@ -16,12 +16,14 @@ from atemporal.model.job_spec import (
     parse_spec,
     read_spec,
 )
+from atemporal.model.machine_clock import ClockState, MachineClock
 
 __all__ = [
     "LOG_TAIL_LIMIT",
     "Attempt",
     "AttemptRef",
     "CapacityType",
+    "ClockState",
     "Event",
     "ExitRecord",
     "Job",
@@ -29,6 +31,7 @@ __all__ = [
     "JobSpec",
     "Launch",
     "Machine",
+    "MachineClock",
     "PublicEvent",
     "ReportedReason",
     "describe",

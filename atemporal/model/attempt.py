@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -34,6 +34,8 @@ class Launch(BaseModel):
     `unsure_at` is when the last of them was sent that may have launched an instance for all that is
     known, by the database's clock; None when all were refused.
     `installation` is whose instance it will be; rows of older releases do not say.
+    `hold_s` is for how long after the intent its machine may hold its container; the agent of an older
+    launcher does not hold at all.
     """
 
     # A newer release may have written more.
@@ -59,6 +61,7 @@ class Launch(BaseModel):
     key_id: str
     deadline_s: int
     pull_s: int = 120
+    hold_s: int = 0
     installation: UUID | None = None
 
 
@@ -83,6 +86,10 @@ class Attempt(Frozen):
     `claimed_instance_id` is what the machine that was granted the claim said of itself: it proves
     nothing.
     `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
+    `start_at` is the time for which it was begun ahead, None when it was due already; `lead_s` is how
+    long it might take from `dispatch_at` by the estimate of that time. `started_at` is when its
+    container started, by the clock that counts (see `machine_clock`). `clock_offset_ms` is how far its
+    machine's clock is ahead of the database's, `clock_synchronised` whether that machine calls it so.
     `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
     people: nothing may be decided by it.
     """
@@ -110,6 +117,36 @@ class Attempt(Frozen):
     running_at: datetime | None = None
     exited_at: datetime | None = None
     closed_at: datetime | None = None
+    dispatch_at: datetime | None = None
+    lead_s: float | None = None
+    start_at: datetime | None = None
+    ready_at: datetime | None = None
+    started_at: datetime | None = None
+    clock_synchronised: bool | None = None
+    clock_offset_ms: int | None = None
+
+    @property
+    def start_skew(self) -> timedelta | None:
+        """From the time it was begun ahead of to its container's start, once that is known."""
+        if self.start_at is None or self.started_at is None:
+            return None
+        return self.started_at - self.start_at
+
+    @property
+    def predicted_skew(self) -> timedelta | None:
+        """What the estimate made of that when its launch began: nothing is on time."""
+        if self.start_at is None or self.dispatch_at is None or self.lead_s is None:
+            return None
+        late = timedelta(seconds=self.lead_s) - (self.start_at - self.dispatch_at)
+        return max(timedelta(), late)
+
+    @property
+    def ahead(self) -> timedelta | None:
+        """For how long its instance was there before its time: what the lead costs."""
+        if self.start_at is None or self.launched_at is None:
+            return None
+        end = min(self.start_at, self.exited_at or self.start_at)
+        return max(timedelta(), end - self.launched_at)
 
     @property
     def ref(self) -> AttemptRef:

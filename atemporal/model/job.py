@@ -17,8 +17,9 @@ from atemporal.states import JobState, Outcome
 class Job(Frozen):
     """A job as it is recorded; `attempt` is the number of the last attempt, 0 before the first.
 
-    `run_at` is when it was asked for, `due_at` when the next attempt is due, `read_at` when this was so,
-    by the database's clock.
+    `run_at` is when it was asked for, `due_at` when the next attempt's container is to start, `read_at`
+    when this was so, by the database's clock. `dispatch_at` is when the launch for it begins, None when
+    that is when it is due; `lead_s` is how long launch and pull may take, as it was estimated last.
     """
 
     id: UUID
@@ -29,11 +30,18 @@ class Job(Frozen):
     attempt: int = 0
     run_at: datetime
     due_at: datetime
+    dispatch_at: datetime | None = None
+    lead_s: float | None = None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
     read_at: datetime | None = None
     attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def launch_at(self) -> datetime:
+        """When the next launch begins, or began."""
+        return self.dispatch_at or self.due_at
 
     @property
     def exit_code(self) -> int | None:

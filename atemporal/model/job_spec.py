@@ -30,6 +30,7 @@ from pydantic import (
 from atemporal import environment, image
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
+from atemporal.lead import LIMIT_S
 from atemporal.model.frozen import Frozen
 from atemporal.model.text import storable
 
@@ -41,6 +42,7 @@ _INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
+LONGEST_LEAD_S = int(LIMIT_S)
 
 # Neither true nor "60" nor 1e2 is a whole number.
 Whole = Annotated[int, Strict()]
@@ -71,6 +73,18 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "pattern": INSTANT_PATTERN, "examples": [TIME_FORM]}),
 ]
 """An instant as a submitter writes it; every door reads it with `clock.parse_utc`."""
+
+
+def _lead(value: Any) -> Any:
+    """Tell a lead from `auto` first, so that what is wrong is told in one sentence."""
+    number = type(value) is int and 0 <= value <= LONGEST_LEAD_S
+    if not (value == "auto" or number):
+        raise ValueError(f"is no lead; write auto, or whole seconds from 0 to {LONGEST_LEAD_S}")
+    return value
+
+
+Lead = Annotated[int, Strict(), Field(ge=0, le=LONGEST_LEAD_S)]
+_LEAD = BeforeValidator(_lead)
 
 
 class Machine(Frozen):
@@ -117,6 +131,11 @@ class JobFields(Frozen):
         default=None,
         validation_alias=AliasChoices("time", "run_at"),
         description="When to run, in UTC or with an offset; absent or past means now.",
+    )
+    lead: Annotated[Literal["auto"] | Lead, _LEAD] = Field(
+        default="auto",
+        description="How long before its time the launch begins, so that the container can start on "
+        "time: auto is what recent machines took; a number of seconds; 0 is none.",
     )
     delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
         default=None, description="When to run: so many seconds after the submit."

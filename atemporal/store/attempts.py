@@ -8,8 +8,6 @@ an attempt's, EC2 alone says: what a machine says of itself is kept beside it.
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, case, func, insert, select, text, update
 
-from atemporal.errors import Conflict
+from atemporal.errors import Conflict, TooEarly
 from atemporal.model import (
     LOG_TAIL_LIMIT,
     Attempt,
@@ -28,20 +26,14 @@ from atemporal.model import (
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
-    Again,
     AttemptState,
-    Fault,
-    Finish,
     JobState,
     Reason,
-    verdict,
-    verdict_of_scarcity,
 )
 from atemporal.store import rows
 from atemporal.store.reconciliation import of_instances
+from atemporal.store.retries import decide
 from atemporal.store.transitions import (
-    finish_job,
-    notify_scheduler,
     record,
     transition_attempt,
     transition_job,
@@ -62,7 +54,7 @@ _LEASE = text(
 
 
 # What an attempt is given along with its instance: nothing blocks it any more.
-_UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
+UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
 
 def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
@@ -75,6 +67,7 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
             number=ref.number,
             state=AttemptState.LAUNCHING,
             launch=launch.model_dump(mode="json"),
+            **_of_the_job(ref),
         )
     )
     record(
@@ -85,6 +78,21 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
         detail={"instance_type": launch.instance_type, "placement": launch.placement},
     )
     return True
+
+
+def _of_the_job(ref: AttemptRef) -> dict[str, Any]:
+    """What the attempt keeps of its job's plan: the next attempt may have another."""
+    ahead = case((jobs.c.due_at > func.now(), jobs.c.due_at))
+    planned = {
+        "dispatch_at": func.coalesce(jobs.c.dispatch_at, jobs.c.due_at),
+        "lead_s": jobs.c.lead_s,
+        # One that was to be launched ahead and was not is late, and counts.
+        "start_at": case((jobs.c.dispatch_at.is_not(None), jobs.c.due_at), else_=ahead),
+    }
+    return {
+        name: select(value).where(jobs.c.id == ref.job_id).scalar_subquery()
+        for name, value in planned.items()
+    }
 
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
@@ -105,7 +113,7 @@ def launched(
     """
     values = {"instance_id": instance_id, "instance_proof": proof, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
-    warming = {**values, **_UNBLOCKED}
+    warming = {**values, **UNBLOCKED}
     if transition_attempt(
         tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail
     ):
@@ -143,34 +151,41 @@ def booted(tx: Connection, ref: AttemptRef, *, actor: str) -> bool:
 
 
 def claim(
-    tx: Connection, ref: AttemptRef, *, claim_id: str | None, instance_id: str | None, actor: str
+    tx: Connection,
+    ref: AttemptRef,
+    *,
+    claim_id: str | None,
+    instance_id: str | None,
+    actor: str,
+    ahead_s: float = 0.0,
 ) -> bool:
     """Grant the right to run to the first machine that asks; True unless it had it already.
 
     A machine whose answer was lost asks again with the same `claim_id` and is granted again. While EC2
     has not said which instance is the attempt's, `instance_id` is written down as a claim only.
+    `ahead_s` is how long before its time the machine may be granted: for one that starts its container
+    as soon as it is granted that is 0.
 
     Raises:
         Conflict: another machine has it, EC2 has said otherwise of the instance, or the attempt can not
             be run any more.
+        TooEarly: it is not its time yet.
     """
-    attempt = _locked(tx, ref)
+    attempt = locked(tx, ref)
     if attempt is None:
         raise Conflict(f"attempt {ref.number} has not been begun")
     if attempt.state is AttemptState.RUNNING and claim_id and attempt.claim == claim_id:
         return False
+    check_machine(tx, attempt, instance_id)
+    early_s = start_in_s(tx, ref) - ahead_s
+    if early_s > 0:
+        raise TooEarly(f"it is not its time yet: ask again in {early_s:.3f} s")
     known = attempt.instance_id
-    if known and instance_id and known != instance_id:
-        raise Conflict(f"this attempt belongs to instance {known}, not to {instance_id}")
-    if instance_id and not known and of_instances(tx, [instance_id]):
-        raise Conflict(f"instance {instance_id} belongs to another attempt")
-    if attempt.state not in CLAIMABLE_ATTEMPT:
-        raise Conflict(f"an attempt that is {attempt.state} can not start to run")
     values: dict[str, Any] = {
         "claim": claim_id,
         "claimed_instance_id": instance_id,
         "running_at": func.now(),
-        **_UNBLOCKED,
+        **UNBLOCKED,
     }
     moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(
         tx,
@@ -186,6 +201,27 @@ def claim(
     if not moved:
         raise Conflict("the job has moved on: this attempt can not start to run")
     return True
+
+
+def check_machine(tx: Connection, attempt: Attempt, instance_id: str | None) -> None:
+    """Refuse a machine that EC2 has said is not the attempt's, or that comes too late.
+
+    Raises:
+        Conflict: it says which.
+    """
+    known = attempt.instance_id
+    if known and instance_id and known != instance_id:
+        raise Conflict(f"this attempt belongs to instance {known}, not to {instance_id}")
+    if instance_id and not known and of_instances(tx, [instance_id]):
+        raise Conflict(f"instance {instance_id} belongs to another attempt")
+    if attempt.state not in CLAIMABLE_ATTEMPT:
+        raise Conflict(f"an attempt that is {attempt.state} can not start to run")
+
+
+def start_in_s(tx: Connection, ref: AttemptRef) -> float:
+    """Seconds until the attempt's container is to start; negative when that is over."""
+    seconds = func.extract("epoch", jobs.c.due_at - func.clock_timestamp())
+    return float(tx.scalar(select(seconds).where(jobs.c.id == ref.job_id)) or 0.0)
 
 
 def end(
@@ -207,7 +243,7 @@ def end(
     False when it had ended before, or can not end for this reason any more: whoever saw it late to
     boot may write that down after its machine has claimed it.
     """
-    attempt = _locked(tx, ref)
+    attempt = locked(tx, ref)
     if attempt is None or attempt.state not in reason.ends:
         return False
     # One that never got its instance ends with what blocked it, unless there is more to say.
@@ -233,7 +269,7 @@ def end(
     )
     if ended:
         exit_code = values.get("exit_code")
-        _decide(tx, ref, reason, exit_code=exit_code, actor=actor, patience_s=patience_s)
+        decide(tx, ref, reason, exit_code=exit_code, actor=actor, patience_s=patience_s)
     return ended
 
 
@@ -353,74 +389,7 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
     return rows.readable(tx, found, _with_spec)
 
 
-def _decide(
-    tx: Connection,
-    ref: AttemptRef,
-    reason: Reason,
-    *,
-    exit_code: int | None,
-    actor: str,
-    patience_s: float,
-) -> None:
-    """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
-    job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
-    spec = rows.spec(ref, job)
-    ends = tx.execute(
-        select(
-            attempts.c.reason,
-            func.extract("epoch", func.now() - attempts.c.created_at).label("age_s"),
-        )
-        .where(
-            attempts.c.job_id == ref.job_id,
-            attempts.c.number > job.attempt_base,
-            attempts.c.reason.is_not(None),
-        )
-        .order_by(attempts.c.number.desc())
-    ).all()
-    after: Finish | Again
-    if reason is Reason.NO_CAPACITY:
-        row = list(itertools.takewhile(lambda end: end.reason == reason, ends))
-        after = verdict_of_scarcity(
-            in_a_row=len(row), since_s=float(row[-1].age_s), patience_s=patience_s
-        )
-    else:
-        known = [Reason(end.reason) if end.reason in frozenset(Reason) else None for end in ends]
-        faults = [one.fault for one in known if one is not None and one.costs]
-        # Whose fault it was, the release that wrote the end knows. Counted for both, so that neither
-        # budget is exceeded.
-        unknown = known.count(None)
-        after = verdict(
-            reason,
-            program_failures=faults.count(Fault.PROGRAM) + unknown,
-            infra_failures=faults.count(Fault.INFRASTRUCTURE) + unknown,
-            max_attempts=spec.max_attempts,
-            infra_retries=spec.infra_retries,
-            backoff_s=spec.backoff_s,
-            exit_code=exit_code,
-            retry_on=spec.retry_on,
-            no_retry_on=spec.no_retry_on,
-        )
-    if isinstance(after, Finish):
-        finish_job(tx, ref, reason, actor=actor)
-        return
-    # Jitter, so that what failed together does not come back together.
-    delay_s = round(after.delay_s * random.uniform(0.5, 1), 3)
-    due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s)
-    # What costs no budget leaves as many attempts to come as before.
-    free = {} if reason.costs else {"attempt_limit": jobs.c.attempt_limit + 1}
-    transition_job(
-        tx,
-        ref,
-        JobState.SCHEDULED,
-        actor=actor,
-        values={"due_at": due_at, **free},
-        detail={"retry": reason, "in_s": delay_s},
-    )
-    if after.delay_s == 0:
-        notify_scheduler(tx)
-
-
-def _locked(tx: Connection, ref: AttemptRef) -> Attempt | None:
+def locked(tx: Connection, ref: AttemptRef) -> Attempt | None:
     """Lock the job's row, then the attempt's: everyone takes them in this order.
 
     The job's lock is the weaker one of an update that leaves keys alone: writing an event refers to

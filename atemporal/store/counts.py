@@ -23,16 +23,15 @@ def open_states(tx: Connection) -> dict[AttemptRef, str]:
 
 
 def oldest_waiting(tx: Connection) -> dict[JobState, tuple[int, float]]:
-    """How many jobs are due or queued without an attempt, and the oldest's wait in seconds."""
+    """How many jobs wait for their launch, though it should begin; the oldest's wait in seconds."""
+    launch_at = func.coalesce(jobs.c.dispatch_at, jobs.c.due_at)
     rows = tx.execute(
         select(
             jobs.c.state,
             func.count(),
-            func.extract("epoch", func.now() - func.min(jobs.c.due_at)),
+            func.extract("epoch", func.now() - func.min(launch_at)),
         )
-        .where(
-            jobs.c.state.in_([JobState.SCHEDULED, JobState.QUEUED]), jobs.c.due_at <= func.now()
-        )
+        .where(jobs.c.state.in_([JobState.SCHEDULED, JobState.QUEUED]), launch_at <= func.now())
         .group_by(jobs.c.state)
     )
     return {JobState(state): (count, float(oldest)) for state, count, oldest in rows}

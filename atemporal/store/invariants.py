@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.states import ATTEMPT_TRANSITIONS, JOB_TRANSITIONS, LIVE_ATTEMPT, Fault, Reason
 
 
@@ -75,7 +76,8 @@ _JOB_PATH = """
     SELECT job_id, attempt, id, at, detail, split_part(type, '.', 2) AS state,
            coalesce(lag(split_part(type, '.', 2)) OVER w, '') AS before,
            lag(at) OVER w AS before_at, lag(detail) OVER w AS before_detail
-    FROM events WHERE type LIKE 'job.%' WINDOW w AS (PARTITION BY job_id ORDER BY id)
+    FROM events WHERE type LIKE 'job.%' AND type <> 'job.rescheduled'
+    WINDOW w AS (PARTITION BY job_id ORDER BY id)
 """
 _ATTEMPT_PATH = f"""
     SELECT job_id, attempt, id, split_part(type, '.', 2) AS state,
@@ -198,14 +200,19 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "not_before_its_time",
-        "nothing runs before the time that was asked for, but for an operator's retry",
-        """
+        "nothing starts before the time that was asked for, but for an operator's retry",
+        f"""
         SELECT a.job_id, a.number AS attempt,
-               'ran at ' || a.running_at || ', asked for ' || j.run_at AS what
+               'claimed at ' || a.running_at || ', started at ' || coalesce(a.started_at::text, '?')
+               || ', asked for ' || j.run_at AS what
         FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id
-        WHERE a.running_at < j.run_at AND NOT EXISTS (
-            SELECT 1 FROM events AS e WHERE e.job_id = a.job_id AND e.at <= a.running_at
-            AND e.type = 'job.scheduled' AND e.detail ->> 'retry' = 'operator')
+        WHERE (a.running_at < j.run_at - make_interval(secs => {CLAIM_AHEAD_S})
+               OR a.started_at < j.run_at)
+          AND NOT EXISTS (
+            SELECT 1 FROM events AS e WHERE e.job_id = a.job_id
+            AND (e.at <= a.running_at AND e.type = 'job.scheduled'
+                 AND e.detail ->> 'retry' = 'operator'
+                 OR e.at > a.running_at AND e.type = 'job.rescheduled'))
         """,
     ),
     Invariant(

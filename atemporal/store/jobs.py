@@ -32,6 +32,7 @@ from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
 from atemporal.store import due
 from atemporal.store.job_ids import JobIds
+from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
 from atemporal.store.staging import stage
@@ -62,6 +63,7 @@ _ASKED = {
     "attempt_limit": "int",
     "asked": "timestamptz",
     "delay_s": "double precision",
+    "ahead_s": "double precision",
 }
 # From so many jobs on they are staged by COPY: below, the round trips cost more than is saved.
 _STAGED_FROM = 100
@@ -72,21 +74,25 @@ def _submit_from(source: str) -> TextClause:
     # In the order of the keys, or two batches that have some in common would wait for each other.
     return text(
         f"""
-        WITH wanted AS (
-            SELECT id, key, spec, attempt_limit,
+        WITH given AS (
+            SELECT id, key, spec, attempt_limit, ahead_s,
                    coalesce(asked, now() + make_interval(secs => delay_s)) AS run_at
             FROM {source}
+        ), wanted AS (
+            SELECT *, greatest(run_at, now()) AS due_at FROM given
         ), made AS (
-            INSERT INTO jobs (id, key, spec, state, attempt_limit, run_at, due_at)
-            SELECT id, key, spec, 'scheduled', attempt_limit, run_at, greatest(run_at, now())
+            INSERT INTO jobs (id, key, spec, state, attempt_limit, run_at, due_at,
+                              dispatch_at, lead_s, plan_at)
+            SELECT id, key, spec, 'scheduled', attempt_limit, run_at, due_at,
+                   {DISPATCH_AT}, {LEAD_S}, {PLAN_AT}
             FROM wanted ORDER BY key COLLATE "C", id
             ON CONFLICT (key) DO NOTHING
-            RETURNING id, run_at, due_at
+            RETURNING id, run_at, coalesce(dispatch_at, due_at) AS launch_at
         ), logged AS (
             INSERT INTO events (job_id, attempt, type, actor)
             SELECT id, 0, 'job.scheduled', :actor FROM made ORDER BY id
         )
-        SELECT id, run_at, due_at <= now() + make_interval(secs => :notify_within_s) AS soon
+        SELECT id, run_at, launch_at <= now() + make_interval(secs => :notify_within_s) AS soon
         FROM made
         """
     )
@@ -141,6 +147,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
             "attempt_limit": spec.max_attempts + spec.infra_retries,
             "asked": spec.time.isoformat() if spec.time else None,
             "delay_s": spec.delay_s or 0,
+            "ahead_s": ahead_s(spec),
         }
         for job_id, spec in zip(ids, specs, strict=True)
     ]
@@ -344,6 +351,9 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
             "reason": None,
             "finished_at": None,
             "due_at": func.now(),
+            "dispatch_at": None,
+            "lead_s": None,
+            "plan_at": None,
             "attempt_base": job.attempt,
             "attempt_limit": job.spec.max_attempts + job.spec.infra_retries,
         },

@@ -47,7 +47,7 @@ _NEVER_BOOTED = text(
     WITH latest AS (
         SELECT reason, exited_at FROM attempts
         WHERE exited_at > now() - make_interval(secs => :within_s)
-          AND launched_at IS NOT NULL AND reason NOT IN ('cancelled', 'no_capacity')
+          AND launched_at IS NOT NULL AND reason NOT IN ('cancelled', 'no_capacity', 'rescheduled')
         ORDER BY exited_at DESC LIMIT :machines)
     SELECT count(*) = :machines AND bool_and(reason = 'boot_deadline') AND NOT EXISTS (
         SELECT 1 FROM attempts WHERE state <> 'closed'

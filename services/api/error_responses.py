@@ -26,6 +26,7 @@ from atemporal.errors import (
     InvalidLines,
     NotFound,
     Refused,
+    TooEarly,
     Unavailable,
     Unreadable,
 )
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[AtemporalError], HTTPStatus], ...] = (
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Denied, HTTPStatus.UNAUTHORIZED),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (TooEarly, HTTPStatus.TOO_EARLY),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     # Not the caller's fault: a machine asks again, and another replica may be of another release.
     (Unreadable, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -79,6 +81,7 @@ _DESCRIPTIONS = {
     HTTPStatus.NOT_FOUND: "there is no such job",
     HTTPStatus.CONFLICT: "the job's state or specification contradicts the call",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is too large",
+    HTTPStatus.TOO_EARLY: "it is not the job's time yet; ask again",
     HTTPStatus.UNPROCESSABLE_ENTITY: "bad input, or a transition that the state does not allow",
     HTTPStatus.SERVICE_UNAVAILABLE: "the database does not answer; try again",
 }

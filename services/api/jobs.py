@@ -1,4 +1,4 @@
-"""Jobs, for clients: submit, look, cancel, retry.
+"""Jobs, for clients: submit, look, give another time, cancel, retry.
 
 Promise: an acknowledged submit is committed; submitting again with the same key gives the same job,
 and with another specification is refused with what differs; what is refused changes nothing.
@@ -11,16 +11,19 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from atemporal.errors import Invalid, NotFound
+from atemporal.json_object import read_object
 from atemporal.messages import JobCancel
 from atemporal.metrics import series
 from atemporal.metrics.endings import ENDED
 from atemporal.metrics.submits import SUBMITS
+from atemporal.model import describe
+from atemporal.model.job_spec import MAX_TIMEOUT_S, Instant, Whole
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
-from atemporal.store import events, jobs, listing
+from atemporal.store import events, jobs, listing, reschedule
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
 from services.api import request_body, submission
@@ -35,7 +38,7 @@ PAGE = 1000
 _PART_OF_ID = 4
 _VIA = "http"
 
-series(ENDED, reason=[Reason.CANCELLED])
+series(ENDED, reason=[Reason.CANCELLED, Reason.RESCHEDULED])
 series(SUBMITS, via=[_VIA])
 
 _DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -49,6 +52,18 @@ _Limit = Annotated[int, Field(ge=1, le=PAGE)]
 _or_absent = BeforeValidator(lambda value: value or None)
 
 _Kind = TypeVar("_Kind", JobState, Outcome)
+
+
+class NewTime(BaseModel):
+    """When a job is to run instead; one of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    time: Instant | None = Field(
+        default=None, description="an instant; one that is past means now"
+    )
+    delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
+        default=None, description="so many seconds from now"
+    )
 
 
 async def path_id(job_id: str) -> UUID:
@@ -229,6 +244,36 @@ def router(
         log.info("cancelled", job=str(job_id), actor=actor)
         return JobDetail.show(job, deadlines)
 
+    @routes.patch(
+        "/jobs/{job_id}",
+        summary="Give a job another time",
+        responses=_CHANGE,
+        dependencies=[no_query],
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {request_body.JSON: {"schema": NewTime.model_json_schema()}},
+            }
+        },
+    )
+    def retime(
+        actor: str = Depends(submitter),
+        job_id: UUID = Depends(path_id),
+        body: bytes = Depends(request_body.whole),
+    ) -> JobDetail:
+        """In every phase before its container is let go; the same time again: no change."""
+        wanted = _new_time(body)
+        with database.begin() as tx:
+            done = reschedule.reschedule(
+                tx, job_id, time=wanted.time, delay_s=wanted.delay_s, actor=actor
+            )
+            job = jobs.get(tx, job_id)
+        if done.ended is not None:
+            publisher.put(JobCancel.of(done.ended))
+            ENDED.labels(Reason.RESCHEDULED).inc()
+        log.info("rescheduled", job=str(job_id), actor=actor, changed=done.changed)
+        return JobDetail.show(job, deadlines)
+
     @routes.post(
         "/jobs/{job_id}/retry",
         summary="Run a finished job again",
@@ -244,6 +289,16 @@ def router(
         return JobDetail.show(job, deadlines)
 
     return routes
+
+
+def _new_time(body: bytes) -> NewTime:
+    try:
+        wanted = NewTime.model_validate(read_object(body))
+    except ValidationError as error:
+        raise Invalid(describe(error)) from None
+    if (wanted.time is None) == (wanted.delay_s is None):
+        raise Invalid({"time": "give time, or delay_s, and nothing else"})
+    return wanted
 
 
 def _named(given: list[str], kind: type[_Kind]) -> list[_Kind]:

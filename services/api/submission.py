@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from atemporal import job_lines
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM
@@ -19,7 +19,9 @@ _TIME = "when to run, in UTC or with an offset; absent or past means now"
 _PAYLOAD = "base64 of an env file, one NAME=value a line; the other way to give `env`"
 
 _NUMBERS = frozenset(
-    name for name, kind in get_type_hints(JobSpec).items() if kind in (int, int | None)
+    name
+    for name, kind in get_type_hints(JobSpec).items()
+    if int in (kind, *get_args(kind)) and get_origin(kind) is not tuple
 )
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _LOST_PLUS = re.compile(r"([Tt ][0-9:.,]+) ([0-9]{2}(?::?[0-9]{2})?)")

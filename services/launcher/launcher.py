@@ -217,9 +217,11 @@ class Launcher:
             installation=ours,
             # It gives up a little before the reaper would, and can still say why.
             pull_s=settings.pull_deadline_s * 9 // 10,
+            hold_s=settings.hold_limit_s,
             deadline_s=(
                 settings.boot_deadline_s
                 + settings.pull_deadline_s
+                + settings.hold_limit_s
                 + spec.timeout_s
                 + settings.machine_slack_s
             ),

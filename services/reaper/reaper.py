@@ -30,7 +30,7 @@ from atemporal.metrics import counter, series
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
-from atemporal.store import attempts
+from atemporal.store import attempts, starts
 from atemporal.store.adoption import adopt
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import log_context, logger
@@ -46,6 +46,7 @@ TERMINATIONS = counter(
 series(ENDED, reason=get_args(ReportedReason))
 series(ENDED, reason=[Reason.NO_CAPACITY])
 series(ENDED, reason=[Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE])
+series(ENDED, reason=[Reason.CLAIM_DEADLINE])
 
 ACTOR = "reaper"
 FRESH_S = 900.0
@@ -223,6 +224,8 @@ class Reaper:
                 end_code=end_code,
                 patience_s=patience_s,
             )
+            if ended and record is not None and record.started_at is not None:
+                starts.started(tx, ref, record.started_at, actor=ACTOR)
         if ended:
             ENDED.labels(reason).inc()
             self.log.warning("attempt ended by the sweep", reason=reason, **log_context(ref))

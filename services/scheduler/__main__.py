@@ -7,12 +7,13 @@ from atemporal.daemon import Loop, serve
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.scheduler.due import DueLoop
+from services.scheduler.lead import LeadLoop
 from services.scheduler.relay import RelayLoop
 from services.scheduler.submit import SubmitLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
-    """Build the scheduler's loops, each with a broker connection of its own."""
+    """Build the scheduler's loops; each that needs the broker has a connection of its own."""
 
     def link(name: str) -> Link:
         url = settings.broker_url.get_secret_value()
@@ -20,6 +21,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
 
     return [
         DueLoop(database, link("due"), poll_interval_s=settings.poll_interval_s),
+        LeadLoop(database, settings),
         SubmitLoop(database, link("submit")),
         RelayLoop(database, link("relay"), interval_s=settings.poll_interval_s / 2),
     ]

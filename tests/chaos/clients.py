@@ -32,7 +32,8 @@ class Wanted:
     """One job as its submitter knows it.
 
     `confirmed`: the broker confirmed its message; `left_alone`: it is then left to that message,
-    looked up in the database and never submitted again.
+    looked up in the database and never submitted again. `retime_s`: it is given another time, so many
+    seconds from then.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Wanted:
     cancelled: bool = False
     left_alone: bool = False
     confirmed: bool = False
+    retime_s: int | None = None
 
 
 @dataclass
@@ -133,7 +135,10 @@ class Submitters:
             body["delay_s"] = rng.randrange(1, 20)
         via = "amqp" if rng.random() < 0.25 else "http"
         cancel, left_alone = rng.random() < 0.08, via == "amqp" and rng.random() < 0.5
-        return Wanted(key, code, body, via, cancel=cancel, left_alone=left_alone)
+        retime_s = rng.randrange(15) if "delay_s" in body and rng.random() < 0.4 else None
+        return Wanted(
+            key, code, body, via, cancel=cancel, left_alone=left_alone, retime_s=retime_s
+        )
 
     def _settle(self) -> None:
         """Ask again, with the same key, until each submit has an answer."""
@@ -160,6 +165,12 @@ class Submitters:
                 )
                 if wanted.job_id is None:
                     return
+            if wanted.retime_s is not None:
+                job = f"{self._fleet.api_url}/jobs/{wanted.job_id}"
+                answer = httpx.patch(job, json={"delay_s": wanted.retime_s}, timeout=5)
+                if answer.status_code not in (200, 409):
+                    raise httpx.TransportError(str(answer.status_code))
+                wanted.retime_s = None
             if wanted.cancel:
                 answer = httpx.delete(f"{self._fleet.api_url}/jobs/{wanted.job_id}", timeout=5)
                 if answer.status_code not in (200, 409):

@@ -94,6 +94,9 @@ def broken_promises(
             continue
         if attempt.running_at is None:
             yield f"#{run.number} started without a claim"
+        if run.started < job.run_at.timestamp():
+            early_s = job.run_at.timestamp() - run.started
+            yield f"#{run.number} started {early_s:.3f} s before its time"
         if attempt.instance_id != run.instance_id:
             yield f"#{run.number} ran on {run.instance_id}, recorded is {attempt.instance_id}"
     for number, times in Counter(run.number for run in runs).items():

@@ -31,6 +31,8 @@ from tests.e2e.system import SERVICES, System, ec2
 from tests.invariants import assert_invariants
 
 RUN = ("sh", "-c", "echo done; exit 7")
+# Long enough that its plan is due after the submit, seconds ahead of its launch.
+AHEAD = {"delay_s": 24, "lead": 6}
 _SPAWN = multiprocessing.get_context("forkserver")
 _SPAWN.set_forkserver_preload(["tests.chaos.preloaded"])
 
@@ -83,6 +85,7 @@ class Scenario:
     by_message: bool = False
     deaf: bool = False
     silent: bool = False
+    ahead: bool = False
 
 
 SCENARIOS = (
@@ -121,6 +124,8 @@ SCENARIOS = (
         "submit, claim, exit",
         (("http", "commit"), ("publish", "publish instance.exited")),
     ),
+    Scenario("scheduler", "the job has a time", (("lead", "commit"),), ahead=True),
+    Scenario("api", "the machine holds", (("http", "commit"),), ahead=True),
 )
 TRIES = 12
 # Seconds; a busy machine is no failure of the services.
@@ -221,7 +226,7 @@ class Matrix(System):
         return self.launch(scenario.service, deaf=scenario.deaf, **how)
 
     def _submit(self, scenario: Scenario) -> _Submit:
-        return _Submit(self, by_message=scenario.by_message)
+        return _Submit(self, by_message=scenario.by_message, more=AHEAD if scenario.ahead else {})
 
     def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
         for submit in jobs:
@@ -240,6 +245,10 @@ class Matrix(System):
         job: Job = self.job(submit.job_id)
         assert (job.outcome, job.exit_code, job.attempt) == (Outcome.FAILED, 7, 1), job
         assert job.attempts[0].log_tail == b"done\n"
+        if scenario.ahead:
+            started_at = job.attempts[0].started_at
+            assert started_at is not None
+            assert started_at >= job.run_at
         launched = _launched(self.ec2_url, submit.job_id)
         assert [one["InstanceId"] for one in launched] == [job.attempts[0].instance_id]
         assert launched[0]["State"]["Name"] == "terminated"
@@ -252,6 +261,7 @@ class _Submit:
 
     matrix: Matrix
     by_message: bool
+    more: dict[str, int] = field(default_factory=dict)
     key: str = field(default_factory=lambda: uuid4().hex)
     answer: UUID | None = None
     ended: bool = False
@@ -269,7 +279,8 @@ class _Submit:
         return self.answer is not None
 
     def _by_http(self) -> UUID | None:
-        fields = {"image": "busybox:1.36", "ports": [], "command": list(RUN), "key": self.key}
+        fields: dict[str, Any] = {"image": "busybox:1.36", "ports": [], "command": list(RUN)}
+        fields |= {"key": self.key, **self.more}
         try:
             answer = httpx.post(f"{self.matrix.api_url}/jobs", json=fields, timeout=5)
         except httpx.TransportError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from atemporal.states import Outcome
+import httpx
+
+from atemporal.states import AttemptState, Outcome
 from tests.e2e.system import System, TwinProcess, instances
 
 
@@ -21,10 +23,47 @@ def test_on_the_twin(system: System, twin: TwinProcess) -> None:
     assert attempt.public_ip
 
 
-def test_ahead_of_time_nothing_happens(system: System, twin: TwinProcess) -> None:
+def test_without_a_lead_nothing_happens_ahead_of_time(system: System, twin: TwinProcess) -> None:
     before = len(instances(twin.url))
-    job_id = system.submit("true", delay_s=4)
+    job_id = system.submit("true", delay_s=4, lead=0)
     finished = system.wait_closed(job_id)
     (attempt,) = finished.attempts
     assert attempt.created_at >= finished.due_at
+    assert attempt.start_skew is None
     assert len(instances(twin.url)) == before + 1
+
+
+def test_with_one_the_machine_waits_for_the_time_and_no_container_for_its_machine(
+    system: System, twin: TwinProcess
+) -> None:
+    before = len(instances(twin.url))
+    finished = system.wait_closed(system.submit("date", "+%s%N", delay_s=12))
+    (attempt,) = finished.attempts
+    assert attempt.start_at == finished.run_at
+    assert attempt.ready_at is not None
+    assert attempt.ready_at < finished.run_at, "the machine was too slow to show anything"
+    assert attempt.started_at is not None
+    assert attempt.started_at >= finished.run_at
+    # By the program's own word too.
+    assert attempt.log_tail is not None
+    assert int(attempt.log_tail) >= finished.run_at.timestamp() * 10**9
+    assert len(instances(twin.url)) == before + 1
+
+
+def test_a_machine_that_holds_heeds_a_cancel_and_another_time(
+    system: System, twin: TwinProcess
+) -> None:
+    cancelled, sooner = (system.submit("true", delay_s=110) for _ in range(2))
+
+    def all_hold() -> bool:
+        tries = [system.job(one).attempts for one in (cancelled, sooner)]
+        return all(one and one[-1].state is AttemptState.READY for one in tries)
+
+    system.wait("machines that hold", all_hold)
+    httpx.delete(f"{system.api_url}/jobs/{cancelled}").raise_for_status()
+    answer = httpx.patch(f"{system.api_url}/jobs/{sooner}", json={"delay_s": 1})
+    answer.raise_for_status()
+    assert system.wait_closed(sooner).outcome is Outcome.SUCCEEDED
+    gone = system.wait_closed(cancelled)
+    assert gone.outcome is Outcome.CANCELLED
+    assert gone.attempts[-1].running_at is None

@@ -450,7 +450,10 @@ def test_cancel_changes_nothing_unless_all_can_be_cancelled(cli: Cli, database: 
 def overdue(database: Database, job_id: str) -> None:
     with database.begin() as tx:
         tx.execute(
-            text("UPDATE jobs SET due_at = now() - interval '3 minutes' WHERE id = :id"),
+            text(
+                "UPDATE jobs SET due_at = now() - interval '3 minutes', dispatch_at = NULL"
+                " WHERE id = :id"
+            ),
             {"id": job_id},
         )
 

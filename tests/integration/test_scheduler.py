@@ -90,7 +90,7 @@ def test_a_due_job_is_emitted_once(database: Database, due: DueLoop, link: Link)
 
 
 def test_a_future_job_is_not_emitted(database: Database, due: DueLoop, link: Link) -> None:
-    (job_id,) = submitted(database, delay_s=60)
+    (job_id,) = submitted(database, delay_s=600)
     due.tick()
     assert link.receive(LAUNCH, limit=1, timeout_s=0.2) == []
     assert state(database, job_id) is JobState.SCHEDULED

@@ -153,10 +153,13 @@ class TestSubmit:
 class TestClaimDue:
     def test_nothing_is_claimed_before_its_time(self, database: Database) -> None:
         with database.begin() as tx:
-            submitted(tx, delay_s=60)
+            submitted(tx, delay_s=600)
+            submitted(tx, delay_s=60, lead=0)
+            submitted(tx, delay_s=60, lead=30)
             assert jobs.claim_due(tx, 10, actor="t") == []
             (level,) = due.look(tx)
-        assert 58 < level.wait_s < 61
+        # The launch of one with a lead begins before it is due.
+        assert 28 < level.wait_s < 31
 
     def test_each_job_goes_to_one_of_many_schedulers(self, database: Database) -> None:
         with database.begin() as tx:
@@ -472,8 +475,8 @@ class TestRetry:
 class TestListing:
     def test_by_state_and_label_in_order_and_pages(self, database: Database) -> None:
         with database.begin() as tx:
-            made = [submitted(tx, labels={"team": "a"}, delay_s=60) for _ in range(5)]
-            submitted(tx, labels={"team": "b"}, delay_s=60)
+            made = [submitted(tx, labels={"team": "a"}, delay_s=600) for _ in range(5)]
+            submitted(tx, labels={"team": "b"}, delay_s=600)
             queued(tx, labels={"team": "a"})
         with database.begin() as tx:
             page = listing.page(tx, states=[JobState.SCHEDULED], labels={"team": "a"}, limit=3)

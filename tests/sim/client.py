@@ -30,7 +30,8 @@ class Client:
         fields = {
             "image": "busybox",
             "ports": [],
-            "delay_s": rng.choice([0, 0, 0, 30, 600]),
+            "delay_s": rng.choice([0, 0, 0, 30, 130, 600]),
+            "lead": rng.choice(["auto", "auto", 0, 60]),
             "timeout_s": rng.choice([60, 600]),
             "max_attempts": rng.choice([1, 2, 3]),
             "infra_retries": rng.choice([0, 1, 3]),

@@ -36,11 +36,14 @@ _CLOCK = """
 INSTALLATION = "01900000-0000-4000-8000-000000000001"
 _RECORDS = """
     SELECT coalesce(bool_or(state <> 'finished'), false) AS unfinished,
-           coalesce(bool_or(state = 'scheduled' AND due_at <= now()), false) AS due,
+           coalesce(bool_or(state = 'scheduled' AND coalesce(dispatch_at, due_at) <= now()),
+                    false) AS due,
+           coalesce(bool_or(state = 'scheduled' AND plan_at <= now()), false) AS unplanned,
            coalesce(bool_or(state = 'queued'), false) OR EXISTS (
                SELECT 1 FROM attempts WHERE state = 'launching' AND instance_id IS NULL
            ) AS unlaunched,
-           min(due_at) FILTER (WHERE state = 'scheduled') AS next_due,
+           min(least(coalesce(dispatch_at, due_at), plan_at))
+               FILTER (WHERE state = 'scheduled') AS next_due,
            EXISTS (SELECT 1 FROM attempts WHERE state <> 'closed') AS open,
            EXISTS (SELECT 1 FROM events WHERE NOT relayed) AS unrelayed,
            (SELECT max(id) FROM events) AS seen

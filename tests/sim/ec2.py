@@ -93,6 +93,7 @@ class Region:
     send: Callable[[str, Manifest, bytes], Task | None] = lambda *_: None
     judge_kill: Callable[[Instance], None] = lambda _: None
     judge_skip: Callable[[Instance], None] = lambda _: None
+    judge_start: Callable[[AttemptRef], None] = lambda _: None
 
     def launch(self, token: str, request: dict[str, Any]) -> Instance:
         """Make an instance, unless the token has one."""
@@ -136,6 +137,7 @@ class Region:
                 send=self.send,
                 power_off=lambda why: self.end(instance, why),
                 runs=self.runs,
+                judge_start=self.judge_start,
             ),
         )
         ref = instance.ref

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.model import AttemptRef
 from tests.sim.tasks import Task
 from tests.sim.world import World, label
@@ -70,6 +71,7 @@ class Machine:
     send: Callable[[str, Manifest, bytes], Task | None]
     power_off: Callable[[str], None]
     runs: dict[AttemptRef, list[str]]
+    judge_start: Callable[[AttemptRef], None]
     console: str = ""
     phase: str = "boot"
     record: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +89,8 @@ class Machine:
         (self.plan,) = rng.choices(plans, weights)
         self.exit_code = rng.choice([0, 0, 7])
         self.run_s = rng.choice([5, 60, 60, self.manifest.timeout_s + 500])
+        # The agent of a release before this one does not hold: it claims until it is granted.
+        self.holds = rng.random() < 0.9
         self.claim = f"claim-{rng.getrandbits(64):x}"
         self.next_at = world.after(rng.choice([20, 45, 200]))
         if forges:
@@ -156,11 +160,32 @@ class Machine:
             self.record = {"phase": "pull", "exit_code": None}
             self._report_from_now()
         else:
-            self.phase = "claiming"
+            self.phase = "holding" if self.holds else "claiming"
+
+    def _holding(self) -> None:
+        clock = {"synchronised": True, "offset_ms": 0}
+        words = {"claim": self.claim, "instance_id": self.says_id, "clock": clock}
+        self._ask("PUT", json.dumps(words).encode())
 
     def _claiming(self) -> None:
-        words = {"claim": self.claim, "instance_id": self.says_id}
+        words = {"claim": self.claim, "instance_id": self.says_id, "holds": self.holds}
         self._ask("PATCH", json.dumps(words).encode())
+
+    def _granted(self) -> None:
+        ref, world = self.manifest.ref, self.world
+        self.judge_start(ref)
+        started = self.runs.setdefault(ref, [])
+        started.append(f"{self.instance_id} {self.claim}")
+        world.counts["containers started"] += 1
+        world.note(f"{self.instance_id} starts the container of {label(ref)}")
+        if len(started) > 1:
+            world.breaks(f"the container of {label(ref)} was started twice: {started}")
+        if self.holds and not world.happens("callback lost", ref.id):
+            at = {"started_at": world.now.isoformat()}
+            self.send("POST", self.manifest, json.dumps(at).encode())
+        self.phase = "running"
+        self.next_at = world.after(3)
+        self.ends_at = None if self.plan == "hangs" else world.after(self.run_s)
 
     def _running(self) -> None:
         if self.plan == "reboots":
@@ -218,28 +243,32 @@ class Machine:
                 self.asked = None
             return
         self.asked = None
-        status = asked.result
+        status: HTTPStatus | None
+        answer: Any
+        status, answer = asked.result or (None, None)
         if status is None or world.happens("callback answer lost", self.manifest.ref.id):
             self.next_at = world.after(2)
+        elif status == HTTPStatus.NO_CONTENT and self.phase == "holding":
+            self._hold(answer)
+        elif status == HTTPStatus.NO_CONTENT and self.phase == "claiming":
+            self.phase = "granted"
+            self.next_at = world.after(answer.start_in_ms / 1000 if self.holds else 0)
         elif status == HTTPStatus.NO_CONTENT:
-            self._granted() if self.phase == "claiming" else self._reported()
+            self._reported()
         elif status in REFUSALS:
             world.note(f"{self.instance_id} of {label(self.manifest.ref)} is refused ({status})")
             self._off("Client.InstanceInitiatedShutdown")
         else:
             self.next_at = world.after(5)
 
-    def _granted(self) -> None:
-        ref, world = self.manifest.ref, self.world
-        started = self.runs.setdefault(ref, [])
-        started.append(f"{self.instance_id} {self.claim}")
-        world.counts["containers started"] += 1
-        world.note(f"{self.instance_id} starts the container of {label(ref)}")
-        if len(started) > 1:
-            world.breaks(f"the container of {label(ref)} was started twice: {started}")
-        self.phase = "running"
-        self.next_at = world.after(3)
-        self.ends_at = None if self.plan == "hangs" else world.after(self.run_s)
+    def _hold(self, answer: Any) -> None:
+        if answer.hold_ms == 0:
+            self.phase = "claiming"
+            return
+        # In the calm nothing changes meanwhile, and steps are few.
+        calm_s = answer.start_in_ms / 1000 - CLAIM_AHEAD_S if self.world.calm else 0
+        self.next_at = self.world.after(max(answer.hold_ms / 1000, calm_s))
+        self.world.counts["holds"] += 1
 
     def _reported(self) -> None:
         self._off("Client.InstanceInitiatedShutdown")

@@ -84,6 +84,22 @@ class Oracle:
         ):
             self._world.breaks(f"{label(ref)} runs, and is ended for its {reason}")
 
+    def start(self, ref: AttemptRef) -> None:
+        """Look at a container that a machine starts."""
+        (job,) = self._ground.rows("SELECT run_at FROM jobs WHERE id = :job", job=ref.job_id)
+        if self._world.now < job.run_at:
+            self._world.breaks(f"{label(ref)} starts before its time, {job.run_at}")
+        late = self._ground.rows(
+            "SELECT 1 FROM events AS granted JOIN events AS cancelled USING (job_id)"
+            " WHERE job_id = :job AND granted.attempt = :number"
+            " AND granted.type = 'attempt.running' AND cancelled.type = 'job.finished.cancelled'"
+            " AND cancelled.id < granted.id",
+            job=ref.job_id,
+            number=ref.number,
+        )
+        if late:
+            self._world.breaks(f"{label(ref)} starts, and was cancelled before its claim")
+
     def confirmed(self, client: Client) -> None:
         """Look for a job message that the broker has confirmed."""
         queued = any(one.outgoing.message_id == client.key for one in self._broker.of(SUBMIT))

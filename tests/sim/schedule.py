@@ -72,6 +72,7 @@ class Schedule:
         self.region = Region(self.world, send=self._send)
         self.oracle = Oracle(self.world, ground, self.region, self.broker)
         self.region.judge_kill = self.oracle.kill
+        self.region.judge_start = self.oracle.start
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
@@ -160,6 +161,7 @@ class Schedule:
             return bool(process.publisher._waiting)
         work = {
             "due": self._ground.records().due,
+            "lead": self._ground.records().unplanned,
             "relay": self._ground.records().unrelayed,
             "launch-sweep": self._ground.records().unlaunched,
             "reap-sweep": self._ground.records().open,
@@ -269,6 +271,8 @@ class Schedule:
             (self._submit_message if client.by_message else self._submit_call)(client)
         elif not self.world.calm and self.world.rng.random() < 0.15:
             self._cancel(client)
+        elif not self.world.calm and self.world.rng.random() < 0.15:
+            self._retime(client)
 
     def _submit_message(self, client: Client) -> None:
         if client.again_at is not None:
@@ -317,15 +321,25 @@ class Schedule:
             else:
                 client.cancelling = None
 
+    def _retime(self, client: Client) -> None:
+        """Give the job another time; nobody waits for the answer."""
+        seconds = self.world.rng.choice([0, 3, 30, 300, 1000])
+        self.world.counts["jobs rescheduled"] += 1
+        self._serve(
+            "PATCH",
+            "/jobs/{job_id}",
+            job_id=client.job_id,
+            actor="client",
+            body=json.dumps({"delay_s": seconds}).encode(),
+        )
+
     def _send(self, method: str, manifest: Manifest, body: bytes) -> Task | None:
-        words = {} if method == "POST" else {"body": body}
         return self._serve(
             method,
             "/jobs/{job_id}/callback",
-            lambda answer: answer[0],
             job_id=manifest.ref.job_id,
             token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=manifest.token),
-            **words,
+            body=body,
         )
 
     def _serve(

@@ -29,7 +29,7 @@ import services.api.publisher
 import services.launcher.__main__
 import services.reaper.__main__
 import services.scheduler.__main__
-from atemporal.errors import AtemporalError, Refused, Unavailable
+from atemporal.errors import AtemporalError, Refused, TooEarly, Unavailable
 from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import Reason
@@ -110,6 +110,8 @@ class Api:
         """Serve one call; returns its status and what the route returned."""
         try:
             result = self._calls[method, path](**given)
+        except TooEarly:
+            return HTTPStatus.TOO_EARLY, None
         except Unavailable:
             return HTTPStatus.SERVICE_UNAVAILABLE, None
         except Refused as error:
@@ -191,10 +193,13 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("services.launcher.__main__.Launcher", launcher)
         patch.setattr("services.scheduler.__main__.DueLoop", due_loop)
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
+        # Read for each plan: how old they are is told by a real clock. A few machines are enough.
+        patch.setattr("services.scheduler.lead.FRESH_S", 0.0)
+        patch.setattr("atemporal.lead.LEAST", 2)
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
         patch.setattr(attempts, "end", watched_end)
-        patch.setattr("atemporal.store.attempts.random.uniform", jitter)
+        patch.setattr("atemporal.store.retries.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
         plain = {"flatcar": replace(FLATCAR, render=lambda data: b"#cloud-config\n" + data)}

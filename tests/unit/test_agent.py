@@ -118,7 +118,7 @@ class Machine:
         """Start with an empty `/run`, and run the unit as systemd would, to its end."""
         shutil.rmtree(self.root / "run", ignore_errors=True)
         lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(agent \w+)$", JOB_UNIT, re.MULTILINE)
-        assert [key for key, _ in lines] == [*["ExecStartPre"] * 3, "ExecStart", "ExecStopPost"]
+        assert [key for key, _ in lines] == [*["ExecStartPre"] * 4, "ExecStart", "ExecStopPost"]
         result = "success"
         for _, command in lines[:-1]:
             if self.agent(command.split()[1]) != 0:
@@ -187,7 +187,7 @@ def test_a_job_is_pulled_created_claimed_run_and_reported(
     machine.boot()
     assert at_claim[0] == ["pull", "create"]
     assert machine.steps == ["pull", "create", "start", "wait"]
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
     claim = api.body("PATCH")
     assert str(UUID(claim["claim"])) == claim["claim"]
     assert claim["instance_id"] == INSTANCE_ID
@@ -341,7 +341,7 @@ def test_a_refused_claim_never_runs_and_reports_nothing(
     api.statuses["PATCH"] = [status]
     machine.boot()
     assert machine.steps == ["pull", "create"]
-    assert api.methods == ["PATCH"]
+    assert api.methods == ["PUT", "PATCH"]
     assert machine.console == [f"atemporal: {REF.id} was not granted"]
 
 
@@ -353,7 +353,7 @@ def test_a_callback_that_moved_is_refused_and_named(
     api.statuses["PATCH"] = [status, 204]
     machine.boot()
     assert machine.steps == ["pull", "create"]
-    assert api.methods == ["PATCH"]
+    assert api.methods == ["PUT", "PATCH"]
     moved, refused = machine.console
     assert f"{api.url}/jobs/{REF.job_id}/callback answers {status}" in moved
     assert refused == f"atemporal: {REF.id} was not granted"
@@ -366,11 +366,11 @@ def test_a_machine_stopped_while_it_asks_reports_nothing(
     api.before_response = lambda call: stopped.append(machine.agent("report"))
     api.statuses["PATCH"] = [409]
     machine.boot()
-    assert stopped == [0]
-    assert api.methods == ["PATCH"]
+    assert stopped == [0, 0]
+    assert api.methods == ["PUT", "PATCH"]
 
 
-@pytest.mark.parametrize("done", [["pull"], ["pull", "create", "claim"]])
+@pytest.mark.parametrize("done", [["pull"], ["pull", "create", "hold", "claim"]])
 def test_a_machine_stopped_before_its_container_started_does_not_blame_the_program(
     machine: Machine, api: CallbackApi, done: list[str]
 ) -> None:
@@ -386,7 +386,7 @@ def test_a_claim_without_an_answer_is_repeated_with_the_same_id(
 ) -> None:
     api.statuses["PATCH"] = [503, 429, 500, 408, 204]
     machine.boot()
-    assert api.methods == [*["PATCH"] * 5, "DELETE"]
+    assert api.methods == ["PUT", *["PATCH"] * 5, "DELETE"]
     assert len({call.body["claim"] for call in api.calls}) == 1
     assert machine.record.exit_code == 7
     slept = (machine.bin / "slept").read_text().split()
@@ -434,7 +434,7 @@ def test_a_lost_report_is_repeated_and_a_refused_one_is_not(
 ) -> None:
     api.statuses["DELETE"] = [502, 503, 409]
     machine.boot()
-    assert api.methods == ["PATCH", *["DELETE"] * 3]
+    assert api.methods == ["PUT", "PATCH", *["DELETE"] * 3]
     assert machine.console[-1] == f"atemporal: {REF.id} could not report its end by the callback"
 
 
@@ -456,7 +456,7 @@ def test_a_clock_that_steps_shortens_no_limit(machine: Machine, api: CallbackApi
     api.statuses["PATCH"] = [503, 204]
     api.statuses["DELETE"] = [503, 204]
     machine.boot()
-    assert api.methods == ["PATCH", "PATCH", "DELETE", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "PATCH", "DELETE", "DELETE"]
     assert machine.steps == ["pull", "create", "start", "wait"]
     assert machine.record.exit_code == 7
     assert not machine.record.timed_out
@@ -606,7 +606,7 @@ def test_a_container_that_can_not_start_is_reported_without_an_exit_code(
 ) -> None:
     machine.say(start_fails="exec: nope: executable file not found", code=127)
     machine.boot()
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
     assert machine.record.phase == "start"
     assert machine.record.exit_code is None
     assert machine.record.started_at is None
@@ -636,7 +636,7 @@ def test_a_daemon_that_does_not_answer_for_a_while_ends_no_job(machine: Machine)
 
 
 def test_a_daemon_that_does_not_answer_for_a_minute_is_given_up(machine: Machine) -> None:
-    for command in ("pull", "create", "claim"):
+    for command in ("pull", "create", "hold", "claim"):
         assert machine.agent(command) == 0
     machine.say(unanswered=13)
     assert machine.agent("run") == 1
@@ -647,7 +647,7 @@ def test_a_daemon_that_does_not_answer_for_a_minute_is_given_up(machine: Machine
 
 
 def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine) -> None:
-    for command in ("pull", "create", "claim"):
+    for command in ("pull", "create", "hold", "claim"):
         assert machine.agent(command) == 0
     # The unit is stopped from outside, with the container running.
     machine.say(status="running", started="2026-01-02T03:04:05Z")
@@ -661,7 +661,7 @@ def test_a_program_that_its_machine_takes_along_is_not_to_blame(machine: Machine
 
 
 def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) -> None:
-    for command in ("pull", "create", "claim"):
+    for command in ("pull", "create", "hold", "claim"):
         assert machine.agent(command) == 0
     # Of a container that runs, docker says 0.
     machine.say(status="running", started="2026-01-02T03:04:05Z", code=0, stop_fails="EOF")
@@ -672,7 +672,7 @@ def test_a_program_that_can_not_be_stopped_has_no_exit_code(machine: Machine) ->
 
 @pytest.mark.parametrize("mark", ["timed_out", "interrupted"])
 def test_a_program_already_being_stopped_keeps_the_reason_why(machine: Machine, mark: str) -> None:
-    for command in ("pull", "create", "claim"):
+    for command in ("pull", "create", "hold", "claim"):
         assert machine.agent(command) == 0
     machine.say(status="running", started="2026-01-02T03:04:05Z")
     (machine.root / "run/atemporal" / mark).touch()

@@ -79,7 +79,14 @@ def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any)
 
 @pytest.mark.parametrize(
     "words",
-    [["list"], ["cancel", "0198c5e0"], ["retry", "0198c5e0"], ["wait", "0198"], ["logs", "0198"]],
+    [
+        ["list"],
+        ["cancel", "0198c5e0"],
+        ["retry", "0198c5e0"],
+        ["reschedule", "0198c5e0", "--in", "1h"],
+        ["wait", "0198"],
+        ["logs", "0198"],
+    ],
 )
 def test_a_command_about_jobs_starts_without_what_only_daemons_need(words: list[str]) -> None:
     code = f"""

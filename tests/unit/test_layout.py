@@ -37,6 +37,7 @@ PURE = (
     "atemporal.job_view",
     "atemporal.json_object",
     "atemporal.limits",
+    "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
     "atemporal.states",

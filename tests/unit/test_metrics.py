@@ -28,6 +28,7 @@ from atemporal.fleet.reconciliation import Status
 from atemporal.messages import LAUNCH, REAP, SUBMIT
 from atemporal.metrics import FAMILIES, Family, counter, gauge, histogram
 from atemporal.metrics import series as declare
+from atemporal.model import ClockState
 from atemporal.states import BlockedReason, Reason
 from atemporal.store.invariants import INVARIANTS
 from atemporal.waiting import Phase
@@ -61,8 +62,9 @@ REPORTED = {
     *(Reason.IMAGE_REFUSED, Reason.CREATE_FAILED, Reason.SPOT_INTERRUPTED, Reason.INSTANCE_LOST),
 }
 DEADLINES = {Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE}
+DEADLINES |= {Reason.CLAIM_DEADLINE}
 LOOPS = {
-    "scheduler": ["due", "submit", "relay"],
+    "scheduler": ["due", "lead", "submit", "relay"],
     "launcher": ["launch", "launch-sweep"],
     "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices"],
     "api": ["publish"],
@@ -111,12 +113,15 @@ CLOSED: dict[str, dict[str, Labels]] = {
     },
     "api": {
         **_common("api"),
-        "atemporal_attempts_ended_total": {"reason": REPORTED | {Reason.CANCELLED}},
+        "atemporal_attempts_ended_total": {
+            "reason": REPORTED | {Reason.CANCELLED, Reason.RESCHEDULED}
+        },
         "atemporal_submits_total": {"via": ["http"], "result": RESULTS},
         "atemporal_callbacks_total": {
-            "kind": ["up", "claim", "exit"],
-            "result": ["taken", "stale", "refused", "denied", "failed"],
+            "kind": ["up", "started", "ready", "claim", "exit"],
+            "result": ["taken", "early", "stale", "refused", "denied", "failed"],
         },
+        "atemporal_machine_clocks_total": {"state": ClockState},
     },
 }
 """Each process's metrics with labels, and all values of these."""

@@ -135,7 +135,7 @@ class Lifecycle(threading.Thread):
         if (
             not self._end_requested.is_set()
             and not self._was_spawned()
-            and not self._end_requested.wait(plan.boot_s(instance, pace.boot_s))
+            and not self._end_requested.wait(plan.boot_s(instance, pace.boot_of(self._id)))
         ):
             self._spawn(instance)
         self._wait_for_the_machine()

@@ -18,3 +18,7 @@ class Pace:
     boot_s: float = 0.0
     shutdown_s: float = 0.0
     kill_after_s: float = 10.0
+
+    def boot_of(self, instance_id: str) -> float:
+        """How long this instance boots; a pace of another kind draws it from a distribution."""
+        return self.boot_s

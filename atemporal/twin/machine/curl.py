@@ -1,8 +1,8 @@
 """`curl` on a machine: the host's own, on a network that can be made to fail.
 
 Promise: without a fault it becomes the host's `curl`. With one, what a machine sends to anybody but
-its metadata service gets no connection; or a callback (a PATCH or a DELETE) is dropped, sent twice,
-or preceded by a forged one: a wrong token, another claim, another exit code. So an API that
+its metadata service gets no connection; or a callback (a PUT, a PATCH or a DELETE) is dropped, sent
+twice, or preceded by a forged one: a wrong token, another claim, another exit code. So an API that
 believes a forged callback is found out.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from atemporal.twin.faults import fault
 
 NO_CONNECTION = 7
-_CALLBACKS = ("PATCH", "DELETE")
+_CALLBACKS = ("PUT", "PATCH", "DELETE")
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
 
 
