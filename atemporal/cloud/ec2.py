@@ -19,9 +19,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud import instance as instances
@@ -46,6 +45,7 @@ from atemporal.cloud.instance import (
     client_token,
     tags_of,
 )
+from atemporal.cloud.service_model import session
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
 from atemporal.model import AttemptRef, Launch
@@ -53,6 +53,7 @@ from atemporal.settings import Settings
 from atemporal.userdata import os_family
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
@@ -86,9 +87,9 @@ class Cloud:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         try:
-            session = Session()
-            self._launching = _client(session, settings, attempts=1)
-            self._ec2 = _client(session, settings, attempts=_ATTEMPTS)
+            made = session()
+            self._launching = _client(made, settings, attempts=1)
+            self._ec2 = _client(made, settings, attempts=_ATTEMPTS)
         except ValueError as error:  # botocore's word for a malformed URL or region
             raise Invalid({"region, ec2_endpoint_url": str(error)}) from error
         except FOREIGN as error:
@@ -407,8 +408,8 @@ class Cloud:
         return answer.get("Output", "")
 
 
-def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client:
-    client: EC2Client = session.client(
+def _client(made: Session, settings: Settings, *, attempts: int) -> EC2Client:
+    client = made.create_client(
         "ec2",
         region_name=settings.region,
         endpoint_url=settings.ec2_endpoint_url,
@@ -418,7 +419,7 @@ def _client(session: Session, settings: Settings, *, attempts: int) -> EC2Client
             retries={"mode": "standard", "total_max_attempts": attempts},
         ),
     )
-    return client
+    return cast("EC2Client", client)
 
 
 @contextmanager
