@@ -170,6 +170,14 @@ class Cloud:
         asked: dict[Option, bool] = {"SkipOsShutdown": skip_os_shutdown, "Force": force}
         return self._terminations.ask(ids, frozenset(one for one in asked if asked[one]))
 
+    def terminations_ready_in(self) -> float:
+        """Seconds until the limits allow the next call of `terminate`.
+
+        Raises:
+            Unavailable: nobody can say.
+        """
+        return self._caller.ready_in(Limit.TERMINATE_INSTANCES)
+
     def console(self, instance_id: str, *, live: bool = True) -> str:
         """The newest text of the instance's serial console; `""` when EC2 has none.
 
