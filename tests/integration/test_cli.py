@@ -451,7 +451,8 @@ def overdue(database: Database, job_id: str) -> None:
     with database.begin() as tx:
         tx.execute(
             text(
-                "UPDATE jobs SET due_at = now() - interval '3 minutes', dispatch_at = NULL WHERE id = :id"
+                "UPDATE jobs SET due_at = now() - interval '3 minutes', dispatch_at = NULL"
+                " WHERE id = :id"
             ),
             {"id": job_id},
         )
