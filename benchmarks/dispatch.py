@@ -29,6 +29,7 @@ from benchmarks.reader import amqp_connection
 from benchmarks.wiring import Figures
 
 FUTURE = 1_000_000
+_REHEARSED = 1_000
 _LEFT = "SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND due_at <= %s)"
 _DUE_BETWEEN = "SELECT id::text, due_at FROM jobs WHERE due_at BETWEEN %s AND %s"
 _LAST_COMMIT = "SELECT max(pg_xact_commit_timestamp(xmin)), count(*) FROM jobs WHERE due_at = %s"
@@ -176,12 +177,15 @@ def due_soon(cursor: Any, number: int) -> datetime:
     Raises:
         RuntimeError: the machine became too busy to prepare them in time.
     """
-    # A rehearsal with jobs of another day says how long it takes here and now.
+    # A rehearsal with a few jobs of another day says how long it takes here and now.
     began = time.monotonic()
     another_day = backlog.clock(cursor) + timedelta(days=30)
-    backlog.add_due(cursor, number, another_day, every=timedelta(seconds=1))
+    backlog.add_due(cursor, _REHEARSED, another_day, every=timedelta(seconds=1))
+    rehearsed = time.monotonic() - began
     backlog.settle(cursor)
-    at = backlog.clock(cursor) + timedelta(seconds=1 + 2 * (time.monotonic() - began))
+    settled = time.monotonic() - began - rehearsed
+    expected = rehearsed * number / _REHEARSED + settled
+    at = backlog.clock(cursor) + timedelta(seconds=2 + 2 * expected)
     backlog.add_due(cursor, number, at)
     backlog.settle(cursor)
     left = (at - backlog.clock(cursor)).total_seconds()

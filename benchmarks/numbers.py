@@ -82,13 +82,13 @@ NUMBERS: tuple[Number, ...] = (
                 _DISPATCH,
                 "of raw",
                 at_least=0.45,
-                beside=Figure("dispatch", "raw publishing", "messages_per_s"),
+                beside=Figure("dispatch", "raw-publishing", "messages_per_s"),
             ),
             Part(
                 _DISPATCH,
                 "x the build before",
                 at_least=3,
-                beside=Figure("dispatch", "older build", "jobs_per_s"),
+                beside=Figure("dispatch", "older-build", "jobs_per_s"),
             ),
         ),
     ),
@@ -126,7 +126,7 @@ NUMBERS: tuple[Number, ...] = (
         "Throughput kept while an old snapshot is open",
         ">= 80 %",
         "not measured",
-        (Part(Figure("dispatch", "old snapshot", "kept"), "of it", at_least=0.8),),
+        (Part(Figure("dispatch", "old-snapshot", "kept"), "of it", at_least=0.8),),
     ),
     Number(
         "start skew",
@@ -134,8 +134,8 @@ NUMBERS: tuple[Number, ...] = (
         "p99 <= 250 ms, none early by a millisecond",
         "minutes: it started when the machine was ready",
         (
-            Part(Figure("start_skew", "start skew", "p99_ms"), "ms p99", at_most=250),
-            Part(Figure("start_skew", "start skew", "early"), "early", at_most=0),
+            Part(Figure("start_skew", "start-skew", "p99_ms"), "ms p99", at_most=250),
+            Part(Figure("start_skew", "start-skew", "early"), "early", at_most=0),
         ),
     ),
     Number(
@@ -177,7 +177,7 @@ NUMBERS: tuple[Number, ...] = (
                 Figure("intake", "messages", "jobs_per_s"),
                 "x the build before",
                 at_least=10,
-                beside=Figure("intake", "older build", "jobs_per_s"),
+                beside=Figure("intake", "older-build", "jobs_per_s"),
             ),
         ),
     ),
@@ -205,8 +205,8 @@ NUMBERS: tuple[Number, ...] = (
         "<= 150 ms / <= 400 ms",
         "150-450 ms / 2.0-2.8 s",
         (
-            Part(Figure("footprint", "command line", "help_ms"), "ms --help", at_most=150),
-            Part(Figure("footprint", "command line", "list_ms"), "ms list", at_most=400),
+            Part(Figure("footprint", "command-line", "help_ms"), "ms --help", at_most=150),
+            Part(Figure("footprint", "command-line", "list_ms"), "ms list", at_most=400),
         ),
     ),
 )
