@@ -97,7 +97,7 @@ def latency(
         closing(backlog.connect(database_url)) as connection,
         connection.cursor() as cursor,
         Child("benchmarks.reader", broker_url, str(jobs), "amqp", env=env) as reader,
-        Child("benchmarks.due_loop", env=env) as loop,
+        Child("benchmarks.scheduler_loop", "due", env=env) as loop,
     ):
         start = backlog.clock(cursor) + timedelta(seconds=3)
         backlog.add_due(cursor, jobs, start, every=timedelta(seconds=over_s / jobs))
@@ -143,7 +143,7 @@ def _drain(
         closing(backlog.connect(database_url)) as connection,
         connection.cursor() as cursor,
         closing(amqp_connection(broker_url)) as broker,
-        Child("benchmarks.due_loop", loops, env=env, count=replicas) as running,
+        Child("benchmarks.scheduler_loop", loops, env=env, count=replicas) as running,
     ):
         at = due_soon(cursor, due)
         deadline = time.monotonic() + limit_s

@@ -1,7 +1,8 @@
 """What is measured: questions, each of several measures that are compared within one run.
 
 A measure is a function that returns a dict of figures. It is given what its parameters name: a database
-(`database_url`), a virtual host (`broker_url`), whether to be quick (`quick`), and its own arguments.
+(`database_url`), a virtual host (`broker_url`), a folder of its own (`directory`), whether to be quick
+(`quick`), and its own arguments.
 """
 
 from __future__ import annotations

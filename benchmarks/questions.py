@@ -91,8 +91,15 @@ QUESTIONS: tuple[Question, ...] = (
         "intake",
         "Messages that become jobs",
         (
-            Measure("messages", "intake:messages", quick={"messages": 1_000}),
-            Measure("older-build", "intake:messages", quick={"messages": 200}, build=TODAY),
+            Measure("messages", "intake:messages", quick={"many": 1_000}),
+            Measure(
+                "older-build",
+                "intake:messages",
+                {"many": 2_000},
+                quick={"many": 300},
+                times=2,
+                build=TODAY,
+            ),
         ),
     ),
     Question(
@@ -103,23 +110,38 @@ QUESTIONS: tuple[Question, ...] = (
             Measure("a-day", "bloat:day", {"lives": 86_400}, times=1, full=True, limit_s=7200),
         ),
     ),
-    Question("burst", "A thousand at once", (Measure("burst", "burst:burst", times=1),)),
+    Question(
+        "burst",
+        "A thousand at once",
+        (Measure("burst", "burst:burst", quick={"many": 100}, times=1),),
+    ),
     Question(
         "start_skew",
         "Container start minus its time",
-        (Measure("start-skew", "start_skew:start_skew", times=1),),
+        (
+            Measure(
+                "start-skew",
+                "start_skew:start_skew",
+                quick={"many": 10, "spread_s": 10},
+                times=1,
+                limit_s=900,
+            ),
+        ),
     ),
     Question(
         "terminate",
         "From a container's exit to TerminateInstances",
-        (Measure("terminate", "terminate:terminate", times=1),),
+        (
+            Measure("singles", "terminate:singles", quick={"many": 20}, times=1),
+            Measure("burst", "terminate:burst", quick={"many": 50}, times=1),
+        ),
     ),
     Question(
         "ec2_calls",
         "What EC2 is asked for a hundred jobs",
         (
-            Measure("calm", "ec2_calls:calm", times=1),
-            Measure("hostile", "ec2_calls:hostile", times=1),
+            Measure("calm", "ec2_calls:calm", quick={"jobs": 10}, times=1, limit_s=900),
+            Measure("hostile", "ec2_calls:hostile", quick={"jobs": 5}, times=1, limit_s=900),
         ),
     ),
     Question(
@@ -127,7 +149,7 @@ QUESTIONS: tuple[Question, ...] = (
         "What a process takes",
         (
             Measure("idle", "footprint:idle", times=1),
-            Measure("growth", "footprint:growth", times=1),
+            Measure("growth", "footprint:growth", times=1, limit_s=900),
             Measure("command-line", "footprint:command_line"),
         ),
     ),

@@ -183,6 +183,8 @@ def test_a_figure_is_the_median_of_its_runs() -> None:
     found = {"dispatch": result(throughput=[{"rate": 3}, {"rate": 100}, {"rate": 2.0}])}
     assert Figure("dispatch", "throughput", "rate").median(found) == 3
     assert Figure("dispatch", "throughput", "other").median(found) is None
+    within = {"dispatch": result(throughput=[{"late": {"p99": 3}}, {"late": {"p99": 5}}])}
+    assert Figure("dispatch", "throughput", "late.p99").median(within) == 4
     assert Figure("dispatch", "latency", "rate").median(found) is None
     assert Figure("nothing", "latency", "rate").median(found) is None
 
@@ -254,6 +256,20 @@ def test_a_number_is_met_only_when_all_its_parts_are() -> None:
         ((met, unknown, missed), Verdict.MISSED),
     ):
         assert Number("n", "what", "target", "before", parts).verdict(found) is verdict
+
+
+def test_a_number_may_be_met_by_either_of_its_parts() -> None:
+    met, found = part(10, at_least=5)
+    missed = Part(met.figure, at_most=5)
+    unknown = Part(Figure("q", "two", "rate"), at_least=1)
+    for parts, verdict in (
+        ((missed, met), Verdict.MET),
+        ((unknown, met), Verdict.MET),
+        ((missed, unknown), Verdict.UNKNOWN),
+        ((missed, missed), Verdict.MISSED),
+    ):
+        one = Number("n", "what", "target", "before", parts, either=True)
+        assert one.verdict(found) is verdict
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)
