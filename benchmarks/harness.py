@@ -112,7 +112,7 @@ class Harness:
         """
         function = find(measure.function)
         given: dict[str, Any] = {"quick": self._quick, **measure.arguments}
-        if self._quick:
+        if self._quick and measure.quick is not None:
             given |= measure.quick
         if wants(function, DATABASE):
             # One with a name of its own is shared by questions too, and lives until the end.

@@ -21,13 +21,14 @@ class Measure:
 
     The measures of a question share a database, and its rows stay from run to run; one named by
     `database` is shared with other questions too. One run may take `limit_s` seconds. `full` ones take
-    long, and run only when they are asked for.
+    long, and run only when they are asked for; so do, in a quick run, those that nothing makes quick
+    (`quick` is None).
     """
 
     name: str
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    quick: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] | None = field(default_factory=dict)
     times: int = 3
     build: str | None = None
     full: bool = False
@@ -50,7 +51,11 @@ class Question:
 
 
 def selected(
-    questions: Sequence[Question], words: Sequence[str], *, full: bool = False
+    questions: Sequence[Question],
+    words: Sequence[str],
+    *,
+    full: bool = False,
+    quick: bool = False,
 ) -> list[Question]:
     """The questions, and of each the measures, that the words name; without words all.
 
@@ -77,6 +82,11 @@ def selected(
         if words and not here and question.name not in asked:
             continue
         # What takes long is run when it is asked for: by its name, or with all.
-        usual = [one for one in question.measures if full or not one.full]
-        chosen.append(Question(question.name, question.title, tuple(here or usual)))
+        usual = [
+            one
+            for one in question.measures
+            if (full or not one.full) and not (quick and one.quick is None)
+        ]
+        if here or usual:
+            chosen.append(Question(question.name, question.title, tuple(here or usual)))
     return chosen
