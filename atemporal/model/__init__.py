@@ -16,6 +16,7 @@ from atemporal.model.job_spec import (
     parse_spec,
     read_spec,
 )
+from atemporal.model.launch_group import LaunchGroup
 
 __all__ = [
     "LOG_TAIL_LIMIT",
@@ -28,6 +29,7 @@ __all__ = [
     "JobFields",
     "JobSpec",
     "Launch",
+    "LaunchGroup",
     "Machine",
     "PublicEvent",
     "ReportedReason",

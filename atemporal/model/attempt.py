@@ -33,6 +33,7 @@ class Launch(BaseModel):
     offering is exchanged only for a definite refusal. A row that does not say is taken to have one.
     `unsure_at` is when the last of them was sent that may have launched an instance for all that is
     known, by the database's clock; None when all were refused.
+    `boot_s` is how long a machine of a launch group asks for its job.
     `installation` is whose instance it will be; rows of older releases do not say.
     """
 
@@ -59,6 +60,7 @@ class Launch(BaseModel):
     key_id: str
     deadline_s: int
     pull_s: int = 120
+    boot_s: int = 900
     installation: UUID | None = None
 
 
@@ -81,6 +83,7 @@ class Attempt(Frozen):
     `instance_id` is EC2's word: its answer to the launch, or an instance with the attempt's tags.
     `claimed_instance_id` is what the machine that was granted the claim said of itself: it proves
     nothing.
+    `group_id` is the launch group whose call asks for its instance, or has launched it.
     `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
     `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
     people: nothing may be decided by it.
@@ -92,6 +95,7 @@ class Attempt(Frozen):
     reason: KnownReason = None
     launch: Launch
     instance_id: str | None = None
+    group_id: UUID | None = None
     claimed_instance_id: str | None = None
     public_dns: str | None = None
     public_ip: str | None = None

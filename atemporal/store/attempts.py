@@ -52,7 +52,7 @@ _LEASE = text(
     """
     UPDATE attempts SET called_at = now() WHERE (job_id, number) IN (
         SELECT job_id, number FROM attempts
-        WHERE state = 'launching' AND instance_id IS NULL
+        WHERE state = 'launching' AND instance_id IS NULL AND group_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
         ORDER BY called_at LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED)
@@ -62,7 +62,7 @@ _LEASE = text(
 
 
 # What an attempt is given along with its instance: nothing blocks it any more.
-_UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
+UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
 
 def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
@@ -88,7 +88,7 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
 
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
-    """Take over intents whose call nobody has repeated for `stale_s` seconds."""
+    """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
 
@@ -101,7 +101,7 @@ def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -
     """
     values = {"instance_id": instance_id, "launched_at": func.now()}
     detail = {"instance_id": instance_id}
-    warming = {**values, **_UNBLOCKED}
+    warming = {**values, **UNBLOCKED}
     if transition_attempt(
         tx, ref, AttemptState.WARMING, actor=actor, values=warming, detail=detail
     ):
@@ -166,7 +166,7 @@ def claim(
         "claim": claim_id,
         "claimed_instance_id": instance_id,
         "running_at": func.now(),
-        **_UNBLOCKED,
+        **UNBLOCKED,
     }
     moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(
         tx,
@@ -335,12 +335,13 @@ def timeouts(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, int
 
 
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
-    """Return attempts that are still launching, each with what its machine has to run."""
+    """Return attempts that are still launching by themselves, each with what its machine has to run."""
     query = (
         select(attempts, jobs.c.spec, jobs.c.key)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(
             attempts.c.state == AttemptState.LAUNCHING,
+            attempts.c.group_id.is_(None),
             attempts.c.job_id == func.any([ref.job_id for ref in refs]),
         )
     )

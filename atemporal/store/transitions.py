@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, text, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Integer,
+    Text,
+    Uuid,
+    func,
+    insert,
+    literal,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from atemporal.model import AttemptRef
 from atemporal.states import (
@@ -78,6 +90,47 @@ def transition_attempt(
     return True
 
 
+def transition_attempts(
+    tx: Connection,
+    changes: Mapping[AttemptRef, Mapping[str, str]],
+    to: AttemptState,
+    *,
+    actor: str,
+    values: Mapping[str, Any],
+    launch: Mapping[str, Any],
+) -> list[AttemptRef]:
+    """Move many attempts into `to`, each with changes of its own to columns of text, all with `values`.
+
+    `launch` is written into their launches. Returns those that were moved; the others are stale.
+    """
+    if not changes:
+        return []
+    names = sorted({name for own in changes.values() for name in own})
+    lists = [[ref.job_id for ref in changes], [ref.number for ref in changes]]
+    lists += [[own.get(name) for own in changes.values()] for name in names]
+    types = (ARRAY(Uuid), ARRAY(Integer), *(ARRAY(Text) for _ in names))
+    given = [literal(one, kind) for one, kind in zip(lists, types, strict=True)]
+    own = func.unnest(*given).table_valued("job_id", "number", *names)
+    moved = tx.execute(
+        update(attempts)
+        .where(
+            attempts.c.job_id == own.c.job_id,
+            attempts.c.number == own.c.number,
+            attempts.c.state.in_(attempt_states_before(to)),
+        )
+        .values(
+            state=to,
+            launch=attempts.c.launch.concat(literal(dict(launch), JSONB)),
+            **{name: own.c[name] for name in names},
+            **values,
+        )
+        .returning(attempts.c.job_id, attempts.c.number)
+    )
+    refs = sorted(AttemptRef(*row) for row in moved)
+    record_many(tx, {ref: changes[ref] for ref in refs}, f"attempt.{to}", actor=actor)
+    return refs
+
+
 def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> bool:
     """Finish a job with the outcome that `reason` means; False when it has moved on."""
     return transition_job(
@@ -117,3 +170,23 @@ def record(
             detail={key: value for key, value in (detail or {}).items() if value is not None},
         )
     )
+
+
+def record_many(
+    tx: Connection, details: Mapping[AttemptRef, Mapping[str, Any]], name: str, *, actor: str
+) -> None:
+    """Append a row of the same name to the history of each attempt."""
+    if details:
+        tx.execute(
+            insert(events),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "attempt": ref.number,
+                    "type": name,
+                    "actor": actor,
+                    "detail": dict(detail),
+                }
+                for ref, detail in details.items()
+            ],
+        )
