@@ -20,11 +20,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud import instance as instances
+from atemporal.cloud import launch_request
 from atemporal.cloud import volume as volumes
 from atemporal.cloud.faults import (
     FOREIGN,
@@ -41,10 +43,12 @@ from atemporal.cloud.faults import (
 )
 from atemporal.cloud.instance import (
     DEPLOYMENT_TAG,
-    INSTALLATION_TAG,
+    GROUP_TAG,
     Instance,
     client_token,
+    group_token,
     tags_of,
+    tags_of_group,
 )
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
@@ -57,7 +61,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 IMAGE_FRESH_S = 3600.0
-DEFAULT_ROOT_DEVICE = "/dev/xvda"
 
 # A page is parsed as a whole, by each thread that lists. With a thousand instances a page three threads
 # took 70 MB that the process never gave back, with a hundred 17 MB.
@@ -122,12 +125,21 @@ class Cloud:
         """
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
         self._check_family(launch, doing)
-        request = self._request(ref, launch, user_data)
-        with _translated(doing):
-            answer = self._launching.run_instances(**request)
-        if not answer.get("Instances"):
-            raise NoAnswer(doing, "NoInstanceInAnswer")
-        return instances.read(answer["Instances"][0])
+        launched = self._run(self._request(ref, launch, user_data), doing)
+        return launched[0]
+
+    def run_group(
+        self, group_id: UUID, launch: Launch, size: int, user_data: bytes
+    ) -> list[Instance]:
+        """Launch instances for a group, `size` of them if there is room, else as many as there is
+        room for; or return those that this very call launched before.
+
+        Raises:
+            CloudError: as `run` does. `TooMany`: surely not launched; ask for fewer.
+        """
+        doing = f"launching {size} of group {group_id} ({launch.instance_type}, {launch.image_id})"
+        self._check_family(launch, doing)
+        return self._run(self._group_request(group_id, launch, size, user_data), doing)
 
     def all(self) -> list[Instance]:
         """Every instance of the deployment, for about an hour also those that have ended."""
@@ -143,6 +155,22 @@ class Cloud:
         filters = {f"tag:{name}": [value] for name, value in tags.items()}
         found = self._list(filters, f"looking for the instance of attempt {ref.id}")
         return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
+
+    def find_group(self, group_id: UUID) -> list[Instance]:
+        """A group's instances by their tags, the oldest first; see `find`."""
+        filters = {f"tag:{GROUP_TAG}": [str(group_id)]}
+        found = self._list(filters, f"looking for the instances of group {group_id}")
+        return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
+
+    def tag(self, instance_id: str, ref: AttemptRef) -> None:
+        """Put an attempt's tags on the instance of a group.
+
+        Raises:
+            CloudError: not done, or perhaps done; to do it again does no harm.
+        """
+        tags = tags_of(self._settings.deployment, ref)
+        with _translated(f"tagging {instance_id} for attempt {ref.id}"):
+            self._ec2.create_tags(Resources=[instance_id], Tags=launch_request.tag_list(tags))
 
     def describe(self, ids: Iterable[str], *, tagged: bool = True) -> dict[str, Instance]:
         """The deployment's instances among these ids; without `tagged`, whoever's they seem to be.
@@ -290,73 +318,28 @@ class Cloud:
         self._found_image = (newest, now)
         return newest
 
+    def _run(self, request: dict[str, Any], doing: str) -> list[Instance]:
+        with _translated(doing):
+            answer = self._launching.run_instances(**request)
+        if not answer.get("Instances"):
+            raise NoAnswer(doing, "NoInstanceInAnswer")
+        return [instances.read(one) for one in answer["Instances"]]
+
     def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
-        named = tags_of(self._settings.deployment, ref)
-        if launch.installation:  # from the intent, so that a repeated call is the same to the byte
-            named[INSTALLATION_TAG] = str(launch.installation)
-        tags = [{"Key": key, "Value": value} for key, value in named.items()]
-        request: dict[str, Any] = {
-            "ClientToken": client_token(ref, launch.placement),
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ImageId": launch.image_id,
-            "InstanceType": launch.instance_type,
-            "UserData": user_data,
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            # One hop: a container behind docker's bridge gets none of the machine's credentials.
-            "MetadataOptions": {
-                "HttpEndpoint": "enabled",
-                "HttpTokens": "required",
-                "HttpPutResponseHopLimit": 1,
-            },
-            "BlockDeviceMappings": self._disks(launch),
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
-            ],
-        }
-        if launch.subnet_id:
-            request["SubnetId"] = launch.subnet_id
-        if launch.security_group_ids:
-            request["SecurityGroupIds"] = list(launch.security_group_ids)
-        if launch.key_name:
-            request["KeyName"] = launch.key_name
-        if profile := launch.instance_profile:
-            request["IamInstanceProfile"] = {
-                "Arn" if profile.startswith("arn:") else "Name": profile
-            }
-        if launch.capacity_type == "spot":
-            request["InstanceMarketOptions"] = {
-                "MarketType": "spot",
-                "SpotOptions": {
-                    "SpotInstanceType": "one-time",
-                    "InstanceInterruptionBehavior": "terminate",
-                },
-            }
-        return request
+        token = client_token(ref, launch.placement)
+        tags = tags_of(self._settings.deployment, ref)
+        return launch_request.build(
+            token, tags, 1, launch, user_data, image=self._image(launch.image_id)
+        )
 
-    def _disks(self, launch: Launch) -> list[dict[str, Any]]:
-        """The image's own disks, each encrypted and gone with the instance.
-
-        The image is asked for their names: under another name than the image's root device, a disk
-        would be made besides the root one.
-        """
-        image = self._image(launch.image_id)
-        if image is None:  # RunInstances will say so, or return what it launched before
-            return []
-        root = image.get("RootDeviceName") or DEFAULT_ROOT_DEVICE
-        sizes: dict[str, int | None] = {root: None}
-        for mapping in image.get("BlockDeviceMappings", ()):
-            if "Ebs" in mapping and "DeviceName" in mapping:
-                sizes[mapping["DeviceName"]] = mapping["Ebs"].get("VolumeSize")
-        sizes[root] = launch.disk_gb or sizes[root]
-        return [
-            {
-                "DeviceName": device,
-                "Ebs": {"DeleteOnTermination": True, "Encrypted": True}
-                | ({"VolumeSize": size} if size else {}),
-            }
-            for device, size in sizes.items()
-        ]
+    def _group_request(
+        self, group_id: UUID, launch: Launch, size: int, user_data: bytes
+    ) -> dict[str, Any]:
+        token = group_token(group_id, launch.placement)
+        tags = tags_of_group(self._settings.deployment, group_id)
+        return launch_request.build(
+            token, tags, size, launch, user_data, image=self._image(launch.image_id)
+        )
 
     def _check_family(self, launch: Launch, doing: str) -> None:
         """Refuse an image that is not known to be of the family that the user-data is made for."""

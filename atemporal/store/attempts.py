@@ -61,6 +61,15 @@ _LEASE = text(
 )
 
 
+_PUT_BACK = text(
+    """
+    UPDATE attempts SET called_at = to_timestamp(0)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
+    """
+)
+
 # What an attempt is given along with its instance: nothing blocks it any more.
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
@@ -91,6 +100,13 @@ def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[Atte
     """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
+
+
+def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
+    tx.execute(
+        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
+    )
 
 
 def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:

@@ -16,14 +16,14 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, text, update
 
-from atemporal.errors import Conflict, NotFound, Unavailable
+from atemporal.errors import Conflict, NotFound
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason
 from atemporal.store import rows
 from atemporal.store.attempts import UNBLOCKED
 from atemporal.store.database import server_time
 from atemporal.store.launches import lease_begin
-from atemporal.store.transitions import record_many, transition_attempts
+from atemporal.store.transitions import record_many, rows_of, transition_attempts
 from atemporal.tables import attempts, jobs, launch_groups
 
 _LEASE = text(
@@ -240,23 +240,40 @@ def launched(
     return {ref: given[ref] for ref in moved} | late
 
 
+def lock_group_of(tx: Connection, ref: AttemptRef) -> None:
+    """Lock the group that an attempt is in, if it is in one: so that nobody gives an instance twice."""
+    group_id = select(attempts.c.group_id).where(_is(ref)).scalar_subquery()
+    tx.execute(
+        select(launch_groups.c.id)
+        .where(launch_groups.c.id == group_id)
+        .with_for_update(key_share=True)
+    )
+
+
 def settle(tx: Connection, group_id: UUID) -> None:
     """Write that there is nothing left to ask for."""
     _write(tx, group_id, settled_at=func.now())
 
 
 def waiting(tx: Connection, group_id: UUID) -> list[AttemptRef]:
-    """The group's attempts that still need an instance."""
-    return _waiting(tx, group_id)
+    """The group's attempts that still need an instance.
+
+    They are not locked: who ends them locks their jobs first.
+    """
+    query = select(attempts.c.job_id, attempts.c.number).where(
+        attempts.c.group_id == group_id, _WAITS
+    )
+    return sorted(AttemptRef(*row) for row in tx.execute(query))
 
 
-def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt, JobSpec]:
+def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt, JobSpec] | None:
     """The attempt that has this instance, and what the machine has to run.
+
+    None while EC2's answer to the group's call is not written down.
 
     Raises:
         NotFound: there is no such group.
         Conflict: none of the group's attempts has it, and none will; or the one that has it has ended.
-        Unavailable: EC2's answer to the group's call is not written down yet.
         Unreadable: this release can not read the attempt.
     """
     query = (
@@ -267,7 +284,7 @@ def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt,
     row = tx.execute(query).one_or_none()
     if row is None:
         if get(tx, group_id).settled_at is None:
-            raise Unavailable(f"what was launched for group {group_id} is not written down yet")
+            return None
         raise Conflict(f"no attempt of group {group_id} has instance {instance_id}")
     attempt = rows.attempt(row)
     if attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
@@ -288,6 +305,17 @@ def of_instances(
     columns = [column for column in attempts.c if column.name != "log_tail"]
     query = select(*columns).where(having | ended).order_by(attempts.c.job_id, attempts.c.number)
     return rows.readable(tx, tx.execute(query), rows.attempt)
+
+
+def members(tx: Connection, group_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
+    """The attempts of each of these groups."""
+    columns = [column for column in attempts.c if column.name != "log_tail"]
+    query = select(*columns).where(attempts.c.group_id == func.any(list(group_ids)))
+    found: dict[UUID, tuple[Attempt, ...]] = {}
+    for attempt in rows.readable(tx, tx.execute(query), rows.attempt):
+        if attempt.group_id is not None:
+            found[attempt.group_id] = (*found.get(attempt.group_id, ()), attempt)
+    return found
 
 
 def unsettled(tx: Connection) -> frozenset[UUID]:
@@ -370,9 +398,7 @@ def _is(ref: AttemptRef) -> ColumnElement[bool]:
 
 
 def _one_of(refs: Sequence[AttemptRef]) -> ColumnElement[bool]:
-    pairs = func.unnest([ref.job_id for ref in refs], [ref.number for ref in refs]).table_valued(
-        "job_id", "number"
-    )
+    pairs = rows_of(refs)
     return (
         select(1)
         .where(pairs.c.job_id == attempts.c.job_id, pairs.c.number == attempts.c.number)

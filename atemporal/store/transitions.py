@@ -6,15 +6,18 @@ from; it happens together with its row in `events`, or it does not happen and re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     Connection,
     Integer,
+    TableValuedAlias,
     Text,
     Uuid,
+    cast,
+    column,
     func,
     insert,
     literal,
@@ -106,11 +109,8 @@ def transition_attempts(
     if not changes:
         return []
     names = sorted({name for own in changes.values() for name in own})
-    lists = [[ref.job_id for ref in changes], [ref.number for ref in changes]]
-    lists += [[own.get(name) for own in changes.values()] for name in names]
-    types = (ARRAY(Uuid), ARRAY(Integer), *(ARRAY(Text) for _ in names))
-    given = [literal(one, kind) for one, kind in zip(lists, types, strict=True)]
-    own = func.unnest(*given).table_valued("job_id", "number", *names)
+    texts = {name: [own.get(name) for own in changes.values()] for name in names}
+    own = rows_of(list(changes), **texts)
     moved = tx.execute(
         update(attempts)
         .where(
@@ -129,6 +129,18 @@ def transition_attempts(
     refs = sorted(AttemptRef(*row) for row in moved)
     record_many(tx, {ref: changes[ref] for ref in refs}, f"attempt.{to}", actor=actor)
     return refs
+
+
+def rows_of(refs: Sequence[AttemptRef], **texts: Sequence[str | None]) -> TableValuedAlias:
+    """Attempts as rows of a statement: `job_id`, `number`, and a column for each of the `texts`."""
+    columns: list[tuple[str, Sequence[Any], Any]] = [
+        ("job_id", [ref.job_id for ref in refs], Uuid),
+        ("number", [ref.number for ref in refs], Integer),
+        *((name, text, Text) for name, text in texts.items()),
+    ]
+    given = [cast(literal(list(values), ARRAY(kind)), ARRAY(kind)) for _, values, kind in columns]
+    typed = [column(name, kind) for name, _, kind in columns]
+    return func.unnest(*given).table_valued(*typed).render_derived()
 
 
 def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from atemporal import identity
 from atemporal.broker import Link
 from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
@@ -10,11 +13,19 @@ from atemporal.store.database import Database
 from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
 from services.launcher.sweep import SweepLoop
+from services.launcher.tagging import TagLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
-    """Build the launcher's loops."""
-    launcher = Launcher(settings, database, Cloud(settings))
+    """Build the launcher's loops.
+
+    Raises:
+        Invalid: the settings have no callback key, or no certificate for the machines' proofs.
+    """
+    if settings.launch_group_size > 1 and settings.instance_identity == "required":
+        identity.certificates(settings)  # the API could not tell machines their jobs without one
+    cloud = Cloud(settings)
+    launcher = Launcher(settings, database, cloud)
     link = Link(
         settings.broker_url.get_secret_value(),
         name="atemporal launcher",
@@ -23,6 +34,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     return [
         LaunchLoop(launcher, link),
         SweepLoop(launcher, interval_s=settings.sweep_interval_s),
+        TagLoop(database, cloud, interval_s=settings.sweep_interval_s, clock=time.monotonic),
     ]
 
 

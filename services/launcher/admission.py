@@ -19,6 +19,7 @@ from atemporal.cloud import (
     NoCapacity,
     OverQuota,
     Throttled,
+    TooMany,
     Unauthorized,
     Unreachable,
 )
@@ -67,6 +68,7 @@ class Admission:
         self._database = database
         self._capacity_s = settings.capacity_cooldown_s
         self._quota_s = settings.quota_cooldown_s
+        self._group_size = settings.launch_group_size
         self._log = logger("launcher")
         self.circuit_breaker = CircuitBreaker(clock=clock, rng=rng)
         self.rate_limiter = RateLimiter(
@@ -88,21 +90,33 @@ class Admission:
         """Set while more is to be asked for than there are tokens: it comes before new messages."""
 
     def room(self, most: int) -> int:
-        """How many calls, `most` at most, may be made now; one while the circuit breaker is open."""
+        """How many attempts, `most` at most, may be asked for now; one while the breaker is open.
+
+        They may be so many as the calls that may be made now could ask for if they are alike.
+        """
         if self.circuit_breaker.ready_in() > 0:
             return 0
-        return min(1 if self.circuit_breaker.is_open else most, self.rate_limiter.available())
+        alike = self.rate_limiter.available() * self._group_size
+        most = min(most, alike, self.rate_limiter.instances())
+        return min(most, 1) if self.circuit_breaker.is_open else most
+
+    def calls(self) -> int:
+        """How many calls may be made now."""
+        return self.rate_limiter.available()
 
     def ready_in(self) -> float:
         """Seconds until a call may be made at all."""
         return max(self.rate_limiter.ready_in(), self.circuit_breaker.ready_in())
 
-    def take(self) -> bool:
-        """Take what one call needs; False when our rate allows none now."""
-        if self.rate_limiter.take():
-            return True
-        self.backlog.set()
-        return False
+    def take(self, instances: int = 1) -> int:
+        """Take what one call for so many instances needs; returns for how many there are tokens.
+
+        0 when our rate allows no call now.
+        """
+        granted = self.rate_limiter.take(instances)
+        if granted < instances:
+            self.backlog.set()
+        return granted
 
     def unavailable(self, offerings: Collection[Offering]) -> Mapping[Offering, Unavailable]:
         """Those of the offerings that are not to be asked for now."""
@@ -130,9 +144,17 @@ class Admission:
         return untried or self.availability.authorized_elsewhere(offering)
 
     def learn(
-        self, offering: Offering, outcome: Instance | CloudError, *, may_ask_elsewhere: bool
+        self,
+        offering: Offering,
+        outcome: Instance | CloudError,
+        *,
+        may_ask_elsewhere: bool,
+        of_many: bool = False,
     ) -> None:
-        """Note what the outcome of one call means for the calls of all attempts."""
+        """Note what the outcome of one call means for the calls of all attempts.
+
+        A quota that has no room for the many instances of one call may have room for one.
+        """
         match outcome:
             case Forbidden() if may_ask_elsewhere:
                 self.circuit_breaker.inconclusive()
@@ -153,7 +175,7 @@ class Admission:
         match outcome:
             case NoCapacity():
                 self.availability.no_capacity(offering, outcome.detail)
-            case OverQuota():
+            case OverQuota() | TooMany() if not of_many:
                 self.availability.over_quota(offering, outcome.detail)
 
     def unauthorized(self, error: Unauthorized) -> None:

@@ -74,19 +74,25 @@ class RateLimiter:
         self._full_rate = rate
         self._shrunk_at: float | None = None
 
-    def take(self) -> bool:
-        """Take what one call for one instance needs; False when one is missing."""
+    def take(self, instances: int = 1) -> int:
+        """Take what one call for so many instances needs; returns for how many there were tokens."""
         with self._lock:
             if self._available() < 1:
-                return False
+                return 0
+            granted = min(instances, int(self._instances.tokens() + 1e-9))
             self._requests.spend(1)
-            self._instances.spend(1)
-            return True
+            self._instances.spend(granted)
+            return granted
 
     def available(self) -> int:
         """How many calls could be made now."""
         with self._lock:
             return self._available()
+
+    def instances(self) -> int:
+        """For how many instances there are tokens now."""
+        with self._lock:
+            return int(self._instances.tokens() + 1e-9)
 
     def ready_in(self) -> float:
         """Seconds until a call may be made."""

@@ -29,6 +29,7 @@ PURE = (
     "atemporal.environment",
     "atemporal.errors",
     "atemporal.fleet.leftovers",
+    "atemporal.fleet.named",
     "atemporal.fleet.plan",
     "atemporal.fleet.reconciliation",
     "atemporal.fleet.snapshot",
