@@ -20,8 +20,9 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from atemporal import identity, tokens
+from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound
+from atemporal.identity import LONGEST, Certificates, Unproven, certificates, read
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
 from atemporal.model import LaunchGroup, describe
@@ -61,7 +62,7 @@ class NewMachine(BaseModel):
     instance_id: Annotated[str, Field(pattern=r"^i-[0-9a-f]{8,17}$")] | None = Field(
         default=None, examples=["i-0123456789abcdef0"]
     )
-    identity: Annotated[str, Field(max_length=identity.LONGEST)] | None = Field(
+    identity: Annotated[str, Field(max_length=LONGEST)] | None = Field(
         default=None,
         description="EC2's /latest/dynamic/instance-identity/rsa2048, without its line ends",
     )
@@ -77,9 +78,9 @@ class Doorkeeper:
             Invalid: a proof is demanded, and no certificate is known to verify it with.
         """
         self._settings = settings
-        self._certificates: identity.Certificates = ()
+        self._certificates: Certificates = ()
         if settings.instance_identity == "required" and settings.launch_group_size > 1:
-            self._certificates = identity.certificates(settings)
+            self._certificates = certificates(settings)
 
     def instance_of(self, machine: NewMachine, group: LaunchGroup) -> str:
         """The id of the machine's instance.
@@ -89,21 +90,21 @@ class Doorkeeper:
         """
         if self._settings.instance_identity == "off":
             if machine.instance_id is None:
-                raise identity.Unproven("the machine does not say which instance it is")
+                raise Unproven("the machine does not say which instance it is")
             return machine.instance_id
         if not machine.identity:
-            raise identity.Unproven("the machine shows no instance identity document")
-        said = identity.read(machine.identity, self._certificates)
+            raise Unproven("the machine shows no instance identity document")
+        said = read(machine.identity, self._certificates)
         if machine.instance_id not in (None, said.instance_id):
-            raise identity.Unproven(
+            raise Unproven(
                 f"instance {machine.instance_id} shows the document of {said.instance_id}"
             )
         if said.region != self._settings.region:
-            raise identity.Unproven(f"the instance is in {said.region}, not where ours are")
+            raise Unproven(f"the instance is in {said.region}, not where ours are")
         if self._settings.aws_account_id not in (None, said.account_id):
-            raise identity.Unproven(f"the instance is account {said.account_id}'s, not ours")
+            raise Unproven(f"the instance is account {said.account_id}'s, not ours")
         if said.pending_at < group.created_at - timedelta(seconds=CLOCKS_S):
-            raise identity.Unproven(f"the instance was launched before group {group.id}")
+            raise Unproven(f"the instance was launched before group {group.id}")
         return said.instance_id
 
 
@@ -151,7 +152,7 @@ def router(settings: Settings, database: Database) -> APIRouter:
                 group = groups.get(tx, group_id)
             try:
                 instance_id = doorkeeper.instance_of(machine, group)
-            except identity.Unproven as error:
+            except Unproven as error:
                 log.error(
                     "a machine is refused",
                     why=str(error),
@@ -193,7 +194,7 @@ def _counted() -> Iterator[None]:
     """Count how it went; who proves nothing is known, and may not."""
     try:
         yield
-    except identity.Unproven as error:
+    except Unproven as error:
         ASSIGNMENTS.labels("unproven").inc()
         raise Forbidden(str(error)) from error
     except Denied:

@@ -43,6 +43,8 @@ _RECORDS = """
            min(due_at) FILTER (WHERE state = 'scheduled') AS next_due,
            EXISTS (SELECT 1 FROM attempts WHERE state <> 'closed') AS open,
            EXISTS (SELECT 1 FROM events WHERE NOT relayed) AS unrelayed,
+           EXISTS (SELECT 1 FROM attempts WHERE group_id IS NOT NULL AND instance_id IS NOT NULL
+                   AND tagged_at IS NULL AND state <> 'closed') AS untagged,
            (SELECT max(id) FROM events) AS seen
     FROM jobs
 """
@@ -75,9 +77,11 @@ class Ground:
         """Begin a new world."""
         # Truncating is slow, deleting leaves dead rows that slow everything else.
         if self._worlds % 25 == 0:
-            self.execute("TRUNCATE jobs, attempts, events")
+            self.execute("TRUNCATE jobs, attempts, launch_groups, events")
         self._worlds += 1
-        self.execute("DELETE FROM attempts; DELETE FROM events; DELETE FROM jobs")
+        self.execute(
+            "DELETE FROM attempts; DELETE FROM launch_groups; DELETE FROM events; DELETE FROM jobs"
+        )
         self.execute("ALTER SEQUENCE events_id_seq RESTART")
         self.set_clock(BEGINNING)
 

@@ -35,11 +35,11 @@ from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
 from cloud_config.flatcar import FLATCAR
-from services.api import callbacks, jobs
+from services.api import callbacks, jobs, machines
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
 from tests.sim.broker import Link
-from tests.sim.ec2 import IMAGE, ZONES, Client
+from tests.sim.ec2 import CERTIFICATES, IMAGE, ZONES, Client
 from tests.sim.tasks import current
 
 SETTINGS = Settings(
@@ -48,6 +48,7 @@ SETTINGS = Settings(
     callback_keys="k1:0123456789abcdef0123456789abcdef",
     image_id=IMAGE,
     subnets=tuple(ZONES),
+    identity_certificates=CERTIFICATES,
 )
 DAEMONS: dict[str, Callable[..., list[Any]]] = {
     "scheduler": services.scheduler.__main__.loops,
@@ -97,6 +98,7 @@ class Api:
         routers = (
             jobs.router(SETTINGS, database, authorizer, publisher),
             callbacks.router(SETTINGS, database, publisher),
+            machines.router(SETTINGS, database),
         )
         self._calls: dict[tuple[str, str], Callable[..., Any]] = {
             (method, route.path): route.endpoint  # type: ignore[attr-defined]
@@ -187,6 +189,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr(services.api.publisher, "_IDLE_S", 0.0)
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
+        patch.setattr("services.launcher.launcher.uuid4", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.attempts.random.uniform", jitter)
         for owner, name in _UNORDERED:
