@@ -7,6 +7,7 @@ takes their place: of a Region that is not there, or of the twin.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -25,6 +26,7 @@ _OF_REGION = re.compile(
     r"^# (?P<region>\S+)\n(?P<pem>-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----)",
     re.MULTILINE | re.DOTALL,
 )
+_ENDPOINTS = ("AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL")
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
@@ -36,9 +38,13 @@ def certificates(settings: Settings) -> Certificates:
     """
     if settings.identity_certificates:
         return _from_file(settings.identity_certificates)
-    if found := of_aws().get(settings.region) if _is_aws(settings.ec2_endpoint_url) else None:
+    # boto3 takes its endpoint from these as well.
+    endpoint = settings.ec2_endpoint_url or next(
+        filter(None, map(os.environ.get, _ENDPOINTS)), None
+    )
+    if found := of_aws().get(settings.region) if _is_aws(endpoint) else None:
         return [found]
-    where = settings.ec2_endpoint_url or settings.region
+    where = endpoint or settings.region
     raise Invalid(
         {
             f"{PREFIX}IDENTITY_CERTIFICATES": f"no certificate is known for the instance identity "

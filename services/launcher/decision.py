@@ -165,6 +165,8 @@ def launched_earlier(facts: Facts) -> Launched | Blocked | None:
     """What an earlier call launched and the refusal of this one did not speak of."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    if unproven := _some_unseen(facts):
+        return unproven
     alive = next((Launched(one) for one in facts.found if not one.gone), None)
     # One that is gone may be of an earlier placement: it says nothing of this one's calls.
     if alive is None and facts.unproven_s:
@@ -176,8 +178,17 @@ def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Dec
     """What the token launched, also when it is gone: the reaper says what became of it."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    if unproven := _some_unseen(facts):
+        return unproven
     if facts.found:
         return Launched(facts.found[0])
     if isinstance(outcome, TokenSpent):
         return Refuse(Reason.INSTANCE_LOST, str(outcome))
     return Leave()
+
+
+def _some_unseen(facts: Facts) -> Blocked | None:
+    """Of a call for many EC2 may show some at first: who has none then would be launched again."""
+    if facts.size > 1 and len(facts.found) < facts.size and facts.unproven_s:
+        return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
+    return None

@@ -227,7 +227,7 @@ class Walk:
             self._offerings,
             unavailable=self._admission.unavailable(self._offerings) if another else {},
             found=self._find() if by_token or repeated else (),
-            unproven_s=self._unproven_s() if repeated else 0.0,
+            unproven_s=self._unproven_s() if by_token or repeated else 0.0,
             may_ask_elsewhere=may_ask_elsewhere,
             size=self._intent.size,
             circuit_detail=self._admission.circuit_breaker.detail,

@@ -111,7 +111,7 @@ class _Effects:
             Link, "publish", lambda messages, **_: messages and f"publish {_key(messages)}"
         )
         self._count(Link, "ack", lambda batch: batch and "ack")
-        for name in ("run", "terminate", "console", "describe"):
+        for name in ("run", "run_group", "tag", "terminate", "console", "describe"):
             self._count(Cloud, name, lambda *given, _name=name: given and f"ec2 {_name}")
 
     def _count(self, owner: type, name: str, kind_of: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +23,7 @@ import httpx
 import pika
 from sqlalchemy import text
 
+from atemporal.clock import format_utc
 from atemporal.cloud.instance import JOB_TAG
 from atemporal.messages import COMMANDS
 from atemporal.model import Job
@@ -75,11 +77,13 @@ class Scenario:
     """Which service may die, how the job comes, and what does not work meanwhile.
 
     `has` are effects it must have: where another service can be quicker, it is counted again.
+    `many` jobs are due at the same time.
     """
 
     service: str
     title: str
     has: tuple[tuple[str, str], ...]
+    many: int = 1
     by_message: bool = False
     deaf: bool = False
     silent: bool = False
@@ -111,6 +115,12 @@ SCENARIOS = (
         deaf=True,
     ),
     Scenario(
+        "launcher",
+        "jobs of one shape are due together",
+        (("run-instances", "ec2 run_group"), ("run-instances", "commit")),
+        many=3,
+    ),
+    Scenario(
         "reaper",
         "the job ends",
         (("reap", "ack"), ("reap", "ec2 terminate"), ("reap-sweep", "commit")),
@@ -127,6 +137,8 @@ TRIES = 12
 PATIENCE_S = 120
 # For an effect that may come or not: another job every six seconds.
 CHANCE_S = 30
+# Long enough that all of them are submitted before they are due.
+TOGETHER_S = 1.5
 
 
 class Matrix(System):
@@ -165,7 +177,8 @@ class Matrix(System):
             effects.touch()
             with self._prepared(scenario):
                 self._replace(scenario, effects=str(effects))
-                self._check(self._submit(scenario), scenario)
+                for submit in self._submits(scenario):
+                    self._check(submit, scenario)
                 self._replace(scenario)
             lines = [line.split("\t") for line in effects.read_text().splitlines()]
             counted |= Counter((loop, kind) for loop, kind, _ in lines)
@@ -186,7 +199,7 @@ class Matrix(System):
         surely = (death.loop, death.kind) in scenario.has
         with self._prepared(scenario):
             child = self._replace(scenario, effects=str(self.directory / "effects"), death=death)
-            jobs = [self._submit(scenario)]
+            jobs = self._submits(scenario)
             deadline = time.monotonic() + (PATIENCE_S if surely else CHANCE_S)
             following = time.monotonic() + 6
             while child.exit_code is None:
@@ -195,7 +208,7 @@ class Matrix(System):
                     break
                 if time.monotonic() > following:
                     # Several effects can fall together; another job makes up for them.
-                    jobs.append(self._submit(scenario))
+                    jobs += self._submits(scenario)
                     following += 6
                 self._end_when_told(jobs, scenario)
                 time.sleep(0.01)
@@ -220,8 +233,11 @@ class Matrix(System):
         self.kill(scenario.service)
         return self.launch(scenario.service, deaf=scenario.deaf, **how)
 
-    def _submit(self, scenario: Scenario) -> _Submit:
-        return _Submit(self, by_message=scenario.by_message)
+    def _submits(self, scenario: Scenario) -> list[_Submit]:
+        if scenario.many == 1:
+            return [_Submit(self, by_message=scenario.by_message)]
+        at = format_utc(datetime.now(UTC) + timedelta(seconds=TOGETHER_S))
+        return [_Submit(self, by_message=False, at=at) for _ in range(scenario.many)]
 
     def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
         for submit in jobs:
@@ -240,7 +256,7 @@ class Matrix(System):
         job: Job = self.job(submit.job_id)
         assert (job.outcome, job.exit_code, job.attempt) == (Outcome.FAILED, 7, 1), job
         assert job.attempts[0].log_tail == b"done\n"
-        launched = _launched(self.ec2_url, submit.job_id)
+        launched = _launched(self.ec2_url, submit.job_id, job.attempts[0].instance_id)
         assert [one["InstanceId"] for one in launched] == [job.attempts[0].instance_id]
         assert launched[0]["State"]["Name"] == "terminated"
         assert_invariants(self.database)
@@ -253,6 +269,7 @@ class _Submit:
     matrix: Matrix
     by_message: bool
     key: str = field(default_factory=lambda: uuid4().hex)
+    at: str | None = None
     answer: UUID | None = None
     ended: bool = False
     _sent: bool = False
@@ -270,6 +287,8 @@ class _Submit:
 
     def _by_http(self) -> UUID | None:
         fields = {"image": "busybox:1.36", "ports": [], "command": list(RUN), "key": self.key}
+        if self.at:
+            fields["time"] = self.at
         try:
             answer = httpx.post(f"{self.matrix.api_url}/jobs", json=fields, timeout=5)
         except httpx.TransportError:
@@ -297,10 +316,15 @@ class _Submit:
         return found if found is None else UUID(str(found))
 
 
-def _launched(url: str, job_id: UUID) -> list[Any]:
-    filters = [{"Name": f"tag:{JOB_TAG}", "Values": [str(job_id)]}]
-    pages = _client(url).describe_instances(Filters=filters)["Reservations"]
-    return [instance for page in pages for instance in page["Instances"]]
+def _launched(url: str, job_id: UUID, instance_id: str | None = None) -> list[Any]:
+    """The job's instances by their tags; that one too, which has none yet where a group was launched."""
+    found: dict[str, Any] = {}
+    for name, value in ((f"tag:{JOB_TAG}", str(job_id)), ("instance-id", instance_id)):
+        if value:
+            filters = [{"Name": name, "Values": [value]}]
+            pages = _client(url).describe_instances(Filters=filters)["Reservations"]
+            found |= {one["InstanceId"]: one for page in pages for one in page["Instances"]}
+    return list(found.values())
 
 
 def _end_its_machine(url: str, job_id: UUID) -> bool:

@@ -215,6 +215,15 @@ def test_where_no_certificate_is_known_the_reader_learns_what_to_do(wrong: dict[
     assert next(iter(wrong.values())) in why
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"])
+def test_an_endpoint_that_boto3_is_given_counts_as_well(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:4500")
+    with pytest.raises(Invalid, match=r"127\.0\.0\.1:4500"):
+        certificates(load())
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 def test_a_file_without_a_certificate_is_told(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "identity.pem"
