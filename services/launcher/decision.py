@@ -189,6 +189,7 @@ def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Dec
 
 def _some_unseen(facts: Facts) -> Blocked | None:
     """Of a call for many EC2 may show some at first: who has none then would be launched again."""
-    if facts.size > 1 and len(facts.found) < facts.size and facts.unproven_s:
+    found = () if isinstance(facts.found, CloudError) else facts.found
+    if facts.size > 1 and len(found) < facts.size and facts.unproven_s:
         return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
     return None
