@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         default=2.0, description="instances launched a second, for each launcher process"
     )
     launch_group_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=500,
+        default=200,
         description="how many instances of one shape one call of RunInstances asks for at most; 1: "
         "each attempt has a call of its own",
     )

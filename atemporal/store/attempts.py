@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,8 +43,10 @@ from atemporal.store.transitions import (
     finish_job,
     notify_scheduler,
     record,
+    record_many,
     transition_attempt,
     transition_job,
+    transition_jobs,
 )
 from atemporal.tables import attempts, jobs
 
@@ -94,6 +96,39 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
         detail={"instance_type": launch.instance_type, "placement": launch.placement},
     )
     return True
+
+
+def begin_many(
+    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
+) -> list[AttemptRef]:
+    """As `begin`, for many; returns those that were begun."""
+    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
+    if moved:
+        tx.execute(
+            insert(attempts),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "number": ref.number,
+                    "state": AttemptState.LAUNCHING,
+                    "launch": intents[ref].model_dump(mode="json"),
+                }
+                for ref in moved
+            ],
+        )
+    record_many(
+        tx,
+        {
+            ref: {
+                "instance_type": intents[ref].instance_type,
+                "placement": intents[ref].placement,
+            }
+            for ref in moved
+        },
+        f"attempt.{AttemptState.LAUNCHING}",
+        actor=actor,
+    )
+    return moved
 
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:

@@ -68,6 +68,28 @@ def transition_job(
     return True
 
 
+def transition_jobs(
+    tx: Connection, refs: Sequence[AttemptRef], to: JobState, *, actor: str
+) -> list[AttemptRef]:
+    """Take many jobs, each with its current attempt, into `to`; returns those that were not stale."""
+    if not refs:
+        return []
+    given = rows_of(refs)
+    moved = tx.execute(
+        update(jobs)
+        .where(
+            jobs.c.id == given.c.job_id,
+            jobs.c.attempt == given.c.number,
+            jobs.c.state.in_(job_states_before(to)),
+        )
+        .values(state=to, updated_at=func.now())
+        .returning(jobs.c.id, jobs.c.attempt)
+    )
+    found = sorted(AttemptRef(*row) for row in moved)
+    record_many(tx, {ref: {} for ref in found}, f"job.{to}", actor=actor)
+    return found
+
+
 def transition_attempt(
     tx: Connection,
     ref: AttemptRef,

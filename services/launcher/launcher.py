@@ -123,9 +123,8 @@ class Launcher:
         with self._database.begin() as tx:
             queued = jobs.lock_queued(tx, refs)
             ours = installation.identity(tx) if queued else None
-            for ref, spec in queued.items():
-                attempts.begin(tx, ref, self._intent(spec, image_id, ours), actor=ACTOR)
-            begun = attempts.with_specs(tx, list(queued))
+            intents = {ref: self._intent(spec, image_id, ours) for ref, spec in queued.items()}
+            begun = attempts.with_specs(tx, attempts.begin_many(tx, intents, actor=ACTOR))
         STALE.labels("begin").inc(len(refs) - len(begun))
         return self._grouped(begun)
 

@@ -138,7 +138,7 @@ PATIENCE_S = 120
 # For an effect that may come or not: another job every six seconds.
 CHANCE_S = 30
 # Long enough that all of them are submitted before they are due.
-TOGETHER_S = 1.5
+TOGETHER_S = 3.0
 
 
 class Matrix(System):
@@ -237,7 +237,11 @@ class Matrix(System):
         if scenario.many == 1:
             return [_Submit(self, by_message=scenario.by_message)]
         at = format_utc(datetime.now(UTC) + timedelta(seconds=TOGETHER_S))
-        return [_Submit(self, by_message=False, at=at) for _ in range(scenario.many)]
+        together = [_Submit(self, by_message=False, at=at) for _ in range(scenario.many)]
+        # All of them before the first is waited for; who is not answered is asked again there.
+        for submit in together:
+            submit.poll()
+        return together
 
     def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
         for submit in jobs:
