@@ -67,8 +67,8 @@ class RateLimits:
             CALLS.labels(limit).inc(1 if size.instances else grant.granted)
         return grant.granted
 
-    def room(self, limit: Limit, most: int) -> int:
-        """How many calls for one instance each, `most` at most, could be made now.
+    def room(self, limit: Limit, most: int, *, per_call: int = 1) -> int:
+        """How many instances, `most` at most, could be asked for now by calls for `per_call` each.
 
         Raises:
             Unavailable: the database can not be asked.
@@ -76,7 +76,7 @@ class RateLimits:
         grant = self._look(limit, self._want(limit, 1, 1, 0.0))
         if not grant.granted:
             return 0
-        tokens = [grant.requests]
+        tokens = [grant.requests * per_call]
         if self._sizes[limit].instances:
             tokens.append(grant.instances)
         return max(1, min(most, int(min(tokens) + 1e-6)))

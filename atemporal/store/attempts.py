@@ -9,7 +9,7 @@ an attempt's, EC2 alone says: what a machine says of itself is kept beside it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -35,8 +35,10 @@ from atemporal.store.reconciliation import of_instances
 from atemporal.store.retries import decide
 from atemporal.store.transitions import (
     record,
+    record_many,
     transition_attempt,
     transition_job,
+    transition_jobs,
 )
 from atemporal.tables import attempts, jobs
 
@@ -44,7 +46,7 @@ _LEASE = text(
     """
     UPDATE attempts SET called_at = now() WHERE (job_id, number) IN (
         SELECT job_id, number FROM attempts
-        WHERE state = 'launching' AND instance_id IS NULL
+        WHERE state = 'launching' AND instance_id IS NULL AND group_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
         ORDER BY called_at LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED)
@@ -53,52 +55,84 @@ _LEASE = text(
 )
 
 
+_PUT_BACK = text(
+    """
+    UPDATE attempts SET called_at = to_timestamp(0)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
+    """
+)
+
+# One that was to be launched ahead and was not is late, and counts.
+_KEEP_PLAN = text(
+    """
+    UPDATE attempts SET
+        dispatch_at = coalesce(jobs.dispatch_at, jobs.due_at),
+        lead_s = jobs.lead_s,
+        start_at = CASE WHEN jobs.dispatch_at IS NOT NULL OR jobs.due_at > now() THEN jobs.due_at END
+    FROM jobs
+    WHERE jobs.id = ANY(:ids) AND attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+    """
+)
+
 # What an attempt is given along with its instance: nothing blocks it any more.
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
 
 def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
     """Write the intent to launch; False when the job is not queued for this attempt any more."""
-    if not transition_job(tx, ref, JobState.WARMING, actor=actor):
-        return False
-    tx.execute(
-        insert(attempts).values(
-            job_id=ref.job_id,
-            number=ref.number,
-            state=AttemptState.LAUNCHING,
-            launch=launch.model_dump(mode="json"),
-            **_of_the_job(ref),
+    return bool(begin_many(tx, {ref: launch}, actor=actor))
+
+
+def begin_many(
+    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
+) -> list[AttemptRef]:
+    """As `begin`, for many; returns those that were begun.
+
+    Each keeps what its job's plan was: the next attempt may have another.
+    """
+    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
+    if moved:
+        tx.execute(
+            insert(attempts),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "number": ref.number,
+                    "state": AttemptState.LAUNCHING,
+                    "launch": intents[ref].model_dump(mode="json"),
+                }
+                for ref in moved
+            ],
         )
-    )
-    record(
+        tx.execute(_KEEP_PLAN, {"ids": [ref.job_id for ref in moved]})
+    record_many(
         tx,
-        ref,
+        {
+            ref: {
+                "instance_type": intents[ref].instance_type,
+                "placement": intents[ref].placement,
+            }
+            for ref in moved
+        },
         f"attempt.{AttemptState.LAUNCHING}",
         actor=actor,
-        detail={"instance_type": launch.instance_type, "placement": launch.placement},
     )
-    return True
-
-
-def _of_the_job(ref: AttemptRef) -> dict[str, Any]:
-    """What the attempt keeps of its job's plan: the next attempt may have another."""
-    ahead = case((jobs.c.due_at > func.now(), jobs.c.due_at))
-    planned = {
-        "dispatch_at": func.coalesce(jobs.c.dispatch_at, jobs.c.due_at),
-        "lead_s": jobs.c.lead_s,
-        # One that was to be launched ahead and was not is late, and counts.
-        "start_at": case((jobs.c.dispatch_at.is_not(None), jobs.c.due_at), else_=ahead),
-    }
-    return {
-        name: select(value).where(jobs.c.id == ref.job_id).scalar_subquery()
-        for name, value in planned.items()
-    }
+    return moved
 
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
-    """Take over intents whose call nobody has repeated for `stale_s` seconds."""
+    """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
+
+
+def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
+    tx.execute(
+        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
+    )
 
 
 def launched(
@@ -375,12 +409,13 @@ def timeouts(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, int
 
 
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
-    """Return attempts that are still launching, each with what its machine has to run."""
+    """Return attempts that are still launching by themselves, each with what its machine has to run."""
     query = (
         select(attempts, jobs.c.spec, jobs.c.key)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(
             attempts.c.state == AttemptState.LAUNCHING,
+            attempts.c.group_id.is_(None),
             attempts.c.job_id == func.any([ref.job_id for ref in refs]),
         )
     )

@@ -26,7 +26,10 @@ from atemporal.tables import CAPACITY_TYPE, attempts
 _UNLAUNCHED = text(
     """
     SELECT blocked_on, count(*) AS many,
-           extract(epoch FROM min(called_at) - now()) + :stale_s AS next_s
+           extract(epoch FROM least(
+               min(called_at) FILTER (WHERE group_id IS NULL),
+               (SELECT min(called_at) FROM launch_groups WHERE settled_at IS NULL)
+           ) - now()) + :stale_s AS next_s
     FROM attempts WHERE state = 'launching' AND instance_id IS NULL GROUP BY 1
     """
 )
@@ -100,7 +103,7 @@ class Unlaunched(NamedTuple):
 
 
 def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
-    """Look at what `lease_unlaunched` gives now or later."""
+    """Look at what `lease_unlaunched` and `groups.lease` give now or later."""
     rows = tx.execute(_UNLAUNCHED, {"stale_s": stale_s}).all()
     blocked: Counter[BlockedReason | None] = Counter()
     for row in rows:
@@ -108,7 +111,7 @@ def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
         blocked[BlockedReason(row.blocked_on) if known else None] += row.many
     return Unlaunched(
         blocked=dict(blocked),
-        next_in_s=min((float(row.next_s) for row in rows), default=None),
+        next_in_s=min((float(row.next_s) for row in rows if row.next_s is not None), default=None),
     )
 
 
@@ -136,7 +139,7 @@ def release(
     tx: Connection, ref: AttemptRef, launch: Launch, *, delay_s: float, stale_s: float
 ) -> bool:
     """Leave the attempt to a sweep in `delay_s` seconds; False when stale."""
-    return _rewrite(tx, ref, launch, launch, called_at=_lease(delay_s, stale_s))
+    return _rewrite(tx, ref, launch, launch, called_at=lease_begin(delay_s, stale_s))
 
 
 def postpone(
@@ -157,7 +160,11 @@ def postpone(
     """
     guard = _still(ref, launch)
     known = tx.scalar(select(attempts.c.blocked_on).where(*guard).with_for_update())
-    values = {"called_at": _lease(delay_s, stale_s), "blocked_on": blocked_on, "detail": detail}
+    values = {
+        "called_at": lease_begin(delay_s, stale_s),
+        "blocked_on": blocked_on,
+        "detail": detail,
+    }
     if not _rewrite(tx, ref, launch, launch, **values):
         return False
     if known != blocked_on:
@@ -216,12 +223,13 @@ def _still(ref: AttemptRef, launch: Launch) -> tuple[ColumnElement[bool], ...]:
         attempts.c.number == ref.number,
         attempts.c.state == AttemptState.LAUNCHING,
         attempts.c.instance_id.is_(None),
+        attempts.c.group_id.is_(None),
         func.coalesce(stored["placement"].as_integer(), 0) == launch.placement,
         func.coalesce(stored["calls"].as_integer(), 1) == launch.calls,
     )
 
 
-def _lease(delay_s: float, stale_s: float) -> ColumnElement[Any]:
+def lease_begin(delay_s: float, stale_s: float) -> ColumnElement[Any]:
     """The beginning of a lease that ends in `delay_s` seconds."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s - stale_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atemporal import identity
 from atemporal.broker import Link
 from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
@@ -11,10 +12,17 @@ from atemporal.store.database import Database
 from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
 from services.launcher.sweep import SweepLoop
+from services.launcher.tagging import TagLoop
 
 
 def loops(settings: Settings, database: Database) -> list[Loop]:
-    """Build the launcher's loops."""
+    """Build the launcher's loops.
+
+    Raises:
+        Invalid: the settings have no callback key, or no certificate for the machines' proofs.
+    """
+    if settings.launch_group_size > 1 and settings.instance_identity == "required":
+        identity.certificates(settings)  # the API could not tell machines their jobs without one
     cloud = Cloud(settings, RateLimits(settings, database))
     launcher = Launcher(settings, database, cloud)
     link = Link(
@@ -25,6 +33,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     return [
         LaunchLoop(launcher, link),
         SweepLoop(launcher, interval_s=settings.sweep_interval_s),
+        TagLoop(database, cloud, interval_s=settings.sweep_interval_s),
     ]
 
 
