@@ -134,7 +134,7 @@ def test_what_becomes_due_in_a_backlog_goes_before_what_is_lower(
 
 def looked(database: Database) -> list[due.Level]:
     with database.begin() as tx:
-        return due.look(tx)
+        return due.survey(tx)
 
 
 @pytest.mark.parametrize("priority", ["high", None, 3.7, 1e300, [1], {"a": 1}, True])
@@ -207,7 +207,7 @@ class TestOldSnapshot:
         visited = []
         for _ in range(5):
             with database.begin() as tx:
-                levels = backlog.look(tx)
+                levels = backlog.survey(tx)
                 before = self.fetched(tx)
                 backlog.claim(tx, levels, actor="t", limit=100, ahead_s=0)
                 visited.append(self.fetched(tx) - before)
@@ -306,13 +306,13 @@ class TestFailures:
         settled: list[Any] = []
         settle = loop._link.settle
 
-        def unsure(sent: Any, **more: Any) -> Any:
+        def unconfirmed(sent: Any, **more: Any) -> Any:
             settled.append(sent)
             if len(settled) == fails_at:
                 raise Unknown("not confirmed")
             return settle(sent, **more)
 
-        monkeypatch.setattr(loop._link, "settle", unsure)
+        monkeypatch.setattr(loop._link, "settle", unconfirmed)
         with pytest.raises(Unknown):
             loop.tick()
         with database.begin() as tx:

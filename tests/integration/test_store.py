@@ -155,7 +155,7 @@ class TestClaimDue:
         with database.begin() as tx:
             submitted(tx, delay_s=60)
             assert jobs.claim_due(tx, 10, actor="t") == []
-            (level,) = due.look(tx)
+            (level,) = due.survey(tx)
         assert 58 < level.wait_s < 61
 
     def test_each_job_goes_to_one_of_many_schedulers(self, database: Database) -> None:
