@@ -157,7 +157,7 @@ class TestClaimDue:
             submitted(tx, delay_s=60, lead=0)
             submitted(tx, delay_s=60, lead=30)
             assert jobs.claim_due(tx, 10, actor="t") == []
-            (level,) = due.look(tx)
+            (level,) = due.survey(tx)
         # The launch of one with a lead begins before it is due.
         assert 28 < level.wait_s < 31
 
