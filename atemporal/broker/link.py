@@ -32,7 +32,7 @@ from kombu.message import Message as Received
 from atemporal.broker.confirms import Confirms
 from atemporal.broker.envelope import Delivery, Outgoing
 from atemporal.broker.topology import DEAD, EXCHANGES, QUEUES
-from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler, read_ahead
+from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler
 from atemporal.errors import Invalid, Service, Unavailable, Unknown
 
 REASON_HEADER = "x-atemporal-reason"
@@ -212,7 +212,6 @@ class Link:
                 for one in (*EXCHANGES, *QUEUES):
                     one(channel).declare()
             if connection.transport.driver_type == "amqp":
-                read_ahead(connection.connection.transport)
                 channel.confirm_select()
                 self._confirms = Confirms(channel)
         except _FAILURES as error:

@@ -5,8 +5,7 @@ nothing else; no header changes a body.
 Mechanism: py-amqp (5.4.2) reads a content header's properties at once, and raises out of the connection
 for text that is not UTF-8 or a time that Python has not; the broker then delivers the same again. Here
 such a header is exchanged for one that says so. kombu (5.7.0) unpacks a body whose header `compression`
-asks for it, whatever its size will be; here that header is taken away. py-amqp asks the kernel for each
-piece of a frame, ten times for a message; here it reads ahead, as it does with TLS.
+asks for it, whatever its size will be; here that header is taken away.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from amqp.method_framing import frame_handler as _frame_handler
 from amqp.serialization import dumps
-from amqp.transport import TCPTransport
 from kombu.transport import pyamqp
 
 UNREADABLE = "x-atemporal-unreadable"
@@ -28,8 +26,6 @@ _CONTENT_HEADER = 2
 # Class, weight and size of the body; the properties follow.
 _FIXED = 12
 _ONLY_HEADERS = 0x2000
-# What is left of it is copied with each piece that is taken: more would cost more than it saves.
-_AHEAD = 4096
 _ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
 
 Frame = tuple[int, int, bytes]
@@ -51,14 +47,6 @@ def frame_handler(connection: Any, callback: Any) -> Callable[[Frame], bool]:
             return read((kind, channel, header))
 
     return on_frame
-
-
-def read_ahead(transport: Any) -> None:
-    """Let a connection's transport take what has come in larger pieces, and keep the rest for itself."""
-    receive = getattr(transport, "_quick_recv", None)
-    # One of TLS reads ahead already.
-    if isinstance(transport, TCPTransport) and receive is not None:
-        transport._quick_recv = lambda _: receive(_AHEAD)
 
 
 class PlainMessage(pyamqp.Message):  # type: ignore[misc]
