@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 IMAGE_FRESH_S = 3600.0
+# How long an image that EC2 does not show is not looked at again: for a moment, and longer where it was
+# launched all the same, as some endpoints do.
+UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
 DEFAULT_ROOT_DEVICE = "/dev/xvda"
 
 # A page is parsed as a whole, by each thread that lists. With a thousand instances a page three threads
@@ -95,6 +98,7 @@ class Cloud:
         self._terminations = Terminations(self._ec2, self._caller)
         self._found_image: tuple[str, float] | None = None
         self._images: dict[str, ImageTypeDef] = {}
+        self._unknown_images: dict[str, float] = {}
 
     def __enter__(self) -> Cloud:
         return self
@@ -127,6 +131,8 @@ class Cloud:
         )
         if not answer.get("Instances"):
             raise NoAnswer(doing, "NoInstanceInAnswer")
+        if launch.image_id not in self._images:
+            self._unknown_images[launch.image_id] = time.monotonic() + LAUNCHED_UNKNOWN_S
         return instances.read(answer["Instances"][0])
 
     def all(self) -> list[Instance]:
@@ -358,19 +364,24 @@ class Cloud:
             )
 
     def _image(self, image_id: str) -> ImageTypeDef | None:
-        if image_id not in self._images:
-            try:
-                found = self._caller.read(
-                    Limit.DESCRIBE,
-                    f"looking at image {image_id}",
-                    lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
-                )
-            except Rejected:
-                return None
-            if not found:
-                return None
-            self._images[image_id] = found[0]
-        return self._images[image_id]
+        """The image as EC2 shows it; None where EC2 says that it has none for us."""
+        if image_id in self._images:
+            return self._images[image_id]
+        if self._unknown_images.get(image_id, 0.0) > time.monotonic():
+            return None
+        try:
+            found = self._caller.read(
+                Limit.DESCRIBE,
+                f"looking at image {image_id}",
+                lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
+            )
+        except Rejected:
+            found = []
+        if not found:
+            self._unknown_images[image_id] = time.monotonic() + UNKNOWN_IMAGE_S
+            return None
+        self._images[image_id] = found[0]
+        return found[0]
 
     def _list(
         self,
