@@ -179,12 +179,12 @@ def _ended_at(database: Database, running: dict[AttemptRef, str]) -> dict[str, f
 def _figures(
     ended: dict[str, float], sent: dict[str, float], calls: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    waits = sorted((sent[one] - at) * 1000 for one, at in ended.items())
+    delays = sorted((sent[one] - at) * 1000 for one, at in ended.items())
     return {
-        "ends": len(waits),
-        "p50_ms": round(statistics.median(waits), 1),
-        "p99_ms": round(waits[min(len(waits) - 1, int(len(waits) * 0.99))], 1),
-        "max_ms": round(waits[-1], 1),
+        "ends": len(delays),
+        "p50_ms": round(statistics.median(delays), 1),
+        "p99_ms": round(delays[min(len(delays) - 1, int(len(delays) * 0.99))], 1),
+        "max_ms": round(delays[-1], 1),
         "calls": len(calls),
         "refused": sum(call["code"] != "OK" for call in calls),
     }

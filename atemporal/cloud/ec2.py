@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 IMAGE_FRESH_S = 3600.0
+# How long an image that EC2 does not show is not looked at again: for a moment, and longer where it was
+# launched all the same, as some endpoints do.
+UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
 
 # A page is parsed as a whole, by each thread that lists. With a thousand instances a page three threads
 # took 70 MB that the process never gave back, with a hundred 17 MB.
@@ -101,6 +104,7 @@ class Cloud:
         self._terminations = Terminations(self._ec2, self._caller)
         self._found_image: tuple[str, float] | None = None
         self._images: dict[str, ImageTypeDef] = {}
+        self._unknown_images: dict[str, float] = {}
 
     def __enter__(self) -> Cloud:
         return self
@@ -317,6 +321,9 @@ class Cloud:
         )
         if not answer.get("Instances"):
             raise NoAnswer(doing, "NoInstanceInAnswer")
+        image_id = request["ImageId"]
+        if image_id not in self._images:
+            self._unknown_images[image_id] = time.monotonic() + LAUNCHED_UNKNOWN_S
         return [instances.read(one) for one in answer["Instances"]]
 
     def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
@@ -350,19 +357,24 @@ class Cloud:
             )
 
     def _image(self, image_id: str) -> ImageTypeDef | None:
-        if image_id not in self._images:
-            try:
-                found = self._caller.read(
-                    Limit.DESCRIBE,
-                    f"looking at image {image_id}",
-                    lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
-                )
-            except Rejected:
-                return None
-            if not found:
-                return None
-            self._images[image_id] = found[0]
-        return self._images[image_id]
+        """The image as EC2 shows it; None where EC2 says that it has none for us."""
+        if image_id in self._images:
+            return self._images[image_id]
+        if self._unknown_images.get(image_id, 0.0) > time.monotonic():
+            return None
+        try:
+            found = self._caller.read(
+                Limit.DESCRIBE,
+                f"looking at image {image_id}",
+                lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
+            )
+        except Rejected:
+            found = []
+        if not found:
+            self._unknown_images[image_id] = time.monotonic() + UNKNOWN_IMAGE_S
+            return None
+        self._images[image_id] = found[0]
+        return found[0]
 
     def _list(
         self,

@@ -273,7 +273,9 @@ class Client:
                     region.judge_kill(instance)
                     if SkipOsShutdown:
                         region.judge_skip(instance)
-                    instance.machine.shut_down()
+                        instance.machine.phase = "off"
+                    else:
+                        instance.machine.shut_down()
                 region.end(instance, "Client.UserInitiatedShutdown")
             self._fail_after(doing)
         return {}

@@ -71,6 +71,12 @@ class Oracle:
             self._world.breaks(f"{instance.id} was killed, and its group waits for it")
         self._world.counts["instances that nobody got"] += 1
 
+    def skip(self, instance: Instance) -> None:
+        """Look at an instance that is being ended without its operating system."""
+        self._world.counts["ends without the operating system"] += 1
+        if instance.machine.phase == "running":
+            self._world.breaks(f"the container on {instance.id} was not told to stop")
+
     def end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
         """Look at what an attempt is ended for, before it is."""
         query = text("SELECT state FROM attempts WHERE job_id = :job AND number = :number")

@@ -74,6 +74,7 @@ class Schedule:
         self.oracle = Oracle(self.world, ground, self.region, self.broker)
         self.region.judge_kill = self.oracle.kill
         self.region.judge_start = self.oracle.start
+        self.region.judge_skip = self.oracle.skip
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
