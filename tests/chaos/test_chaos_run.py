@@ -348,7 +348,7 @@ class _Credulous(http.server.BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    do_DELETE = do_PATCH
+    do_PUT = do_DELETE = do_PATCH
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
@@ -375,7 +375,7 @@ def test_a_forged_callback_that_is_believed_is_seen(
     injector.forge()
     [(text, job_id)] = injector.broken
     assert job_id == job.id
-    assert re.fullmatch(r"a forged (PATCH|DELETE) for attempt 1 was answered 204", text)
+    assert re.fullmatch(r"a forged (PUT|PATCH|DELETE) for attempt 1 was answered 204", text)
 
 
 def test_a_thread_that_dies_is_named_with_what_it_died_of() -> None:

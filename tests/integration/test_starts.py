@@ -185,7 +185,7 @@ class TestPlan:
     ) -> None:
         with database.begin() as tx:
             self.took(tx, seconds)
-            job_id = submitted(tx, delay_s=601)
+            job_id = submitted(tx, delay_s=900)
             tx.execute(text("UPDATE jobs SET plan_at = now() WHERE id = :id"), {"id": job_id})
         loop.tick()
         with database.begin() as tx:
