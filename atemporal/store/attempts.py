@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,10 +43,8 @@ from atemporal.store.transitions import (
     finish_job,
     notify_scheduler,
     record,
-    record_many,
     transition_attempt,
     transition_job,
-    transition_jobs,
 )
 from atemporal.tables import attempts, jobs
 
@@ -62,15 +60,6 @@ _LEASE = text(
     """
 )
 
-
-_PUT_BACK = text(
-    """
-    UPDATE attempts SET called_at = to_timestamp(0)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
-    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
-      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
-    """
-)
 
 # What an attempt is given along with its instance: nothing blocks it any more.
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
@@ -98,50 +87,10 @@ def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> boo
     return True
 
 
-def begin_many(
-    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
-) -> list[AttemptRef]:
-    """As `begin`, for many; returns those that were begun."""
-    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
-    if moved:
-        tx.execute(
-            insert(attempts),
-            [
-                {
-                    "job_id": ref.job_id,
-                    "number": ref.number,
-                    "state": AttemptState.LAUNCHING,
-                    "launch": intents[ref].model_dump(mode="json"),
-                }
-                for ref in moved
-            ],
-        )
-    record_many(
-        tx,
-        {
-            ref: {
-                "instance_type": intents[ref].instance_type,
-                "placement": intents[ref].placement,
-            }
-            for ref in moved
-        },
-        f"attempt.{AttemptState.LAUNCHING}",
-        actor=actor,
-    )
-    return moved
-
-
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
     """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
-
-
-def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
-    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
-    tx.execute(
-        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
-    )
 
 
 def launched(tx: Connection, ref: AttemptRef, instance_id: str, *, actor: str) -> bool:

@@ -12,15 +12,16 @@ that began so long ago that it ends then.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, text, update
 
 from atemporal.end_code import is_spot_interruption
 from atemporal.model import AttemptRef, Launch
-from atemporal.states import AttemptState, BlockedReason, Reason
+from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store.database import server_time
-from atemporal.store.transitions import record
+from atemporal.store.transitions import record, record_many, transition_jobs
 from atemporal.tables import CAPACITY_TYPE, attempts
 
 _UNLAUNCHED = text(
@@ -41,6 +42,15 @@ _SPOT_LOST = text(
     FROM attempts
     WHERE {CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
       AND exited_at > now() - make_interval(secs => :within_s)
+    """
+)
+
+_PUT_BACK = text(
+    """
+    UPDATE attempts SET called_at = to_timestamp(0)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
     """
 )
 
@@ -100,6 +110,46 @@ class Unlaunched(NamedTuple):
 
     blocked: dict[BlockedReason | None, int]
     next_in_s: float | None
+
+
+def begin_many(
+    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
+) -> list[AttemptRef]:
+    """As `attempts.begin`, for many; returns those that were begun."""
+    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
+    if moved:
+        tx.execute(
+            insert(attempts),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "number": ref.number,
+                    "state": AttemptState.LAUNCHING,
+                    "launch": intents[ref].model_dump(mode="json"),
+                }
+                for ref in moved
+            ],
+        )
+    record_many(
+        tx,
+        {
+            ref: {
+                "instance_type": intents[ref].instance_type,
+                "placement": intents[ref].placement,
+            }
+            for ref in moved
+        },
+        f"attempt.{AttemptState.LAUNCHING}",
+        actor=actor,
+    )
+    return moved
+
+
+def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
+    tx.execute(
+        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
+    )
 
 
 def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:

@@ -17,7 +17,7 @@ from services.launcher.rate_limiter import TokenBucket
 
 TAGGINGS = counter(
     "atemporal_taggings_total",
-    "Instances of launch groups that were to be given their job's tags.",
+    "Taggings of launch groups' instances with the tags of their jobs.",
     result=["tagged", "failed"],
 )
 

@@ -336,7 +336,7 @@ class Schedule:
             return self._serve(
                 "POST",
                 "/groups/{group_id}/machines",
-                _told,
+                _manifest_or_status,
                 group_id=manifest.group,
                 token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=manifest.token),
                 body=body,
@@ -426,7 +426,7 @@ class Schedule:
         self._running.clear()
 
 
-def _told(answer: tuple[int, Any]) -> Any:
+def _manifest_or_status(answer: tuple[int, Any]) -> Any:
     """What a machine of a group was told, or the status of a refusal."""
     status, response = answer
     if not isinstance(response, Response):
