@@ -96,6 +96,7 @@ CLOSED: dict[str, dict[str, Labels]] = {
         "atemporal_launches_total": {"result": ["launched", *(one.__name__ for one in FAILURES)]},
         "atemporal_launches_blocked": {"reason": ["none", *BlockedReason]},
         "atemporal_stale_launches_total": {"step": ["begin", "walk", "launched"]},
+        "atemporal_taggings_total": {"result": ["tagged", "failed"]},
     },
     "reaper": {
         **_common("reaper"),
@@ -116,6 +117,9 @@ CLOSED: dict[str, dict[str, Labels]] = {
         "atemporal_callbacks_total": {
             "kind": ["up", "claim", "exit"],
             "result": ["taken", "stale", "refused", "denied", "failed"],
+        },
+        "atemporal_assignments_total": {
+            "result": ["assigned", "wait", "none", "unproven", "denied", "failed"]
         },
     },
 }
