@@ -30,7 +30,7 @@ from atemporal import migrations, tokens
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import InstanceExited
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.host.pace import Pace
 from atemporal.twin.server import Twin
@@ -110,7 +110,7 @@ def _launched(database: Database, url: str, many: int) -> dict[AttemptRef, str]:
         for ref, one in zip(
             jobs.claim_due(tx, many, actor="benchmark"), answer["Instances"], strict=True
         ):
-            attempts.begin(tx, ref, _LAUNCH, actor="benchmark")
+            launches.begin(tx, ref, _LAUNCH, actor="benchmark")
             instance_id = running[ref] = one["InstanceId"]
             proof = tokens.prove_instance(keys, "k1", "default", ref.id, instance_id)
             attempts.launched(tx, ref, instance_id, actor="benchmark", proof=proof)

@@ -9,11 +9,11 @@ an attempt's, EC2 alone says: what a machine says of itself is kept beside it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, func, insert, select, text, update
+from sqlalchemy import Connection, Row, case, func, select, text, update
 
 from atemporal.errors import Conflict, TooEarly
 from atemporal.model import (
@@ -22,7 +22,6 @@ from atemporal.model import (
     AttemptRef,
     ExitRecord,
     JobSpec,
-    Launch,
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
@@ -35,10 +34,8 @@ from atemporal.store.reconciliation import of_instances
 from atemporal.store.retries import decide
 from atemporal.store.transitions import (
     record,
-    record_many,
     transition_attempt,
     transition_job,
-    transition_jobs,
 )
 from atemporal.tables import attempts, jobs
 
@@ -55,84 +52,14 @@ _LEASE = text(
 )
 
 
-_PUT_BACK = text(
-    """
-    UPDATE attempts SET called_at = to_timestamp(0)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
-    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
-      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
-    """
-)
-
-# One that was to be launched ahead and was not is late, and counts.
-_KEEP_PLAN = text(
-    """
-    UPDATE attempts SET
-        dispatch_at = coalesce(jobs.dispatch_at, jobs.due_at),
-        lead_s = jobs.lead_s,
-        start_at = CASE WHEN jobs.dispatch_at IS NOT NULL OR jobs.due_at > now() THEN jobs.due_at END
-    FROM jobs
-    WHERE jobs.id = ANY(:ids) AND attempts.job_id = jobs.id AND attempts.number = jobs.attempt
-    """
-)
-
 # What an attempt is given along with its instance: nothing blocks it any more.
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
-
-
-def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
-    """Write the intent to launch; False when the job is not queued for this attempt any more."""
-    return bool(begin_many(tx, {ref: launch}, actor=actor))
-
-
-def begin_many(
-    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
-) -> list[AttemptRef]:
-    """As `begin`, for many; returns those that were begun.
-
-    Each keeps what its job's plan was: the next attempt may have another.
-    """
-    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
-    if moved:
-        tx.execute(
-            insert(attempts),
-            [
-                {
-                    "job_id": ref.job_id,
-                    "number": ref.number,
-                    "state": AttemptState.LAUNCHING,
-                    "launch": intents[ref].model_dump(mode="json"),
-                }
-                for ref in moved
-            ],
-        )
-        tx.execute(_KEEP_PLAN, {"ids": [ref.job_id for ref in moved]})
-    record_many(
-        tx,
-        {
-            ref: {
-                "instance_type": intents[ref].instance_type,
-                "placement": intents[ref].placement,
-            }
-            for ref in moved
-        },
-        f"attempt.{AttemptState.LAUNCHING}",
-        actor=actor,
-    )
-    return moved
 
 
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
     """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
-
-
-def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
-    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
-    tx.execute(
-        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
-    )
 
 
 def launched(

@@ -12,15 +12,16 @@ that began so long ago that it ends then.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, text, update
 
 from atemporal.end_code import is_spot_interruption
 from atemporal.model import AttemptRef, Launch
-from atemporal.states import AttemptState, BlockedReason, Reason
+from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store.database import server_time
-from atemporal.store.transitions import record
+from atemporal.store.transitions import record, record_many, transition_jobs
 from atemporal.tables import CAPACITY_TYPE, attempts
 
 _UNLAUNCHED = text(
@@ -34,6 +35,18 @@ _UNLAUNCHED = text(
     """
 )
 
+# One that was to be launched ahead and was not is late, and counts.
+_KEEP_PLAN = text(
+    """
+    UPDATE attempts SET
+        dispatch_at = coalesce(jobs.dispatch_at, jobs.due_at),
+        lead_s = jobs.lead_s,
+        start_at = CASE WHEN jobs.dispatch_at IS NOT NULL OR jobs.due_at > now() THEN jobs.due_at END
+    FROM jobs
+    WHERE jobs.id = ANY(:ids) AND attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+    """
+)
+
 _SPOT_LOST = text(
     f"""
     SELECT launch ->> 'instance_type' AS instance_type, launch ->> 'subnet_id' AS subnet_id,
@@ -41,6 +54,15 @@ _SPOT_LOST = text(
     FROM attempts
     WHERE {CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
       AND exited_at > now() - make_interval(secs => :within_s)
+    """
+)
+
+_PUT_BACK = text(
+    """
+    UPDATE attempts SET called_at = to_timestamp(0)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
     """
 )
 
@@ -100,6 +122,55 @@ class Unlaunched(NamedTuple):
 
     blocked: dict[BlockedReason | None, int]
     next_in_s: float | None
+
+
+def begin_many(
+    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
+) -> list[AttemptRef]:
+    """Write the intents to launch; returns those whose job was still queued for the attempt.
+
+    Each keeps what its job's plan was: the next attempt may have another.
+    """
+    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
+    if moved:
+        tx.execute(
+            insert(attempts),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "number": ref.number,
+                    "state": AttemptState.LAUNCHING,
+                    "launch": intents[ref].model_dump(mode="json"),
+                }
+                for ref in moved
+            ],
+        )
+        tx.execute(_KEEP_PLAN, {"ids": [ref.job_id for ref in moved]})
+    record_many(
+        tx,
+        {
+            ref: {
+                "instance_type": intents[ref].instance_type,
+                "placement": intents[ref].placement,
+            }
+            for ref in moved
+        },
+        f"attempt.{AttemptState.LAUNCHING}",
+        actor=actor,
+    )
+    return moved
+
+
+def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
+    """Write one intent; False when the job is not queued for this attempt any more."""
+    return bool(begin_many(tx, {ref: launch}, actor=actor))
+
+
+def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
+    tx.execute(
+        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
+    )
 
 
 def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:

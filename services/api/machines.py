@@ -36,7 +36,7 @@ from services.api.error_responses import Forbidden, possible, problem
 
 ASSIGNMENTS = counter(
     "atemporal_assignments_total",
-    "Machines of launch groups that asked for their job, by what became of it.",
+    "Assignments of jobs to machines of launch groups, by what became of the asking.",
     result=["assigned", "wait", "none", "unproven", "denied", "failed"],
 )
 # EC2's clock and the database's need not agree to the second.
@@ -94,18 +94,18 @@ class Doorkeeper:
             return machine.instance_id
         if not machine.identity:
             raise Unproven("the machine shows no instance identity document")
-        said = read(machine.identity, self._certificates)
-        if machine.instance_id not in (None, said.instance_id):
+        stated = read(machine.identity, self._certificates)
+        if machine.instance_id not in (None, stated.instance_id):
             raise Unproven(
-                f"instance {machine.instance_id} shows the document of {said.instance_id}"
+                f"instance {machine.instance_id} shows the document of {stated.instance_id}"
             )
-        if said.region != self._settings.region:
-            raise Unproven(f"the instance is in {said.region}, not where ours are")
-        if self._settings.aws_account_id not in (None, said.account_id):
-            raise Unproven(f"the instance is account {said.account_id}'s, not ours")
-        if said.pending_at < group.created_at - timedelta(seconds=CLOCKS_S):
+        if stated.region != self._settings.region:
+            raise Unproven(f"the instance is in {stated.region}, not where ours are")
+        if self._settings.aws_account_id not in (None, stated.account_id):
+            raise Unproven(f"the instance is account {stated.account_id}'s, not ours")
+        if stated.pending_at < group.created_at - timedelta(seconds=CLOCKS_S):
             raise Unproven(f"the instance was launched before group {group.id}")
-        return said.instance_id
+        return stated.instance_id
 
 
 def router(settings: Settings, database: Database) -> APIRouter:

@@ -124,7 +124,7 @@ class Launcher:
             queued = jobs.lock_queued(tx, refs)
             ours = installation.identity(tx) if queued else None
             intents = {ref: self._intent(spec, image_id, ours) for ref, spec in queued.items()}
-            begun = attempts.with_specs(tx, attempts.begin_many(tx, intents, actor=ACTOR))
+            begun = attempts.with_specs(tx, launches.begin_many(tx, intents, actor=ACTOR))
         STALE.labels("begin").inc(len(refs) - len(begun))
         return self._grouped(begun)
 
@@ -206,7 +206,7 @@ class Launcher:
         calls = max(1, self.admission.calls(len(parts)))
         if rest := [one.ref for part in parts[calls:] for one, _ in part]:
             with self._database.begin() as tx:
-                attempts.put_back(tx, rest)
+                launches.put_back(tx, rest)
             self.admission.backlog.set()
         for members in parts[:calls]:
             if len(members) == 1:

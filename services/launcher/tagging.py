@@ -15,7 +15,7 @@ from atemporal.telemetry import log_context, logger
 
 TAGGINGS = counter(
     "atemporal_taggings_total",
-    "Instances of launch groups that were to be given their job's tags.",
+    "Taggings of launch groups' instances with the tags of their jobs.",
     result=["tagged", "failed"],
 )
 

@@ -17,7 +17,7 @@ import pytest
 
 from atemporal.model import Attempt, AttemptRef, Job, Launch, parse_spec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import jobs, launches
 from atemporal.store.database import Database
 from tests.chaos import run as chaos_run
 from tests.chaos.clients import Receipts, Wanted
@@ -369,7 +369,7 @@ def test_a_forged_callback_that_is_believed_is_seen(
 ) -> None:
     with database.begin() as tx:
         jobs.claim_due(tx, 1, actor="test")
-        assert attempts.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
+        assert launches.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
     fleet = SimpleNamespace(replicas=["api-0"], database=database, api_url=credulous_url)
     injector = FaultInjector(cast(Fleet, fleet), random.Random(1), kill_every_s=1)
     injector.forge()

@@ -368,13 +368,13 @@ def refuse(code: str, status: int) -> NoReturn:
 
 def _identity(instance: Instance) -> str:
     """EC2's signed document of the instance."""
-    said = {
+    stated = {
         "instanceId": instance.id,
         "region": "us-east-1",
         "accountId": "123456789012",
         "pendingTime": instance.launched_at.isoformat(),
     }
-    return SIGNER.sign(json.dumps(said).encode()).decode()
+    return SIGNER.sign(json.dumps(stated).encode()).decode()
 
 
 def _tags(item: dict[str, Any]) -> dict[str, str]:

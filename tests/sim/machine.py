@@ -184,8 +184,8 @@ class Machine:
         words = {"instance_id": self.says_id, "identity": self.identity()}
         self._ask("ASSIGN", json.dumps(words).encode())
 
-    def _assigned(self, told: bytes) -> None:
-        self.manifest = Manifest.of(told)
+    def _assigned(self, text: bytes) -> None:
+        self.manifest = Manifest.of(text)
         self.run_s = min(self.run_s, self.manifest.timeout_s + 500)
         self.world.note(f"{self.instance_id} is told {label(self.manifest.ref)}")
         self.phase = "boot"

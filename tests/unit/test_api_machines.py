@@ -19,7 +19,7 @@ from atemporal.identity import CERTIFICATE, IdentitySigner
 from atemporal.model import AttemptRef
 from atemporal.settings import load
 from atemporal.states import Reason
-from atemporal.store import attempts, groups
+from atemporal.store import attempts, groups, launches
 from services.api.machines import Doorkeeper
 from tests.api import KEYS, LAUNCH, Api, bearer, serving, token_of
 
@@ -60,7 +60,7 @@ class Group:
         self.instances = [f"i-{uuid4().hex[:17]}" for _ in self.refs]
         with api.database.begin() as tx:
             for ref in self.refs:
-                assert attempts.begin(tx, ref, launch, actor="test")
+                assert launches.begin(tx, ref, launch, actor="test")
             assert groups.form(tx, self.id, launch, self.refs) == many
             asked = groups.ask(tx, self.id, launch, at_most=None)
             assert asked is not None
@@ -78,14 +78,14 @@ class Group:
             given = groups.launched(tx, self.id, self._asked, self.instances, actor="test")
         self.of = {instance_id: ref for ref, instance_id in given.items()}
 
-    def document(self, instance_id: str, **said: Any) -> str:
+    def document(self, instance_id: str, **stated: Any) -> str:
         """What EC2 says of an instance, signed."""
         document = {
             "instanceId": instance_id,
             "region": "us-east-1",
             "accountId": ACCOUNT,
             "pendingTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            **said,
+            **stated,
         }
         signer: IdentitySigner = self.api.signer  # type: ignore[attr-defined]
         return signer.sign(json.dumps(document).encode()).decode()
@@ -102,7 +102,7 @@ def _manifest(response: httpx.Response) -> dict[str, str]:
 
 def test_each_machine_is_told_its_own_job_and_again_when_it_asks_again(api: Api) -> None:
     group = Group(api, 3)
-    told: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for instance_id in [*group.instances, *group.instances]:
         document = group.document(instance_id).replace("\n", "")
         response = group.ask(instance_id=instance_id, identity=document)
@@ -112,8 +112,8 @@ def test_each_machine_is_told_its_own_job_and_again_when_it_asks_again(api: Api)
         assert manifest["attempt"] == ref.id
         assert manifest["token"] == token_of(ref)
         assert manifest["callback"].endswith(f"/jobs/{ref.job_id}/callback")
-        assert told.setdefault(instance_id, response.text) == response.text
-    assert len(set(told.values())) == 3
+        assert texts.setdefault(instance_id, response.text) == response.text
+    assert len(set(texts.values())) == 3
 
 
 def test_the_job_that_was_told_can_be_claimed_by_that_instance_alone(api: Api) -> None:
@@ -125,7 +125,7 @@ def test_the_job_that_was_told_can_be_claimed_by_that_instance_alone(api: Api) -
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("stated", "why"),
     [
         ({"instanceId": "i-0123456789abcdef0"}, "shows the document of i-0123456789abcdef0"),
         ({"region": "eu-west-1"}, "is in eu-west-1"),
@@ -135,12 +135,12 @@ def test_the_job_that_was_told_can_be_claimed_by_that_instance_alone(api: Api) -
     ],
 )
 def test_a_document_of_another_instance_is_refused_and_counted(
-    api: Api, said: dict[str, str], why: str
+    api: Api, stated: dict[str, str], why: str
 ) -> None:
     group = Group(api)
     instance_id = group.instances[0]
     before = _unproven()
-    response = group.ask(instance_id=instance_id, identity=group.document(instance_id, **said))
+    response = group.ask(instance_id=instance_id, identity=group.document(instance_id, **stated))
     assert response.status_code == 403
     assert why in response.json()["error"]
     assert _unproven() == (before or 0) + 1
@@ -166,13 +166,13 @@ def test_a_document_that_somebody_else_has_signed_is_refused(
 ) -> None:
     group = Group(api)
     instance_id = group.instances[0]
-    said = {
+    stated = {
         "instanceId": instance_id,
         "region": "us-east-1",
         "accountId": ACCOUNT,
         "pendingTime": f"{datetime.now(UTC) + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}",
     }
-    forged = signer.sign(json.dumps(said).encode()).decode()
+    forged = signer.sign(json.dumps(stated).encode()).decode()
     assert group.ask(instance_id=instance_id, identity=forged).status_code == 403
     assert group.ask(instance_id=instance_id, identity=group.document(instance_id)).is_success
 
@@ -206,9 +206,9 @@ def test_before_ec2s_answer_is_written_down_it_is_to_ask_again(api: Api) -> None
     group = Group(api, answered=False)
     first, _ = group.instances
     document = group.document(first)
-    waits = group.ask(instance_id=first, identity=document)
-    assert waits.status_code == 503
-    assert "ask again" in waits.json()["error"]
+    early = group.ask(instance_id=first, identity=document)
+    assert early.status_code == 503
+    assert "ask again" in early.json()["error"]
     group.answer()
     assert group.ask(instance_id=first, identity=document).status_code == 200
 

@@ -159,12 +159,12 @@ def test_the_certificate_that_a_document_carries_proves_nothing(
         read(carried, [])
 
 
-@pytest.mark.parametrize("said", [b"{}", b"[]", b"no json", b'{"instanceId": 7}', b"\xff"])
+@pytest.mark.parametrize("stated", [b"{}", b"[]", b"no json", b'{"instanceId": 7}', b"\xff"])
 def test_what_is_signed_and_is_no_document_is_not_believed(
-    signer: IdentitySigner, said: bytes
+    signer: IdentitySigner, stated: bytes
 ) -> None:
     with pytest.raises(Unproven, match="is no instance identity document"):
-        read(signer.sign(said).decode(), _trusts(signer))
+        read(signer.sign(stated).decode(), _trusts(signer))
 
 
 def test_a_twins_key_is_made_once_and_its_own(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ CLOSED: dict[str, dict[str, Labels]] = {
         "atemporal_launches_total": {"result": ["launched", *(one.__name__ for one in FAILURES)]},
         "atemporal_launches_blocked": {"reason": ["none", *BlockedReason]},
         "atemporal_stale_launches_total": {"step": ["begin", "walk", "launched"]},
+        "atemporal_taggings_total": {"result": ["tagged", "failed"]},
     },
     "reaper": {
         **_common("reaper"),
@@ -134,6 +135,9 @@ CLOSED: dict[str, dict[str, Labels]] = {
             "result": ["taken", "early", "stale", "refused", "denied", "failed"],
         },
         "atemporal_machine_clocks_total": {"state": ClockState},
+        "atemporal_assignments_total": {
+            "result": ["assigned", "wait", "none", "unproven", "denied", "failed"]
+        },
     },
 }
 """Each process's metrics with labels, and all values of these."""

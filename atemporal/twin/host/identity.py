@@ -17,7 +17,7 @@ def document(instance: Instance, *, instance_id: str | None = None) -> bytes:
     """What EC2 says of an instance to itself; `instance_id` is for a document of another one."""
     pending_at = datetime.fromtimestamp(instance.launched_at, UTC)
     requested = instance.parameters
-    said = {
+    stated = {
         "accountId": OWNER,
         "architecture": architecture(requested["InstanceType"]),
         "availabilityZone": instance.zone,
@@ -34,4 +34,4 @@ def document(instance: Instance, *, instance_id: str | None = None) -> bytes:
         "region": instance.zone[:-1],
         "version": "2017-09-30",
     }
-    return json.dumps(said, indent=2).encode()
+    return json.dumps(stated, indent=2).encode()

@@ -66,12 +66,12 @@ class Metadata:
         return 200, token.encode()
 
     def _identity(self, instance: Instance, name: str) -> bytes | None:
-        said = document(instance, instance_id=self._plan.false_identity(instance))
+        stated = document(instance, instance_id=self._plan.false_identity(instance))
         match name:
             case "document":
-                return said
+                return stated
             case "rsa2048":
-                return self._signer.sign(said)
+                return self._signer.sign(stated)
             case _:
                 return None
 
