@@ -12,7 +12,7 @@ from uuid import UUID
 
 from atemporal import tokens
 from atemporal.cloud import Cloud, Instance
-from atemporal.model import Attempt, JobSpec, Launch, LaunchGroup
+from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, launches
@@ -140,11 +140,7 @@ class AttemptIntent:
 
     def launched(self, tx: Transaction, launch: Launch, instance: Instance) -> bool:
         """It is the attempt's, and EC2 has said so."""
-        settings, kid = self._settings, launch.key_id
-        kid = kid if kid in settings.keys else settings.signing_key_id
-        proof = tokens.prove_instance(
-            settings.keys, kid, settings.deployment, self._ref.id, instance.id
-        )
+        proof = _proof(self._settings, launch, self._ref, instance.id)
         return attempts.launched(tx, self._ref, instance.id, actor=ACTOR, proof=proof)
 
     def replace(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
@@ -223,7 +219,13 @@ class GroupIntent:
     def launched(self, tx: Transaction, launch: Launch, instance: Instance) -> bool:
         """Each is some attempt's; who waits and gets none is launched anew."""
         ids = [one.id for one in self._instances]
-        return bool(groups.launched(tx, self._id, launch, ids, actor=ACTOR))
+        given = groups.launched(tx, self._id, launch, ids, actor=ACTOR)
+        proofs = {
+            ref: _proof(self._settings, launch, ref, instance_id)
+            for ref, instance_id in given.items()
+        }
+        groups.prove(tx, proofs)
+        return bool(given)
 
     def replace(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
         """In the group's row."""
@@ -250,3 +252,9 @@ class GroupIntent:
         waiting = groups.waiting(tx, self._id)
         groups.settle(tx, self._id)
         return sum(attempts.end(tx, ref, reason, actor=ACTOR, detail=detail) for ref in waiting)
+
+
+def _proof(settings: Settings, launch: Launch, ref: AttemptRef, instance_id: str) -> str:
+    """That EC2 has said whose instance it is; by the newest key where the launch's is gone."""
+    kid = launch.key_id if launch.key_id in settings.keys else settings.signing_key_id
+    return tokens.prove_instance(settings.keys, kid, settings.deployment, ref.id, instance_id)
