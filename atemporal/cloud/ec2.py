@@ -301,7 +301,7 @@ class Cloud:
         images = self._caller.read(
             Limit.DESCRIBE,
             doing,
-            lambda: self._ec2.describe_images(Owners=owners, Filters=filters)["Images"],
+            lambda: self._ec2.describe_images(Owners=owners, Filters=filters).get("Images", []),
         )
         if not images:
             raise Rejected(
@@ -366,7 +366,7 @@ class Cloud:
             found = self._caller.read(
                 Limit.DESCRIBE,
                 f"looking at image {image_id}",
-                lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
+                lambda: self._ec2.describe_images(ImageIds=[image_id]).get("Images", []),
             )
         except Rejected:
             found = []

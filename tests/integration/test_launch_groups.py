@@ -19,6 +19,7 @@ from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, groups, jobs
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
+from tests.frozen_clock import freeze
 from tests.integration.test_launcher import (
     NO_CAPACITY,
     OVER_QUOTA,
@@ -148,13 +149,18 @@ class Groups(World):
         return len(set(ids)) == len(refs) == len(ids) and set(ids) <= known
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen(database: Database) -> None:
+    freeze(database)
+
+
 @pytest.fixture
 def world(database: Database) -> Iterator[Groups]:
     world = Groups(database)
     yield world
     world.cloud.real.close()
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, launch_groups, events CASCADE"))
+        tx.execute(text("TRUNCATE jobs, attempts, launch_groups, events, rate_limits CASCADE"))
 
 
 class TestOneCall:

@@ -66,7 +66,7 @@ DEADLINES = {Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE}
 DEADLINES |= {Reason.CLAIM_DEADLINE}
 LOOPS = {
     "scheduler": ["due", "lead", "submit", "relay"],
-    "launcher": ["launch", "launch-sweep"],
+    "launcher": ["launch", "launch-sweep", "launch-tags"],
     "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices"],
     "api": ["publish"],
 }
