@@ -239,10 +239,11 @@ class Settings(BaseSettings):
     delete_volume_rate: Annotated[float, Field(gt=0)] = Field(
         default=5.0, description="DeleteVolume calls a second"
     )
-    launch_group_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=200,
+    launch_group_size: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
         description="how many instances of one shape one call of RunInstances asks for at most; 1: "
-        "each attempt has a call of its own",
+        "each attempt has a call of its own; absent: 200 where a certificate for the instance "
+        "identity documents is known or none is needed, else 1",
     )
     instance_identity: Literal["required", "off"] = Field(
         default="required",

@@ -1,6 +1,6 @@
 """EC2's signed instance identity documents: which instance a machine is, proved and not believed."""
 
-from atemporal.identity.certificates import Certificates, certificates
+from atemporal.identity.certificates import Certificates, certificates, group_size
 from atemporal.identity.document import LONGEST, Document, Unproven, read
 from atemporal.identity.signer import CERTIFICATE, IdentitySigner
 
@@ -12,5 +12,6 @@ __all__ = [
     "IdentitySigner",
     "Unproven",
     "certificates",
+    "group_size",
     "read",
 ]

@@ -1,6 +1,7 @@
 """The certificates that instance identity documents are verified with.
 
-Promise: a deployment that demands the document has a certificate for its Region, or does not start.
+Promise: a deployment that demands groups and the document has a certificate for its Region, or does not
+start. One that demands neither launches one by one where none is known.
 Mechanism: those that `aws.pem` has are AWS's own, each of one Region. A PEM file that the settings name
 takes their place: of a Region that is not there, or of the twin.
 """
@@ -21,6 +22,8 @@ from atemporal.errors import Invalid
 from atemporal.settings import PREFIX, Settings
 
 Certificates: TypeAlias = Sequence[x509.Certificate]
+
+DEFAULT_GROUP_SIZE = 200
 
 _OF_REGION = re.compile(
     r"^# (?P<region>\S+)\n(?P<pem>-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----)",
@@ -54,6 +57,25 @@ def certificates(settings: Settings) -> Certificates:
             f"with {PREFIX}INSTANCE_IDENTITY=off"
         }
     )
+
+
+def group_size(settings: Settings) -> int:
+    """How many instances one call of RunInstances may ask for.
+
+    Where the settings leave it open and no certificate is known, 1: such a machine proves nothing.
+
+    Raises:
+        Invalid: machines are to be launched together, and their documents can not be verified.
+    """
+    demanded = settings.launch_group_size
+    if settings.instance_identity == "required" and demanded != 1:
+        try:
+            certificates(settings)
+        except Invalid:
+            if demanded is not None or settings.identity_certificates:
+                raise
+            return 1
+    return DEFAULT_GROUP_SIZE if demanded is None else demanded
 
 
 def of_aws() -> Mapping[str, x509.Certificate]:

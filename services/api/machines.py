@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound
-from atemporal.identity import LONGEST, Certificates, Unproven, certificates, read
+from atemporal.identity import LONGEST, Certificates, Unproven, certificates, group_size, read
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
 from atemporal.model import LaunchGroup, describe
@@ -79,7 +79,7 @@ class Doorkeeper:
         """
         self._settings = settings
         self._certificates: Certificates = ()
-        if settings.instance_identity == "required" and settings.launch_group_size > 1:
+        if settings.instance_identity == "required" and group_size(settings) > 1:
             self._certificates = certificates(settings)
 
     def instance_of(self, machine: NewMachine, group: LaunchGroup) -> str:

@@ -9,6 +9,7 @@ from atemporal.daemon import Loop, serve
 from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from atemporal.telemetry import logger
 from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
 from services.launcher.sweep import SweepLoop
@@ -21,8 +22,12 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     Raises:
         Invalid: the settings have no callback key, or no certificate for the machines' proofs.
     """
-    if settings.launch_group_size > 1 and settings.instance_identity == "required":
-        identity.certificates(settings)  # the API could not tell machines their jobs without one
+    if identity.group_size(settings) == 1 and settings.launch_group_size is None:
+        logger("launcher").info(
+            "each instance is launched by a call of its own: no certificate is known for the machines' "
+            "proofs",
+            region=settings.region,
+        )
     cloud = Cloud(settings, RateLimits(settings, database))
     launcher = Launcher(settings, database, cloud)
     link = Link(

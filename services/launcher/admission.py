@@ -24,6 +24,7 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.errors import Unknown
+from atemporal.identity import group_size
 from atemporal.limits import Limit
 from atemporal.metrics import gauge
 from atemporal.rate_limits import RateLimits
@@ -61,7 +62,7 @@ class Admission:
         self._database = database
         self._capacity_s = settings.capacity_cooldown_s
         self._quota_s = settings.quota_cooldown_s
-        self._group_size = settings.launch_group_size
+        self._group_size = group_size(settings)
         self._log = logger("launcher")
         self.circuit_breaker = CircuitBreaker(clock=clock, rng=rng)
         self._limits = RateLimits(settings, database)

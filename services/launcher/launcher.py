@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
+from atemporal.identity import group_size
 from atemporal.metrics import gauge
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
@@ -74,6 +75,7 @@ class Launcher:
         self._rng = rng
         self._log = logger(ACTOR)
         self._key_id = settings.signing_key_id
+        self._group_size = group_size(settings)
         self.admission = Admission(settings, database, clock=clock, rng=rng)
 
     def ping(self) -> None:
@@ -201,7 +203,7 @@ class Launcher:
     def _grouped(self, begun: Sequence[tuple[Attempt, JobSpec]]) -> list[Begun]:
         """Make groups of the attempts that are alike, each committed before anything is asked for."""
         found: list[Begun] = []
-        size = self._settings.launch_group_size
+        size = self._group_size
         parts = alike(begun, offerings_of=self._offerings, at_most=size)
         calls = max(1, self.admission.calls(len(parts)))
         if rest := [one.ref for part in parts[calls:] for one, _ in part]:

@@ -240,9 +240,10 @@ def test_where_no_proof_is_demanded_a_machine_is_believed_and_still_gets_its_own
 
 def test_a_deployment_that_demands_what_it_can_not_verify_does_not_start(tmp_path: Path) -> None:
     wrong = {"ec2_endpoint_url": "http://127.0.0.1:1", "callback_keys": KEYS}
-    with pytest.raises(Invalid, match="IDENTITY_CERTIFICATES"):
-        Doorkeeper(load(**wrong))
-    for right in ({"launch_group_size": 1}, {"instance_identity": "off"}):
+    for demand in ({"launch_group_size": 2}, {"identity_certificates": str(tmp_path / "none")}):
+        with pytest.raises(Invalid, match="IDENTITY_CERTIFICATES"):
+            Doorkeeper(load(**wrong, **demand))
+    for right in ({}, {"launch_group_size": 1}, {"instance_identity": "off"}):
         Doorkeeper(load(**wrong, **right))
 
 

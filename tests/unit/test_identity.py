@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from atemporal.errors import Invalid
 from atemporal.identity import CERTIFICATE, IdentitySigner, Unproven, certificates, read
-from atemporal.identity.certificates import of_aws
+from atemporal.identity.certificates import DEFAULT_GROUP_SIZE, group_size, of_aws
 from atemporal.settings import load
 
 DOCUMENT = json.dumps(
@@ -231,3 +231,20 @@ def test_a_file_without_a_certificate_is_told(tmp_path: Path, content: bytes | N
         path.write_bytes(content)
     with pytest.raises(Invalid, match=str(path)):
         certificates(load(identity_certificates=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"region": "us-east-1"}, DEFAULT_GROUP_SIZE),
+        ({"region": "us-east-1", "launch_group_size": 7}, 7),
+        ({"region": "mars-north-1"}, 1),
+        ({"ec2_endpoint_url": "http://127.0.0.1:4500"}, 1),
+        ({"region": "mars-north-1", "launch_group_size": 1}, 1),
+        ({"region": "mars-north-1", "instance_identity": "off"}, DEFAULT_GROUP_SIZE),
+    ],
+)
+def test_machines_are_launched_together_where_they_can_prove_which_they_are(
+    settings: dict[str, Any], size: int
+) -> None:
+    assert group_size(load(**settings)) == size
