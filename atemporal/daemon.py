@@ -26,7 +26,7 @@ from time import monotonic
 from types import FrameType
 from typing import Protocol
 
-from atemporal import __version__, telemetry
+from atemporal import __version__, memory, telemetry
 from atemporal.errors import AtemporalError, Kept, Unavailable, Unknown
 from atemporal.health import HealthServer
 from atemporal.metrics import counter, gauge, series
@@ -242,6 +242,7 @@ def serve(
     )
     parser.add_argument("--version", action="version", version=f"atemporal {__version__}")
     parser.parse_args()
+    memory.one_arena()
     try:
         settings = load()
         telemetry.configure(name, log_format=settings.log_format, level=settings.log_level)
@@ -261,6 +262,7 @@ def serve(
             on_exit=database.dispose,
             check=database.check_schema,
         )
+        memory.settle()
         status = daemon.run()
     except AtemporalError as error:
         parser.exit(2, f"atemporal-{name} can not start: {error}\n")

@@ -25,15 +25,9 @@ DEAD_LETTERS = counter(
 class Inbox:
     """One queue's messages, a batch at a time; used by one thread."""
 
-    def __init__(
-        self, link: Link, queue: str, *, ping: Callable[[], None], linger_s: float | None = None
-    ) -> None:
-        """Take the connection, not yet open; `ping` raises while the database is away.
-
-        `linger_s` is how long a batch waits for more messages; None: as `Link.receive` does.
-        """
+    def __init__(self, link: Link, queue: str, *, ping: Callable[[], None]) -> None:
+        """Take the connection, not yet open; `ping` raises while the database is away."""
         self._link = link
-        self._linger: dict[str, float] = {} if linger_s is None else {"linger_s": linger_s}
         self._queue = queue
         self._ping = ping
         self._batch: list[Delivery] = []
@@ -57,9 +51,10 @@ class Inbox:
             service = error.service if isinstance(error, Unavailable) else None
             raise Kept(str(error), service) from error
 
-    def take(self, limit: int) -> Sequence[Delivery]:
+    def take(self, limit: int, *, linger_s: float | None = None) -> Sequence[Delivery]:
         """Return the batch that is still in hand, or receive one of `limit` at most.
 
+        `linger_s` is how long it waits for more after the first; None: as `Link.receive` does.
         What can not even be read is dead-lettered at once, and is not in what is returned.
 
         Raises:
@@ -68,7 +63,8 @@ class Inbox:
         """
         if not self._batch:
             self._ping()
-            self._batch = self._link.receive(self._queue, limit=limit, **self._linger)
+            linger = {} if linger_s is None else {"linger_s": linger_s}
+            self._batch = self._link.receive(self._queue, limit=limit, **linger)
         for delivery in self._batch:
             if delivery.unreadable is not None:
                 self.dead_letter(delivery, delivery.unreadable)

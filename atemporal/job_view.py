@@ -54,6 +54,7 @@ class AttemptView(Attempt, OriginalInstance):
 
     job_id: UUID = Field(exclude=True)
     claim: str | None = Field(default=None, exclude=True)
+    instance_proof: str | None = Field(default=None, exclude=True, repr=False)
     launch: Launch = Field(exclude=True)
     log_tail: LogTail = Field(default=None, exclude=True, repr=False)
     instance_type: str

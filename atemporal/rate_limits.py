@@ -1,8 +1,8 @@
 """How many calls to EC2 may be made now, over all processes of the installation.
 
 Promise: as `store.rate_limits`; a process that can not ask the database makes no call. A take for more
-than one instance leaves one call, and a second's worth of instances, to whoever wants little: a single
-launch or a retry does not starve behind a burst.
+than one instance leaves a second's worth of instances, and a launch of more than one a call, to whoever
+wants little: a single launch or a retry does not starve behind a burst.
 Failure: without the database every take is `Unavailable`.
 """
 
@@ -59,7 +59,7 @@ class RateLimits:
             Unavailable: the database can not be asked; no call may be made.
         """
         size = self._sizes[limit]
-        want = self._want(size, n, at_least, leave)
+        want = self._want(limit, n, at_least, leave)
         with self._database.each() as connection:
             grant = rate_limits.take(connection, limit, size, want)
         self._show(limit, grant)
@@ -73,7 +73,7 @@ class RateLimits:
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._look(limit, self._want(self._sizes[limit], 1, 1, 0.0))
+        grant = self._look(limit, self._want(limit, 1, 1, 0.0))
         if not grant.granted:
             return 0
         tokens = [grant.requests]
@@ -87,7 +87,7 @@ class RateLimits:
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._look(limit, self._want(self._sizes[limit], 1, 1, 0.0))
+        grant = self._look(limit, self._want(limit, 1, 1, 0.0))
         return 0.0 if grant.granted else grant.ready_s
 
     def pace(self, limit: Limit) -> float:
@@ -96,7 +96,7 @@ class RateLimits:
         Raises:
             Unavailable: the database can not be asked.
         """
-        return self._look(limit, self._want(self._sizes[limit], 1, 1, 0.0)).pace
+        return self._look(limit, self._want(limit, 1, 1, 0.0)).pace
 
     def throttled(self, limit: Limit) -> None:
         """EC2 refused a call as one too many: all processes pause, and go on at half the pace.
@@ -114,14 +114,16 @@ class RateLimits:
         self._show(limit, grant)
         return grant
 
-    def _want(self, size: Size, n: int, at_least: int, leave: float) -> Want:
+    def _want(self, limit: Limit, n: int, at_least: int, leave: float) -> Want:
+        size = self._sizes[limit]
         calls, instances = size.requests.burst * leave, 0.0
         if size.instances:
             instances = size.instances.burst * leave
             if n > 1:
                 # Never the whole bucket: then nothing could ever be taken.
-                calls = max(calls, min(1.0, size.requests.burst / 2))
                 instances = max(instances, min(size.instances.rate, size.instances.burst / 2))
+                if limit is Limit.RUN_INSTANCES:
+                    calls = max(calls, min(1.0, size.requests.burst / 2))
         return Want(self._taker, n, at_least, calls, instances)
 
     def _show(self, limit: Limit, grant: Grant) -> None:

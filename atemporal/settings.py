@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from atemporal.client import DEFAULT_URL
+from atemporal.api_url import DEFAULT_URL
 from atemporal.errors import Invalid
 from atemporal.model import describe
 from atemporal.model.job_spec import LONGEST_LEAD_S

@@ -236,7 +236,7 @@ events = Table(
     "events",
     metadata,
     Column("id", BigInteger, primary_key=True),
-    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("job_id", Uuid, nullable=False),
     Column("attempt", Integer, nullable=False),
     _instant("at", nullable=False, now=True),
     Column("type", Text, nullable=False),

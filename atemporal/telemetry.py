@@ -11,11 +11,14 @@ import logging
 import sys
 from typing import Any
 
-import structlog
-
+from atemporal.absent import absent
 from atemporal.errors import Unreadable
 from atemporal.metrics import counter
 from atemporal.model import AttemptRef
+
+# With it structlog draws tracebacks, for 5 MB in each process.
+with absent("rich"):
+    import structlog
 
 UNREADABLE = counter(
     "atemporal_unreadable_rows_total",

@@ -40,12 +40,15 @@ def main(arguments: list[str]) -> int:
         return _render(RESULTS, PAGE)
     try:
         questions = selected(
-            QUESTIONS, rest if first == "profile" else asked.words, full=asked.full
+            QUESTIONS,
+            rest if first == "profile" else asked.words,
+            full=asked.full,
+            quick=asked.quick,
         )
     except ValueError as error:
         parser.error(str(error))
     if first == "profile":
-        return profile(questions, say=_say)
+        return profile(questions, quick=asked.quick, say=_say)
     folder = QUICK_RESULTS if asked.quick else RESULTS
     harness = Harness(folder=folder, quick=asked.quick, times=asked.times, say=_say)
     well = harness.run(questions)

@@ -47,9 +47,11 @@ def ensure(database_url: str, future: int) -> None:
         cursor.execute("SELECT 1 FROM jobs WHERE key = %s", (_SAMPLE,))
         if cursor.fetchone() is None:
             _write_sample(database_url)
-        # What an earlier run that failed has left would be due in this one.
+        # What earlier runs claimed, or left due because they failed, is none of this one's.
+        cursor.execute("TRUNCATE events")
         cursor.execute(
-            "DELETE FROM jobs WHERE state = 'scheduled' AND due_at < now() + interval '1 day'"
+            "DELETE FROM jobs WHERE state = 'queued'"
+            " OR state = 'scheduled' AND due_at < now() + interval '1 day'"
         )
         cursor.execute(
             "SELECT count(*) FROM jobs WHERE state = 'scheduled' AND due_at > now() + interval '1d'"

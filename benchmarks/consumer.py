@@ -37,7 +37,7 @@ def _read(database_url: str, broker_url: str, due: int, future: int, how: str) -
         closing(backlog.connect(database_url)) as connection,
         connection.cursor() as cursor,
         Child("benchmarks.reader", broker_url, str(due), how, env=env) as reader,
-        Child("benchmarks.due_loop", env=env) as loop,
+        Child("benchmarks.scheduler_loop", "due", env=env) as loop,
     ):
         at = due_soon(cursor, due)
         (read,) = reader.stop()

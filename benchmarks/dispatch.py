@@ -29,6 +29,7 @@ from benchmarks.reader import amqp_connection
 from benchmarks.wiring import Figures
 
 FUTURE = 1_000_000
+_REHEARSED = 1_000
 _LEFT = "SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND due_at <= %s)"
 _DUE_BETWEEN = "SELECT id::text, due_at FROM jobs WHERE due_at BETWEEN %s AND %s"
 _LAST_COMMIT = "SELECT max(pg_xact_commit_timestamp(xmin)), count(*) FROM jobs WHERE due_at = %s"
@@ -96,7 +97,7 @@ def latency(
         closing(backlog.connect(database_url)) as connection,
         connection.cursor() as cursor,
         Child("benchmarks.reader", broker_url, str(jobs), "amqp", env=env) as reader,
-        Child("benchmarks.due_loop", env=env) as loop,
+        Child("benchmarks.scheduler_loop", "due", env=env) as loop,
     ):
         start = backlog.clock(cursor) + timedelta(seconds=3)
         backlog.add_due(cursor, jobs, start, every=timedelta(seconds=over_s / jobs))
@@ -142,7 +143,7 @@ def _drain(
         closing(backlog.connect(database_url)) as connection,
         connection.cursor() as cursor,
         closing(amqp_connection(broker_url)) as broker,
-        Child("benchmarks.due_loop", loops, env=env, count=replicas) as running,
+        Child("benchmarks.scheduler_loop", loops, env=env, count=replicas) as running,
     ):
         at = due_soon(cursor, due)
         deadline = time.monotonic() + limit_s
@@ -176,12 +177,15 @@ def due_soon(cursor: Any, number: int) -> datetime:
     Raises:
         RuntimeError: the machine became too busy to prepare them in time.
     """
-    # A rehearsal with jobs of another day says how long it takes here and now.
+    # A rehearsal with a few jobs of another day says how long it takes here and now.
     began = time.monotonic()
     another_day = backlog.clock(cursor) + timedelta(days=30)
-    backlog.add_due(cursor, number, another_day, every=timedelta(seconds=1))
+    backlog.add_due(cursor, _REHEARSED, another_day, every=timedelta(seconds=1))
+    rehearsed = time.monotonic() - began
     backlog.settle(cursor)
-    at = backlog.clock(cursor) + timedelta(seconds=1 + 2 * (time.monotonic() - began))
+    settled = time.monotonic() - began - rehearsed
+    expected = rehearsed * number / _REHEARSED + settled
+    at = backlog.clock(cursor) + timedelta(seconds=2 + 2 * expected)
     backlog.add_due(cursor, number, at)
     backlog.settle(cursor)
     left = (at - backlog.clock(cursor)).total_seconds()

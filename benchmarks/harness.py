@@ -41,7 +41,7 @@ class Harness:
         self._say = say
 
     def run(self, questions: Sequence[Question]) -> bool:
-        """Ask all questions, writing each one's results as it ends; tell whether all went well."""
+        """Ask all questions; tell whether each measure has at least one run."""
         well = True
         with ExitStack() as stack:
             servers = stack.enter_context(Servers())
@@ -54,10 +54,8 @@ class Harness:
             }
             for question in questions:
                 self._say(f"== {question.name}: {question.title}")
-                result = self._ask(question, servers, builds, conditions)
-                results.write(self._folder, question.name, result)
+                well = self._ask(question, servers, builds, conditions) and well
                 servers.drop(f"{question.name} ")
-                well = well and all(one.get("runs") for one in result["measures"].values())
         return well
 
     def _ask(
@@ -66,40 +64,41 @@ class Harness:
         servers: Servers,
         builds: Builds,
         conditions: Mapping[str, Any],
-    ) -> results.Result:
+    ) -> bool:
+        """Run all measures in rounds, and write what is known after each run."""
         began, load_before = monotonic(), machine.load()
-        runs: dict[str, list[Figures]] = {one.name: [] for one in question.measures}
-        failed: dict[str, str] = {}
+        measured: dict[str, dict[str, Any]] = {}
         times = {one.name: self._times or one.times for one in question.measures}
         for number in range(max(times.values())):
             for measure in question.measures:
                 if number >= times[measure.name]:
                     continue
+                found = measured.setdefault(measure.name, {"runs": []})
+                if measure.build:
+                    found["build"] = measure.build
                 began_run = monotonic()
                 try:
                     figures = self._run(question, measure, servers, builds)
+                    took = monotonic() - began_run
+                    found["runs"].append(figures)
+                    self._say(f"{measure.name} ({took:.0f} s): {_brief(figures)}")
                 except (Missing, RuntimeError) as error:
-                    failed[measure.name] = str(error)
+                    # The lines above the last are of this machine.
+                    found["failed"] = str(error).splitlines()[-1]
                     self._say(f"{measure.name}: {error}")
-                    continue
-                runs[measure.name].append(figures)
-                self._say(f"{measure.name} ({monotonic() - began_run:.0f} s): {_brief(figures)}")
-        here = {
-            **conditions,
-            "load_before": load_before,
-            "load_after": machine.load(),
-            "took_s": round(monotonic() - began),
-        }
-        return {
-            "title": question.title,
-            "method": _methods(question),
-            "measures": {
-                one.name: {"conditions": here, "runs": runs[one.name]}
-                | ({"build": one.build} if one.build else {})
-                | ({"failed": failed[one.name]} if one.name in failed else {})
-                for one in question.measures
-            },
-        }
+                here = {
+                    **conditions,
+                    "load_before": load_before,
+                    "load_after": machine.load(),
+                    "took_s": round(monotonic() - began),
+                }
+                measures = {name: {**one, "conditions": here} for name, one in measured.items()}
+                results.write(
+                    self._folder,
+                    question.name,
+                    {"title": question.title, "method": _methods(question), "measures": measures},
+                )
+        return all(one["runs"] for one in measured.values())
 
     def _run(
         self, question: Question, measure: Measure, servers: Servers, builds: Builds
@@ -112,7 +111,7 @@ class Harness:
         """
         function = find(measure.function)
         given: dict[str, Any] = {"quick": self._quick, **measure.arguments}
-        if self._quick:
+        if self._quick and measure.quick is not None:
             given |= measure.quick
         if wants(function, DATABASE):
             # One with a name of its own is shared by questions too, and lives until the end.
@@ -132,9 +131,8 @@ def in_process(
     *,
     path: str,
     limit_s: float,
-    command: Sequence[str] = (),
 ) -> Figures:
-    """Call the function in a new process with the given `PYTHONPATH`, behind `command` if there is one.
+    """Call the function in a new process with the given `PYTHONPATH`.
 
     Raises:
         RuntimeError: it failed, or took longer than `limit_s`; with the end of what it printed.
@@ -144,7 +142,7 @@ def in_process(
         kept = {n: v for n, v in os.environ.items() if not n.startswith("ATEMPORAL_")}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*command, sys.executable, "-m", "benchmarks.one_run", str(output)],
+                [sys.executable, "-m", "benchmarks.one_run", str(output)],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,

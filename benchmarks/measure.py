@@ -1,7 +1,8 @@
 """What is measured: questions, each of several measures that are compared within one run.
 
 A measure is a function that returns a dict of figures. It is given what its parameters name: a database
-(`database_url`), a virtual host (`broker_url`), whether to be quick (`quick`), and its own arguments.
+(`database_url`), a virtual host (`broker_url`), a folder of its own (`directory`), whether to be quick
+(`quick`), and its own arguments.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ class Measure:
 
     The measures of a question share a database, and its rows stay from run to run; one named by
     `database` is shared with other questions too. One run may take `limit_s` seconds. `full` ones take
-    long, and run only when they are asked for.
+    long, and run only when they are asked for; so do, in a quick run, those that nothing makes quick
+    (`quick` is None).
     """
 
     name: str
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    quick: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] | None = field(default_factory=dict)
     times: int = 3
     build: str | None = None
     full: bool = False
@@ -49,7 +51,11 @@ class Question:
 
 
 def selected(
-    questions: Sequence[Question], words: Sequence[str], *, full: bool = False
+    questions: Sequence[Question],
+    words: Sequence[str],
+    *,
+    full: bool = False,
+    quick: bool = False,
 ) -> list[Question]:
     """The questions, and of each the measures, that the words name; without words all.
 
@@ -76,6 +82,11 @@ def selected(
         if words and not here and question.name not in asked:
             continue
         # What takes long is run when it is asked for: by its name, or with all.
-        usual = [one for one in question.measures if full or not one.full]
-        chosen.append(Question(question.name, question.title, tuple(here or usual)))
+        usual = [
+            one
+            for one in question.measures
+            if (full or not one.full) and not (quick and one.quick is None)
+        ]
+        if here or usual:
+            chosen.append(Question(question.name, question.title, tuple(here or usual)))
     return chosen

@@ -52,18 +52,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Number:
-    """One row: what it is about, the target in words, what was known of the build before, the parts."""
+    """One row: what it is about, the target in words, what was known of the build before, the parts.
+
+    All parts have to be met, or with `either` one of them.
+    """
 
     name: str
     what: str
     target: str
     before: str
     parts: Sequence[Part]
+    either: bool = False
 
     def verdict(self, results: Mapping[str, Result]) -> Verdict:
         """Missed when a part is, unknown when one is and none is missed."""
         found = {part.verdict(results) for part in self.parts}
-        return next(v for v in (Verdict.MISSED, Verdict.UNKNOWN, Verdict.MET) if v in found)
+        ranked = (Verdict.MISSED, Verdict.UNKNOWN, Verdict.MET)
+        return next(one for one in (ranked[::-1] if self.either else ranked) if one in found)
 
 
 _DISPATCH = Figure("dispatch", "throughput", "jobs_per_s")
@@ -82,13 +87,13 @@ NUMBERS: tuple[Number, ...] = (
                 _DISPATCH,
                 "of raw",
                 at_least=0.45,
-                beside=Figure("dispatch", "raw publishing", "messages_per_s"),
+                beside=Figure("dispatch", "raw-publishing", "messages_per_s"),
             ),
             Part(
                 _DISPATCH,
                 "x the build before",
                 at_least=3,
-                beside=Figure("dispatch", "older build", "jobs_per_s"),
+                beside=Figure("dispatch", "older-build", "jobs_per_s"),
             ),
         ),
     ),
@@ -126,7 +131,7 @@ NUMBERS: tuple[Number, ...] = (
         "Throughput kept while an old snapshot is open",
         ">= 80 %",
         "not measured",
-        (Part(Figure("dispatch", "old snapshot", "kept"), "of it", at_least=0.8),),
+        (Part(Figure("dispatch", "old-snapshot", "kept"), "of it", at_least=0.8),),
     ),
     Number(
         "start skew",
@@ -134,8 +139,8 @@ NUMBERS: tuple[Number, ...] = (
         "p99 <= 250 ms, none early by a millisecond",
         "minutes: it started when the machine was ready",
         (
-            Part(Figure("start_skew", "start skew", "p99_ms"), "ms p99", at_most=250),
-            Part(Figure("start_skew", "start skew", "early"), "early", at_most=0),
+            Part(Figure("start_skew", "start-skew", "skew_ms.p99"), "ms p99", at_most=250),
+            Part(Figure("start_skew", "start-skew", "early"), "early", at_most=0),
         ),
     ),
     Number(
@@ -144,7 +149,7 @@ NUMBERS: tuple[Number, ...] = (
         "all instances running in <= 5 s of EC2's time, <= 20 RunInstances calls",
         "one call a job: 498 s",
         (
-            Part(Figure("burst", "burst", "ec2_s"), "s", at_most=5),
+            Part(Figure("burst", "burst", "all_running_s"), "s", at_most=5),
             Part(Figure("burst", "burst", "run_instances_calls"), "calls", at_most=20),
         ),
     ),
@@ -153,7 +158,13 @@ NUMBERS: tuple[Number, ...] = (
         "Calls refused by EC2's default buckets, 2 launchers and 2 reapers, hostile weather",
         "none provoked by ourselves beyond the first sign of throttling",
         "476 to 786 a run",
-        (Part(Figure("ec2_calls", "hostile", "refused"), "refused", at_most=0),),
+        (
+            Part(
+                Figure("ec2_calls", "hostile", "refused_beyond_the_first_sign"),
+                "beyond the first sign",
+                at_most=0,
+            ),
+        ),
     ),
     Number(
         "ec2 calls",
@@ -161,10 +172,10 @@ NUMBERS: tuple[Number, ...] = (
         "DescribeInstances <= 20 / 80, GetConsoleOutput <= 2 / 30",
         "hostile: 217 to 251 / 107 to 163",
         (
-            Part(Figure("ec2_calls", "calm", "DescribeInstances"), "Describe calm", at_most=20),
-            Part(Figure("ec2_calls", "hostile", "DescribeInstances"), "hostile", at_most=80),
-            Part(Figure("ec2_calls", "calm", "GetConsoleOutput"), "console calm", at_most=2),
-            Part(Figure("ec2_calls", "hostile", "GetConsoleOutput"), "hostile", at_most=30),
+            Part(Figure("ec2_calls", "calm", "describe_per_100"), "Describe calm", at_most=20),
+            Part(Figure("ec2_calls", "hostile", "describe_per_100"), "hostile", at_most=80),
+            Part(Figure("ec2_calls", "calm", "console_per_100"), "console calm", at_most=2),
+            Part(Figure("ec2_calls", "hostile", "console_per_100"), "hostile", at_most=30),
         ),
     ),
     Number(
@@ -173,20 +184,25 @@ NUMBERS: tuple[Number, ...] = (
         ">= 10 x the build before, or >= 5,000 jobs/s",
         "107 jobs/s",
         (
+            Part(Figure("intake", "messages", "jobs_per_s"), "jobs/s", at_least=5_000),
             Part(
                 Figure("intake", "messages", "jobs_per_s"),
                 "x the build before",
                 at_least=10,
-                beside=Figure("intake", "older build", "jobs_per_s"),
+                beside=Figure("intake", "older-build", "jobs_per_s"),
             ),
         ),
+        either=True,
     ),
     Number(
         "terminate",
         "A container's exit to TerminateInstances sent",
         "p99 <= 500 ms",
         "not measured",
-        (Part(Figure("terminate", "terminate", "p99_ms"), "ms p99", at_most=500),),
+        (
+            Part(Figure("terminate", "singles", "p99_ms"), "ms p99, one by one", at_most=500),
+            Part(Figure("terminate", "burst", "p99_ms"), "ms p99, 500 at once", at_most=500),
+        ),
     ),
     Number(
         "footprint",
@@ -205,8 +221,8 @@ NUMBERS: tuple[Number, ...] = (
         "<= 150 ms / <= 400 ms",
         "150-450 ms / 2.0-2.8 s",
         (
-            Part(Figure("footprint", "command line", "help_ms"), "ms --help", at_most=150),
-            Part(Figure("footprint", "command line", "list_ms"), "ms list", at_most=400),
+            Part(Figure("footprint", "command-line", "help_ms"), "ms --help", at_most=150),
+            Part(Figure("footprint", "command-line", "list_ms"), "ms list", at_most=400),
         ),
     ),
 )

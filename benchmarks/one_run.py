@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.profiled import profiled
@@ -15,6 +16,10 @@ from benchmarks.wiring import call, find
 
 if __name__ == "__main__":
     request = json.load(sys.stdin)
-    with profiled(request["function"].replace(":", "-")):
-        figures = call(find(request["function"]), request["given"])
+    with (
+        tempfile.TemporaryDirectory(prefix="atemporal-benchmark-") as folder,
+        profiled(request["function"].replace(":", "-")),
+    ):
+        given = {"directory": Path(folder), **request["given"]}
+        figures = call(find(request["function"]), given)
     Path(sys.argv[1]).write_text(json.dumps(figures))

@@ -19,12 +19,12 @@ from benchmarks.profiled import FOLDER
 _LINES = 25
 
 
-def profile(questions: Sequence[Question], *, say: Callable[[str], None]) -> int:
+def profile(questions: Sequence[Question], *, quick: bool, say: Callable[[str], None]) -> int:
     """Run the first measure of each question once, and print where its processes spent their time."""
     first = [Question(one.name, one.title, one.measures[:1]) for one in questions]
     with tempfile.TemporaryDirectory(prefix="atemporal-profile-") as folder:
         os.environ[FOLDER] = folder
-        harness = Harness(folder=Path(folder), quick=False, times=1, say=say)
+        harness = Harness(folder=Path(folder), quick=quick, times=1, say=say)
         well = harness.run(first)
         for path in sorted(Path(folder).glob("*.prof")):
             say(f"\n-- {path.stem}, by the time spent in the function itself")

@@ -19,6 +19,7 @@ _HEAD = """# Benchmarks
 This page is written by `make bench` from the files in `benchmarks/results`; do not edit it. Each
 figure is the median of its runs. A ratio is of figures of one run of the harness, which lets the
 measures take turns: on a machine that others use too, ratios can be trusted further than figures.
+`others processors` is how many processors' worth of work others did during a run.
 """
 _REPEAT = """## How to repeat
 

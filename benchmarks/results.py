@@ -41,11 +41,7 @@ class Figure:
 
     def runs(self, results: Mapping[str, Result]) -> list[float]:
         """Its value in each run; empty when it was not measured."""
-        return [
-            float(run[self.key])
-            for run in self._measure(results).get("runs", ())
-            if isinstance(run.get(self.key), int | float)
-        ]
+        return dict(figures(self._measure(results).get("runs", ()))).get(self.key, [])
 
     def median(self, results: Mapping[str, Result]) -> float | None:
         """The median of its runs."""

@@ -6,11 +6,13 @@ product's own (`atemporal.local`), with a broker in memory, which is on no way t
 round of jobs that are due at once lets the leads be learned, as in a deployment that has run for a day.
 
 Not cheated: a start is when the container's engine says that it was, not when somebody asked for it; the
-program's own first word is beside it; the machines' clock is this host's, so no clock is wrong.
+program's own time is beside it; the machines' clock is this host's, so no clock is wrong.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import os
 import random
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from atemporal.lead import LEAST
+from atemporal.lead import DEFAULT_S, LEAST
 from atemporal.local.home import Home
 from atemporal.local.stack import Stack
 from atemporal.model import Attempt, JobSpec
@@ -59,8 +61,8 @@ def start_skew(*, many: int = 200, spread_s: float = 200.0, scale: float = 0.05)
     """
     with tempfile.TemporaryDirectory() as folder, _system(Path(folder), scale) as database:
         _finished(database, _submitted(database, LEAST + 4, from_s=0, spread_s=0))
-        lead_in_s = 30.0 + P95_S * scale
-        ids = _submitted(database, many, from_s=lead_in_s, spread_s=spread_s)
+        # Later than the default lead: their own leads are learned.
+        ids = _submitted(database, many, from_s=DEFAULT_S + 5, spread_s=spread_s)
         tries = _finished(database, ids)
     skews = sorted(_ms(one.start_skew) for one in tries)
     own = sorted(
@@ -151,17 +153,8 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    import json
-    import sys
-
-    print(
-        json.dumps(
-            start_skew(
-                **{
-                    k: float(v) if "." in v else int(v)
-                    for k, v in (word.split("=") for word in sys.argv[1:])
-                }
-            ),
-            indent=2,
-        )
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--spread-s", type=float, default=200.0)
+    parser.add_argument("--scale", type=float, default=0.05)
+    print(json.dumps(start_skew(**vars(parser.parse_args())), indent=2))

@@ -18,10 +18,11 @@ Order on the machine:
    reboots the machine. And it brings the job, ordered after it, in the same transaction of systemd:
    nothing that the program which applies the user-data does or fails to do later can part the two.
 2. `atemporal-job.service` calls the agent (`/opt/atemporal/agent`): `pull` (with retries), `create`,
-   `claim` (ask the API; repeated with the same claim id until it answers), `run` (start, wait, stop
-   at the timeout: the image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit
-   record to the serial console, then by the callback for up to an hour. Then systemd powers off,
-   however the unit ended.
+   `hold` (ask the API until the job's time is near, so that a cancel and another time are heeded),
+   `claim` (ask the API; repeated with the same claim id until it answers), `run` (at the job's time, by
+   the clock that counts (docs/adr/0035): start; tell when that was; wait; stop at the timeout: the
+   image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit record to the serial
+   console, then by the callback for up to an hour. Then systemd powers off, however the unit ended.
 
 When something fails:
 - Manifest missing or damaged, agent missing: systemd powers off at once.
@@ -29,7 +30,8 @@ When something fails:
   stands in for the log. What asking again would not change is reported as `definite` at once: an image
   that is not there or not for us, one that no engine runs, a disk that is too small
   (docs/registry-errors.md).
-- Claim refused: the container is never started, and there is nothing to report.
+- Refused while it holds, or when it claims: the container is never started, and there is nothing to
+  report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
   lost with the crash, the new boot's claim id is another one and is refused.
 - Stopped from outside (EC2 terminates, someone types `poweroff`): the container is stopped and its

@@ -108,6 +108,26 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a claim is granted before its time",
+        "atemporal/store/attempts.py",
+        "    if early_s > 0:\n",
+        "    if early_s > 600:\n",
+        (
+            "integration/test_starts.py::TestHold"
+            "::test_none_is_granted_before_its_time_and_an_older_agent_not_a_second_ahead",
+        ),
+    ),
+    Mutant(
+        "an attempt that failed ahead of its time is followed by one that starts at once",
+        "atemporal/store/retries.py",
+        "func.greatest(at, jobs.c.due_at)",
+        "at",
+        (
+            "integration/test_starts.py::TestLead"
+            "::test_one_that_failed_ahead_of_its_time_starts_at_that_time_all_the_same",
+        ),
+    ),
+    Mutant(
         "no grace for young instances",
         "atemporal/fleet/plan.py",
         "            old = _older(since, now, grace_s)\n",

@@ -11,7 +11,8 @@ not followed: the token is for the API alone.
     job, created = client.submit({"image": "busybox", "command": ["true"]}, key="nightly-7")
 """
 
-from atemporal.client.client import BATCH, BATCH_BYTES, DEFAULT_URL, PAGE, Client
+from atemporal.api_url import DEFAULT_URL
+from atemporal.client.client import BATCH, BATCH_BYTES, PAGE, Client
 from atemporal.client.shapes import (
     Event,
     Instance,

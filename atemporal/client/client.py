@@ -16,6 +16,7 @@ from urllib.request import (
     build_opener,
 )
 
+from atemporal.api_url import DEFAULT_URL
 from atemporal.client.shapes import Event, JobDetail, JobPage, LineResult
 from atemporal.errors import (
     AtemporalError,
@@ -29,7 +30,6 @@ from atemporal.errors import (
     Unknown,
 )
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 PAGE = 1000
 """The most jobs that the API sends at once."""
 BATCH = 10_000

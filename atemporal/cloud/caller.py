@@ -34,6 +34,14 @@ class Caller:
         self._limits = limits
         self._sleep = sleep
 
+    def ready_in(self, limit: Limit) -> float:
+        """Seconds until there is a token for one more call.
+
+        Raises:
+            Unavailable: nobody can say.
+        """
+        return self._limits.ready_in(limit)
+
     def wait_for(self, limit: Limit, doing: str, n: int = 1, *, leave: float = 0.0) -> int:
         """Wait for a token; returns for how many of `n` instances the call may be, one at least.
 

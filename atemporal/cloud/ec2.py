@@ -19,9 +19,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud import instance as instances
@@ -45,6 +44,7 @@ from atemporal.cloud.instance import (
     client_token,
     tags_of,
 )
+from atemporal.cloud.service_model import session
 from atemporal.cloud.termination import Option, Terminations, batches, naming
 from atemporal.cloud.volume import AVAILABLE, Volume
 from atemporal.errors import AtemporalError, Invalid, Refused
@@ -54,6 +54,7 @@ from atemporal.settings import Settings
 from atemporal.userdata import os_family
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
@@ -86,7 +87,7 @@ class Cloud:
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
         self._settings = settings
         try:
-            self._ec2 = _client(Session(), settings)
+            self._ec2 = _client(session(), settings)
         except ValueError as error:  # botocore's word for a malformed URL or region
             raise Invalid({"region, ec2_endpoint_url": str(error)}) from error
         except FOREIGN as error:
@@ -168,6 +169,14 @@ class Cloud:
         """
         asked: dict[Option, bool] = {"SkipOsShutdown": skip_os_shutdown, "Force": force}
         return self._terminations.ask(ids, frozenset(one for one in asked if asked[one]))
+
+    def terminations_ready_in(self) -> float:
+        """Seconds until the limits allow the next call of `terminate`.
+
+        Raises:
+            Unavailable: nobody can say.
+        """
+        return self._caller.ready_in(Limit.TERMINATE_INSTANCES)
 
     def console(self, instance_id: str, *, live: bool = True) -> str:
         """The newest text of the instance's serial console; `""` when EC2 has none.
@@ -403,8 +412,8 @@ class Cloud:
         return answer.get("Output", "")
 
 
-def _client(session: Session, settings: Settings) -> EC2Client:
-    client: EC2Client = session.client(
+def _client(made: Session, settings: Settings) -> EC2Client:
+    client = made.create_client(
         "ec2",
         region_name=settings.region,
         endpoint_url=settings.ec2_endpoint_url,
@@ -414,7 +423,7 @@ def _client(session: Session, settings: Settings) -> EC2Client:
             retries={"mode": "standard", "total_max_attempts": 1},
         ),
     )
-    return client
+    return cast("EC2Client", client)
 
 
 def _filters(values: dict[str, list[str]]) -> list[FilterTypeDef]:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from boto3.session import Session
 from botocore.config import Config
 
 from atemporal.cloud.faults import FOREIGN, classify
 from atemporal.cloud.instance import INSTANCE_ID
+from atemporal.cloud.service_model import session
 from atemporal.errors import Invalid, Service
 from atemporal.settings import Settings
 
@@ -71,7 +71,7 @@ class Notices:
             raise Invalid({"events_queue_url": "not set: there is no queue to read"})
         self._url = settings.events_queue_url
         try:
-            client = Session().client(
+            client = session().create_client(
                 "sqs",
                 region_name=settings.region,
                 config=Config(

@@ -8,8 +8,8 @@ one priority in order, from a given position on: rows that were claimed and that
 from being removed lie before it, and are not read again and again. The message's body is made here, as
 `atemporal.messages` would encode it: a job is not read into Python, and written again, to be sent.
 Failure: what comes or is moved to before a position is not seen from there: the caller has to look from
-the beginning from time to time. No position that is given out lies less than `MARGIN_S` in the past, so
-what is submitted as due at once is seen from all of them, unless its transaction takes longer than that.
+the beginning from time to time. A position is that of a job which is due; where none is, it lies
+`MARGIN_S` in the past, so that what is submitted as due at once is seen, unless that takes so long.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlalchemy import Connection, text
 from atemporal.tables import DISPATCH_AT, PRIORITY
 
 MARGIN_S = 1.0
-"""How far positions stay behind the time, in seconds."""
+"""How far positions stay behind the time where nothing is due, in seconds."""
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -33,10 +33,9 @@ _FIRST = f"""
 """
 _LEVELS = f"""
     SELECT priority, date_part('epoch', at) AS due_at, date_part('epoch', now) AS now,
-           CAST(least(at, latest) AS text) AS at,
-           CASE WHEN at <= latest THEN CAST(id AS text) ELSE '{_NOBODY}' END AS id
-    FROM {{found}} CROSS JOIN (SELECT clock_timestamp() AS now,
-        clock_timestamp() - make_interval(secs => {MARGIN_S}) AS latest) AS clock
+           CAST(CASE WHEN at <= now THEN at ELSE now - make_interval(secs => {MARGIN_S}) END AS text),
+           CASE WHEN at <= now THEN CAST(id AS text) ELSE '{_NOBODY}' END
+    FROM {{found}} CROSS JOIN (SELECT clock_timestamp() AS now) AS clock
     ORDER BY priority DESC
 """
 
@@ -70,13 +69,16 @@ _LOOK_FROM = text(
     """
 )
 
+# Read in the index's order there is nothing to sort. From statistics that do not know a new priority yet
+# the planner would rather read all that is due and sort it, for each batch again.
 _CLAIM = text(
     f"""
+    SET LOCAL enable_bitmapscan = off;
     WITH due AS (
         SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs
         WHERE state = 'scheduled' AND {PRIORITY} = :priority
           AND ({DISPATCH_AT}, id) >= (CAST(:at AS timestamptz), CAST(:id AS uuid))
-          AND {DISPATCH_AT} <= clock_timestamp() + make_interval(secs => :ahead_s)
+          AND {DISPATCH_AT} <= now() + make_interval(secs => :ahead_s)
         ORDER BY {DISPATCH_AT}, id LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED
     ), moved AS (
@@ -112,7 +114,7 @@ BEGINNING = Position("-infinity", _NOBODY)
 class Level(NamedTuple):
     """The first scheduled job of one priority, in seconds since the epoch, and when it was found.
 
-    `position` is where to go on: at this job, or a little back in time when that is earlier.
+    `position` is where to go on: at this job when it is due, else a little back in time.
     """
 
     priority: int
@@ -161,8 +163,8 @@ def claim(
 ) -> Sequence[Claimed]:
     """Move up to `limit` jobs of one priority to queued, in order; each gets a new attempt number.
 
-    Those are taken that will be due within `ahead_s` seconds. Rows locked by another scheduler are
-    passed over. The caller commits after the broker confirmed.
+    Those are taken that were due when the transaction began, or `ahead_s` seconds later. Rows locked by
+    another scheduler are passed over. The caller commits after the broker confirmed.
     """
     values = {"priority": priority, "limit": limit, "actor": actor, "ahead_s": ahead_s}
     rows = tx.execute(_CLAIM, {**values, "at": position.at, "id": position.job_id})

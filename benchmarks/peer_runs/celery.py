@@ -65,6 +65,12 @@ def _waiting() -> int:
     return int(found.message_count)
 
 
+def _resident_mb(pid: int) -> float:
+    """The memory of the process that holds the tasks."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def _main() -> None:
     asked = request()
     app.conf.broker_url = asked.url
@@ -87,9 +93,10 @@ def _main() -> None:
             while _counted(folder)[0] < asked.due and time.time() < until:
                 time.sleep(0.05)
             handled, last = _counted(folder)
+            mb = _resident_mb(running.pid)
             running.kill()
     seconds = (last if handled >= asked.due else time.time()) - at.timestamp()
-    print_figures(handled, seconds, held, intake_s=intake_s)
+    print_figures(handled, seconds, held, intake_s=intake_s, resident_mb=mb)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from atemporal import __version__, telemetry
+from atemporal import __version__, memory, telemetry
 from atemporal.errors import AtemporalError, Unavailable
 from atemporal.settings import load, unknown_variables
 from atemporal.stop_request import StopRequest
@@ -29,6 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"atemporal {__version__}")
     parser.parse_args()
+    memory.one_arena()
     stop = StopRequest()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -50,6 +51,7 @@ def main() -> None:
             on_unreadable=telemetry.tell_unreadable,
         )
         server = ApiServer(settings, database)
+        memory.settle()
         server.start()
     except AtemporalError as error:
         parser.exit(2, f"atemporal-api can not start: {error}\n")

@@ -16,8 +16,9 @@ from atemporal.model import AttemptRef
 from services.reaper.reaper import Reaper
 
 BATCH = 500
-LINGER_S = 0.05
-"""How long more exits are waited for: those of one moment are one call."""
+LINGER_S = (0.05, 0.4)
+"""How long more exits are waited for: those of one moment are one call. As long as there is no token for
+a call, the time goes into waiting for more of them; up to the second."""
 
 
 class ReapLoop:
@@ -28,7 +29,7 @@ class ReapLoop:
     def __init__(self, reaper: Reaper, link: Link) -> None:
         """Take the steps and the connection; it is not open yet."""
         self._reaper = reaper
-        self._inbox = Inbox(link, REAP, ping=reaper.ping, linger_s=LINGER_S)
+        self._inbox = Inbox(link, REAP, ping=reaper.ping)
 
     def tick(self) -> float:
         """Take one batch of notifications, and end what has ended."""
@@ -42,7 +43,8 @@ class ReapLoop:
 
     def _tick(self) -> None:
         ended: list[AttemptRef] = []
-        for delivery in self._inbox.take(BATCH):
+        linger_s = min(max(self._reaper.terminations_ready_in(), LINGER_S[0]), LINGER_S[1])
+        for delivery in self._inbox.take(BATCH, linger_s=linger_s):
             try:
                 message = decode(REAP, delivery.body)
             except Invalid as error:

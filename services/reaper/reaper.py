@@ -87,6 +87,14 @@ class Reaper:
         """
         self._database.ping()
 
+    def terminations_ready_in(self) -> float:
+        """Seconds until EC2's limits allow the next call of TerminateInstances.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        return self.cloud.terminations_ready_in()
+
     def end_instances_of(self, refs: Iterable[AttemptRef]) -> None:
         """Terminate the instances of attempts that have ended.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atemporal.store import due
-from atemporal.store.due import MARGIN_S, Claimed, Level, Position
+from atemporal.store.due import Claimed, Level, Position
 from atemporal.store.rows import Transaction
 
 SHARE = 0.05
@@ -76,7 +76,7 @@ class Backlog:
                     ahead_s=ahead_s,
                 )
                 for job in reversed(jobs):
-                    if job.due_at <= level.now - MARGIN_S:
+                    if job.due_at <= level.now:
                         self._positions[level.priority] = job.position
                         break
                 claimed += jobs

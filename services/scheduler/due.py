@@ -33,8 +33,8 @@ OLDEST_DUE = gauge(
 
 ACTOR = "scheduler"
 # A batch's rows are locked until it is confirmed, and a cancel waits: as many as go in this time.
-SMALLEST, BATCH, LARGEST = 100, 500, 2000
-BATCH_S = (0.1, 0.4)
+SMALLEST, BATCH, LARGEST = 250, 1000, 2000
+BATCH_S = (0.3, 1.0)
 # From a wake-up to a claim that is ready to be sent; as long a cancel may have to wait.
 AHEAD_S = 0.02
 # So often a loop that is never idle shows that it lives, and heeds a stop.

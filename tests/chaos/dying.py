@@ -1,7 +1,7 @@
 """A service of the real code that counts its effects and dies before or after a chosen one.
 
 Promise: the service runs its own `main`; an effect is a commit that wrote something, a publish, an
-acknowledgement, a call to EC2. Each is written down before it is done, with the loop that did it. At
+acknowledgement, a take of tokens, a call to EC2. Each is written down before it is done, with the loop that did it. At
 its point the process is gone at once (`os._exit`), as with kill -9: nothing is closed, nothing told.
 Mechanism: a forked child of a process that has imported everything, so that it starts in no time.
 """
@@ -24,6 +24,7 @@ from sqlalchemy import Connection, text
 from atemporal.broker import Delivery, Link, Outgoing
 from atemporal.cloud import Cloud
 from atemporal.errors import Unavailable
+from atemporal.rate_limits import RateLimits
 from atemporal.store import attempts
 from atemporal.store.database import Database
 
@@ -111,6 +112,7 @@ class _Effects:
             Link, "publish", lambda messages, **_: messages and f"publish {_key(messages)}"
         )
         self._count(Link, "ack", lambda batch: batch and "ack")
+        self._count(RateLimits, "take", lambda *given, **_: given and "take")
         for name in ("run", "terminate", "console", "describe"):
             self._count(Cloud, name, lambda *given, _name=name: given and f"ec2 {_name}")
 

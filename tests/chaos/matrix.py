@@ -105,7 +105,10 @@ SCENARIOS = (
     Scenario(
         "launcher",
         "the job is due",
-        (("launch", "commit"), ("run-instances", "ec2 run"), ("run-instances", "commit")),
+        (
+            *(("launch", "commit"), ("run-instances", "take")),
+            *(("run-instances", "ec2 run"), ("run-instances", "commit")),
+        ),
     ),
     Scenario(
         "launcher",
@@ -116,7 +119,10 @@ SCENARIOS = (
     Scenario(
         "reaper",
         "the job ends",
-        (("reap", "ack"), ("reap", "ec2 terminate"), ("reap-sweep", "commit")),
+        (
+            *(("reap", "ack"), ("reap", "take"), ("reap", "ec2 terminate")),
+            ("reap-sweep", "commit"),
+        ),
     ),
     Scenario("reaper", "the messages are lost", (("reap-sweep", "commit"),), deaf=True),
     Scenario(

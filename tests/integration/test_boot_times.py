@@ -25,7 +25,7 @@ def tx(database_url: str) -> Iterator[Connection]:
     migrations.upgrade(database_url)
     database = Database(database_url)
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs CASCADE"))
+        tx.execute(text("TRUNCATE jobs, events CASCADE"))
         yield tx
         tx.rollback()
     database.dispose()

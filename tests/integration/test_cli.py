@@ -522,7 +522,7 @@ def test_show_and_wait_say_why_an_attempt_failed_or_where_that_stands(
 
 def test_an_empty_list_says_so(cli: Cli, database: Database) -> None:
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs CASCADE"))
+        tx.execute(text("TRUNCATE jobs, events CASCADE"))
     assert "there are no jobs yet" in cli("list").stderr
     cli.submit()
     assert cli("list").stderr == ""

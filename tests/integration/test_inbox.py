@@ -49,6 +49,9 @@ class Steps:
         self.done |= set(refs)
         return []
 
+    def terminations_ready_in(self) -> float:
+        return 0.0
+
     def end_instances_of(self, refs: Sequence[AttemptRef]) -> None:
         self.begin(refs)
 

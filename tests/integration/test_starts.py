@@ -62,7 +62,7 @@ def ready(tx: Connection, **fields: Any) -> AttemptRef:
     return ref
 
 
-def move(tx: Connection, ref: AttemptRef, seconds: float) -> None:
+def put_at(tx: Connection, ref: AttemptRef, seconds: float) -> None:
     """Put the job's time so many seconds from now, as if it had passed."""
     tx.execute(
         text(
@@ -151,7 +151,7 @@ class TestLead:
     def test_one_that_failed_after_its_time_has_no_lead(self, database: Database) -> None:
         with database.begin() as tx:
             ref = ready(tx, max_attempts=2, backoff_s=10)
-            move(tx, ref, 0)
+            put_at(tx, ref, 0)
             claimed(tx, ref)
             end = ExitRecord(exit_code=1)
             assert attempts.end(tx, ref, Reason.EXIT_NONZERO, actor="test", exit_record=end)
@@ -253,7 +253,7 @@ class TestHold:
     ) -> None:
         with database.begin() as tx:
             ref = ready(tx)
-            move(tx, ref, in_s)
+            put_at(tx, ref, in_s)
             hold = starts.hold(tx, ref)
         assert least_ms <= hold.hold_ms <= most_ms
         assert hold.start_in_ms <= max(0, in_s * 1000 + 1)
@@ -298,7 +298,7 @@ class TestHold:
     ) -> None:
         with database.begin() as tx:
             ref = warming(tx)
-            move(tx, ref, in_s)
+            put_at(tx, ref, in_s)
             if granted:
                 assert claimed(tx, ref, ahead_s)
             else:
@@ -342,15 +342,15 @@ class TestStarted:
         with database.begin() as tx:
             ref = warming(tx)
             starts.ready(tx, ref, instance_id=None, clock=clock, actor="t")
-            move(tx, ref, 0)
+            put_at(tx, ref, 0)
             claimed(tx, ref)
             (attempt,) = jobs.get(tx, ref.job_id).attempts
             assert attempt.start_at is not None
-            said = attempt.start_at + timedelta(seconds=0.125 - shift_s)
-            start = starts.started(tx, ref, said, actor="t")
+            reported = attempt.start_at + timedelta(seconds=0.125 - shift_s)
+            start = starts.started(tx, ref, reported, actor="t")
             assert start is not None
             assert start.skew_s == pytest.approx(0.125)
-            assert starts.started(tx, ref, said, actor="t") is None
+            assert starts.started(tx, ref, reported, actor="t") is None
             (attempt,) = jobs.get(tx, ref.job_id).attempts
             assert types(tx, ref.job_id)[-1] == "attempt.started"
         assert attempt.start_skew == timedelta(seconds=0.125)
@@ -363,7 +363,7 @@ class TestStarted:
     def test_nothing_is_written_of_one_that_is_closed(self, database: Database) -> None:
         with database.begin() as tx:
             ref = ready(tx)
-            move(tx, ref, 0)
+            put_at(tx, ref, 0)
             claimed(tx, ref)
             attempts.end(tx, ref, Reason.INSTANCE_LOST, actor="t")
             attempts.close(tx, ref, actor="t")
@@ -463,7 +463,7 @@ class TestReschedule:
             tx.execute(text("UPDATE jobs SET dispatch_at = now() - interval '1 s'"))
             (again,) = jobs.claim_due(tx, 1, actor="t")
             assert attempts.begin(tx, again, LAUNCH, actor="t")
-            move(tx, again, 0)
+            put_at(tx, again, 0)
             claimed(tx, again)
             end = ExitRecord(exit_code=0)
             attempts.end(tx, again, Reason.COMPLETED, actor="t", exit_record=end)
@@ -476,7 +476,7 @@ class TestReschedule:
     ) -> None:
         with database.begin() as tx:
             ref = ready(tx)
-            move(tx, ref, 0)
+            put_at(tx, ref, 0)
             claimed(tx, ref)
             if finished:
                 jobs.cancel(tx, ref.job_id, actor="t")

@@ -183,7 +183,7 @@ def installed(stage: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in DAEMONS:
             patch.setattr(f"services.{name}.__main__.Link", link)
-        patch.setattr(atemporal.cloud.ec2, "Session", lambda: None)
+        patch.setattr(atemporal.cloud.ec2, "session", lambda: None)
         patch.setattr(atemporal.cloud.ec2, "_client", client)
         for module in [
             m for name, m in sys.modules.items() if name.startswith("services.launcher.")

@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from atemporal.errors import Conflict
-from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
+from atemporal.model import AttemptRef, ExitRecord, Launch, MachineClock, parse_spec
 from atemporal.states import Again, Fault, Reason, verdict, verdict_of_scarcity
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, starts
 from atemporal.store.invariants import violations
 from tests.servers.postgres import Postgres
 from tests.sim.database import Ground
@@ -41,15 +41,18 @@ LAUNCH = Launch(
     key_id="k1",
     deadline_s=600,
 )
-LIVE = ("launching", "warming", "running")
+LIVE = ("launching", "warming", "ready", "running")
 # What may be said of an attempt only before it runs.
 BEFORE = {
     Reason.LAUNCH_REFUSED: ("launching",),
     Reason.LAUNCH_DEADLINE: ("launching",),
-    Reason.BOOT_DEADLINE: ("launching", "warming"),
-    Reason.PULL_DEADLINE: ("launching", "warming"),
-    Reason.NO_CAPACITY: ("launching", "warming"),
+    Reason.BOOT_DEADLINE: ("launching", "warming", "ready"),
+    Reason.PULL_DEADLINE: ("launching", "warming", "ready"),
+    Reason.NO_CAPACITY: ("launching", "warming", "ready"),
+    Reason.CLAIM_DEADLINE: ("ready",),
 }
+# A new time alone ends an attempt so.
+ENDS = [reason for reason in Reason if reason is not Reason.RESCHEDULED]
 # Seconds that a lack of capacity may go on.
 PATIENCE_S = 3600
 WHICH = st.integers(0, 2)
@@ -198,7 +201,7 @@ class StoreMachine(RuleBasedStateMachine):
         expected: bool | None = None
         if one is not None and one.state == "running" and one.claim == claim:
             expected = False
-        elif one is not None and one.state in ("launching", "warming"):
+        elif one is not None and one.state in ("launching", "warming", "ready"):
             mine = not one.instance or instance_id in (None, one.instance)
             expected = True if mine else None
         with self.tx() as tx:
@@ -214,7 +217,22 @@ class StoreMachine(RuleBasedStateMachine):
             one.state, one.claim = "running", claim
             wish.state = "running"
 
-    @rule(which=WHICH, off=NUMBERS, reason=st.sampled_from(Reason))
+    @rule(which=WHICH, off=NUMBERS)
+    def ready(self, which: int, off: int) -> None:
+        ref, _, one = self.pick(which, off)
+        held = one is not None and one.state in ("launching", "warming", "ready")
+        clock = MachineClock()
+        with self.tx() as tx:
+            if one is not None and not held:
+                with pytest.raises(Conflict):
+                    starts.ready(tx, ref, instance_id=None, clock=clock, actor="model")
+                return
+            first = starts.ready(tx, ref, instance_id=None, clock=clock, actor="model")
+            assert first == (held and one is not None and one.state != "ready")
+        if one is not None:
+            one.state = "ready"
+
+    @rule(which=WHICH, off=NUMBERS, reason=st.sampled_from(ENDS))
     def end(self, which: int, off: int, reason: Reason) -> None:
         ref, wish, one = self.pick(which, off)
         expected = one is not None and one.state in BEFORE.get(reason, LIVE)
@@ -294,7 +312,7 @@ def test_the_store_does_what_the_model_does(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No jitter: the model knows the very second of the next attempt.
-    monkeypatch.setattr("atemporal.store.attempts.random.uniform", lambda _, most: most)
+    monkeypatch.setattr("atemporal.store.retries.random.uniform", lambda _, most: most)
 
     class Machine(StoreMachine):
         pass

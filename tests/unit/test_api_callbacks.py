@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import text
 
 from atemporal.model import LOG_TAIL_LIMIT, AttemptRef
 from atemporal.states import AttemptState, JobState, Outcome, Reason
@@ -34,7 +39,7 @@ def test_an_attempt_goes_from_warming_over_running_to_finished(api: Api) -> None
     job = api.job(ref.job_id)
     assert (job.state, job.attempts[0].state) == (JobState.RUNNING, AttemptState.RUNNING)
     (attempt,) = job.attempts
-    # Which instance it is, EC2 has not said.
+    # Which instance it is, EC2 has not reported.
     assert (attempt.claim, attempt.claimed_instance_id) == ("c", "i-0a")
     assert attempt.instance_id is None
     tail = base64.b64encode(b"bye\n").decode()
@@ -217,3 +222,131 @@ def test_a_cancelled_attempt_may_not_begin(api: Api) -> None:
     assert api.claim(ref, claim="c").status_code == 422
     assert api.exit(ref, claim="c", exit_code=0).status_code == 422
     assert api.job(ref.job_id).outcome is Outcome.CANCELLED
+
+
+def put(api: Api, ref: AttemptRef, **body: Any) -> httpx.Response:
+    """Say that the container could start, as the machine of this attempt."""
+    path = f"/jobs/{ref.job_id}/callback"
+    return api.http.put(path, json=body, headers=bearer(token_of(ref)))
+
+
+def due_in(api: Api, ref: AttemptRef, seconds: float) -> None:
+    """Put the job's time so many seconds from now, as if the rest had passed."""
+    when = "clock_timestamp() + make_interval(secs => :s)"
+    with api.database.begin() as tx:
+        tx.execute(
+            text(f"UPDATE jobs SET due_at = {when}, run_at = {when} WHERE id = :id"),
+            {"s": seconds, "id": ref.job_id},
+        )
+        tx.execute(
+            text(f"UPDATE attempts SET start_at = {when} WHERE job_id = :id"),
+            {"s": seconds, "id": ref.job_id},
+        )
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+class TestHold:
+    """A machine that is ready holds until the job's time."""
+
+    def test_it_is_ready_then_granted_shortly_before_its_time(self, api: Api) -> None:
+        ref = api.warming(delay_s=60)
+        clock = {"synchronised": True, "offset_ms": -4}
+        before = metric("atemporal_machine_clocks_total", state="agrees")
+        answer = put(api, ref, claim="c", clock=clock)
+        assert answer.status_code == 200
+        assert answer.json().keys() == {"hold_ms", "start_in_ms", "time_ms", "now_ms"}
+        # In the order that the agent reads.
+        assert answer.text.startswith('{"hold_ms":5000,"start_in_ms":')
+        assert api.job(ref.job_id).attempts[0].state is AttemptState.READY
+        assert put(api, ref, claim="c", clock=clock).json()["hold_ms"] == 5000
+        assert metric("atemporal_machine_clocks_total", state="agrees") == before + 1
+        early = api.claim(ref, claim="c", holds=True)
+        assert early.status_code == 425
+        assert "ask again in" in early.json()["error"]
+        due_in(api, ref, 1.5)
+        assert put(api, ref, claim="c").json()["hold_ms"] == 0
+        granted = api.claim(ref, claim="c", holds=True)
+        assert granted.status_code == 200
+        assert 0 < granted.json()["start_in_ms"] <= 1501
+        assert api.claim(ref, claim="c", holds=True).status_code == 200, "its answer was lost"
+        assert api.claim(ref, claim="d", holds=True).status_code == 422
+
+    @pytest.mark.parametrize("body", [{}, {"claim": "c"}, {"claim": "c", "holds": False}])
+    def test_the_agent_of_an_older_launcher_waits_outside_for_the_very_time(
+        self, api: Api, body: dict[str, Any]
+    ) -> None:
+        ref = api.warming(delay_s=60)
+        due_in(api, ref, 1.5)
+        assert api.claim(ref, **body).status_code == 425
+        assert api.job(ref.job_id).state is JobState.WARMING
+        due_in(api, ref, 0)
+        assert api.claim(ref, **body).status_code == 204
+
+    @pytest.mark.parametrize("ends", ["cancel", "another instance"])
+    def test_one_that_is_not_wanted_any_more_is_told_to_go(self, api: Api, ends: str) -> None:
+        instance_id = f"i-0{ends[0]}"
+        ref = api.warming(instance_id, delay_s=60)
+        assert put(api, ref, claim="c", instance_id=instance_id).status_code == 200
+        if ends == "cancel":
+            assert api.http.delete(f"/jobs/{ref.job_id}").status_code == 200
+        else:
+            instance_id = "i-0fe"
+        assert put(api, ref, claim="c", instance_id=instance_id).status_code == 422
+
+    @pytest.mark.parametrize(
+        "clock", [{"synchronised": "maybe"}, {"offset_ms": "far"}, {"offset_ms": 10**16}, 7]
+    )
+    def test_a_clock_that_can_not_be_read_is_refused(self, api: Api, clock: Any) -> None:
+        ref = api.warming(delay_s=60)
+        assert put(api, ref, claim="c", clock=clock).status_code == 422
+        assert api.job(ref.job_id).attempts[0].state is not AttemptState.READY
+
+
+class TestStart:
+    """When a container started is counted once, from whichever word comes first."""
+
+    def counted(self) -> float:
+        return metric("atemporal_start_skew_seconds_count")
+
+    @pytest.mark.parametrize("by_exit_too", [False, True])
+    def test_its_skew_is_observed_once(self, api: Api, by_exit_too: bool) -> None:
+        ref = api.warming(delay_s=60)
+        put(api, ref, claim="c")
+        due_in(api, ref, 0)
+        api.claim(ref, claim="c", holds=True)
+        start_at = api.job(ref.job_id).attempts[0].start_at
+        assert start_at is not None
+        reported = (start_at + timedelta(milliseconds=40)).isoformat()
+        before = self.counted()
+        assert (
+            raw(api, ref, json.dumps({"started_at": reported}).encode(), "POST").status_code == 200
+        )
+        if by_exit_too:
+            assert api.exit(ref, claim="c", exit_code=0, started_at=reported).status_code == 204
+        assert self.counted() == before + 1
+        (shown,) = api.http.get(f"/jobs/{ref.job_id}").json()["instances"]
+        assert shown["start_skew_s"] == 0.04
+        assert shown["predicted_skew_s"] is not None
+
+    def test_the_exit_record_says_it_too(self, api: Api) -> None:
+        ref = api.warming(delay_s=60)
+        due_in(api, ref, 0)
+        api.claim(ref, claim="c", holds=True)
+        before = self.counted()
+        reported = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+        assert api.exit(ref, claim="c", exit_code=0, started_at=reported).status_code == 204
+        assert self.counted() == before + 1
+
+    @pytest.mark.parametrize("fields", [{}, {"delay_s": 0}])
+    def test_one_that_was_due_at_once_has_none(self, api: Api, fields: dict[str, Any]) -> None:
+        ref = api.running("c", **fields)
+        before = self.counted()
+        reported = datetime.now(UTC).isoformat()
+        assert (
+            raw(api, ref, json.dumps({"started_at": reported}).encode(), "POST").status_code == 200
+        )
+        assert self.counted() == before
+        assert api.job(ref.job_id).attempts[0].started_at is not None

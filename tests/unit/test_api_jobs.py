@@ -17,7 +17,7 @@ from atemporal import model
 from atemporal.clock import parse_utc
 from atemporal.errors import Invalid, Refused
 from atemporal.settings import Settings
-from atemporal.states import JobState, Outcome
+from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import api_tokens, attempts
 from atemporal.store.database import Database, server_time
 from services.api import schemas
@@ -505,3 +505,74 @@ def test_a_queued_job_is_shown_as_queued(api: Api) -> None:
     job_id = UUID(posted(api)["id"])
     api.emit(job_id)
     assert api.http.get(f"/jobs/{job_id}").json()["state"] == JobState.QUEUED
+
+
+class TestReschedule:
+    """Another time, over HTTP; what it means in each phase is tested at the store."""
+
+    def retimed(self, api: Api, job_id: UUID, **body: Any) -> httpx.Response:
+        return api.http.patch(f"/jobs/{job_id}", json=body)
+
+    def test_a_job_that_waits_gets_another_time(self, api: Api) -> None:
+        job_id = api.submitted(delay_s=3600)
+        answer = self.retimed(api, job_id, time="2040-01-02T03:04:05Z")
+        assert answer.status_code == 200
+        assert answer.json()["time"] == answer.json()["due_at"] == "2040-01-02T03:04:05.000Z"
+        assert self.retimed(api, job_id, time="2040-01-02T03:04:05Z").status_code == 200
+        events = api.http.get(f"/jobs/{job_id}/events").json()["events"]
+        assert [one["type"] for one in events] == ["job.scheduled", "job.rescheduled"]
+        assert events[-1]["detail"]["time"] == "2040-01-02T03:04:05.000Z"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"time": None},
+            {"time": "tomorrow"},
+            {"time": 7},
+            {"delay_s": -1},
+            {"delay_s": "9"},
+            {"time": "2040-01-02T03:04:05Z", "delay_s": 3},
+            {"delay_s": 3, "image": "nginx"},
+        ],
+    )
+    def test_bad_input_is_refused_and_changes_nothing(self, api: Api, body: Any) -> None:
+        job_id = api.submitted(delay_s=3600)
+        before = api.job(job_id)
+        answer = self.retimed(api, job_id, **body)
+        assert answer.status_code == 422
+        assert answer.json()["fields"]
+        assert api.job(job_id).due_at == before.due_at
+
+    def test_one_that_runs_or_is_not_there_is_told_so(self, api: Api) -> None:
+        running = api.running()
+        answer = self.retimed(api, running.job_id, delay_s=60)
+        assert answer.status_code == 409
+        assert "keeps its time" in answer.json()["error"]
+        assert self.retimed(api, UUID(int=1), delay_s=60).status_code == 404
+
+    def test_a_machine_that_can_not_wait_so_long_is_ended(self, api: Api) -> None:
+        ref = api.warming(delay_s=60)
+        assert self.retimed(api, ref.job_id, delay_s=86_400).status_code == 200
+        job = api.job(ref.job_id)
+        assert (job.state, job.attempts[0].reason) == (JobState.SCHEDULED, Reason.RESCHEDULED)
+
+    @pytest.mark.parametrize(
+        ("lead", "status"),
+        [
+            *[("auto", 201), (0, 201), (90, 201), (600, 201)],
+            *[(601, 422), (-1, 422), ("90", 422), (1.5, 422), (True, 422), ("now", 422)],
+        ],
+    )
+    def test_a_lead_is_auto_or_whole_seconds(self, api: Api, lead: Any, status: int) -> None:
+        answer = api.http.post("/jobs", json={"image": "nginx", "lead": lead})
+        assert answer.status_code == status, answer.text
+        if status == 201:
+            assert answer.json()["lead"] == lead
+        else:
+            assert "write auto, or whole seconds" in answer.json()["fields"]["lead"]
+
+    @pytest.mark.parametrize(("text", "lead"), [("90", 90), ("auto", "auto")])
+    def test_a_form_gives_it_as_text(self, api: Api, text: str, lead: Any) -> None:
+        answer = api.http.post("/jobs", data={"image": "nginx", "lead": text})
+        assert answer.json()["lead"] == lead

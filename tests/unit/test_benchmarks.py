@@ -67,20 +67,23 @@ def result(run: str = "first", **measures: Sequence[Mapping[str, Any]]) -> resul
 # Choosing
 
 
-def names(*words: str, full: bool = False) -> dict[str, list[str]]:
+def names(*words: str, full: bool = False, quick: bool = False) -> dict[str, list[str]]:
     questions = (
         Question("dispatch", "", (Measure("throughput", "a:b"), Measure("latency", "a:c"))),
         Question("growth", "", (Measure("throughput", "d:e"), Measure("all", "d:f", full=True))),
+        Question("skew", "", (Measure("skew", "g:h", quick=None),)),
     )
     return {
         question.name: [one.name for one in question.measures]
-        for question in selected(questions, words, full=full)
+        for question in selected(questions, words, full=full, quick=quick)
     }
 
 
 def test_without_words_everything_usual_is_asked() -> None:
-    assert names() == {"dispatch": ["throughput", "latency"], "growth": ["throughput"]}
+    usual = {"dispatch": ["throughput", "latency"], "growth": ["throughput"]}
+    assert names() == usual | {"skew": ["skew"]}
     assert names(full=True)["growth"] == ["throughput", "all"]
+    assert names(quick=True) == usual
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,7 @@ def test_without_words_everything_usual_is_asked() -> None:
         (["throughput"], {"dispatch": ["throughput"], "growth": ["throughput"]}),
         (["growth", "throughput"], {"growth": ["throughput"]}),
         (["all"], {"growth": ["all"]}),
+        (["skew"], {"skew": ["skew"]}),
     ],
 )
 def test_words_name_questions_and_measures(words: list[str], chosen: dict[str, list[str]]) -> None:
@@ -139,7 +143,7 @@ def test_each_measure_gives_only_what_its_function_takes(measure: Measure) -> No
         assert not (ROOT / "benchmarks" / f"{measure.module}.py").exists()
         return
     taken = function.__code__.co_varnames[: function.__code__.co_argcount]
-    assert not {*measure.arguments, *measure.quick} - set(taken)
+    assert not {*measure.arguments, *(measure.quick or ())} - set(taken)
 
 
 def test_a_run_is_a_process_of_its_own_in_the_given_build() -> None:
@@ -183,6 +187,8 @@ def test_a_figure_is_the_median_of_its_runs() -> None:
     found = {"dispatch": result(throughput=[{"rate": 3}, {"rate": 100}, {"rate": 2.0}])}
     assert Figure("dispatch", "throughput", "rate").median(found) == 3
     assert Figure("dispatch", "throughput", "other").median(found) is None
+    within = {"dispatch": result(throughput=[{"late": {"p99": 3}}, {"late": {"p99": 5}}])}
+    assert Figure("dispatch", "throughput", "late.p99").median(within) == 4
     assert Figure("dispatch", "latency", "rate").median(found) is None
     assert Figure("nothing", "latency", "rate").median(found) is None
 
@@ -254,6 +260,20 @@ def test_a_number_is_met_only_when_all_its_parts_are() -> None:
         ((met, unknown, missed), Verdict.MISSED),
     ):
         assert Number("n", "what", "target", "before", parts).verdict(found) is verdict
+
+
+def test_a_number_may_be_met_by_either_of_its_parts() -> None:
+    met, found = part(10, at_least=5)
+    missed = Part(met.figure, at_most=5)
+    unknown = Part(Figure("q", "two", "rate"), at_least=1)
+    for parts, verdict in (
+        ((missed, met), Verdict.MET),
+        ((unknown, met), Verdict.MET),
+        ((missed, unknown), Verdict.UNKNOWN),
+        ((missed, missed), Verdict.MISSED),
+    ):
+        one = Number("n", "what", "target", "before", parts, either=True)
+        assert one.verdict(found) is verdict
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)

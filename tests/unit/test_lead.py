@@ -82,7 +82,7 @@ def test_a_plan_is_made_again_shortly_before_the_launch_until_that_is_near(
     if made.again_in_s is None:
         assert due_in_s - lead_s <= 2 * AGAIN_S
     else:
-        # Each plan but the last moves on, and the next one comes before the launch.
+        # Each plan but the last comes later, and the next one comes before the launch.
         assert AGAIN_S <= made.again_in_s < due_in_s - lead_s
 
 

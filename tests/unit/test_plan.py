@@ -13,6 +13,7 @@ import pytest
 from atemporal.cloud import Instance
 from atemporal.fleet.ending import TerminationCause
 from atemporal.fleet.plan import (
+    CLAIM_GRACE_S,
     CONSOLE_S,
     REMEMBERED_S,
     RUN_GRACE_S,
@@ -535,3 +536,39 @@ def test_an_instance_of_an_attempt_that_was_closed_without_one_is_written_down_w
     gone = instance(state="terminated")
     assert planned([gone], over) == Plan(adopt={REF: gone})
     assert planned([gone], attempt(A.CLOSED, "i-2", age=999)) == Plan()
+
+
+class TestReady:
+    """A machine that holds has until its time, and a quarter of an hour for its claim."""
+
+    def of(self, **times: datetime) -> Decision:
+        held = attempt(A.READY, age=7200).model_copy(update={"booted_at": ago(7100), **times})
+        return decide(snapshot([instance(age=7200)], held), LIMITS, NOTHING)
+
+    @pytest.mark.parametrize(
+        ("ready_s", "start_s", "late"),
+        [
+            (7000, -600, False),
+            (7000, -1, False),
+            (7000, CLAIM_GRACE_S - 1, False),
+            (7000, CLAIM_GRACE_S + 1, True),
+            # It was late to be ready: its time is over.
+            (CLAIM_GRACE_S - 1, 5000, False),
+            (CLAIM_GRACE_S + 1, 5000, True),
+        ],
+    )
+    def test_it_is_late_when_it_does_not_claim(
+        self, ready_s: float, start_s: float, late: bool
+    ) -> None:
+        plan, _ = self.of(ready_at=ago(ready_s), start_at=ago(start_s))
+        assert plan.overdue == ({REF: Reason.CLAIM_DEADLINE} if late else {})
+
+    def test_one_that_was_due_at_once_has_no_time_to_wait_for(self) -> None:
+        assert self.of(ready_at=ago(CLAIM_GRACE_S - 1)).plan.overdue == {}
+        assert self.of(ready_at=ago(CLAIM_GRACE_S + 1)).plan.overdue
+
+    def test_one_whose_instance_nobody_named_is_missed(self) -> None:
+        held = attempt(A.READY, None, age=7200).model_copy(update={"ready_at": ago(400)})
+        assert missing(snapshot([SIGHT], held), LIMITS) == {REF}
+        young = held.model_copy(update={"ready_at": ago(200)})
+        assert missing(snapshot([SIGHT], young), LIMITS) == frozenset()

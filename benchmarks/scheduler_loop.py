@@ -1,4 +1,5 @@
-"""The scheduler's due loop as a process: `python -m benchmarks.due_loop`, told by `ATEMPORAL_*`.
+"""One of the scheduler's loops as a process: `python -m benchmarks.scheduler_loop due`, told by
+`ATEMPORAL_*`.
 
 The very loop of the daemon, wired by the daemon's own `loops`; the two other loops of that process,
 which would share its interpreter, are left out unless `all` is asked for.
@@ -30,7 +31,7 @@ def main() -> None:
     """Tick until standard input ends; then say what processor time it took."""
     settings = Settings()
     database = Database(settings.database_url.get_secret_value())
-    wanted = [one for one in loops(settings, database) if "all" in sys.argv or one.name == "due"]
+    wanted = [one for one in loops(settings, database) if sys.argv[1] in (one.name, "all")]
     stopping = threading.Event()
     began = [threading.Event() for _ in wanted]
     threads = [
