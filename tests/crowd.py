@@ -47,13 +47,13 @@ _ID = """(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0')
 _ROWS = """(SELECT i, md5(i::text || random()) AS r, now() - interval '1 hour'
     - (1 - i / {count}::float) * interval '90 days' AS at
     FROM generate_series(1, {count}) AS i) AS rows"""
-_PART = "jsonb_set(sample.spec, '{labels,part}', to_jsonb((i % 1000)::text))"
+_PART = "jsonb_set(sample.spec, '{labels,part}', to_jsonb(mod(i, 1000)::text))"
 # Ninety-seven of a hundred end well.
 _OUTCOME = (
-    "CASE WHEN i % 100 < 97 THEN 'succeeded' WHEN i % 100 < 99 THEN 'failed' ELSE 'lost' END"
+    "CASE WHEN mod(i, 100) < 97 THEN 'succeeded' WHEN mod(i, 100) < 99 THEN 'failed' ELSE 'lost' END"
 )
 _REASON = (
-    "CASE WHEN i % 100 < 97 THEN 'completed' WHEN i % 100 < 99 THEN 'exit_nonzero' "
+    "CASE WHEN mod(i, 100) < 97 THEN 'completed' WHEN mod(i, 100) < 99 THEN 'exit_nonzero' "
     "ELSE 'instance_lost' END"
 )
 _LIFE = (

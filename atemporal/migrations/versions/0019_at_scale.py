@@ -24,3 +24,5 @@ def upgrade() -> None:
             f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.01,"
             " autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01)"
         )
+    # What an index computes has statistics only after this, and without any the index may not be used.
+    op.execute("ANALYZE jobs")
