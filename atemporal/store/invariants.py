@@ -227,7 +227,7 @@ INVARIANTS: tuple[Invariant, ...] = (
                        WHERE a.reason IN ({_of_fault(Fault.INFRASTRUCTURE)})) AS infra
             FROM jobs AS j
             LEFT JOIN attempts AS a ON a.job_id = j.id AND a.number > j.attempt_base
-            GROUP BY j.id
+            GROUP BY j.id, j.attempt, j.attempt_base, j.attempt_limit, j.spec
         ) AS counted
         WHERE program > (spec ->> 'max_attempts')::int
            OR infra > (spec ->> 'infra_retries')::int + 1

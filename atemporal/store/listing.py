@@ -150,7 +150,7 @@ def _in_order(
 
 def _total(tx: Connection, parts: Sequence[Select[Any]]) -> tuple[int, bool]:
     """How many jobs the parts have, and whether that is an estimate."""
-    bare = [part.with_only_columns(literal(1)) for part in parts]
+    bare = [part.with_only_columns(literal(1)).select_from(jobs) for part in parts]
     # In order, so that no table is read from its beginning for want of an end.
     some = [
         _in_order(part, *_PLACE, newest_first=False).limit(COUNTED + 1).subquery() for part in bare
