@@ -277,6 +277,11 @@ class Settings(BaseSettings):
     spot_pause_s: Annotated[float, Field(ge=0)] = Field(
         default=1800.0, description="how long a spot pool that interrupts is left alone"
     )
+    retention: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=90.0,
+        description="how many days a finished job is kept, with its key, its attempts and its history; "
+        "0: for ever",
+    )
     stop_within_s: Annotated[float, Field(gt=0, le=600)] = Field(
         default=25.0,
         description="how long a daemon may take to stop in order after SIGTERM",

@@ -18,7 +18,7 @@ from atemporal.cli.masks import masked_job
 from atemporal.cli.output import distance, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at, ending
-from atemporal.client import PAGE, Client, Job
+from atemporal.client import PAGE, Client, Job, JobPage
 from atemporal.clock import format_utc
 from atemporal.errors import Conflict
 from atemporal.states import JobState, Outcome
@@ -41,10 +41,11 @@ _STATES = [state.value for state in (*JobState, *Outcome)]
 @pass_session
 def list_jobs(session: Session, /, **given: Any) -> None:
     """List jobs, the newest first."""
-    found, total, following = _listed(session.api, given)
+    found, page = _listed(session.api, given)
+    following = page["next"]
     if session.as_json:
         jobs = [masked_job(job) for job in found]
-        output.show_json({"total": total, "jobs": jobs, "next": following})
+        output.show_json({**page, "jobs": jobs})
         return
     person = output.for_terminal()
     output.table(
@@ -60,7 +61,8 @@ def list_jobs(session: Session, /, **given: Any) -> None:
         again += [word for one in given["state"] for word in ("--state", one)]
         again += [word for one in given["label"] for word in ("--label", one)]
         again += ["--limit", str(given["limit"]), "--after", following]
-        note(f"{total} jobs in all; the next: {shlex.join(again)}")
+        about = "about " if page.get("total_estimated") else ""
+        note(f"{about}{page['total']} jobs in all; the next: {shlex.join(again)}")
 
 
 @click.command
@@ -145,8 +147,8 @@ def reschedule(session: Session, job_id: str, time: datetime | None, delay_s: in
         click.echo(f"{job['id']} due {job['due_at']}")
 
 
-def _listed(api: Client, given: dict[str, Any]) -> tuple[list[Job], int, str | None]:
-    """As many jobs as are wanted, by as many pages as that takes; how many fit; where to go on."""
+def _listed(api: Client, given: dict[str, Any]) -> tuple[list[Job], JobPage]:
+    """As many jobs as are wanted, by as many pages as that takes, and the last of these."""
     labels, left = pairs(given["label"], "--label"), given["limit"]
     after = api.job(given["after"])["id"] if given["after"] else None
     found: list[Job] = []
@@ -162,7 +164,7 @@ def _listed(api: Client, given: dict[str, Any]) -> tuple[list[Job], int, str | N
         left -= len(page["jobs"])
         # A page that leads nowhere new is the last one for now: its jobs can still change places.
         if left <= 0 or page["next"] in (None, after) or not page["jobs"]:
-            return found, page["total"], page["next"]
+            return found, page
         after = page["next"]
 
 

@@ -110,9 +110,13 @@ class JobDetail(_Job):
 
 
 class JobPage(TypedDict):
-    """Jobs in the order of their submit; `next` is the id to go on after."""
+    """Jobs in the order of their submit; `next` is the id to go on after.
+
+    `total_estimated`: there are more than 10,000, and `total` is about how many.
+    """
 
     total: int
+    total_estimated: bool
     jobs: list[Job]
     next: str | None
 

@@ -27,6 +27,8 @@ from atemporal.store import attempts, boot_times, groups, installation, reconcil
 from atemporal.store.database import Database, server_time
 from atemporal.store.rows import Transaction, left_out
 
+DAY_S = 86_400.0
+
 
 class Listing(NamedTuple):
     """What EC2 answered."""
@@ -75,8 +77,11 @@ class FleetReader:
 
         return self._take(ask, lambda tx, _: Records(attempts.many(tx, refs).values()))
 
-    def snapshot_with_history(self) -> Snapshot:
-        """As `snapshot`, and the attempts that were closed while EC2 still shows their instances."""
+    def snapshot_with_history(self, *, whole: bool = False) -> Snapshot:
+        """As `snapshot`, and the attempts that were closed while EC2 still shows their instances.
+
+        What was closed before is counted: of the last day, or the `whole` of it.
+        """
 
         def records(tx: Transaction, listing: Listing) -> Records:
             page = reconciliation.page(
@@ -84,6 +89,7 @@ class FleetReader:
                 instance_ids=[one.id for one in listing.instances],
                 refs=_named(listing.instances),
                 within_s=SHOWN_FOR_S,
+                settled_for_s=None if whole else DAY_S,
             )
             return Records(page.attempts, Settled(page.settled, page.settled_s))
 

@@ -1,16 +1,30 @@
-"""How many jobs stand where, and which attempts are open: for gauges and for a reader in a hurry."""
+"""How many jobs wait, and which attempts are open: for gauges and for a reader in a hurry.
+
+Mechanism: no count that a daemon asks for goes through what is scheduled for another day, or finished.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from atemporal.model import AttemptRef
 from atemporal.states import AttemptState, JobState
-from atemporal.tables import attempts, jobs
+from atemporal.store import due
+from atemporal.tables import DISPATCH_AT, PRIORITY, attempts, jobs
+
+_WAIT = f"count(*) AS many, extract(epoch FROM now() - min({DISPATCH_AT})) AS oldest_s"
+_DUE = text(
+    f"""
+    SELECT {_WAIT} FROM jobs
+    WHERE state = 'scheduled' AND {PRIORITY} = ANY(CAST(:priorities AS integer[]))
+      AND {DISPATCH_AT} <= now()
+    """
+)
+_QUEUED = text(f"SELECT {_WAIT} FROM jobs WHERE state = 'queued' AND {DISPATCH_AT} <= now()")
 
 
 def count_by_state(tx: Connection) -> dict[JobState, int]:
-    """How many jobs there are in each state that has any."""
+    """How many jobs there are in each state that has any; it goes through the whole table."""
     rows = tx.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
     return {JobState(state): count for state, count in rows}
 
@@ -24,14 +38,9 @@ def open_states(tx: Connection) -> dict[AttemptRef, str]:
 
 def oldest_waiting(tx: Connection) -> dict[JobState, tuple[int, float]]:
     """How many jobs wait for their launch, though it should begin; the oldest's wait in seconds."""
-    launch_at = func.coalesce(jobs.c.dispatch_at, jobs.c.due_at)
-    rows = tx.execute(
-        select(
-            jobs.c.state,
-            func.count(),
-            func.extract("epoch", func.now() - func.min(launch_at)),
-        )
-        .where(jobs.c.state.in_([JobState.SCHEDULED, JobState.QUEUED]), launch_at <= func.now())
-        .group_by(jobs.c.state)
-    )
-    return {JobState(state): (count, float(oldest)) for state, count, oldest in rows}
+    rows = {JobState.QUEUED: tx.execute(_QUEUED).one()}
+    # The index of what is due begins with the priority: only those are looked at where any is due.
+    priorities = [level.priority for level in due.look(tx) if level.wait_s <= 0]
+    if priorities:
+        rows[JobState.SCHEDULED] = tx.execute(_DUE, {"priorities": priorities}).one()
+    return {state: (row.many, float(row.oldest_s)) for state, row in rows.items() if row.many}

@@ -3,6 +3,9 @@
 Mechanism: the order is that of the submits' transactions, and by id within one. A transaction that began
 later has a larger number, so what lies before a job whose elders are all committed can not change any
 more: `Page.next` is always such a job, when the oldest come first.
+Each status has its own part of an index in that order; of several, the first of each are merged. How
+many match is counted up to `COUNTED`; beyond, it is what Postgres expects, by its statistics: to count
+a million takes longer than anybody wants to wait for a page.
 Failure: a transaction that stays open for more than a minute is not waited for, or listings would never
 end; a job that it submits can then be missed by who has gone past it.
 """
@@ -19,16 +22,21 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     Uuid,
     cast,
     func,
     literal,
+    literal_column,
     select,
     text,
     true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement, Executable
 
 from atemporal.errors import NotFound
 from atemporal.model import Job
@@ -36,10 +44,15 @@ from atemporal.states import JobState, Outcome
 from atemporal.store import attempts as attempt_rows
 from atemporal.store.jobs import READ_AT, read
 from atemporal.store.rows import readable
-from atemporal.tables import jobs
+from atemporal.tables import STATUS, jobs
 
 BEGINNING = UUID(int=0)
 """Before the first job: where to go on while no job is beyond doubt."""
+
+COUNTED = 10_000
+"""So many are counted."""
+
+_PLACE = (jobs.c.submit_xid, jobs.c.id)
 
 # Transactions below the oldest that still runs are over, and what they wrote is there. A transaction
 # that stays open long is not waited for: listings would never end.
@@ -53,7 +66,7 @@ _SETTLED = text(
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a listing; `total` counts all that match.
+    """One page of a listing; `total` is how many match, more than `COUNTED` only as an estimate.
 
     `next` is the id to go on after, None at the end. A page may repeat jobs of the one before, whose
     submit was not yet beyond doubt the eldest that still could come.
@@ -61,6 +74,7 @@ class Page:
 
     jobs: list[Job]
     total: int
+    total_estimated: bool
     next: UUID | None
 
 
@@ -84,28 +98,83 @@ def page(
     Raises:
         NotFound: there is no job `after`.
     """
-    wanted: list[ColumnElement[bool]] = []
-    if states or outcomes:
-        wanted.append(jobs.c.state.in_(states) | jobs.c.outcome.in_(outcomes))
-    if labels:
-        wanted.append(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
-    total = tx.scalar(select(func.count()).select_from(jobs).where(*wanted)) or 0
-    if after is not None:
-        wanted.append(_behind(tx, after, newest_first=newest_first))
-    order = (
-        (jobs.c.submit_xid.desc().nulls_last(), jobs.c.id.desc())
-        if newest_first
-        else (jobs.c.submit_xid.nulls_first(), jobs.c.id)
-    )
-    query = select(jobs, READ_AT, _SETTLED).where(*wanted).order_by(*order).limit(limit + 1)
-    rows = tx.execute(query).all()
+    parts = _parts(states, outcomes, labels)
+    total, estimated = _total(tx, parts)
+    behind = true() if after is None else _behind(tx, after, newest_first=newest_first)
+    rows = _first(tx, [part.where(behind) for part in parts], limit + 1, newest_first=newest_first)
     shown = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in shown])
     return Page(
         jobs=readable(tx, shown, lambda row: read(row, tries.get(row.id, ()))),
         total=total,
+        total_estimated=estimated,
         next=_next(shown, more=len(rows) > limit, after=after, settled_only=not newest_first),
     )
+
+
+def _parts(
+    states: Sequence[JobState], outcomes: Sequence[Outcome], labels: Mapping[str, str] | None
+) -> list[Select[Any]]:
+    """The jobs that are wanted, as disjoint queries: one for each status, or one for all."""
+    query = select(jobs, READ_AT, _SETTLED)
+    if labels:
+        query = query.where(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
+    statuses = {str(state) for state in states if state is not JobState.FINISHED}
+    statuses |= set(Outcome if JobState.FINISHED in states else outcomes)
+    status: ColumnElement[Any] = literal_column(STATUS)
+    return [query.where(status == str(one)) for one in sorted(statuses)] or [query]
+
+
+def _first(
+    tx: Connection, parts: Sequence[Select[Any]], limit: int, *, newest_first: bool
+) -> Sequence[Row[Any]]:
+    """The first rows of all parts together, in order, by the first of each."""
+    each = [_in_order(part, *_PLACE, newest_first=newest_first).limit(limit) for part in parts]
+    if len(each) == 1:
+        return tx.execute(each[0]).all()
+    merged = union_all(*each).subquery()
+    place = merged.c.submit_xid, merged.c.id
+    return tx.execute(
+        _in_order(select(merged), *place, newest_first=newest_first).limit(limit)
+    ).all()
+
+
+def _in_order(
+    query: Select[Any], number: ColumnElement[Any], id_: ColumnElement[Any], *, newest_first: bool
+) -> Select[Any]:
+    # Rows of earlier releases have no number, and come before all others.
+    if newest_first:
+        return query.order_by(number.desc().nulls_last(), id_.desc())
+    return query.order_by(number.nulls_first(), id_)
+
+
+def _total(tx: Connection, parts: Sequence[Select[Any]]) -> tuple[int, bool]:
+    """How many jobs the parts have, and whether that is an estimate."""
+    bare = [part.with_only_columns(literal(1)).select_from(jobs) for part in parts]
+    # In order, so that no table is read from its beginning for want of an end.
+    some = [
+        _in_order(part, *_PLACE, newest_first=False).limit(COUNTED + 1).subquery() for part in bare
+    ]
+    counts = [select(func.count()).select_from(one).scalar_subquery() for one in some]
+    counted = sum(tx.execute(select(*counts)).one())
+    if counted <= COUNTED:
+        return counted, False
+    expected = sum(tx.scalar(_Expected(part))[0]["Plan"]["Plan Rows"] for part in bare)
+    return max(counted, expected), True
+
+
+class _Expected(Executable, ClauseElement):
+    """What Postgres expects of a query, without running it."""
+
+    inherit_cache = False
+
+    def __init__(self, query: Select[Any]) -> None:
+        self.query = query
+
+
+@compiles(_Expected)
+def _compile_expected(element: _Expected, compiler: Any, **kw: Any) -> str:
+    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.query, **kw)}"
 
 
 def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> ColumnElement[bool]:

@@ -57,7 +57,10 @@ class JobDetail(JobSummary):
 class JobPage(BaseModel):
     """Jobs in the order of their submit."""
 
-    total: int = Field(description="how many match, on all pages")
+    total: int = Field(description="how many match, on all pages; counted up to 10,000")
+    total_estimated: bool = Field(
+        description="whether there are more than were counted, and total is what the database expects"
+    )
     jobs: list[JobSummary]
     next: UUID | None = Field(description="to be given as `after` for the next page")
 
@@ -65,7 +68,9 @@ class JobPage(BaseModel):
     def show(cls, page: Page, deadlines: Mapping[Phase, float]) -> JobPage:
         """Show a page."""
         jobs = [JobSummary.show(job, deadlines) for job in page.jobs]
-        return cls.model_construct(total=page.total, jobs=jobs, next=page.next)
+        return cls.model_construct(
+            total=page.total, total_estimated=page.total_estimated, jobs=jobs, next=page.next
+        )
 
 
 class LineResult(BaseModel):

@@ -18,6 +18,7 @@ from services.reaper.auditor import AuditLoop
 from services.reaper.notices import NoticeLoop
 from services.reaper.reap import ReapLoop
 from services.reaper.reaper import Reaper
+from services.reaper.retention import RetentionLoop
 from services.reaper.sweep import SweepLoop
 from services.reaper.volumes import VolumeLoop
 
@@ -51,6 +52,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
         ),
         VolumeLoop(reaper, database, grace_s=limits.grace_s, interval_s=interval_s, holder=holder),
         AuditLoop(reaper, database, limits=limits, interval_s=interval_s, holder=holder),
+        RetentionLoop(database, days=settings.retention),
     ]
     if settings.events_queue_url:
         made.append(NoticeLoop(reaper, database, Notices(settings), limits=limits))

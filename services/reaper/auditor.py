@@ -1,17 +1,21 @@
 """The audit's loop: what `atemporal audit` shows, as gauges, again and again.
 
-Promise: it changes nothing; drift is in a gauge and in the log within some minutes.
+Promise: it changes nothing; drift is in a gauge and in the log within some minutes. Of the records
+every job is checked after each thing that happened to it; one that breaks a promise, until it keeps it.
+Failure: what a hand does to a job to which nothing happens is not seen: `atemporal audit --history` is
+for that. A reaper that starts begins with the newest events.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from uuid import UUID
 
 from atemporal.fleet.plan import Limits
 from atemporal.fleet.reconciliation import Status, reconcile
 from atemporal.metrics import gauge
 from atemporal.store.database import Database
-from atemporal.store.invariants import INVARIANTS, violations
+from atemporal.store.invariants import INVARIANTS, RECENT, moved, violations
 from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import Reaper
 
@@ -30,9 +34,12 @@ VIOLATIONS = gauge(
     invariant=[invariant.name for invariant in INVARIANTS],
 )
 
-# It reads whole tables: one audit for so many sweeps of the instances.
+# It lists all instances: one audit for so many sweeps of them.
 EVERY = 30
 _LINES = 20
+# Between two looks at the history while there is more of it than one look takes.
+PAUSE_S = 0.5
+_REMEMBERED = 1000
 
 
 class AuditLoop:
@@ -49,8 +56,9 @@ class AuditLoop:
         interval_s: float,
         every: int = EVERY,
         holder: str = "",
+        events: int = RECENT,
     ) -> None:
-        """Take the steps; the first audit is at once."""
+        """Take the steps; the first audit is at once. So many events are looked at together."""
         self._reaper = reaper
         self._database = database
         self._limits = limits
@@ -60,20 +68,27 @@ class AuditLoop:
         )
         self._every = every
         self._ticks = 0
+        self._events = events
+        self._until: int | None = None
+        self._is_behind = False
+        self._broken: set[UUID] = set()
 
     def tick(self) -> float:
         """Audit, if it is time and no other reaper does."""
-        tick, self._ticks = self._ticks, self._ticks + 1
-        if tick % self._every == 0:
+        is_time = self._ticks % self._every == 0
+        if self._is_behind or is_time:
             with self._sweeper.mine() as mine:
-                if mine:
+                if mine and not self._is_behind:
                     self._reconcile()
-                    # After it: it reads the whole history, and one day may take too long.
-                    self._check_invariants()
+                self._is_behind = mine and self._check_invariants()
+        if self._is_behind:
+            return PAUSE_S
+        self._ticks += 1
         return self._interval_s
 
     def reset(self) -> None:
         """Let another reaper try: nothing of its own is open between ticks."""
+        self._is_behind = False
         self._sweeper.give_up()
 
     def _reconcile(self) -> None:
@@ -94,11 +109,16 @@ class AuditLoop:
                 attempt=row.attempt.ref.id if row.attempt else None,
             )
 
-    def _check_invariants(self) -> None:
+    def _check_invariants(self) -> bool:
+        """Check the jobs to which something has happened; return whether there are more."""
         with self._database.begin() as tx:
-            broken = violations(tx)
+            seen = moved(tx, after=self._until, limit=self._events)
+            broken = violations(tx, seen.jobs | self._broken)
+        self._until = seen.until
+        self._broken = {one.job_id for one in broken[:_REMEMBERED]}
         counts = Counter(one.invariant.name for one in broken)
         for invariant in INVARIANTS:
             VIOLATIONS.labels(invariant.name).set(counts[invariant.name])
         for one in broken[:_LINES]:
             self._reaper.log.error("a promise of the tables is broken", promise=str(one))
+        return seen.more

@@ -1,0 +1,36 @@
+"""Retention: jobs that finished long ago are deleted, with their attempts and their history.
+
+Promise: nothing is deleted that anybody still waits for: no job that has not finished, none with an
+attempt whose instance is not known to be gone, none with an event that no listener has seen. A job goes
+with all that is of it, or stays with all. Its key goes too: the same key makes a new job from then on.
+Mechanism: in the order of their ends, by an index; what somebody else has locked is left for later.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+_OVER = text(
+    """
+    SELECT id FROM jobs
+    WHERE finished_at < now() - make_interval(secs => :keep_s)
+      AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id AND state <> 'closed')
+      AND NOT EXISTS (SELECT 1 FROM events WHERE job_id = jobs.id AND NOT relayed)
+    ORDER BY finished_at LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+    """
+)
+# What refers to a job goes before it.
+_DELETE = [
+    text(f"DELETE FROM {table} WHERE {column} = ANY(CAST(:jobs AS uuid[]))")
+    for table, column in (("events", "job_id"), ("attempts", "job_id"), ("jobs", "id"))
+]
+
+
+def delete_finished(tx: Connection, *, keep_s: float, limit: int) -> int:
+    """Delete up to `limit` jobs that finished more than `keep_s` seconds ago; return how many."""
+    over = [str(job_id) for job_id in tx.scalars(_OVER, {"keep_s": keep_s, "limit": limit})]
+    if over:
+        for statement in _DELETE:
+            tx.execute(statement, {"jobs": over})
+    return len(over)
