@@ -171,10 +171,10 @@ class Settings(BaseSettings):
         default=LONGEST_LEAD_S,
         description="the longest lead that is learned from recent machines; one that waits is paid for",
     )
-    hold_limit_s: Annotated[int, Field(ge=LONGEST_LEAD_S, le=86_400)] = Field(
+    hold_limit_s: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=900,
         description="how long after its launch a machine may still hold its container for a time; it "
-        "is part of the machine's own deadline",
+        "is part of the machine's own deadline, and no lead is learned that is longer",
     )
     machine_slack_s: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=1800,

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, text
 
 from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.states import ATTEMPT_TRANSITIONS, JOB_TRANSITIONS, LIVE_ATTEMPT, Fault, Reason
+from atemporal.store.due import AHEAD_S
 
 RECENT = 5000
 """So many events are the latest."""
@@ -279,7 +280,7 @@ INVARIANTS: tuple[Invariant, ...] = (
                || (before_detail ->> 'in_s') || ' s, queued at ' || at AS what
         FROM ({_JOB_PATH}) AS path
         WHERE state = 'queued' AND before_detail ->> 'in_s' IS NOT NULL
-          AND at < before_at + make_interval(secs => (before_detail ->> 'in_s')::float)
+          AND at < before_at + make_interval(secs => (before_detail ->> 'in_s')::float - {AHEAD_S})
         """,
     ),
     Invariant(

@@ -268,7 +268,8 @@ class Launcher:
             # It gives up a little before the reaper would, and can still say why.
             pull_s=settings.pull_deadline_s * 9 // 10,
             hold_s=settings.hold_limit_s,
-            boot_s=settings.boot_deadline_s,
+            # While the reaper lives it is the one that gives up, and says why.
+            boot_s=2 * settings.boot_deadline_s,
             deadline_s=(
                 settings.boot_deadline_s
                 + settings.pull_deadline_s

@@ -35,8 +35,6 @@ ACTOR = "scheduler"
 # A batch's rows are locked until it is confirmed, and a cancel waits: as many as go in this time.
 SMALLEST, BATCH, LARGEST = 250, 1000, 2000
 BATCH_S = (0.3, 1.0)
-# From the end of the sleep to a claim that is ready to be sent; as long a cancel may have to wait.
-AHEAD_S = 0.02
 # So often a loop that is never idle shows that it lives, and heeds a stop.
 LONGEST_TICK_S = 2.0
 _LOCKED_S = 0.05

@@ -49,7 +49,7 @@ class LeadLoop:
         """Take the connections; none is open yet. `clock` gives seconds."""
         self._database = database
         self._instance_type = settings.instance_type
-        self._limit_s = float(settings.lead_limit_s)
+        self._limit_s = float(min(settings.lead_limit_s, settings.hold_limit_s))
         self._interval_s = settings.poll_interval_s
         self._clock = clock
         self._estimates = Estimates()

@@ -40,6 +40,7 @@ def system(
         ATEMPORAL_BOOT_DEADLINE_S=str(BOOT_S),
         ATEMPORAL_PULL_DEADLINE_S=str(PULL_S),
         ATEMPORAL_MACHINE_SLACK_S=str(SLACK_S),
+        ATEMPORAL_HOLD_LIMIT_S="0",
     )
     try:
         system.start(*SERVICES)

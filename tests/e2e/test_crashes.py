@@ -42,7 +42,8 @@ def test_kill_9_in_a_state_and_restart(
     system: System, twin: TwinProcess, name: str, state: JobState
 ) -> None:
     before = len(instances(twin.url))
-    job_id = system.submit(*RUN, delay_s=2)
+    # Without a lead it is scheduled until then.
+    job_id = system.submit(*RUN, delay_s=2, lead=0)
     system.wait(f"{state}", lambda: system.job(job_id).state is state)
     system.kill(name)
     system.start(name)
