@@ -20,7 +20,9 @@ from sqlalchemy import Engine, event
 LARGE = frozenset({"jobs", "attempts", "events"})
 """The tables that grow."""
 
-_EXPLAINED = re.compile(r"\s*((?:SET LOCAL[^;]*;\s*)*)((?:SELECT|INSERT|UPDATE|DELETE|WITH|\().*)", re.DOTALL)
+_EXPLAINED = re.compile(
+    r"\s*((?:SET LOCAL[^;]*;\s*)*)((?:SELECT|INSERT|UPDATE|DELETE|WITH|\().*)", re.DOTALL
+)
 # So many ways to fill in one statement are remembered.
 _EACH = 20
 
