@@ -34,6 +34,9 @@ from tests.api import KEYS, Api, bearer, serving, token_of
 from tests.integration.reaping import DEPLOYMENT, World
 from tests.plans import Explained, recording
 
+# On a machine that is busy otherwise a million rows take minutes to make.
+pytestmark = pytest.mark.timeout(900)
+
 FUTURE, FINISHED = 700_000, 300_000
 
 
