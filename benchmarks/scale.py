@@ -141,7 +141,7 @@ def _questions(tx: Connection) -> dict[str, Ask]:
             tx, deadline_s=3600, actor=_ACTOR
         ),
         "audit: the records beside EC2": reconcile,
-        "audit: the promises of the latest 5,000 events": audit,
+        "audit: the promises of the latest 1,000 events": audit,
         "retention: nothing to delete": lambda tx: retention.delete_finished(
             tx, keep_s=36_500 * _DAY_S, limit=_BATCH
         ),
