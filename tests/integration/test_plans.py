@@ -151,13 +151,13 @@ def instance_of(database: Database, ref: AttemptRef) -> str:
 def call_back(api: Api, ref: AttemptRef) -> None:
     """What the machine of an attempt says in its life."""
     path, headers = f"/jobs/{ref.job_id}/callback", bearer(token_of(ref, DEPLOYMENT))
-    said: list[tuple[str, Any]] = [
+    reports: list[tuple[str, Any]] = [
         ("POST", {}),
         ("PUT", {"clock": {}}),
         ("PATCH", {"claim": "c"}),
         ("DELETE", {"exit_code": 0}),
     ]
-    for method, body in said:
+    for method, body in reports:
         answer = api.http.request(method, path, json=body, headers=headers)
         assert answer.status_code in (200, 204, 409, 422), answer.text
 
