@@ -27,9 +27,9 @@ LAUNCH = Launch(
 )
 
 
-def token_of(ref: AttemptRef) -> str:
+def token_of(ref: AttemptRef, deployment: str = "default") -> str:
     """The token that the machine of this attempt has."""
-    return tokens.mint({"k1": KEYS.removeprefix("k1:").encode()}, "k1", "default", ref.id)
+    return tokens.mint({"k1": KEYS.removeprefix("k1:").encode()}, "k1", deployment, ref.id)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -49,7 +49,10 @@ _ROWS = """(SELECT i, md5(i::text || random()) AS r, now() - interval '1 hour'
     FROM generate_series(1, {count}) AS i) AS rows"""
 _PART = "jsonb_set(sample.spec, '{labels,part}', to_jsonb(mod(i, 1000)::text))"
 # Ninety-seven of a hundred end well.
-_OUTCOME = "CASE WHEN mod(i, 100) < 97 THEN 'succeeded' WHEN mod(i, 100) < 99 THEN 'failed' ELSE 'lost' END"
+_OUTCOME = (
+    "CASE WHEN mod(i, 100) < 97 THEN 'succeeded' WHEN mod(i, 100) < 99 THEN 'failed' "
+    "ELSE 'lost' END"
+)
 _REASON = (
     "CASE WHEN mod(i, 100) < 97 THEN 'completed' WHEN mod(i, 100) < 99 THEN 'exit_nonzero' "
     "ELSE 'instance_lost' END"

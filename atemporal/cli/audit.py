@@ -35,7 +35,7 @@ def audit(session: Session, everything: bool, history: bool) -> None:
     """Compare every instance with every attempt.
 
     The tables are asked as well whether they keep every promise about jobs and attempts: for the jobs
-    of the latest 5,000 events and those that are under way, with --history for all. That takes a minute
+    of the latest 1,000 events and those that are under way, with --history for all. That takes a minute
     for about a million jobs.
 
     \b

@@ -61,8 +61,8 @@ def list_jobs(session: Session, /, **given: Any) -> None:
         again += [word for one in given["state"] for word in ("--state", one)]
         again += [word for one in given["label"] for word in ("--label", one)]
         again += ["--limit", str(given["limit"]), "--after", following]
-        about = "about " if page.get("total_estimated") else ""
-        note(f"{about}{page['total']} jobs in all; the next: {shlex.join(again)}")
+        prefix = "about " if page.get("total_estimated") else ""
+        note(f"{prefix}{page['total']} jobs in all; the next: {shlex.join(again)}")
 
 
 @click.command

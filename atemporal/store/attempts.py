@@ -337,6 +337,8 @@ def timeouts(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, int
 
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
     """Return attempts that are still launching by themselves, each with what its machine has to run."""
+    if not refs:
+        return []
     query = (
         select(attempts, jobs.c.spec, jobs.c.key)
         .join(jobs, jobs.c.id == attempts.c.job_id)

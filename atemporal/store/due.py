@@ -22,8 +22,8 @@ from sqlalchemy import Connection, text
 from atemporal.tables import DISPATCH_AT, PRIORITY
 
 AHEAD_S = 0.02
-"""So long before its time a job may be claimed, in seconds: from the end of a scheduler's sleep to a claim
-that is ready to be sent. As long a cancel may have to wait."""
+"""So long before its time a job may be claimed, in seconds: from the end of a scheduler's sleep to a
+claim that is ready to be sent. As long a cancel may have to wait."""
 
 MARGIN_S = 1.0
 """How far positions stay behind the time where nothing is due, in seconds."""

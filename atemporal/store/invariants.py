@@ -24,11 +24,11 @@ from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.states import ATTEMPT_TRANSITIONS, JOB_TRANSITIONS, LIVE_ATTEMPT, Fault, Reason
 from atemporal.store.due import AHEAD_S
 
-RECENT = 5000
+RECENT = 1000
 """So many events are the latest."""
 
 # A transaction that began earlier may write an event with a smaller number later.
-_OVERLAP = 500
+_OVERLAP = 200
 _MOVED = text(
     """
     WITH since AS (

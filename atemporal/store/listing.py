@@ -29,7 +29,6 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
-    text,
     true,
     tuple_,
     union_all,
@@ -56,12 +55,10 @@ _PLACE = (jobs.c.submit_xid, jobs.c.id)
 
 # Transactions below the oldest that still runs are over, and what they wrote is there. A transaction
 # that stays open long is not waited for: listings would never end.
-_SETTLED = text(
-    """
-    (submit_xid IS NULL OR created_at < now() - interval '1 minute'
-     OR submit_xid < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint) AS settled
-    """
-)
+_SETTLED: ColumnElement[bool] = literal_column(
+    "(submit_xid IS NULL OR created_at < now() - interval '1 minute'"
+    " OR submit_xid < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint)"
+).label("settled")
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,10 @@ def page(
     """
     parts = _parts(states, outcomes, labels)
     total, estimated = _total(tx, parts)
-    behind = true() if after is None else _behind(tx, after, newest_first=newest_first)
-    rows = _first(tx, [part.where(behind) for part in parts], limit + 1, newest_first=newest_first)
+    if after is not None:
+        behind = _behind(tx, after, newest_first=newest_first)
+        parts = [part.where(one) for part in parts for one in behind]
+    rows = _first(tx, parts, limit + 1, newest_first=newest_first)
     shown = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in shown])
     return Page(
@@ -118,7 +117,9 @@ def _parts(
     """The jobs that are wanted, as disjoint queries: one for each status, or one for all."""
     query = select(jobs, READ_AT, _SETTLED)
     if labels:
-        query = query.where(jobs.c.spec["labels"].op("@>")(cast(dict(labels), JSONB)))
+        # As the index has it: `spec['labels']`, which means the same, is another expression.
+        of_job = jobs.c.spec.op("->")("labels")
+        query = query.where(of_job.op("@>")(cast(dict(labels), JSONB)))
     statuses = {str(state) for state in states if state is not JobState.FINISHED}
     statuses |= set(Outcome if JobState.FINISHED in states else outcomes)
     status: ColumnElement[Any] = literal_column(STATUS)
@@ -177,21 +178,25 @@ def _compile_expected(element: _Expected, compiler: Any, **kw: Any) -> str:
     return f"EXPLAIN (FORMAT JSON) {compiler.process(element.query, **kw)}"
 
 
-def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> ColumnElement[bool]:
-    """What comes behind a job in the order of submit, or before it when the newest come first."""
+def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnElement[bool]]:
+    """What comes behind a job in the order of submit, or before it when the newest come first.
+
+    Ranges of that order: put together by OR they would be looked for from its beginning.
+    """
     if after == BEGINNING:
-        return true()
+        return [true()]
     number = tx.execute(select(jobs.c.submit_xid).where(jobs.c.id == after)).one_or_none()
     if number is None:
         raise NotFound(f"there is no job {after} to go on after")
     # Rows of earlier releases have no number, and come before all others.
     unnumbered = jobs.c.submit_xid.is_(None)
     if number.submit_xid is None:
-        older = unnumbered & (jobs.c.id < after)
-        return older if newest_first else (unnumbered & (jobs.c.id > after)) | ~unnumbered
+        if newest_first:
+            return [unnumbered & (jobs.c.id < after)]
+        return [unnumbered & (jobs.c.id > after), ~unnumbered]
     place = tuple_(jobs.c.submit_xid, jobs.c.id)
     here = tuple_(literal(number.submit_xid, BigInteger), literal(after, Uuid))
-    return (place < here) | unnumbered if newest_first else place > here
+    return [place < here, unnumbered] if newest_first else [place > here]
 
 
 def _next(

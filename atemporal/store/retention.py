@@ -1,8 +1,9 @@
 """Retention: jobs that finished long ago are deleted, with their attempts and their history.
 
 Promise: nothing is deleted that anybody still waits for: no job that has not finished, none with an
-attempt whose instance is not known to be gone, none with an event that no listener has seen. A job goes
-with all that is of it, or stays with all. Its key goes too: the same key makes a new job from then on.
+attempt whose instance is not known to be gone, none with an event that no listener has seen, and not the
+newest job, at which whoever follows the listing may wait. A job goes with all that is of it, or stays
+with all. Its key goes too: the same key makes a new job from then on.
 Mechanism: in the order of their ends, by an index; what somebody else has locked is left for later.
 """
 
@@ -16,6 +17,7 @@ _OVER = text(
     WHERE finished_at < now() - make_interval(secs => :keep_s)
       AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id AND state <> 'closed')
       AND NOT EXISTS (SELECT 1 FROM events WHERE job_id = jobs.id AND NOT relayed)
+      AND id <> (SELECT id FROM jobs ORDER BY submit_xid DESC NULLS LAST, id DESC LIMIT 1)
     ORDER BY finished_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
     """

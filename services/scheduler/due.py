@@ -19,7 +19,7 @@ from time import monotonic
 from atemporal.broker import Link
 from atemporal.metrics import counter, gauge
 from atemporal.store.database import Database, NotificationListener
-from atemporal.store.due import Claimed, Level
+from atemporal.store.due import AHEAD_S, Claimed, Level
 from atemporal.store.rows import Transaction
 from services.scheduler.backlog import Backlog
 from services.scheduler.batch import Batch

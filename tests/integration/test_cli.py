@@ -143,14 +143,19 @@ def test_upgrade_makes_the_tables_and_may_be_repeated(postgres_server: Postgres)
     assert "atemporal db upgrade" in before.stderr
 
     first, again = (operator("db", "upgrade").stdout.splitlines() for _ in range(2))
-    steps = len(list((Path(migrations.__file__).parent / "versions").glob("0*.py")))
-    assert [line[:5] for line in first[:-1]] == [f"{n:04d} " for n in range(1, steps + 1)]
+    steps = (Path(migrations.__file__).parent / "versions").glob("0*.py")
+    assert [line[:5] for line in first[:-1]] == [f"{step.name[:4]} " for step in sorted(steps)]
     assert again[0] == "nothing to do"
     assert first[-1] == again[-1]
     assert operator.json("db", "upgrade")["applied"] == []
     with serving(url) as served:
         cli = Cli(url, str(served.http.base_url))
-        assert cli.json("list") == {"total": 0, "jobs": [], "next": None}
+        assert cli.json("list") == {
+            "total": 0,
+            "total_estimated": False,
+            "jobs": [],
+            "next": None,
+        }
         assert cli("list").stdout == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
@@ -11,7 +12,7 @@ from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.states import Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
-from atemporal.store.invariants import INVARIANTS, violations
+from atemporal.store.invariants import INVARIANTS, moved, violations
 from tests.invariants import assert_invariants
 
 LAUNCH = Launch(
@@ -101,8 +102,12 @@ def test_every_invariant_has_a_break() -> None:
     assert set(BREAKS) == {one.name for one in INVARIANTS}
 
 
+@pytest.mark.parametrize("history", [True, False], ids=["of all jobs", "of those that moved"])
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_breaks_it_is_found(tx: Connection, story: dict[str, str], name: str) -> None:
+def test_what_breaks_it_is_found(
+    tx: Connection, story: dict[str, str], name: str, history: bool
+) -> None:
+    moved_jobs = moved(tx).jobs
     rules = tx.execute(
         text(
             "SELECT conrelid::regclass AS of, conname FROM pg_constraint"
@@ -114,9 +119,59 @@ def test_what_breaks_it_is_found(tx: Connection, story: dict[str, str], name: st
     tx.execute(text("DROP INDEX uq_attempts_one_live_a_job"))
     for statement in BREAKS[name]:
         tx.execute(text(statement.format(**story)))
-    found = violations(tx)
+    found = violations(tx, None if history else moved_jobs)
     assert name in {one.invariant.name for one in found}
     assert all(str(one.job_id) in story.values() and one.what for one in found)
+
+
+def far_behind(tx: Connection) -> int:
+    """Let the next event be far from those before; return the number before it."""
+    place = "pg_get_serial_sequence('events', 'id')"
+    far: int = tx.scalar(text(f"SELECT setval({place}, nextval({place}) + 100000)")) or 0
+    return far
+
+
+class TestMoved:
+    def test_each_event_is_looked_at_and_what_is_open_always(
+        self, tx: Connection, story: dict[str, str]
+    ) -> None:
+        running, failed = UUID(story["a"]), UUID(story["b"])
+        at_first = moved(tx)
+        assert at_first.jobs == {running, failed}
+        assert not at_first.more
+        begin = far_behind(tx)
+        new = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test").job_id
+        then = moved(tx, after=begin)
+        assert then.jobs == {running, new}
+        assert moved(tx, after=begin + 1000) == ({running}, begin + 1000, False)
+
+    def test_what_is_written_late_by_an_earlier_transaction_is_not_missed(
+        self, tx: Connection, story: dict[str, str]
+    ) -> None:
+        until = moved(tx).until
+        late = text("UPDATE events SET id = :id WHERE id = :last")
+        tx.execute(text("DELETE FROM attempts WHERE job_id = :a"), story)
+        tx.execute(late, {"id": until + 400, "last": until})
+        assert UUID(story["a"]) in moved(tx, after=until + 500).jobs
+
+    def test_many_are_taken_a_part_at_a_time(self, tx: Connection, story: dict[str, str]) -> None:
+        begin = far_behind(tx)
+        specs = [parse_spec({"image": "busybox"})] * 1200
+        made = {one.job_id for one in jobs.submit(tx, specs, actor="test")}
+        seen: set[UUID] = set()
+        until, more = begin, True
+        for _ in range(20):
+            part = moved(tx, after=until, limit=100)
+            assert len(part.jobs) <= 100 + 500 + 2
+            seen |= part.jobs
+            until, more = part.until, part.more
+            if not more:
+                break
+        assert not more
+        assert made <= seen
+
+    def test_where_nothing_has_happened_nothing_has_moved(self, tx: Connection) -> None:
+        assert moved(tx) == (set(), 0, False)
 
 
 def test_a_failure_tells_the_job_s_story(database: Database) -> None:

@@ -804,7 +804,7 @@ def test_the_audit_is_in_the_gauges(world: World) -> None:
 def test_what_takes_too_long_to_check_does_not_hide_drift(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def takes_too_long(_tx: object) -> None:
+    def takes_too_long(*_: object) -> None:
         raise Unavailable("the database gave up on a query")
 
     monkeypatch.setattr("services.reaper.auditor.violations", takes_too_long)

@@ -571,6 +571,63 @@ class TestListing:
                 after = page.next
             assert found == wanted
 
+    @pytest.mark.parametrize("newest", [False, True])
+    def test_jobs_of_several_statuses_come_in_one_order(
+        self, database: Database, newest: bool
+    ) -> None:
+        made = []
+        for number in range(9):
+            with database.begin() as tx:
+                made.append(queued(tx).job_id if number % 3 == 0 else submitted(tx, delay_s=600))
+                if number % 3 == 1:
+                    jobs.cancel(tx, made[-1], actor="op")
+        with database.begin() as tx:
+            tx.execute(
+                text("UPDATE jobs SET submit_xid = NULL WHERE id = ANY(:ids)"), {"ids": made[:4]}
+            )
+        wanted = [one for number, one in enumerate(made) if number % 3 != 2]
+        found: list[UUID] = []
+        after = None
+        while len(found) < len(wanted):
+            with database.begin() as tx:
+                page = listing.page(
+                    tx,
+                    states=[JobState.QUEUED],
+                    outcomes=[Outcome.CANCELLED],
+                    limit=2,
+                    after=after,
+                    newest_first=newest,
+                )
+            assert (page.total, page.total_estimated) == (6, False)
+            found += [job.id for job in page.jobs]
+            after = page.next
+        assert found == (wanted[::-1] if newest else wanted)
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            {},
+            {"states": [JobState.SCHEDULED]},
+            {"states": [JobState.SCHEDULED, JobState.QUEUED]},
+            {"labels": {"team": "a"}},
+        ],
+    )
+    def test_more_jobs_than_are_counted_are_about_as_many_as_the_database_expects(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+    ) -> None:
+        with database.begin() as tx:
+            for _ in range(40):
+                submitted(tx, labels={"team": "a"}, delay_s=600)
+            tx.execute(text("ANALYZE jobs"))
+        found = {}
+        for counted in (39, 40):
+            monkeypatch.setattr(listing, "COUNTED", counted)
+            with database.begin() as tx:
+                page = listing.page(tx, **wanted, limit=1)
+            found[counted] = page.total_estimated
+            assert 38 <= page.total <= 45
+        assert found == {39: True, 40: False}
+
     def test_an_id_is_found_by_its_beginning(self, database: Database) -> None:
         with database.begin() as tx:
             first, second = submitted(tx), submitted(tx)

@@ -1,0 +1,181 @@
+"""What finished long ago is deleted with all that is of it; what anybody still waits for is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import Connection, text
+
+from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
+from atemporal.states import JobState, Reason
+from atemporal.store import attempts, events, jobs, listing
+from atemporal.store.database import Database
+from atemporal.store.retention import delete_finished
+from services.reaper import retention
+from services.reaper.retention import RetentionLoop
+from tests.invariants import assert_invariants
+
+LAUNCH = Launch(
+    image_id="ami-1",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:9",
+    key_id="k1",
+    deadline_s=600,
+)
+DAY_S = 86_400
+KEEP_S = 90 * DAY_S
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Database) -> Iterator[None]:
+    yield
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events"))
+
+
+def finished(
+    tx: Connection, days_ago: float, *, key: str | None = None, closed: bool = True
+) -> UUID:
+    """A job with one attempt that ended so long ago, of which everybody has heard."""
+    spec = parse_spec({"image": "busybox", "key": key})
+    job_id = jobs.submit_one(tx, spec, actor="test").job_id
+    jobs.claim_due(tx, 10, actor="test")
+    ref = AttemptRef(job_id, 1)
+    assert attempts.begin(tx, ref, LAUNCH, actor="test")
+    attempts.launched(tx, ref, f"i-{job_id}", actor="test")
+    attempts.claim(tx, ref, claim_id="c", instance_id=f"i-{job_id}", actor="test")
+    record = ExitRecord(exit_code=0)
+    assert attempts.end(tx, ref, Reason.COMPLETED, actor="test", exit_record=record)
+    if closed:
+        assert attempts.close(tx, ref, actor="test")
+    _heard(tx)
+    ago = text("UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id")
+    tx.execute(ago, {"s": days_ago * DAY_S, "id": job_id})
+    return job_id
+
+
+def _heard(tx: Connection) -> None:
+    tx.execute(text("UPDATE events SET relayed = true"))
+
+
+def newest(tx: Connection) -> UUID:
+    """The last job of all, which is never deleted."""
+    job_id = jobs.submit_one(
+        tx, parse_spec({"image": "busybox", "delay_s": 9999}), actor="test"
+    ).job_id
+    _heard(tx)
+    return job_id
+
+
+def left(tx: Connection) -> set[UUID]:
+    return set(tx.scalars(text("SELECT id FROM jobs")))
+
+
+def test_a_job_goes_with_all_that_is_of_it(database: Database) -> None:
+    with database.begin() as tx:
+        old, young, last = finished(tx, 91), finished(tx, 89), newest(tx)
+        assert delete_finished(tx, keep_s=KEEP_S, limit=10) == 1
+        assert left(tx) == {young, last}
+        assert attempts.of_job(tx, old) == []
+        assert events.of_job(tx, old) == []
+        assert len(attempts.of_job(tx, young)) == 1
+        assert len(events.of_job(tx, young)) == 10
+        assert delete_finished(tx, keep_s=KEEP_S, limit=10) == 0
+    assert_invariants(database)
+
+
+def test_its_key_is_free_again(database: Database) -> None:
+    with database.begin() as tx:
+        first = finished(tx, 91, key="once")
+        kept = finished(tx, 30, key="kept")
+        newest(tx)
+        delete_finished(tx, keep_s=KEEP_S, limit=10)
+        again = jobs.submit_one(tx, parse_spec({"image": "busybox", "key": "once"}), actor="test")
+        same = jobs.submit_one(tx, parse_spec({"image": "busybox", "key": "kept"}), actor="test")
+    assert again.created
+    assert again.job_id != first
+    assert (same.created, same.job_id) == (False, kept)
+
+
+@pytest.mark.parametrize(
+    "still",
+    [
+        "UPDATE attempts SET state = 'exited', closed_at = NULL WHERE job_id = :id",
+        "UPDATE events SET relayed = false WHERE job_id = :id AND type = 'attempt.closed'",
+        "UPDATE events SET relayed = false WHERE job_id = :id AND type = 'job.scheduled'",
+        "UPDATE jobs SET finished_at = now() - interval '89 days' WHERE id = :id",
+        "UPDATE jobs SET state = 'scheduled', outcome = NULL, finished_at = NULL WHERE id = :id",
+    ],
+    ids=["instance", "event", "first event", "age", "another attempt"],
+)
+def test_what_somebody_waits_for_stays_and_holds_up_no_other(
+    database: Database, still: str
+) -> None:
+    with database.begin() as tx:
+        waits, other, last = finished(tx, 400), finished(tx, 100), newest(tx)
+        tx.execute(text(still), {"id": waits})
+        before = len(events.of_job(tx, waits))
+        assert delete_finished(tx, keep_s=KEEP_S, limit=1) == 1
+        assert left(tx) == {waits, last}
+        assert other not in left(tx)
+        assert len(events.of_job(tx, waits)) == before
+
+
+def test_what_another_has_locked_is_left_for_later(database: Database) -> None:
+    with database.begin() as tx:
+        held, free, last = finished(tx, 400), finished(tx, 300), newest(tx)
+    with database.begin() as other, database.begin() as tx:
+        jobs.get(other, held, lock=True)
+        assert delete_finished(tx, keep_s=KEEP_S, limit=10) == 1
+        assert left(tx) == {held, last}
+        assert free not in left(tx)
+
+
+def test_who_follows_the_listing_keeps_its_place(database: Database) -> None:
+    with database.begin() as tx:
+        for _ in range(3):
+            finished(tx, 91)
+        page = listing.page(tx, limit=10)
+        place = page.jobs[-1].id
+        assert delete_finished(tx, keep_s=KEEP_S, limit=10) == 2
+        assert listing.page(tx, after=place).jobs == []
+        new = newest(tx)
+        assert [job.id for job in listing.page(tx, after=place).jobs] == [new]
+        # Now another one is the newest.
+        assert delete_finished(tx, keep_s=KEEP_S, limit=10) == 1
+
+
+def test_the_loop_deletes_in_batches_and_counts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    with database.begin() as tx:
+        for _ in range(3):
+            finished(tx, 2)
+        newest(tx)
+    before = REGISTRY.get_sample_value("atemporal_jobs_deleted_total") or 0
+    loop = RetentionLoop(database, days=1)
+    assert loop.tick() == retention.PAUSE_S
+    assert loop.tick() == retention.REST_S
+    assert REGISTRY.get_sample_value("atemporal_jobs_deleted_total") == before + 3
+    with database.begin() as tx:
+        assert len(left(tx)) == 1
+
+
+def test_without_a_retention_and_beside_another_reaper_nothing_is_deleted(
+    database: Database,
+) -> None:
+    with database.begin() as tx:
+        old, last = finished(tx, 20_000), newest(tx)
+    RetentionLoop(database, days=0).tick()
+    with database.only_one("retention"):
+        RetentionLoop(database, days=1).tick()
+    with database.begin() as tx:
+        assert left(tx) == {old, last}
+        assert jobs.get(tx, old).state is JobState.FINISHED
+    RetentionLoop(database, days=1).tick()
+    with database.begin() as tx:
+        assert left(tx) == {last}
