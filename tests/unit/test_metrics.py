@@ -63,7 +63,7 @@ REPORTED = {
 DEADLINES = {Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE}
 LOOPS = {
     "scheduler": ["due", "submit", "relay"],
-    "launcher": ["launch", "launch-sweep"],
+    "launcher": ["launch", "launch-sweep", "launch-tags"],
     "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices"],
     "api": ["publish"],
 }
