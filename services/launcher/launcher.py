@@ -43,7 +43,8 @@ MACHINES_NOT_BOOTING = gauge(
     "atemporal_machines_not_booting", "1 while the last machines that ended had never booted."
 )
 
-BATCH = 500
+BATCH = 1000
+"""So many instances EC2 launches at once; more would only wait in another place."""
 NEVER_BOOTED = 5
 """So many machines in a row that never booted are no accident."""
 
