@@ -1,7 +1,7 @@
 """No statement that a daemon sends again and again, or that a person waits for, reads a table whole.
 
-More than a million rows, and every loop and every call goes its way once: what it sends is explained as it is
-sent. So a new statement is checked without being named here.
+More than a million rows, and every loop and every call goes its way once: what it sends is explained
+as it is sent. So a new statement is checked without being named here.
 """
 
 from __future__ import annotations
