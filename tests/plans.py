@@ -23,8 +23,8 @@ _SMALL = (
     "ix_jobs_queued",
 )
 _EXPLAINED = ("select", "insert", "update", "delete", "with")
-# As many rows as the large tables have in the tests, and how many of them may be passed over.
-_ROWS, _FEW = 1_000_000, 100_000
+# As many jobs as there are in the tests, and how many of them may be passed over.
+_JOBS, _FEW = 500_000, 50_000
 # What is below these is read to its end, whatever limit is above.
 _GREEDY = ("Sort", "Aggregate", "Hash", "Materialize", "Bitmap Heap Scan")
 
@@ -71,7 +71,7 @@ def walks(node: dict[str, Any], *, limit: float | None = None) -> Iterator[str]:
         if kind == "Seq Scan":
             yield f"Seq Scan on {node['Relation Name']}"
         elif index and index not in _SMALL and "Index Cond" not in node:
-            passed = _ROWS * (limit or 0) / max(1, node["Plan Rows"])
+            passed = _JOBS * (limit or 0) / max(1, node["Plan Rows"])
             others = "Filter" in node and ("'labels'" not in node["Filter"] or passed > _FEW)
             if limit is None or others:
                 yield f"{kind} of all of {index}"

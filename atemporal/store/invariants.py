@@ -45,12 +45,16 @@ _MOVED = text(
     SELECT job_id, NULL, NULL FROM attempts WHERE state <> 'closed'
     """
 )
-# The queries below find these in the place of the tables.
-_SCOPE = """
-    WITH jobs AS MATERIALIZED (SELECT * FROM jobs WHERE id = ANY(CAST(:jobs AS uuid[]))),
-    attempts AS MATERIALIZED (SELECT * FROM attempts WHERE job_id = ANY(CAST(:jobs AS uuid[]))),
-    events AS MATERIALIZED (SELECT * FROM events WHERE job_id = ANY(CAST(:jobs AS uuid[])))
-"""
+# The queries below find these in the place of the tables. Job by job, each by its index: for many at
+# once Postgres may read the whole table instead.
+_SCOPE = "WITH " + ", ".join(
+    f"""
+    {table} AS MATERIALIZED (
+        SELECT found.* FROM unnest(CAST(:jobs AS uuid[])) AS given(id), LATERAL (
+            SELECT * FROM {table} WHERE {table}.{column} = given.id OFFSET 0) AS found)
+    """
+    for table, column in (("jobs", "id"), ("attempts", "job_id"), ("events", "job_id"))
+)
 
 
 @dataclass(frozen=True)
