@@ -59,7 +59,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0019"
+REVISION = "0020"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -127,7 +127,7 @@ jobs = Table(
     CheckConstraint("attempt >= 0 AND attempt - attempt_base <= attempt_limit", "within_budget"),
     CheckConstraint("state IN ('scheduled', 'finished') OR attempt > 0", "active_has_attempt"),
     Index(
-        "ix_jobs_due",
+        "ix_jobs_due_by_priority",
         literal_column(PRIORITY).desc(),
         text(DISPATCH_AT),
         "id",

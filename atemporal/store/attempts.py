@@ -145,7 +145,7 @@ def claim(
     values: dict[str, Any] = {
         "claim": claim_id,
         "claimed_instance_id": instance_id,
-        "running_at": func.now(),
+        "running_at": func.clock_timestamp(),
         **UNBLOCKED,
     }
     moved = transition_job(tx, ref, JobState.RUNNING, actor=actor) and transition_attempt(

@@ -2,8 +2,8 @@
 
 Promise: no job is claimed before its time by the database's clock (or `ahead_s` before, for a caller
 that waits), each by one caller however many there are, and in order within a priority.
-Mechanism: the index `ix_jobs_due` holds the scheduled jobs by priority, time and id. `survey` finds the
-first one of every priority, by going from each to the next lower one there. `claim` takes those of
+Mechanism: the index `ix_jobs_due_by_priority` holds the scheduled jobs by priority, time and id.
+`survey` finds the first one of every priority, by going from each to the next lower one there. `claim` takes those of
 one priority in order, from a given position on: rows that were claimed and that an old snapshot keeps
 from being removed lie before it, and are not read again and again. The message's body is made here, as
 `atemporal.messages` would encode it: a job is not read into Python, and written again, to be sent.

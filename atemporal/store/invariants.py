@@ -285,6 +285,9 @@ INVARIANTS: tuple[Invariant, ...] = (
         FROM ({_JOB_PATH}) AS path
         WHERE state = 'queued' AND before_detail ->> 'in_s' IS NOT NULL
           AND at < before_at + make_interval(secs => (before_detail ->> 'in_s')::float - {AHEAD_S})
+          AND NOT EXISTS (
+            SELECT 1 FROM events AS e WHERE e.job_id = path.job_id AND e.type = 'job.rescheduled'
+            AND e.at BETWEEN before_at AND path.at)
         """,
     ),
     Invariant(

@@ -215,11 +215,13 @@ class TestOldSnapshot:
 
     def fetched(self, tx: Any) -> int:
         query = "SELECT pg_stat_get_xact_tuples_fetched(c.oid) FROM pg_class AS c"
-        return int(tx.scalar(text(f"{query} WHERE relname = 'ix_jobs_due'")) or 0) + int(
+        return int(
+            tx.scalar(text(f"{query} WHERE relname = 'ix_jobs_due_by_priority'")) or 0
+        ) + int(
             tx.scalar(
                 text(
                     "SELECT pg_stat_get_xact_tuples_returned(oid) FROM pg_class"
-                    " WHERE relname = 'ix_jobs_due'"
+                    " WHERE relname = 'ix_jobs_due_by_priority'"
                 )
             )
             or 0

@@ -231,7 +231,7 @@ def a_page(tx: Connection) -> object:
 NEEDED: dict[str, Callable[[Connection], object]] = {
     "ix_attempts_closed": a_page,
     "ix_attempts_open": counts.open_states,
-    "ix_jobs_due": counts.oldest_waiting,
+    "ix_jobs_due_by_priority": counts.oldest_waiting,
     "ix_jobs_queued": expire,
     "ix_jobs_end_of_id": lambda tx: jobs_resolve(tx, "00000000000e"),
     "ix_events_job_id": lambda tx: events.of_job(tx, UUID(int=1)),
