@@ -3,10 +3,11 @@
 Promise: no job is claimed before its time by the database's clock (or `ahead_s` before, for a caller
 that waits), each by one caller however many there are, and in order within a priority.
 Mechanism: the index `ix_jobs_due_by_priority` holds the scheduled jobs by priority, time and id.
-`survey` finds the first one of every priority, by going from each to the next lower one there. `claim` takes those of
-one priority in order, from a given position on: rows that were claimed and that an old snapshot keeps
-from being removed lie before it, and are not read again and again. The message's body is made here, as
-`atemporal.messages` would encode it: a job is not read into Python, and written again, to be sent.
+`survey` finds the first one of every priority, by going from each to the next lower one there. `claim`
+takes those of one priority in order, from a given position on: rows that were claimed and that an old
+snapshot keeps from being removed lie before it, and are not read again and again. The message's body is
+made here, as `atemporal.messages` would encode it: a job is not read into Python, and written again, to
+be sent.
 Failure: what comes or is moved to before a position is not seen from there: the caller has to look from
 the beginning from time to time. A position is that of a job which is due; where none is, it lies
 `MARGIN_S` in the past, so that what is submitted as due at once is seen, unless that takes so long.

@@ -155,7 +155,7 @@ def test_a_message_leaves_at_its_time_and_never_before(
     database: Database, loop: DueLoop, reader: Link
 ) -> None:
     for number in range(8):
-        submitted(database, delay_s=1, labels={"n": str(number)})
+        submitted(database, delay_s=1, lead=0, labels={"n": str(number)})
     with database.begin() as tx:
         rows = tx.execute(text("SELECT id, extract(epoch FROM due_at) AS at FROM jobs"))
         due_at = {row.id: float(row.at) for row in rows}
