@@ -186,7 +186,9 @@ def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnEl
         return [true()]
     number = tx.execute(select(jobs.c.submit_xid).where(jobs.c.id == after)).one_or_none()
     if number is None:
-        raise NotFound(f"there is no job {after} to go on after")
+        raise NotFound(
+            f"there is no job {after} to go on after; if it was deleted, being old: begin anew, without it"
+        )
     # Rows of earlier releases have no number, and come before all others.
     unnumbered = jobs.c.submit_xid.is_(None)
     if number.submit_xid is None:
