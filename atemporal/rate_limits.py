@@ -20,20 +20,20 @@ from atemporal.store.rate_limits import Bucket, Grant, Size, Want
 TOKENS = gauge(
     "atemporal_rate_limit_tokens",
     "Tokens that a limit of EC2 had for all processes, when this one last asked, by its bucket.",
-    limit=Limit,
+    kind=Limit,
     bucket=["requests", "instances"],
 )
 RATE = gauge(
     "atemporal_rate_limit_tokens_per_second",
     "How fast a limit's buckets refill; less than is set after EC2 has throttled.",
-    limit=Limit,
+    kind=Limit,
     bucket=["requests", "instances"],
 )
 CALLS = counter(
-    "atemporal_ec2_calls_total", "Calls to EC2 that this process took tokens for.", limit=Limit
+    "atemporal_ec2_calls_total", "Calls to EC2 that this process took tokens for.", kind=Limit
 )
 REFUSED = counter(
-    "atemporal_ec2_calls_refused_total", "Calls that EC2 refused as too many.", limit=Limit
+    "atemporal_ec2_calls_refused_total", "Calls that EC2 refused as too many.", kind=Limit
 )
 
 
@@ -67,16 +67,16 @@ class RateLimits:
             CALLS.labels(limit).inc(1 if size.instances else grant.granted)
         return grant.granted
 
-    def room(self, limit: Limit, most: int) -> int:
-        """How many calls for one instance each, `most` at most, could be made now.
+    def room(self, limit: Limit, most: int, *, per_call: int = 1) -> int:
+        """How many instances, `most` at most, could be asked for now by calls for `per_call` each.
 
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._look(limit, self._want(limit, 1, 1, 0.0))
+        grant = self._peek(limit, self._want(limit, 1, 1, 0.0))
         if not grant.granted:
             return 0
-        tokens = [grant.requests]
+        tokens = [grant.requests * per_call]
         if self._sizes[limit].instances:
             tokens.append(grant.instances)
         return max(1, min(most, int(min(tokens) + 1e-6)))
@@ -87,7 +87,7 @@ class RateLimits:
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._look(limit, self._want(limit, 1, 1, 0.0))
+        grant = self._peek(limit, self._want(limit, 1, 1, 0.0))
         return 0.0 if grant.granted else grant.ready_s
 
     def pace(self, limit: Limit) -> float:
@@ -96,7 +96,7 @@ class RateLimits:
         Raises:
             Unavailable: the database can not be asked.
         """
-        return self._look(limit, self._want(limit, 1, 1, 0.0)).pace
+        return self._peek(limit, self._want(limit, 1, 1, 0.0)).pace
 
     def throttled(self, limit: Limit) -> None:
         """EC2 refused a call as one too many: all processes pause, and go on at half the pace.
@@ -108,9 +108,9 @@ class RateLimits:
         with self._database.each() as connection:
             rate_limits.throttled(connection, limit, self._sizes[limit])
 
-    def _look(self, limit: Limit, want: Want) -> Grant:
+    def _peek(self, limit: Limit, want: Want) -> Grant:
         with self._database.each() as connection:
-            grant = rate_limits.look(connection, limit, self._sizes[limit], want)
+            grant = rate_limits.peek(connection, limit, self._sizes[limit], want)
         self._show(limit, grant)
         return grant
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -238,6 +238,26 @@ class Settings(BaseSettings):
     )
     delete_volume_rate: Annotated[float, Field(gt=0)] = Field(
         default=5.0, description="DeleteVolume calls a second"
+    )
+    launch_group_size: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="how many instances of one shape one call of RunInstances asks for at most; 1: "
+        "each attempt has a call of its own; absent: 200 where a certificate for the instance "
+        "identity documents is known or none is needed, else 1",
+    )
+    instance_identity: Literal["required", "off"] = Field(
+        default="required",
+        description="whether a machine of a launch group must prove by EC2's signed document which "
+        "instance it is, before it is told its job; off: it is believed",
+    )
+    identity_certificates: str | None = Field(
+        default=None,
+        description="a PEM file with the certificates of these documents; absent: AWS's own, of "
+        "some Regions",
+    )
+    aws_account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = Field(
+        default=None,
+        description="the AWS account whose instances these documents must name; absent: any",
     )
     capacity_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=180.0,

@@ -156,6 +156,19 @@ CAPACITY_TYPE = "coalesce(launch ->> 'capacity_type', launch ->> 'market', 'on-d
 
 _LIVE = ", ".join(f"'{state.value}'" for state in LIVE_ATTEMPT)
 
+launch_groups = Table(
+    "launch_groups",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("launch", JSONB, nullable=False),
+    Column("size", Integer, nullable=False),
+    _instant("created_at", nullable=False, now=True),
+    _instant("called_at", nullable=False, now=True),
+    _instant("settled_at"),
+    CheckConstraint("size > 0", "size"),
+    Index("ix_launch_groups_open", "called_at", postgresql_where=text("settled_at IS NULL")),
+)
+
 attempts = Table(
     "attempts",
     metadata,
@@ -192,6 +205,9 @@ attempts = Table(
     _instant("started_at"),
     Column("clock_synchronised", Boolean),
     Column("clock_offset_ms", BigInteger),
+    Column("group_id", Uuid, ForeignKey("launch_groups.id", name="fk_attempts_group_id")),
+    # When the instance got the attempt's own tags, where its launch could not give them.
+    _instant("tagged_at"),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
     CheckConstraint(_one_of("state", AttemptState), "state"),
@@ -217,6 +233,15 @@ attempts = Table(
     ),
     Index("ix_attempts_closed", "closed_at", postgresql_where=text("closed_at IS NOT NULL")),
     Index("ix_attempts_open", "state", postgresql_where=text("state <> 'closed'")),
+    Index("ix_attempts_group_id", "group_id", postgresql_where=text("group_id IS NOT NULL")),
+    Index(
+        "ix_attempts_untagged",
+        "launched_at",
+        postgresql_where=text(
+            "group_id IS NOT NULL AND instance_id IS NOT NULL AND tagged_at IS NULL"
+            " AND state <> 'closed'"
+        ),
+    ),
     Index(
         "ix_attempts_spot_lost",
         "exited_at",

@@ -1,10 +1,10 @@
-"""Callback tokens: how a machine proves that it speaks for one attempt.
+"""Callback tokens: how a machine proves that it speaks for one attempt, or was launched for a group.
 
 Promise: a token is `kid.HMAC-SHA256(key[kid], purpose|deployment|attempt)`: made again byte for byte
 from the same attempt (a repeated launch must send identical user-data), good for one attempt only,
-and compared in constant time. Two keys can live at once, so a key can be replaced without breaking
-machines that run: first add the new one at the end, everywhere; then move it to the front; drop the
-old one when its machines are gone.
+and compared in constant time. A launch group's has another purpose: neither is good for the other. Two
+keys can live at once, so a key can be replaced without breaking machines that run: first add the new
+one at the end, everywhere; then move it to the front; drop the old one when its machines are gone.
 """
 
 from __future__ import annotations
@@ -12,27 +12,40 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from typing import Literal
 
-_PURPOSE = "callback"
 _INSTANCE = "instance"
+Purpose = Literal["callback", "group"]
 
 
-def mint(keys: Mapping[str, bytes], kid: str, deployment: str, attempt_id: str) -> str:
-    """Return the token of one attempt under the key named `kid`.
+def mint(
+    keys: Mapping[str, bytes],
+    kid: str,
+    deployment: str,
+    holder: str,
+    purpose: Purpose = "callback",
+) -> str:
+    """Return the token of one attempt, or with its purpose of one group, under the key named `kid`.
 
     Raises:
         KeyError: there is no such key.
     """
-    subject = f"{_PURPOSE}|{deployment}|{attempt_id}".encode()
+    subject = f"{purpose}|{deployment}|{holder}".encode()
     return f"{kid}.{hmac.new(keys[kid], subject, hashlib.sha256).hexdigest()}"
 
 
-def verify(keys: Mapping[str, bytes], token: str, deployment: str, attempt_id: str) -> bool:
-    """Tell whether the token is this attempt's under any live key."""
+def verify(
+    keys: Mapping[str, bytes],
+    token: str,
+    deployment: str,
+    holder: str,
+    purpose: Purpose = "callback",
+) -> bool:
+    """Tell whether the token is this attempt's, or this group's, under any live key."""
     kid, dot, _ = token.partition(".")
     if not dot or kid not in keys:
         return False
-    expected = mint(keys, kid, deployment, attempt_id)
+    expected = mint(keys, kid, deployment, holder, purpose)
     return hmac.compare_digest(expected.encode(), token.encode())
 
 

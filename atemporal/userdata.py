@@ -1,5 +1,8 @@
 """A machine's user-data: an attempt's job manifest, rendered for the OS family it boots.
 
+The machines of a launch group share one user-data, with a manifest that names the group; each is
+then told the manifest of its own attempt.
+
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
 for EC2 at launch, whatever callback address the deployment uses then. A refusal says how much fits.
@@ -8,7 +11,7 @@ for EC2 at launch, whatever callback address the deployment uses then. A refusal
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final
 from uuid import UUID
@@ -58,7 +61,23 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
         Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
     """
     family = os_family(launch.os_family)
-    return _bounded(family.render(_manifest(ref, spec, launch, token)))
+    return _bounded(family.render(manifest(ref, spec, launch, token)))
+
+
+def render_group(group_id: UUID, launch: Launch, token: str) -> bytes:
+    """Return the user-data of every machine of a launch group.
+
+    Raises:
+        Invalid: the launch's OS family is unknown.
+    """
+    records = [
+        f"group={group_id}",
+        f"callback={launch.callback_base}/groups/{group_id}/machines",
+        f"token={token}",
+        f"deadline={launch.deadline_s}",
+        f"boot={launch.boot_s}",
+    ]
+    return _bounded(os_family(launch.os_family).render(_joined(records)))
 
 
 def check_fits(spec: JobSpec) -> None:
@@ -97,7 +116,7 @@ def _largest(family: OsFamily) -> int:
 
 def _longest(spec: JobSpec) -> bytes:
     """The job's manifest where all that a deployment adds is as long as it can be."""
-    return _manifest(_LONGEST_REF, spec, _LONGEST_LAUNCH, _LONGEST_TOKEN)
+    return manifest(_LONGEST_REF, spec, _LONGEST_LAUNCH, _LONGEST_TOKEN)
 
 
 def _payload(spec: JobSpec) -> bytes:
@@ -105,10 +124,11 @@ def _payload(spec: JobSpec) -> bytes:
         *(f"arg={word}" for word in spec.command or ()),
         *(f"env={name}={value}" for name, value in spec.env.items()),
     ]
-    return "".join(f"{record}\0" for record in records).encode()
+    return _joined(records)
 
 
-def _manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
+def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
+    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end."""
     records = [
         f"attempt={ref.id}",
         f"image={spec.image}",
@@ -120,7 +140,11 @@ def _manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> byt
         f"capacity_type={launch.capacity_type}",
         *(f"port={port}" for port in spec.ports),
     ]
-    return "".join(f"{record}\0" for record in records).encode() + _payload(spec)
+    return _joined(records) + _payload(spec)
+
+
+def _joined(records: Iterable[str]) -> bytes:
+    return "".join(f"{record}\0" for record in records).encode()
 
 
 def _bounded(user_data: bytes) -> bytes:

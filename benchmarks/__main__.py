@@ -7,6 +7,7 @@ page, `profile QUESTION` says where the time goes.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -67,4 +68,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Else servers' folders and other builds' checkouts would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
 from atemporal.states import Reason
-from atemporal.store import attempts, events, jobs
+from atemporal.store import attempts, events, jobs, launches
 from atemporal.store.database import Database
 from benchmarks import backlog
 from benchmarks.wiring import Figures
@@ -77,7 +77,7 @@ def _live(database: Database, specs: Sequence[JobSpec], numbers: Any) -> None:
     instances = {ref: f"i-{next(numbers):017x}" for ref in refs}
 
     def launch(tx: Connection, ref: AttemptRef) -> object:
-        return attempts.begin(tx, ref, _LAUNCH, actor=_ACTOR)
+        return launches.begin(tx, ref, _LAUNCH, actor=_ACTOR)
 
     def launched(tx: Connection, ref: AttemptRef) -> object:
         return attempts.launched(tx, ref, instances[ref], actor=_ACTOR)

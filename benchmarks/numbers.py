@@ -73,6 +73,7 @@ class Number:
 
 _DISPATCH = Figure("dispatch", "throughput", "jobs_per_s")
 _CONSUMED = Figure("consumer", "plain", "jobs_per_s")
+_DAEMONS = ("scheduler", "launcher", "reaper", "api")
 _PEERS = ("pgqueuer", "procrastinate", "celery", "apscheduler", "oban")
 
 NUMBERS: tuple[Number, ...] = (
@@ -210,9 +211,18 @@ NUMBERS: tuple[Number, ...] = (
         "<= 60 MB, < 1 % of a processor / no growth beyond 10 %",
         "55 to 110 MB; reapers grew from 105 to 160-183 MB over 700 jobs",
         (
-            Part(Figure("footprint", "idle", "most_mb"), "MB", at_most=60),
-            Part(Figure("footprint", "idle", "most_cpu_percent"), "% of a processor", at_most=1),
-            Part(Figure("footprint", "growth", "most_growth"), "x after 10,000", at_most=1.1),
+            *(
+                Part(Figure("footprint", "idle", f"{name}_mb"), f"MB {name}", at_most=60)
+                for name in _DAEMONS
+            ),
+            *(
+                Part(Figure("footprint", "idle", f"{name}_cpu_percent"), "% of one", at_most=1)
+                for name in _DAEMONS
+            ),
+            *(
+                Part(Figure("footprint", "growth", f"{name}_growth_percent"), "% more", at_most=10)
+                for name in ("scheduler", "api")
+            ),
         ),
     ),
     Number(

@@ -91,15 +91,16 @@ QUESTIONS: tuple[Question, ...] = (
         "intake",
         "Messages that become jobs",
         (
-            Measure("messages", "intake:messages", quick={"many": 1_000}),
+            Measure("messages", "intake:messages", quick={"messages": 1_000}),
             Measure(
                 "older-build",
                 "intake:messages",
-                {"many": 2_000},
-                quick={"many": 300},
+                {"messages": 2_000},
+                quick={"messages": 300},
                 times=2,
                 build=TODAY,
             ),
+            Measure("batch", "intake:batch", quick={"jobs_": 1_000}),
         ),
     ),
     Question(
@@ -149,9 +150,9 @@ QUESTIONS: tuple[Question, ...] = (
         "footprint",
         "What a process takes",
         (
-            Measure("idle", "footprint:idle", times=1),
-            Measure("growth", "footprint:growth", times=1, limit_s=900),
-            Measure("command-line", "footprint:command_line"),
+            Measure("idle", "footprint:idle", quick={"settle_s": 2.0, "over_s": 5.0}, times=1),
+            Measure("growth", "footprint:growth", quick={"jobs": 500}, times=1),
+            Measure("command-line", "footprint:command_line", quick={"times": 3}),
         ),
     ),
 )

@@ -30,7 +30,7 @@ from atemporal import migrations, tokens
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import InstanceExited
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.host.pace import Pace
 from atemporal.twin.server import Twin
@@ -110,7 +110,7 @@ def _launched(database: Database, url: str, many: int) -> dict[AttemptRef, str]:
         for ref, one in zip(
             jobs.claim_due(tx, many, actor="benchmark"), answer["Instances"], strict=True
         ):
-            attempts.begin(tx, ref, _LAUNCH, actor="benchmark")
+            launches.begin(tx, ref, _LAUNCH, actor="benchmark")
             instance_id = running[ref] = one["InstanceId"]
             proof = tokens.prove_instance(keys, "k1", "default", ref.id, instance_id)
             attempts.launched(tx, ref, instance_id, actor="benchmark", proof=proof)
@@ -179,12 +179,12 @@ def _ended_at(database: Database, running: dict[AttemptRef, str]) -> dict[str, f
 def _figures(
     ended: dict[str, float], sent: dict[str, float], calls: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    waits = sorted((sent[one] - at) * 1000 for one, at in ended.items())
+    delays = sorted((sent[one] - at) * 1000 for one, at in ended.items())
     return {
-        "ends": len(waits),
-        "p50_ms": round(statistics.median(waits), 1),
-        "p99_ms": round(waits[min(len(waits) - 1, int(len(waits) * 0.99))], 1),
-        "max_ms": round(waits[-1], 1),
+        "ends": len(delays),
+        "p50_ms": round(statistics.median(delays), 1),
+        "p99_ms": round(delays[min(len(delays) - 1, int(len(delays) * 0.99))], 1),
+        "max_ms": round(delays[-1], 1),
         "calls": len(calls),
         "refused": sum(call["code"] != "OK" for call in calls),
     }

@@ -13,7 +13,7 @@ import httpx
 from atemporal import migrations, tokens
 from atemporal.model import AttemptRef, Job, Launch, parse_spec
 from atemporal.settings import Settings
-from atemporal.store import attempts, events, jobs
+from atemporal.store import attempts, events, jobs, launches
 from atemporal.store.database import Database
 from services.api.server import ApiServer
 
@@ -57,7 +57,7 @@ class Api:
         self.emit(job_id)
         ref = AttemptRef(job_id, 1)
         with self.database.begin() as tx:
-            assert attempts.begin(tx, ref, LAUNCH, actor="test")
+            assert launches.begin(tx, ref, LAUNCH, actor="test")
             if instance_id:
                 assert attempts.launched(tx, ref, instance_id, actor="test")
         return ref

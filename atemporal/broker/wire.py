@@ -34,7 +34,7 @@ _FIXED = 12
 _ONLY_HEADERS = 0x2000
 _ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
 
-# About a dozen small messages; each piece taken from the front moves the rest.
+# About a dozen small messages; each piece taken from the front copies the rest.
 _READ = 4096
 
 Frame = tuple[int, int, bytes]

@@ -21,6 +21,7 @@ class Instance(TypedDict):
     cause: str | None
     detail: str | None
     instance_id: str | None
+    group_id: str | None
     claimed_instance_id: str | None
     public_dns: str | None
     public_ip: str | None

@@ -20,10 +20,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
+from uuid import UUID
 
 from botocore.config import Config
 
 from atemporal.cloud import instance as instances
+from atemporal.cloud import launch_request
 from atemporal.cloud import volume as volumes
 from atemporal.cloud.caller import Caller
 from atemporal.cloud.faults import (
@@ -39,10 +41,12 @@ from atemporal.cloud.faults import (
 )
 from atemporal.cloud.instance import (
     DEPLOYMENT_TAG,
-    INSTALLATION_TAG,
+    GROUP_TAG,
     Instance,
     client_token,
+    group_token,
     tags_of,
+    tags_of_group,
 )
 from atemporal.cloud.service_model import session
 from atemporal.cloud.termination import Option, Terminations, batches, naming
@@ -59,12 +63,16 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 IMAGE_FRESH_S = 3600.0
-DEFAULT_ROOT_DEVICE = "/dev/xvda"
+# How long an image that EC2 does not show is not looked at again: for a moment, and longer where it was
+# launched all the same, as some endpoints do.
+UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
 
 # A page is parsed as a whole, by each thread that lists. With a thousand instances a page three threads
 # took 70 MB that the process never gave back, with a hundred 17 MB.
 PAGE = 100
 VOLUME_PAGE = 100
+# The tags of a group's instances come last: half of what EC2 allows is left to others.
+_TAGGING_LEAVES = 0.5
 FILTER_VALUES = 200
 LISTING_LEAVES = 0.5
 """The part of the bucket that the pages of a listing leave to shorter questions."""
@@ -96,6 +104,7 @@ class Cloud:
         self._terminations = Terminations(self._ec2, self._caller)
         self._found_image: tuple[str, float] | None = None
         self._images: dict[str, ImageTypeDef] = {}
+        self._unknown_images: dict[str, float] = {}
 
     def __enter__(self) -> Cloud:
         return self
@@ -122,13 +131,21 @@ class Cloud:
         """
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
         self._check_family(launch, doing)
-        request = self._request(ref, launch, user_data)
-        answer = self._caller.send(
-            Limit.RUN_INSTANCES, doing, lambda: self._ec2.run_instances(**request)
-        )
-        if not answer.get("Instances"):
-            raise NoAnswer(doing, "NoInstanceInAnswer")
-        return instances.read(answer["Instances"][0])
+        launched = self._run(self._request(ref, launch, user_data), doing)
+        return launched[0]
+
+    def run_group(
+        self, group_id: UUID, launch: Launch, size: int, user_data: bytes
+    ) -> list[Instance]:
+        """Launch instances for a group, `size` of them if there is room, else as many as there is
+        room for; or return those that this very call launched before.
+
+        Raises:
+            CloudError: as `run` does. `TooMany`: surely not launched; ask for fewer.
+        """
+        doing = f"launching {size} of group {group_id} ({launch.instance_type}, {launch.image_id})"
+        self._check_family(launch, doing)
+        return self._run(self._group_request(group_id, launch, size, user_data), doing)
 
     def all(self) -> list[Instance]:
         """Every instance of the deployment, for about an hour also those that have ended."""
@@ -144,6 +161,28 @@ class Cloud:
         filters = {f"tag:{name}": [value] for name, value in tags.items()}
         found = self._list(filters, f"looking for the instance of attempt {ref.id}")
         return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
+
+    def find_group(self, group_id: UUID) -> list[Instance]:
+        """A group's instances by their tags, the oldest first; see `find`."""
+        filters = {f"tag:{GROUP_TAG}": [str(group_id)]}
+        found = self._list(filters, f"looking for the instances of group {group_id}")
+        return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
+
+    def tag(self, instance_id: str, ref: AttemptRef) -> None:
+        """Put an attempt's tags on the instance of a group.
+
+        Raises:
+            CloudError: not done, or perhaps done; to do it again does no harm.
+        """
+        tags = tags_of(self._settings.deployment, ref)
+        doing = f"tagging {instance_id} for attempt {ref.id}"
+        listed = launch_request.tag_list(tags)
+        self._caller.wait_for(Limit.CREATE_TAGS, doing, leave=_TAGGING_LEAVES)
+        self._caller.send(
+            Limit.CREATE_TAGS,
+            doing,
+            lambda: self._ec2.create_tags(Resources=[instance_id], Tags=listed),
+        )
 
     def describe(self, ids: Iterable[str], *, tagged: bool = True) -> dict[str, Instance]:
         """The deployment's instances among these ids; without `tagged`, whoever's they seem to be.
@@ -262,7 +301,7 @@ class Cloud:
         images = self._caller.read(
             Limit.DESCRIBE,
             doing,
-            lambda: self._ec2.describe_images(Owners=owners, Filters=filters)["Images"],
+            lambda: self._ec2.describe_images(Owners=owners, Filters=filters).get("Images", []),
         )
         if not images:
             raise Rejected(
@@ -276,73 +315,32 @@ class Cloud:
         self._found_image = (newest, now)
         return newest
 
+    def _run(self, request: dict[str, Any], doing: str) -> list[Instance]:
+        answer = self._caller.send(
+            Limit.RUN_INSTANCES, doing, lambda: self._ec2.run_instances(**request)
+        )
+        if not answer.get("Instances"):
+            raise NoAnswer(doing, "NoInstanceInAnswer")
+        image_id = request["ImageId"]
+        if image_id not in self._images:
+            self._unknown_images[image_id] = time.monotonic() + LAUNCHED_UNKNOWN_S
+        return [instances.read(one) for one in answer["Instances"]]
+
     def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
-        named = tags_of(self._settings.deployment, ref)
-        if launch.installation:  # from the intent, so that a repeated call is the same to the byte
-            named[INSTALLATION_TAG] = str(launch.installation)
-        tags = [{"Key": key, "Value": value} for key, value in named.items()]
-        request: dict[str, Any] = {
-            "ClientToken": client_token(ref, launch.placement),
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ImageId": launch.image_id,
-            "InstanceType": launch.instance_type,
-            "UserData": user_data,
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            # One hop: a container behind docker's bridge gets none of the machine's credentials.
-            "MetadataOptions": {
-                "HttpEndpoint": "enabled",
-                "HttpTokens": "required",
-                "HttpPutResponseHopLimit": 1,
-            },
-            "BlockDeviceMappings": self._disks(launch),
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
-            ],
-        }
-        if launch.subnet_id:
-            request["SubnetId"] = launch.subnet_id
-        if launch.security_group_ids:
-            request["SecurityGroupIds"] = list(launch.security_group_ids)
-        if launch.key_name:
-            request["KeyName"] = launch.key_name
-        if profile := launch.instance_profile:
-            request["IamInstanceProfile"] = {
-                "Arn" if profile.startswith("arn:") else "Name": profile
-            }
-        if launch.capacity_type == "spot":
-            request["InstanceMarketOptions"] = {
-                "MarketType": "spot",
-                "SpotOptions": {
-                    "SpotInstanceType": "one-time",
-                    "InstanceInterruptionBehavior": "terminate",
-                },
-            }
-        return request
+        token = client_token(ref, launch.placement)
+        tags = tags_of(self._settings.deployment, ref)
+        return launch_request.build(
+            token, tags, 1, launch, user_data, image=self._image(launch.image_id)
+        )
 
-    def _disks(self, launch: Launch) -> list[dict[str, Any]]:
-        """The image's own disks, each encrypted and gone with the instance.
-
-        The image is asked for their names: under another name than the image's root device, a disk
-        would be made besides the root one.
-        """
-        image = self._image(launch.image_id)
-        if image is None:  # RunInstances will say so, or return what it launched before
-            return []
-        root = image.get("RootDeviceName") or DEFAULT_ROOT_DEVICE
-        sizes: dict[str, int | None] = {root: None}
-        for mapping in image.get("BlockDeviceMappings", ()):
-            if "Ebs" in mapping and "DeviceName" in mapping:
-                sizes[mapping["DeviceName"]] = mapping["Ebs"].get("VolumeSize")
-        sizes[root] = launch.disk_gb or sizes[root]
-        return [
-            {
-                "DeviceName": device,
-                "Ebs": {"DeleteOnTermination": True, "Encrypted": True}
-                | ({"VolumeSize": size} if size else {}),
-            }
-            for device, size in sizes.items()
-        ]
+    def _group_request(
+        self, group_id: UUID, launch: Launch, size: int, user_data: bytes
+    ) -> dict[str, Any]:
+        token = group_token(group_id, launch.placement)
+        tags = tags_of_group(self._settings.deployment, group_id)
+        return launch_request.build(
+            token, tags, size, launch, user_data, image=self._image(launch.image_id)
+        )
 
     def _check_family(self, launch: Launch, doing: str) -> None:
         """Refuse an image that is not known to be of the family that the user-data is made for."""
@@ -359,19 +357,24 @@ class Cloud:
             )
 
     def _image(self, image_id: str) -> ImageTypeDef | None:
-        if image_id not in self._images:
-            try:
-                found = self._caller.read(
-                    Limit.DESCRIBE,
-                    f"looking at image {image_id}",
-                    lambda: self._ec2.describe_images(ImageIds=[image_id])["Images"],
-                )
-            except Rejected:
-                return None
-            if not found:
-                return None
-            self._images[image_id] = found[0]
-        return self._images[image_id]
+        """The image as EC2 shows it; None where EC2 says that it has none for us."""
+        if image_id in self._images:
+            return self._images[image_id]
+        if self._unknown_images.get(image_id, 0.0) > time.monotonic():
+            return None
+        try:
+            found = self._caller.read(
+                Limit.DESCRIBE,
+                f"looking at image {image_id}",
+                lambda: self._ec2.describe_images(ImageIds=[image_id]).get("Images", []),
+            )
+        except Rejected:
+            found = []
+        if not found:
+            self._unknown_images[image_id] = time.monotonic() + UNKNOWN_IMAGE_S
+            return None
+        self._images[image_id] = found[0]
+        return found[0]
 
     def _list(
         self,

@@ -85,6 +85,12 @@ class OverQuota(CloudError, Retry):
     advice = "wait for instances to end, or have the account's limit raised"
 
 
+class TooMany(CloudError, Retry):
+    """More than EC2 launches by one call; fewer may do."""
+
+    advice = "ask for fewer instances by one call"
+
+
 class Throttled(CloudError, Retry):
     """Too many calls; the same one may be repeated later."""
 
@@ -143,6 +149,7 @@ _CODES: dict[type[CloudError], str] = {
         MaxIOPSLimitExceeded NetworkInterfaceLimitExceeded ResourceLimitExceeded
         PendingVerification
     """,
+    TooMany: "ResourceCountExceeded",
     Throttled: """
         RequestLimitExceeded EC2ThrottledException Throttling ThrottlingException
         ThrottledException RequestThrottled RequestThrottledException SlowDown

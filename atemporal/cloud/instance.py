@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -23,6 +23,7 @@ DEPLOYMENT_TAG = "atemporal:deployment"
 JOB_TAG = "atemporal:job"
 ATTEMPT_TAG = "atemporal:attempt"
 INSTALLATION_TAG = "atemporal:installation"
+GROUP_TAG = "atemporal:group"
 
 INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 """The form of an instance's id. Whatever else goes into a filter may be a wild card."""
@@ -36,6 +37,11 @@ def client_token(ref: AttemptRef, placement: int) -> str:
     return f"{ref.id}.{placement}"
 
 
+def group_token(group_id: UUID, placement: int) -> str:
+    """The token of the call that launches a group's instances."""
+    return f"{group_id}.{placement}"
+
+
 def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
     """The tags of an attempt's instance and of its volumes; they hold no secret."""
     return {
@@ -46,10 +52,27 @@ def tags_of(deployment: str, ref: AttemptRef) -> dict[str, str]:
     }
 
 
+def tags_of_group(deployment: str, group_id: UUID) -> dict[str, str]:
+    """The tags of a launch group's instances and of their volumes, until they get their attempts'."""
+    return {
+        "Name": f"Atemporal - Group {group_id}",
+        DEPLOYMENT_TAG: deployment,
+        GROUP_TAG: str(group_id),
+    }
+
+
 def ref_of(tags: Mapping[str, str]) -> AttemptRef | None:
     """The attempt that tags name; `None` when they name none."""
     try:
         return AttemptRef(UUID(tags[JOB_TAG]), int(tags[ATTEMPT_TAG]))
+    except (KeyError, ValueError):
+        return None
+
+
+def group_of(tags: Mapping[str, str]) -> UUID | None:
+    """The launch group that tags name; `None` when they name none."""
+    try:
+        return UUID(tags[GROUP_TAG])
     except (KeyError, ValueError):
         return None
 
@@ -92,6 +115,18 @@ class Instance:
         EC2 takes the tags off some time after an instance's end, so an old one may have none.
         """
         return ref_of(self.tags)
+
+    def of(self, ref: AttemptRef) -> Instance:
+        """The instance as it would be with the attempt's tags."""
+        return replace(
+            self,
+            tags={**self.tags, JOB_TAG: str(ref.job_id), ATTEMPT_TAG: str(ref.number)},
+        )
+
+    @property
+    def group_id(self) -> UUID | None:
+        """The launch group its tags name; `None` when they name none."""
+        return group_of(self.tags)
 
     def launched_for(self, ref: AttemptRef) -> bool:
         """Whether a launch of this attempt made it, whatever its tags are: EC2 keeps a call's token."""

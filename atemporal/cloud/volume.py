@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from atemporal.cloud.instance import foreign, ref_of
+from atemporal.cloud.instance import foreign, group_of, ref_of
 from atemporal.model import AttemptRef
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Volume:
     def ref(self) -> AttemptRef | None:
         """The attempt its tags name; `None` when they name none."""
         return ref_of(self.tags)
+
+    @property
+    def group_id(self) -> UUID | None:
+        """The launch group its tags name; `None` when they name none."""
+        return group_of(self.tags)
 
     def foreign_to(self, installation: UUID) -> bool:
         """Whether another installation launched the instance it was made with."""

@@ -308,6 +308,8 @@ class _Case:
 
     def _of_instance(self, instance: Instance) -> None:
         attempt = self._snapshot.attempts.get(instance.ref) if instance.ref else None
+        if attempt is None and instance.group_id in self._snapshot.launching:
+            return  # the answer to its launch may be on its way into the records
         if attempt is None:
             # Its intent was committed before its launch, so this is no young attempt of ours; a
             # restored database or a second installation with our name is likelier. Be slow.

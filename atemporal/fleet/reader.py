@@ -9,18 +9,21 @@ Failure: what can not be asked fails the snapshot; only the question by ids may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
+from uuid import UUID
 
 from atemporal.cloud import Cloud, Instance, Volume
 from atemporal.cloud.instance import INSTANCE_ID
 from atemporal.errors import AtemporalError
+from atemporal.fleet.named import named
 from atemporal.fleet.reconciliation import SHOWN_FOR_S
 from atemporal.fleet.snapshot import Settled, Snapshot, split_by_owner
 from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
-from atemporal.store import attempts, boot_times, installation, reconciliation
+from atemporal.store import attempts, boot_times, groups, installation, reconciliation
 from atemporal.store.database import Database, server_time
 from atemporal.store.rows import Transaction, left_out
 
@@ -39,6 +42,7 @@ class Records(NamedTuple):
 
     attempts: Iterable[Attempt]
     settled: Settled = Settled()
+    groups: Mapping[UUID, tuple[Attempt, ...]] = MappingProxyType({})
 
 
 class FleetReader:
@@ -99,7 +103,11 @@ class FleetReader:
             return Listing(self._cloud.all() if volumes else [], volumes)
 
         def records(tx: Transaction, listing: Listing) -> Records:
-            return Records(attempts.many(tx, list(_named(listing.volumes))).values())
+            of_groups = {one.group_id for one in listing.volumes if one.ref is None}
+            return Records(
+                attempts.many(tx, list(_named(listing.volumes))).values(),
+                groups=groups.members(tx, [one for one in of_groups if one]),
+            )
 
         return self._take(ask, records)
 
@@ -132,24 +140,34 @@ class FleetReader:
         with self._database.begin() as tx:
             records = read(tx, listing)
             known = {one.ref: one for one in records.attempts}
+            instances, launching = listing.instances, frozenset[UUID]()
+            # Those of launch groups have no attempt's tags at first, and the records know more.
+            if nameless := [one for one in instances if one.ref is None and one.group_id]:
+                launching = groups.unsettled(tx)
+                settled = {one.group_id for one in nameless if one.group_id} - launching
+                owners = groups.of_instances(tx, settled, [one.id for one in nameless])
+                known |= {one.ref: one for one in owners}
+                instances = named(instances, owners)
             running = [ref for ref, one in known.items() if one.state is AttemptState.RUNNING]
             is_booting = any(one.state is AttemptState.WARMING for one in known.values())
             boots = boot_times.lately(tx) if is_booting else boot_times.NOTHING
             ours = installation.identity(tx)
-            owners = split_by_owner(
-                listing.instances,
+            sides = split_by_owner(
+                instances,
                 known.keys(),
                 ours,
-                unreadable=[ref for ref in _named(listing.instances) if left_out(tx, ref)],
+                unreadable=[ref for ref in _named(instances) if left_out(tx, ref)],
             )
             return Snapshot(
                 now=now,
                 installation=ours,
                 attempts=known,
-                instances=owners.ours,
-                foreign=owners.foreign,
-                unreadable=owners.unreadable,
+                instances=sides.ours,
+                foreign=sides.foreign,
+                unreadable=sides.unreadable,
                 volumes=tuple(listing.volumes),
+                launching=launching,
+                groups=records.groups,
                 timeouts=attempts.timeouts(tx, running) if running else {},
                 slowest_boots=boots.slowest_s,
                 last_boot_at=boots.last_at,

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import inf
 
 from atemporal.cloud.instance import Instance
 from atemporal.fleet.snapshot import Settled, Snapshot
@@ -119,7 +120,8 @@ def reconcile(snapshot: Snapshot, *, grace_s: float, stop_s: float) -> Reconcili
             rows.append(_matched(instance, owner, now, stop_s))
         else:
             named = snapshot.attempts.get(instance.ref) if instance.ref else None
-            rows.append(_unmatched(instance, named, now, grace_s))
+            launching = instance.group_id in snapshot.launching
+            rows.append(_unmatched(instance, named, now, inf if launching else grace_s))
     rows += [_foreign(one, owners.get(one.id), now) for one in snapshot.foreign]
     shown = {one.id for one in snapshot.listed}
     shown_for = {one.ref for one in snapshot.listed}
@@ -161,6 +163,8 @@ def _matched(instance: Instance, attempt: Attempt, now: datetime, allowed_s: flo
 def _unmatched(instance: Instance, attempt: Attempt | None, now: datetime, grace_s: float) -> Row:
     if attempt is None:
         why = "no attempt is known by its tags" if instance.ref else "its tags name no attempt"
+        if instance.group_id and not instance.ref:
+            why = "no attempt of its launch group has it"
     elif attempt.instance_id is None:
         why = f"its attempt is {attempt.state} and has no instance written down"
     else:

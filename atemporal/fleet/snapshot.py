@@ -36,6 +36,9 @@ class Snapshot:
     boot lately, by instance type and image, where that is known; `last_boot_at` is when the API last
     heard of a boot.
 
+    `launching` are the launch groups whose instances may not be written down yet. `groups` are the
+    attempts of those groups that volumes name.
+
     `whole`: it shows all there is, so what it does not show is missing. `by_id` is what EC2 said of
     the missing ones when asked by their ids, whatever their tags; `None` while it could not be asked.
     An id that only a machine has claimed is among them: ask `looked_up`.
@@ -48,6 +51,8 @@ class Snapshot:
     foreign: tuple[Instance, ...] = ()
     unreadable: tuple[Instance, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    launching: frozenset[UUID] = frozenset()
+    groups: Mapping[UUID, tuple[Attempt, ...]] = field(default_factory=dict)
     timeouts: Mapping[AttemptRef, int] = field(default_factory=dict)
     slowest_boots: Mapping[tuple[str, str], float] = field(default_factory=dict)
     last_boot_at: datetime | None = None

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from atemporal.cloud import Cloud
 from atemporal.daemon import Daemon, Loop
+from atemporal.identity import CERTIFICATE
 from atemporal.local.home import Home
 from atemporal.local.postgres import EmbeddedPostgres
 from atemporal.migrations import upgrade
@@ -40,7 +41,7 @@ _DEFAULT_PORT = 8080
 # A daemon or the CLI elsewhere on this machine needs these to work on the same installation.
 _SHARED = (
     *("deployment", "database_url", "broker_url", "callback_url", "callback_keys", "api_url"),
-    *("region", "ec2_endpoint_url"),
+    *("region", "ec2_endpoint_url", "identity_certificates"),
 )
 SHARED_VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in _SHARED)
 NO_ENGINE = (
@@ -183,6 +184,7 @@ class Stack:
             own["database_url"] = self._start_postgres()
         if "ec2_endpoint_url" not in given:
             own["ec2_endpoint_url"] = self._start_twin()
+            own["identity_certificates"] = str(self._home.directory / "twin" / CERTIFICATE)
         self.settings = load(**{name: own[name] for name in own.keys() - given})
         url = self.settings.database_url.get_secret_value()
         self._database = Database(

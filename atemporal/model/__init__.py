@@ -16,6 +16,7 @@ from atemporal.model.job_spec import (
     parse_spec,
     read_spec,
 )
+from atemporal.model.launch_group import LaunchGroup
 from atemporal.model.machine_clock import ClockState, MachineClock
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "JobFields",
     "JobSpec",
     "Launch",
+    "LaunchGroup",
     "Machine",
     "MachineClock",
     "PublicEvent",

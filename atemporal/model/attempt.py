@@ -33,6 +33,7 @@ class Launch(BaseModel):
     offering is exchanged only for a definite refusal. A row that does not say is taken to have one.
     `unsure_at` is when the last of them was sent that may have launched an instance for all that is
     known, by the database's clock; None when all were refused.
+    `boot_s` is how long a machine of a launch group asks for its job.
     `installation` is whose instance it will be; rows of older releases do not say.
     `hold_s` is for how long after the intent its machine may hold its container; the agent of an older
     launcher does not hold at all.
@@ -62,6 +63,7 @@ class Launch(BaseModel):
     deadline_s: int
     pull_s: int = 120
     hold_s: int = 0
+    boot_s: int = 900
     installation: UUID | None = None
 
 
@@ -85,6 +87,7 @@ class Attempt(Frozen):
     `instance_proof` shows that a daemon of this deployment heard it from EC2 (see `tokens`).
     `claimed_instance_id` is what the machine that was granted the claim said of itself: it proves
     nothing.
+    `group_id` is the launch group whose call asks for its instance, or has launched it.
     `blocked_on` is what keeps it from its instance, or kept it until it ended without one.
     `start_at` is the time for which it was begun ahead, None when it was due already; `lead_s` is how
     long it might take from `dispatch_at` by the estimate of that time. `started_at` is when its
@@ -100,6 +103,7 @@ class Attempt(Frozen):
     reason: KnownReason = None
     launch: Launch
     instance_id: str | None = None
+    group_id: UUID | None = None
     claimed_instance_id: str | None = None
     instance_proof: str | None = Field(default=None, repr=False)
     public_dns: str | None = None

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, func, update
 from atemporal.model import AttemptRef
 from atemporal.states import AttemptState
 from atemporal.store.attempts import launched
+from atemporal.store.groups import lock_group_of
 from atemporal.store.transitions import record
 from atemporal.tables import attempts
 
@@ -36,6 +37,7 @@ def adopt(
     instance gets it when it is `gone`, and is closed as of now: until then it is drift, and shown as
     such. `launched_at` is when EC2 launched it.
     """
+    lock_group_of(tx, ref)
     if known is not None:
         running = attempts.c.state == AttemptState.RUNNING
         _note(tx, ref, {"instance_id": instance_id}, running, known=known, actor=actor)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, func, insert, select, text, update
+from sqlalchemy import Connection, Row, case, func, select, text, update
 
 from atemporal.errors import Conflict, TooEarly
 from atemporal.model import (
@@ -22,7 +22,6 @@ from atemporal.model import (
     AttemptRef,
     ExitRecord,
     JobSpec,
-    Launch,
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
@@ -44,7 +43,7 @@ _LEASE = text(
     """
     UPDATE attempts SET called_at = now() WHERE (job_id, number) IN (
         SELECT job_id, number FROM attempts
-        WHERE state = 'launching' AND instance_id IS NULL
+        WHERE state = 'launching' AND instance_id IS NULL AND group_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
         ORDER BY called_at LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED)
@@ -57,46 +56,8 @@ _LEASE = text(
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
 
-def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
-    """Write the intent to launch; False when the job is not queued for this attempt any more."""
-    if not transition_job(tx, ref, JobState.WARMING, actor=actor):
-        return False
-    tx.execute(
-        insert(attempts).values(
-            job_id=ref.job_id,
-            number=ref.number,
-            state=AttemptState.LAUNCHING,
-            launch=launch.model_dump(mode="json"),
-            **_of_the_job(ref),
-        )
-    )
-    record(
-        tx,
-        ref,
-        f"attempt.{AttemptState.LAUNCHING}",
-        actor=actor,
-        detail={"instance_type": launch.instance_type, "placement": launch.placement},
-    )
-    return True
-
-
-def _of_the_job(ref: AttemptRef) -> dict[str, Any]:
-    """What the attempt keeps of its job's plan: the next attempt may have another."""
-    ahead = case((jobs.c.due_at > func.now(), jobs.c.due_at))
-    planned = {
-        "dispatch_at": func.coalesce(jobs.c.dispatch_at, jobs.c.due_at),
-        "lead_s": jobs.c.lead_s,
-        # One that was to be launched ahead and was not is late, and counts.
-        "start_at": case((jobs.c.dispatch_at.is_not(None), jobs.c.due_at), else_=ahead),
-    }
-    return {
-        name: select(value).where(jobs.c.id == ref.job_id).scalar_subquery()
-        for name, value in planned.items()
-    }
-
-
 def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
-    """Take over intents whose call nobody has repeated for `stale_s` seconds."""
+    """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
     leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
     return [AttemptRef(row.job_id, row.number) for row in leased]
 
@@ -375,7 +336,7 @@ def timeouts(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, int
 
 
 def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt, JobSpec]]:
-    """Return attempts that are still launching, each with what its machine has to run."""
+    """Return attempts that are still launching by themselves, each with what its machine has to run."""
     if not refs:
         return []
     query = (
@@ -383,6 +344,7 @@ def with_specs(tx: Connection, refs: Sequence[AttemptRef]) -> list[tuple[Attempt
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(
             attempts.c.state == AttemptState.LAUNCHING,
+            attempts.c.group_id.is_(None),
             attempts.c.job_id == func.any([ref.job_id for ref in refs]),
         )
     )

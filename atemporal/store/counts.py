@@ -40,7 +40,7 @@ def oldest_waiting(tx: Connection) -> dict[JobState, tuple[int, float]]:
     """How many jobs wait for their launch, though it should begin; the oldest's wait in seconds."""
     rows = {JobState.QUEUED: tx.execute(_QUEUED).one()}
     # The index of what is due begins with the priority: only those are looked at where any is due.
-    priorities = [level.priority for level in due.look(tx) if level.wait_s <= 0]
+    priorities = [level.priority for level in due.survey(tx) if level.wait_s <= 0]
     if priorities:
         rows[JobState.SCHEDULED] = tx.execute(_DUE, {"priorities": priorities}).one()
     return {state: (row.many, float(row.oldest_s)) for state, row in rows.items() if row.many}

@@ -2,7 +2,7 @@
 
 Promise: no job is claimed before its time by the database's clock (or `ahead_s` before, for a caller
 that waits), each by one caller however many there are, and in order within a priority.
-Mechanism: the index `ix_jobs_due` holds the scheduled jobs by priority, time and id. `look` finds the
+Mechanism: the index `ix_jobs_due` holds the scheduled jobs by priority, time and id. `survey` finds the
 first one of every priority, by going from each to the next lower one there. `claim` takes those of
 one priority in order, from a given position on: rows that were claimed and that an old snapshot keeps
 from being removed lie before it, and are not read again and again. The message's body is made here, as
@@ -39,7 +39,7 @@ _LEVELS = f"""
     ORDER BY priority DESC
 """
 
-_LOOK = text(
+_SURVEY = text(
     f"""
     WITH RECURSIVE level AS (
         ({_FIRST.format(condition="")})
@@ -52,7 +52,7 @@ _LOOK = text(
     """
 )
 
-_LOOK_FROM = text(
+_SURVEY_FROM = text(
     f"""
     WITH level AS (
         SELECT known.priority, first.at, first.id
@@ -137,19 +137,19 @@ class Claimed(NamedTuple):
     body: bytes
 
 
-def look(tx: Connection) -> list[Level]:
+def survey(tx: Connection) -> list[Level]:
     """Find the priorities that scheduled jobs have, the highest first."""
-    return [_level(*row) for row in tx.execute(_LOOK)]
+    return [_level(*row) for row in tx.execute(_SURVEY)]
 
 
-def look_from(tx: Connection, positions: Mapping[int, Position]) -> list[Level]:
+def survey_from(tx: Connection, positions: Mapping[int, Position]) -> list[Level]:
     """Find the first jobs of the given priorities from the given positions on, the highest first."""
     values = {
         "priorities": list(positions),
         "ats": [position.at for position in positions.values()],
         "ids": [position.job_id for position in positions.values()],
     }
-    return [_level(*row) for row in tx.execute(_LOOK_FROM, values)]
+    return [_level(*row) for row in tx.execute(_SURVEY_FROM, values)]
 
 
 def claim(

@@ -205,7 +205,7 @@ def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
     The scheduler itself does the same by `atemporal.store.due`, bit by bit.
     """
     refs: list[AttemptRef] = []
-    for level in due.look(tx):
+    for level in due.survey(tx):
         for job in due.claim(tx, level.priority, actor=actor, limit=limit - len(refs)):
             job_id, number, _ = job.message_id.split(".")
             refs.append(AttemptRef(UUID(job_id), int(number)))

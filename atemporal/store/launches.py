@@ -12,22 +12,38 @@ that began so long ago that it ends then.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, text, update
 
 from atemporal.end_code import is_spot_interruption
 from atemporal.model import AttemptRef, Launch
-from atemporal.states import AttemptState, BlockedReason, Reason
+from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store.database import server_time
-from atemporal.store.transitions import record
+from atemporal.store.transitions import record, record_many, transition_jobs
 from atemporal.tables import CAPACITY_TYPE, attempts
 
 _UNLAUNCHED = text(
     """
     SELECT blocked_on, count(*) AS many,
-           extract(epoch FROM min(called_at) - now()) + :stale_s AS next_s
+           extract(epoch FROM least(
+               min(called_at) FILTER (WHERE group_id IS NULL),
+               (SELECT min(called_at) FROM launch_groups WHERE settled_at IS NULL)
+           ) - now()) + :stale_s AS next_s
     FROM attempts WHERE state = 'launching' AND instance_id IS NULL GROUP BY 1
+    """
+)
+
+# One that was to be launched ahead and was not is late, and counts.
+_KEEP_PLAN = text(
+    """
+    UPDATE attempts SET
+        dispatch_at = coalesce(jobs.dispatch_at, jobs.due_at),
+        lead_s = jobs.lead_s,
+        start_at = CASE WHEN jobs.dispatch_at IS NOT NULL OR jobs.due_at > now() THEN jobs.due_at END
+    FROM jobs
+    WHERE jobs.id = ANY(:ids) AND attempts.job_id = jobs.id AND attempts.number = jobs.attempt
     """
 )
 
@@ -38,6 +54,15 @@ _SPOT_LOST = text(
     FROM attempts
     WHERE {CAPACITY_TYPE} = 'spot' AND reason IN ('instance_lost', 'spot_interrupted')
       AND exited_at > now() - make_interval(secs => :within_s)
+    """
+)
+
+_PUT_BACK = text(
+    """
+    UPDATE attempts SET called_at = to_timestamp(0)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS given (job_id, number)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+      AND state = 'launching' AND instance_id IS NULL AND group_id IS NULL
     """
 )
 
@@ -99,8 +124,57 @@ class Unlaunched(NamedTuple):
     next_in_s: float | None
 
 
+def begin_many(
+    tx: Connection, intents: Mapping[AttemptRef, Launch], *, actor: str
+) -> list[AttemptRef]:
+    """Write the intents to launch; returns those whose job was still queued for the attempt.
+
+    Each keeps what its job's plan was: the next attempt may have another.
+    """
+    moved = transition_jobs(tx, list(intents), JobState.WARMING, actor=actor)
+    if moved:
+        tx.execute(
+            insert(attempts),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "number": ref.number,
+                    "state": AttemptState.LAUNCHING,
+                    "launch": intents[ref].model_dump(mode="json"),
+                }
+                for ref in moved
+            ],
+        )
+        tx.execute(_KEEP_PLAN, {"ids": [ref.job_id for ref in moved]})
+    record_many(
+        tx,
+        {
+            ref: {
+                "instance_type": intents[ref].instance_type,
+                "placement": intents[ref].placement,
+            }
+            for ref in moved
+        },
+        f"attempt.{AttemptState.LAUNCHING}",
+        actor=actor,
+    )
+    return moved
+
+
+def begin(tx: Connection, ref: AttemptRef, launch: Launch, *, actor: str) -> bool:
+    """Write one intent; False when the job is not queued for this attempt any more."""
+    return bool(begin_many(tx, {ref: launch}, actor=actor))
+
+
+def put_back(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+    """Give back the lease of attempts that nobody has asked for: any sweep may take them at once."""
+    tx.execute(
+        _PUT_BACK, {"ids": [one.job_id for one in refs], "numbers": [one.number for one in refs]}
+    )
+
+
 def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
-    """Look at what `lease_unlaunched` gives now or later."""
+    """Look at what `lease_unlaunched` and `groups.lease` give now or later."""
     rows = tx.execute(_UNLAUNCHED, {"stale_s": stale_s}).all()
     blocked: Counter[BlockedReason | None] = Counter()
     for row in rows:
@@ -108,7 +182,7 @@ def unlaunched(tx: Connection, *, stale_s: float) -> Unlaunched:
         blocked[BlockedReason(row.blocked_on) if known else None] += row.many
     return Unlaunched(
         blocked=dict(blocked),
-        next_in_s=min((float(row.next_s) for row in rows), default=None),
+        next_in_s=min((float(row.next_s) for row in rows if row.next_s is not None), default=None),
     )
 
 
@@ -136,7 +210,7 @@ def release(
     tx: Connection, ref: AttemptRef, launch: Launch, *, delay_s: float, stale_s: float
 ) -> bool:
     """Leave the attempt to a sweep in `delay_s` seconds; False when stale."""
-    return _rewrite(tx, ref, launch, launch, called_at=_lease(delay_s, stale_s))
+    return _rewrite(tx, ref, launch, launch, called_at=lease_begin(delay_s, stale_s))
 
 
 def postpone(
@@ -157,7 +231,11 @@ def postpone(
     """
     guard = _still(ref, launch)
     known = tx.scalar(select(attempts.c.blocked_on).where(*guard).with_for_update())
-    values = {"called_at": _lease(delay_s, stale_s), "blocked_on": blocked_on, "detail": detail}
+    values = {
+        "called_at": lease_begin(delay_s, stale_s),
+        "blocked_on": blocked_on,
+        "detail": detail,
+    }
     if not _rewrite(tx, ref, launch, launch, **values):
         return False
     if known != blocked_on:
@@ -216,12 +294,13 @@ def _still(ref: AttemptRef, launch: Launch) -> tuple[ColumnElement[bool], ...]:
         attempts.c.number == ref.number,
         attempts.c.state == AttemptState.LAUNCHING,
         attempts.c.instance_id.is_(None),
+        attempts.c.group_id.is_(None),
         func.coalesce(stored["placement"].as_integer(), 0) == launch.placement,
         func.coalesce(stored["calls"].as_integer(), 1) == launch.calls,
     )
 
 
-def _lease(delay_s: float, stale_s: float) -> ColumnElement[Any]:
+def lease_begin(delay_s: float, stale_s: float) -> ColumnElement[Any]:
     """The beginning of a lease that ends in `delay_s` seconds."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay_s - stale_s)
 

@@ -187,7 +187,7 @@ def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnEl
     number = tx.execute(select(jobs.c.submit_xid).where(jobs.c.id == after)).one_or_none()
     if number is None:
         raise NotFound(
-            f"there is no job {after} to go on after; if it was deleted, being old: begin anew, without it"
+            f"there is no job {after} to go on after; if it was deleted, being old, begin anew"
         )
     # Rows of earlier releases have no number, and come before all others.
     unnumbered = jobs.c.submit_xid.is_(None)

@@ -141,7 +141,7 @@ _INSTANCES = {
     "ready": f"{_READY}, (1 + first_served + :leave_instances - instances_left)"
     " / (:instance_rate * pace)",
 }
-_LOOK = "SELECT granted, requests, instances, pace, ready_s FROM ready"
+_PEEK = "SELECT granted, requests, instances, pace, ready_s FROM ready"
 _TAKE = """
     UPDATE rate_limits AS old SET
         requests = requests_left, instances = instances_left, pace = ready.pace,
@@ -179,7 +179,7 @@ _FILL = """
 
 def _statements(parts: dict[str, str]) -> tuple[TextClause, TextClause]:
     locked = _OFFER.format(lock="FOR UPDATE", **parts) + _TAKE
-    return text(locked), text(_OFFER.format(lock="", **parts) + _LOOK)
+    return text(locked), text(_OFFER.format(lock="", **parts) + _PEEK)
 
 
 _OF_CALLS = _statements(_CALLS)
@@ -191,7 +191,7 @@ def take(each: Connection, name: str, size: Size, want: Want) -> Grant:
     return _ask(each, 0, name, size, want)
 
 
-def look(each: Connection, name: str, size: Size, want: Want) -> Grant:
+def peek(each: Connection, name: str, size: Size, want: Want) -> Grant:
     """Say what `take` would grant now; nothing is changed."""
     return _ask(each, 1, name, size, want)
 

@@ -6,10 +6,25 @@ from; it happens together with its row in `events`, or it does not happen and re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, text, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Integer,
+    TableValuedAlias,
+    Text,
+    Uuid,
+    cast,
+    column,
+    func,
+    insert,
+    literal,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from atemporal.model import AttemptRef
 from atemporal.states import (
@@ -53,6 +68,28 @@ def transition_job(
     return True
 
 
+def transition_jobs(
+    tx: Connection, refs: Sequence[AttemptRef], to: JobState, *, actor: str
+) -> list[AttemptRef]:
+    """Take many jobs, each with its current attempt, into `to`; returns those that were not stale."""
+    if not refs:
+        return []
+    given = rows_of(refs)
+    moved = tx.execute(
+        update(jobs)
+        .where(
+            jobs.c.id == given.c.job_id,
+            jobs.c.attempt == given.c.number,
+            jobs.c.state.in_(job_states_before(to)),
+        )
+        .values(state=to, updated_at=func.now())
+        .returning(jobs.c.id, jobs.c.attempt)
+    )
+    found = sorted(AttemptRef(*row) for row in moved)
+    record_many(tx, {ref: {} for ref in found}, f"job.{to}", actor=actor)
+    return found
+
+
 def transition_attempt(
     tx: Connection,
     ref: AttemptRef,
@@ -76,6 +113,56 @@ def transition_attempt(
         return False
     record(tx, ref, f"attempt.{to}", actor=actor, detail=detail)
     return True
+
+
+def transition_attempts(
+    tx: Connection,
+    changes: Mapping[AttemptRef, Mapping[str, str]],
+    to: AttemptState,
+    *,
+    actor: str,
+    values: Mapping[str, Any],
+    launch: Mapping[str, Any],
+) -> list[AttemptRef]:
+    """Move many attempts into `to`, each with changes of its own to columns of text, all with `values`.
+
+    `launch` is written into their launches. Returns those that were moved; the others are stale.
+    """
+    if not changes:
+        return []
+    names = sorted({name for own in changes.values() for name in own})
+    texts = {name: [own.get(name) for own in changes.values()] for name in names}
+    own = rows_of(list(changes), **texts)
+    moved = tx.execute(
+        update(attempts)
+        .where(
+            attempts.c.job_id == own.c.job_id,
+            attempts.c.number == own.c.number,
+            attempts.c.state.in_(attempt_states_before(to)),
+        )
+        .values(
+            state=to,
+            launch=attempts.c.launch.concat(literal(dict(launch), JSONB)),
+            **{name: own.c[name] for name in names},
+            **values,
+        )
+        .returning(attempts.c.job_id, attempts.c.number)
+    )
+    refs = sorted(AttemptRef(*row) for row in moved)
+    record_many(tx, {ref: changes[ref] for ref in refs}, f"attempt.{to}", actor=actor)
+    return refs
+
+
+def rows_of(refs: Sequence[AttemptRef], **texts: Sequence[str | None]) -> TableValuedAlias:
+    """Attempts as rows of a statement: `job_id`, `number`, and a column for each of the `texts`."""
+    columns: list[tuple[str, Sequence[Any], Any]] = [
+        ("job_id", [ref.job_id for ref in refs], Uuid),
+        ("number", [ref.number for ref in refs], Integer),
+        *((name, text, Text) for name, text in texts.items()),
+    ]
+    given = [cast(literal(list(values), ARRAY(kind)), ARRAY(kind)) for _, values, kind in columns]
+    typed = [column(name, kind) for name, _, kind in columns]
+    return func.unnest(*given).table_valued(*typed).render_derived()
 
 
 def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -> bool:
@@ -117,3 +204,23 @@ def record(
             detail={key: value for key, value in (detail or {}).items() if value is not None},
         )
     )
+
+
+def record_many(
+    tx: Connection, details: Mapping[AttemptRef, Mapping[str, Any]], name: str, *, actor: str
+) -> None:
+    """Append a row of the same name to the history of each attempt."""
+    if details:
+        tx.execute(
+            insert(events),
+            [
+                {
+                    "job_id": ref.job_id,
+                    "attempt": ref.number,
+                    "type": name,
+                    "actor": actor,
+                    "detail": dict(detail),
+                }
+                for ref, detail in details.items()
+            ],
+        )

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from atemporal.errors import Conflict, Invalid, Unavailable
+from atemporal.identity import CERTIFICATE, IdentitySigner
 from atemporal.twin import jsonfile
 from atemporal.twin.containers.engine import detect
 from atemporal.twin.ec2 import limits, wire
@@ -80,6 +81,11 @@ class Twin:
     def url(self) -> str:
         """The endpoint for `endpoint_url`, once started."""
         return self._now.url
+
+    @property
+    def identity_certificates(self) -> Path:
+        """The PEM file with the certificate of its instance identity documents, once started."""
+        return self._directory / CERTIFICATE
 
     @property
     def engine(self) -> str:
@@ -186,7 +192,7 @@ class _Running:
         self.interceptor = Interceptor(account, self.faults, buckets)
         self._server.interceptor = self.interceptor
         self._server.admin = Admin(self.faults, self.interceptor.recent)
-        self._server.metadata = Metadata(state, plan)
+        self._server.metadata = Metadata(state, plan, IdentitySigner(directory))
         self.host.resume()
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True

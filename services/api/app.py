@@ -16,7 +16,7 @@ from atemporal.clock import format_utc
 from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import batch, callbacks, docs_page, error_responses, jobs
+from services.api import batch, callbacks, docs_page, error_responses, jobs, machines
 from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
@@ -41,7 +41,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     """Put the application together.
 
     Raises:
-        Invalid: the settings have no callback key.
+        Invalid: the settings have no callback key, or no certificate for the machines' proofs.
     """
     app = FastAPI(
         title="atemporal",
@@ -62,6 +62,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     ):
         app.include_router(of_clients, dependencies=[Depends(_noticing(settings.api_notice))])
     app.include_router(callbacks.router(settings, database, publisher))
+    app.include_router(machines.router(settings, database))
     # A browser has no token to show; what the API looks like is no secret.
     app.include_router(docs_page.router())
 

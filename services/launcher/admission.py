@@ -19,10 +19,12 @@ from atemporal.cloud import (
     NoCapacity,
     OverQuota,
     Throttled,
+    TooMany,
     Unauthorized,
     Unreachable,
 )
 from atemporal.errors import Unknown
+from atemporal.identity import group_size
 from atemporal.limits import Limit
 from atemporal.metrics import gauge
 from atemporal.rate_limits import RateLimits
@@ -60,6 +62,7 @@ class Admission:
         self._database = database
         self._capacity_s = settings.capacity_cooldown_s
         self._quota_s = settings.quota_cooldown_s
+        self._group_size = group_size(settings)
         self._log = logger("launcher")
         self.circuit_breaker = CircuitBreaker(clock=clock, rng=rng)
         self._limits = RateLimits(settings, database)
@@ -75,14 +78,25 @@ class Admission:
         """Set while more is to be asked for than there are tokens: it comes before new messages."""
 
     def room(self, most: int) -> int:
-        """How many calls, `most` at most, may be made now; one while the circuit breaker is open.
+        """How many attempts, `most` at most, may be asked for now; one while the breaker is open.
+
+        They may be so many as the calls that may be made now could ask for if they are alike.
 
         Raises:
             Unavailable: the database can not be asked.
         """
         if self.circuit_breaker.ready_in() > 0:
             return 0
-        return self._limits.room(Limit.RUN_INSTANCES, 1 if self.circuit_breaker.is_open else most)
+        most = 1 if self.circuit_breaker.is_open else most
+        return self._limits.room(Limit.RUN_INSTANCES, most, per_call=self._group_size)
+
+    def calls(self, most: int) -> int:
+        """How many calls, `most` at most, may be made now.
+
+        Raises:
+            Unavailable: the database can not be asked.
+        """
+        return self._limits.room(Limit.RUN_INSTANCES, most)
 
     def ready_in(self) -> float:
         """Seconds until a call may be made at all.
@@ -139,9 +153,17 @@ class Admission:
         return untried or self.availability.authorized_elsewhere(offering)
 
     def learn(
-        self, offering: Offering, outcome: Instance | CloudError, *, may_ask_elsewhere: bool
+        self,
+        offering: Offering,
+        outcome: Instance | CloudError,
+        *,
+        may_ask_elsewhere: bool,
+        of_many: bool = False,
     ) -> None:
-        """Note what the outcome of one call means for the calls of all attempts."""
+        """Note what the outcome of one call means for the calls of all attempts.
+
+        A quota that has no room for the many instances of one call may have room for one.
+        """
         match outcome:
             case Forbidden() if may_ask_elsewhere:
                 self.circuit_breaker.inconclusive()
@@ -160,7 +182,7 @@ class Admission:
         match outcome:
             case NoCapacity():
                 self.availability.no_capacity(offering, outcome.detail)
-            case OverQuota():
+            case OverQuota() | TooMany() if not of_many:
                 self.availability.over_quota(offering, outcome.detail)
 
     def unauthorized(self, error: Unauthorized) -> None:

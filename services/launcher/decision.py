@@ -24,6 +24,7 @@ from atemporal.cloud import (
     Throttled,
     TokenMismatch,
     TokenSpent,
+    TooMany,
     Unauthorized,
     Unreachable,
 )
@@ -55,6 +56,11 @@ class TryNext:
 
 
 @dataclass(frozen=True)
+class Split:
+    """The same is to be asked for by a call for half as many instances, at once."""
+
+
+@dataclass(frozen=True)
 class Blocked:
     """A sweep takes the attempt again in `for_s` seconds, with `start_over` where that is given."""
 
@@ -82,7 +88,7 @@ class Leave:
     """Nothing is written: another process has the attempt, or a sweep when its lease is over."""
 
 
-Decision = Launched | TryNext | Blocked | Refuse | Release | Leave
+Decision = Launched | TryNext | Split | Blocked | Refuse | Release | Leave
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,8 @@ class Facts:
     attempt's instances as EC2 shows them, those alive first, or why EC2 could not be asked; empty
     where no earlier call can have launched one. `unproven_s`: so long to wait until such a look proves
     that there is none; 0 when it does. `may_ask_elsewhere`: a policy forbids this offering
-    and perhaps no other. `circuit_detail` is what EC2 refused this process with, `circuit_s` and
-    `rate_limiter_s` are the seconds until it may call again.
+    and perhaps no other. `size` is how many instances the call was for. `circuit_detail` is what EC2
+    refused this process with, `circuit_s` and `rate_limiter_s` are the seconds until it may call again.
     """
 
     offerings: Sequence[Offering]
@@ -102,6 +108,7 @@ class Facts:
     found: Sequence[Instance] | CloudError = ()
     unproven_s: float = 0.0
     may_ask_elsewhere: bool = False
+    size: int = 1
     circuit_detail: str = ""
     circuit_s: float = 0.0
     rate_limiter_s: float = 0.0
@@ -112,7 +119,10 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
     match outcome:
         case Instance():
             return Launched(outcome)
-        case NoCapacity() | OverQuota():
+        case OverQuota() | TooMany() if facts.size > 1:
+            # "Between 1 and the quota": MaxCount is refused where one instance would not be.
+            return launched_earlier(facts) or Split()
+        case NoCapacity() | OverQuota() | TooMany():
             return launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
         case Forbidden() if facts.may_ask_elsewhere:
             return launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
@@ -133,7 +143,8 @@ def is_unsure(outcome: Instance | CloudError) -> bool:
     """Whether the call may have launched an instance that its answer does not name."""
     # Of a launch only the look-up before the call is unreachable: then there was none.
     definite = (
-        *(Instance, Unauthorized, Forbidden, Throttled, NoCapacity, OverQuota, Refused),
+        *(Instance, Unauthorized, Forbidden, Throttled, NoCapacity, OverQuota, TooMany),
+        Refused,
         Unreachable,
     )
     return not isinstance(outcome, definite)
@@ -154,6 +165,8 @@ def launched_earlier(facts: Facts) -> Launched | Blocked | None:
     """What an earlier call launched and the refusal of this one did not speak of."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    if unproven := _some_unseen(facts):
+        return unproven
     alive = next((Launched(one) for one in facts.found if not one.gone), None)
     # One that is gone may be of an earlier placement: it says nothing of this one's calls.
     if alive is None and facts.unproven_s:
@@ -165,8 +178,18 @@ def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Dec
     """What the token launched, also when it is gone: the reaper says what became of it."""
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
+    if unproven := _some_unseen(facts):
+        return unproven
     if facts.found:
         return Launched(facts.found[0])
     if isinstance(outcome, TokenSpent):
         return Refuse(Reason.INSTANCE_LOST, str(outcome))
     return Leave()
+
+
+def _some_unseen(facts: Facts) -> Blocked | None:
+    """Of a call for many EC2 may show some at first: who has none then would be launched again."""
+    found = () if isinstance(facts.found, CloudError) else facts.found
+    if facts.size > 1 and len(found) < facts.size and facts.unproven_s:
+        return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
+    return None

@@ -1,9 +1,10 @@
 """What the launcher does: from a due job to an attempt, and the sweep that finds what was left.
 
 Promise: a job that is queued gets one attempt, whatever crashes. No more attempts are begun than EC2 may
-be asked for now; the others stay queued.
+be asked for now if they are alike; the others stay queued.
 Mechanism: the attempt is committed with everything its RunInstances call is made of, then `walk` takes
-it to its instance. Messages only make it quick; the sweep does the same work from the tables alone.
+it to its instance. Attempts that are alike and begun together become a launch group, which is walked as
+one. Messages only make it quick; the sweep does the same work from the tables alone.
 Failure: while EC2 refuses this process nothing is begun, and one probe finds out when it may call again.
 While machines come up and can not reach the API, jobs are begun one at a time.
 """
@@ -13,20 +14,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
+from atemporal.identity import group_size
 from atemporal.metrics import gauge
-from atemporal.model import Attempt, AttemptRef, JobSpec, Launch
+from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason
-from atemporal.store import attempts, installation, jobs, launches
+from atemporal.store import attempts, groups, installation, jobs, launches
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
 from services.launcher.admission import Admission
-from services.launcher.offerings import offerings
-from services.launcher.walk import ACTOR, STALE, Walk
+from services.launcher.intent import ACTOR, AttemptIntent, GroupIntent, Intent
+from services.launcher.offerings import Offering, offerings
+from services.launcher.shapes import alike
+from services.launcher.walk import STALE, Walk
 
 _NOT_BLOCKED = "none"
 
@@ -39,11 +43,12 @@ MACHINES_NOT_BOOTING = gauge(
     "atemporal_machines_not_booting", "1 while the last machines that ended had never booted."
 )
 
-BATCH = 32
+BATCH = 500
 NEVER_BOOTED = 5
 """So many machines in a row that never booted are no accident."""
 
-Begun = tuple[Attempt, JobSpec]
+Begun = tuple[Attempt | LaunchGroup, JobSpec]
+"""What is to be walked, with what its machine, or one of its machines, has to run."""
 
 
 class Launcher:
@@ -70,6 +75,7 @@ class Launcher:
         self._rng = rng
         self._log = logger(ACTOR)
         self._key_id = settings.signing_key_id
+        self._group_size = group_size(settings)
         self.admission = Admission(settings, database, clock=clock, rng=rng)
 
     def ping(self) -> None:
@@ -90,7 +96,7 @@ class Launcher:
             raise Unavailable(f"launches wait: {self.admission.circuit_breaker.detail}")
 
     def room(self) -> int:
-        """How many calls may be made now: no more work than this should be taken up."""
+        """How many attempts may be asked for now: no more work than this should be taken up."""
         return self.admission.room(BATCH)
 
     def ready_in(self) -> float:
@@ -105,7 +111,8 @@ class Launcher:
     def begin(self, refs: Sequence[AttemptRef]) -> list[Begun]:
         """Commit the intent for those of the given jobs that are still queued for that attempt.
 
-        While EC2 refuses this process there are none: the jobs stay queued.
+        Those that are alike come as groups, and no more than may be called for now: the others are
+        left to a sweep. While EC2 refuses this process there are none: the jobs stay queued.
         """
         if not refs or self.admission.circuit_breaker.ready_in() > 0:
             return []
@@ -118,16 +125,20 @@ class Launcher:
         with self._database.begin() as tx:
             queued = jobs.lock_queued(tx, refs)
             ours = installation.identity(tx) if queued else None
-            for ref, spec in queued.items():
-                attempts.begin(tx, ref, self._intent(spec, image_id, ours), actor=ACTOR)
-            begun = attempts.with_specs(tx, list(queued))
+            intents = {ref: self._intent(spec, image_id, ours) for ref, spec in queued.items()}
+            begun = attempts.with_specs(tx, launches.begin_many(tx, intents, actor=ACTOR))
         STALE.labels("begin").inc(len(refs) - len(begun))
-        return begun
+        return self._grouped(begun)
 
-    def call(self, attempt: Attempt, spec: JobSpec) -> None:
-        """Ask EC2 for the attempt's instance and write down what came of it."""
+    def call(self, subject: Attempt | LaunchGroup, spec: JobSpec) -> None:
+        """Ask EC2 for the attempt's instance, or the group's, and write down what came of it."""
+        intent: Intent
+        if isinstance(subject, LaunchGroup):
+            intent = GroupIntent(subject, self._settings)
+        else:
+            intent = AttemptIntent(subject, spec, self._settings)
         Walk(
-            attempt,
+            intent,
             spec,
             settings=self._settings,
             database=self._database,
@@ -153,15 +164,27 @@ class Launcher:
         # Cleared first: who finds no token from here on is not overlooked.
         self.admission.backlog.clear()
         with self._database.begin() as tx:
-            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=room)
+            left_over = groups.with_specs(tx, groups.lease(tx, stale_s=stale_s, limit=room))
+            for group, specs in left_over:
+                if not specs:
+                    groups.settle(tx, group.id)
+            many = sum(group.size for group, specs in left_over if specs)
+            left = max(0, room - many)
+            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=left) if left else []
             unlaunched = attempts.with_specs(tx, leased)
-            left = room - len(leased)
+            left -= len(leased)
             overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=left) if left else []
-        if len(leased) + len(overlooked) == room:
+        if many + len(leased) + len(overlooked) == room:
             self.admission.backlog.set()
-        if overlooked or unlaunched:
-            self._log.info("sweep found work", queued=len(overlooked), begun=len(unlaunched))
-        return [*unlaunched, *self.begin(overlooked)]
+        if overlooked or unlaunched or left_over:
+            self._log.info(
+                "sweep found work",
+                queued=len(overlooked),
+                begun=len(unlaunched),
+                groups=len(left_over),
+            )
+        again: list[Begun] = [(group, specs[0]) for group, specs in left_over if specs]
+        return [*again, *self._grouped(unlaunched), *self.begin(overlooked)]
 
     def rest_s(self, longest_s: float) -> float:
         """Seconds, `longest_s` at most, until there may be a call to make; set the gauges."""
@@ -176,6 +199,35 @@ class Launcher:
         if self.behind:
             next_in_s = 0.0
         return longest_s if next_in_s is None else min(longest_s, max(next_in_s, self.ready_in()))
+
+    def _grouped(self, begun: Sequence[tuple[Attempt, JobSpec]]) -> list[Begun]:
+        """Make groups of the attempts that are alike, each committed before anything is asked for."""
+        found: list[Begun] = []
+        size = self._group_size
+        parts = alike(begun, offerings_of=self._offerings, at_most=size)
+        calls = max(1, self.admission.calls(len(parts)))
+        if rest := [one.ref for part in parts[calls:] for one, _ in part]:
+            with self._database.begin() as tx:
+                launches.put_back(tx, rest)
+            self.admission.backlog.set()
+        for members in parts[:calls]:
+            if len(members) == 1:
+                found += members
+                continue
+            (attempt, spec), *_ = members
+            launch = attempt.launch.model_copy(update={"placement": 0})
+            group_id, refs = uuid4(), [one.ref for one, _ in members]
+            with self._database.begin() as tx:
+                many = groups.form(tx, group_id, launch, refs)
+                # Alone, or taken up by another process meanwhile: then its row says so.
+                found += [(groups.get(tx, group_id), spec)] if many else members
+        return found
+
+    def _offerings(self, spec: JobSpec) -> tuple[Offering, ...]:
+        settings = self._settings
+        return offerings(
+            spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
+        )
 
     def _may_begin(self, wanted: int) -> int:
         """How many jobs may get a machine now: one at a time while none of the last has booted.
@@ -200,9 +252,7 @@ class Launcher:
     def _intent(self, spec: JobSpec, image_id: str, ours: UUID | None) -> Launch:
         """The intent at first: its walk looks at which offering is available before it asks."""
         settings = self._settings
-        first, *_ = offerings(
-            spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
-        )
+        first, *_ = self._offerings(spec)
         return Launch(
             **first._asdict(),
             calls=0,
@@ -218,6 +268,7 @@ class Launcher:
             # It gives up a little before the reaper would, and can still say why.
             pull_s=settings.pull_deadline_s * 9 // 10,
             hold_s=settings.hold_limit_s,
+            boot_s=settings.boot_deadline_s,
             deadline_s=(
                 settings.boot_deadline_s
                 + settings.pull_deadline_s

@@ -1,9 +1,9 @@
-"""One attempt's way from its intent to its instance.
+"""One attempt's way from its intent to its instance, or a launch group's to its instances.
 
 Promise: an attempt gets one instance, whatever crashes; `Walk._round` is the whole way, from top to
 bottom.
 Mechanism: before each call the row says that it may be sent, with everything it is made of, and the
-call's token follows from the attempt and its placement: whoever finds the row after a crash repeats the
+call's token follows from the intent and its placement: whoever finds the row after a crash repeats the
 identical call and gets the same instance. `decision` says what follows an outcome, `_apply` writes it,
 each decision in one transaction.
 Failure: a view of the row that is not true any more changes nothing, and no call is sent by it. What is
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never, get_args
 
-from atemporal import tokens
 from atemporal.cloud import (
     FAILURES,
     Cloud,
@@ -26,18 +25,17 @@ from atemporal.cloud import (
     OverQuota,
     TokenMismatch,
     TokenSpent,
+    TooMany,
     WrongImage,
 )
 from atemporal.errors import Invalid, Refused
 from atemporal.metrics import counter, histogram, series
 from atemporal.metrics.endings import ENDED
-from atemporal.model import Attempt, JobSpec
+from atemporal.model import JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
-from atemporal.store import attempts, launches
 from atemporal.store.database import Database
-from atemporal.telemetry import log_context, logger
-from atemporal.userdata import render
+from atemporal.telemetry import logger
 from services.launcher.admission import Admission
 from services.launcher.decision import (
     REPEAT_S,
@@ -49,12 +47,14 @@ from services.launcher.decision import (
     RefusalReason,
     Refuse,
     Release,
+    Split,
     TryNext,
     choose,
     decide,
     is_unsure,
     launched_earlier,
 )
+from services.launcher.intent import ACTOR, Intent
 from services.launcher.offerings import offering_of, offerings, placed
 
 LAUNCHES = counter(
@@ -72,18 +72,17 @@ STALE = counter(
 )
 series(ENDED, reason=get_args(RefusalReason))
 
-ACTOR = "launcher"
 # After so long of one refusal after the other, the rest of the offerings is left to the next tick: a
 # tick must end well before a stopping daemon's patience does.
 TICK_S = 8.0
 
 
 class Walk:
-    """One attempt on its way; used once, by one thread."""
+    """One intent on its way; used once, by one thread."""
 
     def __init__(
         self,
-        attempt: Attempt,
+        intent: Intent,
         spec: JobSpec,
         *,
         settings: Settings,
@@ -94,12 +93,11 @@ class Walk:
         rng: Callable[[], float],
     ) -> None:
         """Take what it needs; nothing is called yet. `rng` gives numbers in [0, 1) for jitter."""
-        self._ref = attempt.ref
-        self._spec = spec
+        self._intent = intent
         # Our view of the row: every change is guarded by it.
-        self._launch = attempt.launch
+        self._launch = intent.launch
         # When the last of the earlier calls was sent whose outcome nobody knows.
-        self._earlier_at = attempt.launch.unsure_at
+        self._earlier_at = intent.launch.unsure_at
         self._refused = False
         self._offerings = offerings(
             spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
@@ -110,7 +108,7 @@ class Walk:
         self._admission = admission
         self._clock = clock
         self._rng = rng
-        self._log = logger(ACTOR).bind(**log_context(self._ref))
+        self._log = logger(ACTOR).bind(**intent.log_context)
 
     def run(self) -> None:
         """Ask for one offering after the other, until there is an instance or a reason to wait."""
@@ -129,7 +127,7 @@ class Walk:
                 return choice
         # Render what the call is made of.
         try:
-            user_data = self._render()
+            user_data = self._intent.render(self._launch)
         except KeyError:
             # Keys are being replaced, and this process has not got the new one yet.
             detail = f"the callback key {self._launch.key_id!r} is not among this launcher's"
@@ -140,7 +138,7 @@ class Walk:
         # May this process call now?
         if self._admission.circuit_breaker.ready_in() > 0:
             return self._unauthorized()
-        if not self._admission.take():
+        if not self._intent.take(self._admission, self._launch):
             return Release()
         # Ask: of all that read the same row, one may call. From here on the call may have been sent.
         if not self._ask():
@@ -155,23 +153,10 @@ class Walk:
         elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
             offering, self._offerings
         )
-        self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere)
+        of_many = self._intent.size > 1
+        self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere, of_many=of_many)
         self._refused = not is_unsure(outcome)
         return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
-
-    def _render(self) -> bytes:
-        launch = self._launch
-        token = tokens.mint(
-            self._settings.keys, launch.key_id, self._settings.deployment, self._ref.id
-        )
-        return render(self._ref, self._spec, launch, token)
-
-    def _prove(self, instance: Instance) -> str:
-        settings, key_id = self._settings, self._launch.key_id
-        kid = key_id if key_id in settings.keys else settings.signing_key_id
-        return tokens.prove_instance(
-            settings.keys, kid, settings.deployment, self._ref.id, instance.id
-        )
 
     def _unauthorized(self) -> Blocked:
         breaker = self._admission.circuit_breaker
@@ -181,7 +166,7 @@ class Walk:
         """Write down that a call may be sent; False when the attempt is not ours to call for."""
         since = self._clock()
         with self._database.begin() as tx:
-            asked = launches.ask(tx, self._ref, self._launch)
+            asked = self._intent.ask(tx, self._launch)
         # Frozen in between for so long, this process has lost the attempt to another.
         if asked is None or self._clock() - since > self._settings.stale_after_s:
             STALE.labels("walk").inc()
@@ -196,7 +181,7 @@ class Walk:
     def _run_instances(self, user_data: bytes) -> Instance | CloudError:
         try:
             with LAUNCH_DURATION.time():
-                instance = self._cloud.run(self._ref, self._launch, user_data)
+                instance = self._intent.run(self._cloud, self._launch, user_data)
         except CloudError as error:
             LAUNCHES.labels(type(error).__name__).inc()
             self._log.warning(
@@ -235,15 +220,16 @@ class Walk:
 
     def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:
         """Look up what the decision about this outcome asks for, and no more."""
-        another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota))
+        another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota, TooMany))
         by_token = isinstance(outcome, (TokenSpent, TokenMismatch))
         repeated = self._launch.calls > 1 and (another or isinstance(outcome, Refused))
         return Facts(
             self._offerings,
             unavailable=self._admission.unavailable(self._offerings) if another else {},
             found=self._find() if by_token or repeated else (),
-            unproven_s=self._unproven_s() if repeated else 0.0,
+            unproven_s=self._unproven_s() if by_token or repeated else 0.0,
             may_ask_elsewhere=may_ask_elsewhere,
+            size=self._intent.size,
             circuit_detail=self._admission.circuit_breaker.detail,
             circuit_s=self._admission.circuit_breaker.ready_in(),
             rate_limiter_s=self._admission.rate_limit_s(),
@@ -257,9 +243,10 @@ class Walk:
         return max(self._settings.cloud_grace_s - passed, 0.0)
 
     def _find(self) -> list[Instance] | CloudError:
-        """The attempt's instances as EC2 shows them, those alive first; or why it does not."""
+        """The intent's instances as EC2 shows them, those alive first; or why it does not."""
         try:
-            return sorted(self._cloud.find(self._ref), key=lambda instance: instance.gone)
+            found = self._intent.find(self._cloud, self._launch)
+            return sorted(found, key=lambda instance: instance.gone)
         except CloudError as error:
             return error
 
@@ -267,11 +254,8 @@ class Walk:
         """Write the decision down; True when the next round begins at once."""
         match decision:
             case Launched(instance):
-                proof = self._prove(instance)
                 with self._database.begin() as tx:
-                    in_time = attempts.launched(
-                        tx, self._ref, instance.id, actor=ACTOR, proof=proof
-                    )
+                    in_time = self._intent.launched(tx, self._launch, instance)
                 if not in_time:
                     STALE.labels("launched").inc()
                 self._log.info("launched", in_time=in_time, instance=instance.id)
@@ -281,31 +265,40 @@ class Walk:
                 if image_id:
                     by = by.model_copy(update={"image_id": image_id})
                 with self._database.begin() as tx:
-                    going_on = launches.replace(tx, self._ref, self._launch, by)
-                if going_on:
-                    self._launch, self._earlier_at, self._refused = by, None, False
-                else:
-                    STALE.labels("walk").inc()
-                return going_on
+                    going_on = self._intent.replace(tx, self._launch, by)
+                return self._go_on(by) if going_on else self._stale()
+            case Split():
+                by = placed(self._launch, offering_of(self._launch))
+                with self._database.begin() as tx:
+                    going_on = self._intent.split(tx, self._launch, by)
+                self._admission.backlog.set()
+                return self._go_on(by) if going_on else self._stale()
             case Blocked():
                 self._postpone(decision)
                 return False
             case Refuse(reason, detail):
                 with self._database.begin() as tx:
-                    ended = attempts.end(tx, self._ref, reason, actor=ACTOR, detail=detail)
-                if ended:
-                    ENDED.labels(reason).inc()
+                    ended = self._intent.end(tx, reason, detail)
+                ENDED.labels(reason).inc(ended)
                 self._log.error("launch refused", reason=reason, detail=detail)
                 return False
             case Release():
                 with self._database.begin() as tx:
                     stale_s = self._settings.stale_after_s
-                    launches.release(tx, self._ref, self._launch, delay_s=0, stale_s=stale_s)
+                    self._intent.release(tx, self._launch, stale_s=stale_s)
                 return False
             case Leave():
                 return False
             case _:
                 assert_never(decision)
+
+    def _go_on(self, by: Launch) -> bool:
+        self._launch, self._earlier_at, self._refused = by, None, False
+        return True
+
+    def _stale(self) -> bool:
+        STALE.labels("walk").inc()
+        return False
 
     def _postpone(self, blocked: Blocked) -> None:
         """Leave the attempt to a sweep, and write what blocks it."""
@@ -317,19 +310,15 @@ class Walk:
         if again and (launch.calls or again != offering_of(launch)):
             launch = placed(launch, again)
         with self._database.begin() as tx:
-            if launch is not self._launch and not launches.replace(
-                tx, self._ref, self._launch, launch
-            ):
-                STALE.labels("walk").inc()
+            if launch is not self._launch and not self._intent.replace(tx, self._launch, launch):
+                self._stale()
                 return
-            launches.postpone(
+            self._intent.postpone(
                 tx,
-                self._ref,
                 launch,
                 blocked_on=blocked.reason,
                 detail=blocked.detail,
                 # With jitter: those blocked by the same thing should not all come back at once.
                 delay_s=blocked.for_s * (1 + self._rng() / 4),
                 stale_s=self._settings.stale_after_s,
-                actor=ACTOR,
             )

@@ -3,7 +3,7 @@
 Promise: of all that is due, as far as this process has seen it, the highest priority is claimed first,
 and of that the job that has waited longest. Whatever is scheduled is seen: at once when its time comes
 after the positions, else at the next look from the beginning.
-Mechanism: a position is kept for each priority and moves with what is claimed, so that rows claimed
+Mechanism: a position is kept for each priority and advances with what is claimed, so that rows claimed
 before are not passed again while an old snapshot keeps them in the index. A look from the beginning
 comes after a notification, after any failure, and once per interval anyhow: it finds what became due
 behind a position (a transaction that committed late, a job that another scheduler gave back), and new
@@ -44,14 +44,14 @@ class Backlog:
         """Something was scheduled that is due soon, maybe behind a position."""
         self._notified = True
 
-    def look(self, tx: Transaction) -> list[Level]:
+    def survey(self, tx: Transaction) -> list[Level]:
         """Find the first job of each priority, the highest first."""
         now = self._clock()
         wanted = self._notified or now >= self._wanted_at
         if self._known and not (wanted and now >= self._allowed_at):
-            levels = due.look_from(tx, self._positions)
+            levels = due.survey_from(tx, self._positions)
         else:
-            levels = due.look(tx)
+            levels = due.survey(tx)
             after = self._clock()
             self._allowed_at = after + (after - now) / SHARE
             self._wanted_at = after + self._look_every_s

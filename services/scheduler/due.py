@@ -35,7 +35,7 @@ ACTOR = "scheduler"
 # A batch's rows are locked until it is confirmed, and a cancel waits: as many as go in this time.
 SMALLEST, BATCH, LARGEST = 250, 1000, 2000
 BATCH_S = (0.3, 1.0)
-# From a wake-up to a claim that is ready to be sent; as long a cancel may have to wait.
+# From the end of the sleep to a claim that is ready to be sent; as long a cancel may have to wait.
 AHEAD_S = 0.02
 # So often a loop that is never idle shows that it lives, and heeds a stop.
 LONGEST_TICK_S = 2.0
@@ -75,7 +75,7 @@ class DueLoop:
             self._backlog.forget()
         # Before the broker is asked for: while it is away, this is what grows.
         with self._database.begin() as tx:
-            levels = self._look(tx)
+            levels = self._survey(tx)
         looked_at = self._clock()
         self._link.connect()
         next_in = min((level.wait_s for level in levels), default=self._poll_interval_s)
@@ -127,7 +127,7 @@ class DueLoop:
         self, seen: list[Level] | None, ahead_s: float
     ) -> Callable[[Transaction], list[Claimed]]:
         def claim(tx: Transaction) -> list[Claimed]:
-            levels = self._look(tx) if seen is None else seen
+            levels = self._survey(tx) if seen is None else seen
             return self._backlog.claim(tx, levels, actor=ACTOR, limit=self._limit, ahead_s=ahead_s)
 
         return claim
@@ -143,8 +143,8 @@ class DueLoop:
                 self._limit = max(self._limit // 2, SMALLEST)
         return len(batch)
 
-    def _look(self, tx: Transaction) -> list[Level]:
-        levels = self._backlog.look(tx)
+    def _survey(self, tx: Transaction) -> list[Level]:
+        levels = self._backlog.survey(tx)
         OLDEST_DUE.set(max((0.0, *(-level.wait_s for level in levels))))
         return levels
 

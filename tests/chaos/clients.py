@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pika
 from pika.exceptions import AMQPError
 from sqlalchemy import text
 
+from atemporal.clock import format_utc
 from atemporal.errors import AtemporalError
 from tests.chaos.crew import Crew
 from tests.chaos.exits import SAY
@@ -133,6 +135,9 @@ class Submitters:
             body["max_attempts"] = 2
         if rng.random() < 0.3:
             body["delay_s"] = rng.randrange(1, 20)
+        elif rng.random() < 0.3:
+            # Many are due at once, so that one call can launch them.
+            body["time"] = format_utc(datetime.fromtimestamp(time.time() // 6 * 6 + 9, UTC))
         via = "amqp" if rng.random() < 0.25 else "http"
         cancel, left_alone = rng.random() < 0.08, via == "amqp" and rng.random() < 0.5
         retime_s = rng.randrange(15) if "delay_s" in body and rng.random() < 0.4 else None

@@ -49,6 +49,7 @@ def _system(directory: Path, database_url: str, broker_url: str) -> Iterator[Mat
         database_url=database_url,
         broker_url=broker_url,
         ec2_url=twin.url,
+        certificates=twin.identity_certificates,
         ATEMPORAL_POLL_INTERVAL_S="0.1",
         ATEMPORAL_SWEEP_INTERVAL_S="0.2",
         ATEMPORAL_STALE_AFTER_S="0.7",

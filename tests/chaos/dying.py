@@ -1,8 +1,9 @@
 """A service of the real code that counts its effects and dies before or after a chosen one.
 
 Promise: the service runs its own `main`; an effect is a commit that wrote something, a publish, an
-acknowledgement, a take of tokens, a call to EC2. Each is written down before it is done, with the loop that did it. At
-its point the process is gone at once (`os._exit`), as with kill -9: nothing is closed, nothing told.
+acknowledgement, a take of tokens, a call to EC2. Each is written down before it is done, with the loop
+that did it. At its point the process is gone at once (`os._exit`), as with kill -9: nothing is closed,
+nothing told.
 Mechanism: a forked child of a process that has imported everything, so that it starts in no time.
 """
 
@@ -113,7 +114,7 @@ class _Effects:
         )
         self._count(Link, "ack", lambda batch: batch and "ack")
         self._count(RateLimits, "take", lambda *given, **_: given and "take")
-        for name in ("run", "terminate", "console", "describe"):
+        for name in ("run", "run_group", "tag", "terminate", "console", "describe"):
             self._count(Cloud, name, lambda *given, _name=name: given and f"ec2 {_name}")
 
     def _count(self, owner: type, name: str, kind_of: Callable[..., Any]) -> None:

@@ -218,7 +218,7 @@ class FaultInjector:
             return
         url = f"{self._fleet.api_url}/jobs/{row.job_id}/callback"
         headers = {"Authorization": f"Bearer k1.{self._rng.getrandbits(256):064x}"}
-        method = self._rng.choice(["PATCH", "DELETE"])
+        method = self._rng.choice(["PUT", "PATCH", "DELETE"])
         answer = httpx.request(method, url, headers=headers, json={"exit_code": 0}, timeout=5)
         self.note("forged callback")
         if answer.status_code not in (401, 404, 422, 500, 503):

@@ -17,6 +17,7 @@ from typing import TypeVar
 import httpx
 
 from atemporal import migrations
+from atemporal.identity import CERTIFICATE
 from atemporal.store.database import Database
 from tests.servers.ports import free_port
 from tests.servers.postgres import open_postgres
@@ -84,6 +85,7 @@ class Fleet:
             "ATEMPORAL_CALLBACK_URL": self.api_url,
             "ATEMPORAL_API_PORT": str(self.api_port),
             "AWS_ENDPOINT_URL_EC2": self.twin_url,
+            "ATEMPORAL_IDENTITY_CERTIFICATES": str(directory / "twin" / CERTIFICATE),
             "AWS_ACCESS_KEY_ID": "chaos",
             "AWS_SECRET_ACCESS_KEY": "chaos",
             "AWS_EC2_METADATA_DISABLED": "true",

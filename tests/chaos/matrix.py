@@ -11,9 +11,10 @@ import multiprocessing
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +23,7 @@ import httpx
 import pika
 from sqlalchemy import text
 
+from atemporal.clock import format_utc
 from atemporal.cloud.instance import JOB_TAG
 from atemporal.messages import COMMANDS
 from atemporal.model import Job
@@ -77,11 +79,13 @@ class Scenario:
     """Which service may die, how the job comes, and what does not work meanwhile.
 
     `has` are effects it must have: where another service can be quicker, it is counted again.
+    `many` jobs are due at the same time.
     """
 
     service: str
     title: str
     has: tuple[tuple[str, str], ...]
+    many: int = 1
     by_message: bool = False
     deaf: bool = False
     silent: bool = False
@@ -117,6 +121,12 @@ SCENARIOS = (
         deaf=True,
     ),
     Scenario(
+        "launcher",
+        "jobs of one shape are due together",
+        (("run-instances", "ec2 run_group"), ("run-instances", "commit")),
+        many=3,
+    ),
+    Scenario(
         "reaper",
         "the job ends",
         (
@@ -138,6 +148,8 @@ TRIES = 12
 PATIENCE_S = 120
 # For an effect that may come or not: another job every six seconds.
 CHANCE_S = 30
+# Long enough that all of them are submitted before they are due.
+TOGETHER_S = 3.0
 
 
 class Matrix(System):
@@ -176,7 +188,8 @@ class Matrix(System):
             effects.touch()
             with self._prepared(scenario):
                 self._replace(scenario, effects=str(effects))
-                self._check(self._submit(scenario), scenario)
+                for submit in self._submits(scenario):
+                    self._check(submit, scenario)
                 self._replace(scenario)
             lines = [line.split("\t") for line in effects.read_text().splitlines()]
             counted |= Counter((loop, kind) for loop, kind, _ in lines)
@@ -197,7 +210,7 @@ class Matrix(System):
         surely = (death.loop, death.kind) in scenario.has
         with self._prepared(scenario):
             child = self._replace(scenario, effects=str(self.directory / "effects"), death=death)
-            jobs = [self._submit(scenario)]
+            jobs = self._submits(scenario)
             deadline = time.monotonic() + (PATIENCE_S if surely else CHANCE_S)
             following = time.monotonic() + 6
             while child.exit_code is None:
@@ -206,7 +219,7 @@ class Matrix(System):
                     break
                 if time.monotonic() > following:
                     # Several effects can fall together; another job makes up for them.
-                    jobs.append(self._submit(scenario))
+                    jobs += self._submits(scenario)
                     following += 6
                 self._end_when_told(jobs, scenario)
                 time.sleep(0.01)
@@ -231,8 +244,18 @@ class Matrix(System):
         self.kill(scenario.service)
         return self.launch(scenario.service, deaf=scenario.deaf, **how)
 
-    def _submit(self, scenario: Scenario) -> _Submit:
-        return _Submit(self, by_message=scenario.by_message, more=AHEAD if scenario.ahead else {})
+    def _submits(self, scenario: Scenario) -> list[_Submit]:
+        if scenario.many == 1:
+            more = AHEAD if scenario.ahead else {}
+            return [_Submit(self, by_message=scenario.by_message, more=more)]
+        at = format_utc(datetime.now(UTC) + timedelta(seconds=TOGETHER_S))
+        together = [
+            _Submit(self, by_message=False, more={"time": at}) for _ in range(scenario.many)
+        ]
+        # All of them before the first is waited for; who is not answered is asked again there.
+        for submit in together:
+            submit.poll()
+        return together
 
     def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
         for submit in jobs:
@@ -255,7 +278,7 @@ class Matrix(System):
             started_at = job.attempts[0].started_at
             assert started_at is not None
             assert started_at >= job.run_at
-        launched = _launched(self.ec2_url, submit.job_id)
+        launched = _launched(self.ec2_url, submit.job_id, job.attempts[0].instance_id)
         assert [one["InstanceId"] for one in launched] == [job.attempts[0].instance_id]
         assert launched[0]["State"]["Name"] == "terminated"
         assert_invariants(self.database)
@@ -267,7 +290,7 @@ class _Submit:
 
     matrix: Matrix
     by_message: bool
-    more: dict[str, int] = field(default_factory=dict)
+    more: Mapping[str, int | str] = field(default_factory=dict)
     key: str = field(default_factory=lambda: uuid4().hex)
     answer: UUID | None = None
     ended: bool = False
@@ -314,10 +337,15 @@ class _Submit:
         return found if found is None else UUID(str(found))
 
 
-def _launched(url: str, job_id: UUID) -> list[Any]:
-    filters = [{"Name": f"tag:{JOB_TAG}", "Values": [str(job_id)]}]
-    pages = _client(url).describe_instances(Filters=filters)["Reservations"]
-    return [instance for page in pages for instance in page["Instances"]]
+def _launched(url: str, job_id: UUID, instance_id: str | None = None) -> list[Any]:
+    """The job's instances by their tags; that one too, which has none yet where a group was launched."""
+    found: dict[str, Any] = {}
+    for name, value in ((f"tag:{JOB_TAG}", str(job_id)), ("instance-id", instance_id)):
+        if value:
+            filters = [{"Name": name, "Values": [value]}]
+            pages = _client(url).describe_instances(Filters=filters)["Reservations"]
+            found |= {one["InstanceId"]: one for page in pages for one in page["Instances"]}
+    return list(found.values())
 
 
 def _end_its_machine(url: str, job_id: UUID) -> bool:

@@ -51,6 +51,8 @@ TWIN_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "timeout-before", "probability": 0.01, "seconds": 1},
     {"kind": "timeout-after", "call": "RunInstances", "probability": 0.04, "seconds": 1},
     {"kind": "timeout-after", "call": "TerminateInstances", "probability": 0.04, "seconds": 1},
+    {"kind": "partial-launch", "call": "RunInstances", "probability": 0.3},
+    {"kind": "false-identity", "probability": 0.03},
     {"kind": "partial-terminate", "call": "TerminateInstances", "probability": 0.2},
     {"kind": "launch-dies", "probability": 0.03, "seconds": 0.5},
     {"kind": "hidden", "probability": 0.15, "seconds": 5},

@@ -17,7 +17,7 @@ import pytest
 
 from atemporal.model import Attempt, AttemptRef, Job, Launch, parse_spec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import jobs, launches
 from atemporal.store.database import Database
 from tests.chaos import run as chaos_run
 from tests.chaos.clients import Receipts, Wanted
@@ -348,7 +348,7 @@ class _Credulous(http.server.BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    do_DELETE = do_PATCH
+    do_PUT = do_DELETE = do_PATCH
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
@@ -369,13 +369,13 @@ def test_a_forged_callback_that_is_believed_is_seen(
 ) -> None:
     with database.begin() as tx:
         jobs.claim_due(tx, 1, actor="test")
-        assert attempts.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
+        assert launches.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
     fleet = SimpleNamespace(replicas=["api-0"], database=database, api_url=credulous_url)
     injector = FaultInjector(cast(Fleet, fleet), random.Random(1), kill_every_s=1)
     injector.forge()
     [(text, job_id)] = injector.broken
     assert job_id == job.id
-    assert re.fullmatch(r"a forged (PATCH|DELETE) for attempt 1 was answered 204", text)
+    assert re.fullmatch(r"a forged (PUT|PATCH|DELETE) for attempt 1 was answered 204", text)
 
 
 def test_a_thread_that_dies_is_named_with_what_it_died_of() -> None:

@@ -158,6 +158,8 @@ def check_cloud(
             for tag in one["Tags"]
             if tag["Key"] in ("atemporal:job", "atemporal:attempt")
         )
+        # Those of a launch group are their attempts' by the records, before they are tagged.
+        or (one["InstanceId"],)
         for one in launched
     )
     unknown = [one["InstanceId"] for one in launched if one["InstanceId"] not in owners]

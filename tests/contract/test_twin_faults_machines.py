@@ -104,7 +104,7 @@ def by_itself(ec2: EC2Client, instance_id: str) -> None:
 def test_without_a_rule_no_fault_is_injected(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
     by_itself(ec2, launch(ec2, api))
 
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
     assert twin.faults.counts() == {}
 
 
@@ -130,7 +130,7 @@ def test_a_machine_never_boots(
 
     assert state(ec2, dead) == "running"
     assert console(ec2, dead) == ""
-    assert api.methods == ["PATCH", "DELETE"], "only the other one has called"
+    assert api.methods == ["PUT", "PATCH", "DELETE"], "only the other one has called"
     assert twin.faults.counts() == {"never-boots": 1}
     ec2.terminate_instances(InstanceIds=[dead])
     assert ended(ec2, dead)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
@@ -141,13 +141,13 @@ def test_a_machine_dies_without_a_callback(
 ) -> None:
     victim = launch(ec2, api, FOR_EVER)
     other = launch(ec2, api, FOR_EVER)
-    until(lambda: len(api.calls) == 2)
+    until(lambda: api.methods.count("PATCH") == 2)
     identity = json.loads((machine_of(tmp_path, victim) / "machine.json").read_bytes())
 
     twin.faults.add("dies", match={"instance": victim}, seconds=0.5)
 
     assert ended(ec2, victim)["StateReason"]["Code"] == "Server.InternalError"
-    assert api.methods == ["PATCH", "PATCH"]
+    assert sorted(api.methods) == ["PATCH", "PATCH", "PUT", "PUT"]
     assert "atemporal-exit" not in console(ec2, victim)
     assert processes.start_time(identity["pid"]) != identity["started"]
     assert processes.family(identity["pid"], identity["started"]) == []
@@ -195,7 +195,7 @@ def test_a_network_is_away_for_a_while(twin: Twin, ec2: EC2Client, api: Callback
     until(lambda: api.calls)
     assert time.time() - began > 8
     by_itself(ec2, instance_id)
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
     assert api.body("PATCH")["instance_id"] == instance_id, "its metadata were there"
     assert twin.faults.counts() == {"no-network": 1}
 
@@ -229,7 +229,7 @@ def test_a_running_machine_loses_its_network(
     twin.faults.add("no-network", match={"instance": instance_id}, seconds=0)
 
     by_itself(ec2, instance_id)
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
 
 
 def test_an_end_is_not_called_back(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
@@ -238,7 +238,7 @@ def test_an_end_is_not_called_back(twin: Twin, ec2: EC2Client, api: CallbackApi)
     instance_id = launch(ec2, api)
 
     by_itself(ec2, instance_id)
-    assert api.methods == ["PATCH"]
+    assert api.methods == ["PUT", "PATCH"]
     assert "atemporal-exit" in console(ec2, instance_id)
     assert "could not report" not in console(ec2, instance_id)
     assert twin.faults.counts() == {"no-callback": 1}
@@ -249,11 +249,10 @@ def test_callbacks_come_twice(twin: Twin, ec2: EC2Client, api: CallbackApi) -> N
 
     by_itself(ec2, launch(ec2, api))
 
-    assert api.methods == ["PATCH", "PATCH", "DELETE", "DELETE"]
-    assert api.calls[0] == api.calls[1]
-    assert api.calls[2] == api.calls[3]
+    assert api.methods == [*["PUT"] * 2, *["PATCH"] * 2, *["DELETE"] * 2]
+    assert api.calls[::2] == api.calls[1::2]
     assert {call.token for call in api.calls} == {TOKEN}
-    assert twin.faults.counts() == {"twice": 2}
+    assert twin.faults.counts() == {"twice": 3}
 
 
 def test_callbacks_are_forged(twin: Twin, ec2: EC2Client, api: CallbackApi) -> None:
@@ -261,8 +260,8 @@ def test_callbacks_are_forged(twin: Twin, ec2: EC2Client, api: CallbackApi) -> N
 
     by_itself(ec2, launch(ec2, api, ("sh", "-c", "exit 3")))
 
-    assert api.methods == ["PATCH", "PATCH", "DELETE", "DELETE"]
-    false_claim, claim, false_end, end = api.calls
+    assert api.methods == [*["PUT"] * 2, *["PATCH"] * 2, *["DELETE"] * 2]
+    false_claim, claim, false_end, end = api.calls[2:]
     assert claim.token == end.token == TOKEN
     assert false_claim.token == false_end.token
     assert false_claim.token != TOKEN
@@ -270,7 +269,7 @@ def test_callbacks_are_forged(twin: Twin, ec2: EC2Client, api: CallbackApi) -> N
     assert len(false_claim.token) == len(TOKEN)
     assert false_claim.body["claim"] != claim.body["claim"] == end.body["claim"]
     assert (false_end.body["exit_code"], end.body["exit_code"]) == (99, 3)
-    assert twin.faults.counts() == {"forged": 2}
+    assert twin.faults.counts() == {"forged": 3}
 
 
 def test_a_token_among_the_arguments_is_forged_too(tmp_path: Path, api: CallbackApi) -> None:
@@ -297,8 +296,8 @@ def test_one_machine_has_several_faults(twin: Twin, ec2: EC2Client, api: Callbac
 
     by_itself(ec2, launch(ec2, api))
 
-    assert api.methods == ["PATCH", "PATCH"]
-    assert twin.faults.counts() == {"no-callback": 1, "slow-boot": 1, "twice": 1}
+    assert api.methods == ["PUT", "PUT", "PATCH", "PATCH"]
+    assert twin.faults.counts() == {"no-callback": 1, "slow-boot": 1, "twice": 2}
 
 
 def test_a_machine_hangs_until_it_is_terminated(
@@ -324,7 +323,7 @@ def test_cloudinit_hangs_after_its_first_command_and_the_job_runs(
 
     by_itself(ec2, instance_id)
 
-    assert api.methods == ["PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "DELETE"]
     assert twin.faults.counts() == {"cloudinit-hangs": 1}
     assert "all commands are carried out" not in console(ec2, instance_id)
 
@@ -428,7 +427,7 @@ def test_an_interruption_is_orderly(tmp_path: Path, api: CallbackApi) -> None:
         patient.faults.add("spot-interruption", match={"instance": instance_id}, seconds=0)
 
         assert ended(ec2, instance_id)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-        assert api.methods == ["PATCH", "DELETE"]
+        assert api.methods == ["PUT", "PATCH", "DELETE"]
         assert "the power button" in console(ec2, instance_id)
         ec2.close()
 
@@ -443,4 +442,4 @@ def test_the_journal_has_the_fault_and_its_machine(
     [entry] = twin.faults.journal.recent()
 
     assert (entry["kind"], entry["rule"], entry["instance"]) == ("no-callback", rule.id, first)
-    assert api.methods == ["PATCH", "PATCH", "DELETE"]
+    assert api.methods == ["PUT", "PATCH", "PUT", "PATCH", "DELETE"]

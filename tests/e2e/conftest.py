@@ -26,7 +26,13 @@ def services(
 ) -> Iterator[System]:
     """All services of this module, as its last test left them."""
     directory = tmp_path_factory.mktemp("services")
-    system = System(directory, database_url=database_url, broker_url=broker_url, ec2_url=twin.url)
+    system = System(
+        directory,
+        database_url=database_url,
+        broker_url=broker_url,
+        ec2_url=twin.url,
+        certificates=twin.certificates,
+    )
     yield system
     system.close()
 

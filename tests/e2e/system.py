@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 
 from atemporal import migrations
+from atemporal.identity import CERTIFICATE
 from atemporal.model import Job
 from atemporal.states import AttemptState, JobState
 from atemporal.store import attempts, jobs
@@ -32,9 +33,19 @@ class System:
     """Processes by name; each can be killed, paused and started again on its own."""
 
     def __init__(
-        self, directory: Path, *, database_url: str, broker_url: str, ec2_url: str, **more: str
+        self,
+        directory: Path,
+        *,
+        database_url: str,
+        broker_url: str,
+        ec2_url: str,
+        certificates: Path | None,
+        **more: str,
     ) -> None:
-        """Migrate the database; nothing runs yet."""
+        """Migrate the database; nothing runs yet.
+
+        `certificates` are those of the machines' documents; without them nothing is launched together.
+        """
         migrations.upgrade(database_url)
         self.database = Database(database_url)
         self.directory = directory
@@ -56,6 +67,11 @@ class System:
             "ATEMPORAL_CLOUD_GRACE_S": "5",
             # As deployments do it: the endpoint is boto3's own setting.
             "AWS_ENDPOINT_URL_EC2": ec2_url,
+            **(
+                {"ATEMPORAL_IDENTITY_CERTIFICATES": str(certificates)}
+                if certificates
+                else {"ATEMPORAL_LAUNCH_GROUP_SIZE": "1"}
+            ),
             **more,
         }
 
@@ -181,6 +197,7 @@ class TwinProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory, self._engine, self._env = directory, engine, {**os.environ, **env}
+        self.certificates = directory / "twin" / CERTIFICATE
         self._start()
 
     def _start(self) -> None:

@@ -36,6 +36,7 @@ def system(
         database_url=database_url,
         broker_url=broker_url,
         ec2_url=twin.url,
+        certificates=twin.certificates,
         ATEMPORAL_BOOT_DEADLINE_S=str(BOOT_S),
         ATEMPORAL_PULL_DEADLINE_S=str(PULL_S),
         ATEMPORAL_MACHINE_SLACK_S=str(SLACK_S),

@@ -25,7 +25,13 @@ from tests.servers.rabbitmq import RabbitMQ
 def daemons(
     tmp_path: Path, database_url: str, broker_url: str, twin: TwinProcess
 ) -> Iterator[System]:
-    system = System(tmp_path, database_url=database_url, broker_url=broker_url, ec2_url=twin.url)
+    system = System(
+        tmp_path,
+        database_url=database_url,
+        broker_url=broker_url,
+        ec2_url=twin.url,
+        certificates=twin.certificates,
+    )
     yield system
     system.close()
 

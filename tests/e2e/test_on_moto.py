@@ -36,6 +36,7 @@ def test_on_moto(tmp_path: Path, database_url: str, broker_url: str, moto: str) 
         database_url=database_url,
         broker_url=broker_url,
         ec2_url=moto,
+        certificates=None,
         ATEMPORAL_STALE_AFTER_S="60",
     )
     try:

@@ -18,7 +18,7 @@ from atemporal.cloud import Cloud
 from atemporal.fleet.plan import Limits
 from atemporal.model import Attempt, AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.settings import Settings
-from atemporal.store import attempts, installation, jobs
+from atemporal.store import attempts, installation, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.faults.active_rules import ActiveRules
 from atemporal.twin.host import Pace
@@ -113,7 +113,7 @@ class World:
             spec = parse_spec({"image": "busybox", **fields})
             job_id = jobs.submit_one(tx, spec, actor="test").job_id
             (ref,) = (r for r in jobs.claim_due(tx, 10, actor="test") if r.job_id == job_id)
-            assert attempts.begin(tx, ref, LAUNCH, actor="test")
+            assert launches.begin(tx, ref, LAUNCH, actor="test")
         return ref
 
     def begin_again(self, ref: AttemptRef) -> None:
@@ -122,7 +122,7 @@ class World:
             due = text("UPDATE jobs SET due_at = now() WHERE id = :id AND state = 'scheduled'")
             tx.execute(due, {"id": ref.job_id})
             assert ref in jobs.claim_due(tx, 10, actor="test")
-            assert attempts.begin(tx, ref, LAUNCH, actor="test")
+            assert launches.begin(tx, ref, LAUNCH, actor="test")
 
     def launch(self, **fields: Any) -> tuple[AttemptRef, str]:
         """Give a new attempt its instance, written down."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from atemporal import migrations
 from atemporal.model import Launch, parse_spec
 from atemporal.states import Reason
-from atemporal.store import attempts, boot_times, jobs
+from atemporal.store import attempts, boot_times, jobs, launches
 from atemporal.store.boot_times import LEAST
 from atemporal.store.database import Database
 from tests.integration.reaping import LAUNCH
@@ -39,7 +39,7 @@ def ended(
         job_id = jobs.submit_one(tx, parse_spec({"image": "a"}), actor="test").job_id
         (ref,) = jobs.claim_due(tx, 1, actor="test")
         assert ref.job_id == job_id
-        attempts.begin(tx, ref, launch, actor="test")
+        launches.begin(tx, ref, launch, actor="test")
         attempts.launched(tx, ref, f"i-{ref.job_id.hex[:17]}", actor="test")
         if seconds is not None:
             attempts.booted(tx, ref, actor="test")

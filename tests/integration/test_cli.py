@@ -29,7 +29,7 @@ from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.server import Twin
 from atemporal.userdata import render
@@ -118,7 +118,7 @@ def begin(database: Database, job_id: str, instance_id: str | None = None) -> At
     with database.begin() as tx:
         refs = {ref.job_id: ref for ref in jobs.claim_due(tx, 1000, actor="test")}
         ref = refs[UUID(job_id)]
-        assert attempts.begin(tx, ref, LAUNCH, actor="test")
+        assert launches.begin(tx, ref, LAUNCH, actor="test")
         if instance_id:
             attempts.launched(tx, ref, instance_id, actor="test")
     return ref
@@ -343,7 +343,7 @@ def test_logs_of_a_job_that_was_cancelled_while_it_ran_are_not_kept(
     with database.begin() as tx:
         refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
         for job_id in (early, late):
-            attempts.begin(tx, refs[job_id], LAUNCH, actor="test")
+            launches.begin(tx, refs[job_id], LAUNCH, actor="test")
         attempts.claim(tx, refs[late], claim_id="c", instance_id=None, actor="test")
     cli("cancel", early, late)
     assert "was not kept" in cli("logs", late, code=1).stderr
@@ -440,7 +440,7 @@ def test_cancel_changes_nothing_unless_all_can_be_cancelled(cli: Cli, database: 
     running, waiting, over = cli.submit(), cli.submit("--in", "1h"), cli.submit()
     with database.begin() as tx:
         for ref in jobs.claim_due(tx, 1000, actor="test"):
-            attempts.begin(tx, ref, LAUNCH, actor="test")
+            launches.begin(tx, ref, LAUNCH, actor="test")
     end(database, AttemptRef(UUID(over), 1), Reason.COMPLETED, 0)
 
     assert "has finished already" in cli("cancel", running, over, code=5).stderr
@@ -489,7 +489,7 @@ def _every_wait(cli: Cli, database: Database) -> None:
     assert "(in 6m" in shown
 
     with database.begin() as tx:
-        attempts.begin(tx, ref, LAUNCH, actor="test")
+        launches.begin(tx, ref, LAUNCH, actor="test")
         attempts.launched(tx, ref, "i-0123456789abcdef0", actor="test")
     shown = cli("show", late).stdout
     assert "its machine to boot" in shown
@@ -607,7 +607,7 @@ def test_instances_stand_beside_their_attempts(
     with database.begin() as tx:
         refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
         for job_id, instance_id in ((lost, "i-0123456789abcdef0"), (known, None)):
-            attempts.begin(tx, refs[job_id], LAUNCH, actor="test")
+            launches.begin(tx, refs[job_id], LAUNCH, actor="test")
             if instance_id:
                 attempts.launched(tx, refs[job_id], instance_id, actor="test")
     stranger = AttemptRef(UUID(int=7), 1)

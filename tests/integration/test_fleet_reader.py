@@ -16,7 +16,7 @@ from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import AttemptState
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database, server_time
 from tests.integration.reaping import LAUNCH
 
@@ -78,7 +78,7 @@ def begin(database: Database, instance_id: str) -> AttemptRef:
         job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
         ref = AttemptRef(job_id, 1)
         jobs.claim_due(tx, 1, actor="t")
-        attempts.begin(tx, ref, LAUNCH, actor="t")
+        launches.begin(tx, ref, LAUNCH, actor="t")
         attempts.launched(tx, ref, instance_id, actor="t")
     return ref
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.states import Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, moved, violations
 from tests.invariants import assert_invariants
@@ -65,7 +65,7 @@ def tx(database: Database) -> Iterator[Connection]:
 
 def run_to(tx: Connection, ref: AttemptRef) -> None:
     jobs.claim_due(tx, 10, actor="test")
-    assert attempts.begin(tx, ref, LAUNCH, actor="test")
+    assert launches.begin(tx, ref, LAUNCH, actor="test")
     attempts.launched(tx, ref, f"i-{ref.id}", actor="test")
     attempts.claim(tx, ref, claim_id="c", instance_id=f"i-{ref.id}", actor="test")
 

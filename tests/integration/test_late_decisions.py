@@ -17,7 +17,7 @@ from atemporal.fleet.plan import Decision, Limits, Memory, Plan, decide
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import AttemptRef, Launch, parse_spec
 from atemporal.states import AttemptState, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
@@ -60,7 +60,7 @@ def ref(database: Database) -> Iterator[AttemptRef]:
         job_id: UUID = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
         ref = AttemptRef(job_id, 1)
         jobs.claim_due(tx, 1, actor="t")
-        attempts.begin(tx, ref, LAUNCH, actor="t")
+        launches.begin(tx, ref, LAUNCH, actor="t")
         attempts.launched(tx, ref, INSTANCE, actor="t")
         tx.execute(text("UPDATE attempts SET launched_at = now() - interval '1 h'"))
     yield ref

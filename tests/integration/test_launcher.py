@@ -163,7 +163,8 @@ class World:
         self.settings: Settings = settings_module.load(
             callback_keys="k1:0123456789abcdef0123456789abcdef",
             subnets=(A, B),
-            **settings,
+            # Each attempt by itself; test_launch_groups.py has the others.
+            **{"launch_group_size": 1, **settings},
         )
         real = Cloud(self.settings)
         for image in ("ami-1", "ami-2"):
@@ -258,7 +259,7 @@ def world(database: Database) -> Iterator[World]:
     yield world
     world.cloud.real.close()
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, events, rate_limits CASCADE"))
+        tx.execute(text("TRUNCATE jobs, attempts, launch_groups, events, rate_limits CASCADE"))
 
 
 def gauge(name: str, **labels: str) -> float:

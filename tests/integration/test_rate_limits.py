@@ -283,16 +283,16 @@ class TestThrottled:
 
 
 def refused(limit: Limit) -> float:
-    return REGISTRY.get_sample_value("atemporal_ec2_calls_refused_total", {"limit": limit}) or 0.0
+    return REGISTRY.get_sample_value("atemporal_ec2_calls_refused_total", {"kind": limit}) or 0.0
 
 
 def test_the_metrics_show_the_tokens_and_how_fast_they_come(database: Database) -> None:
     one = limits(database)
-    calls = REGISTRY.get_sample_value("atemporal_ec2_calls_total", {"limit": RUN}) or 0.0
+    calls = REGISTRY.get_sample_value("atemporal_ec2_calls_total", {"kind": RUN}) or 0.0
     one.take(RUN, 100)
-    labels = {"limit": RUN, "bucket": "instances"}
+    labels = {"kind": RUN, "bucket": "instances"}
     assert REGISTRY.get_sample_value("atemporal_rate_limit_tokens", labels) == 900
-    assert REGISTRY.get_sample_value("atemporal_ec2_calls_total", {"limit": RUN}) == calls + 1
+    assert REGISTRY.get_sample_value("atemporal_ec2_calls_total", {"kind": RUN}) == calls + 1
     began = time.monotonic()
     one.throttled(RUN)
     pace = one.pace(RUN)

@@ -23,7 +23,7 @@ from atemporal.errors import AtemporalError, Kept, Unavailable, Unknown
 from atemporal.messages import COMMANDS, EVENTS, LAUNCH, decode
 from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import JobState, Reason
-from atemporal.store import attempts, jobs
+from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from services.scheduler.due import BATCH, DueLoop
 from services.scheduler.relay import RelayLoop
@@ -568,7 +568,7 @@ def test_events_carry_labels_and_key_and_at_the_end_outcome_and_exit_code(
         spec = parse_spec({"image": "a", "key": "order-7", "labels": {"team": "blue"}})
         job_id = jobs.submit_one(tx, spec, actor="test").job_id
         (ref,) = jobs.claim_due(tx, 1, actor="test")
-        assert attempts.begin(tx, ref, INTENT, actor="test")
+        assert launches.begin(tx, ref, INTENT, actor="test")
         record = ExitRecord(exit_code=7)
         assert attempts.end(tx, ref, Reason.EXIT_NONZERO, actor="test", exit_record=record)
     relay = RelayLoop(database, Link(broker_url, name="relay"), interval_s=0.1)

@@ -14,7 +14,7 @@ from atemporal.lead import CLAIM_AHEAD_S, DEFAULT_S, LEAST
 from atemporal.model import AttemptRef, ExitRecord, Job, JobSpec, Launch, MachineClock
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import attempts, events, jobs, leads, starts
+from atemporal.store import attempts, events, jobs, launches, leads, starts
 from atemporal.store.database import Database, server_time
 from atemporal.store.invariants import violations
 from atemporal.store.reschedule import reschedule
@@ -46,7 +46,7 @@ def begun(tx: Connection, launch: Launch = LAUNCH, **fields: Any) -> AttemptRef:
     """An attempt without an instance, of a job due in a minute unless its fields say otherwise."""
     submitted(tx, **{"delay_s": 60, **fields})
     (ref,) = jobs.claim_due(tx, 10, actor="test")
-    assert attempts.begin(tx, ref, launch, actor="test")
+    assert launches.begin(tx, ref, launch, actor="test")
     return ref
 
 
@@ -185,7 +185,7 @@ class TestPlan:
     ) -> None:
         with database.begin() as tx:
             self.took(tx, seconds)
-            job_id = submitted(tx, delay_s=601)
+            job_id = submitted(tx, delay_s=900)
             tx.execute(text("UPDATE jobs SET plan_at = now() WHERE id = :id"), {"id": job_id})
         loop.tick()
         with database.begin() as tx:
@@ -417,10 +417,10 @@ class TestReschedule:
             assert self.retimed(tx, job_id, seconds) == (True, None)
             assert row(tx, job_id).state == state
             if state == "scheduled":
-                assert not attempts.begin(tx, ref, LAUNCH, actor="t"), "a message that comes late"
+                assert not launches.begin(tx, ref, LAUNCH, actor="t"), "a message that comes late"
                 tx.execute(text("UPDATE jobs SET dispatch_at = now() - interval '1 s'"))
                 (ref,) = jobs.claim_due(tx, 1, actor="t")
-            assert attempts.begin(tx, ref, LAUNCH, actor="t")
+            assert launches.begin(tx, ref, LAUNCH, actor="t")
             assert violations(tx) == []
 
     @pytest.mark.parametrize("phase", [begun, warming, ready])
@@ -462,7 +462,7 @@ class TestReschedule:
                 claimed(tx, ref)
             tx.execute(text("UPDATE jobs SET dispatch_at = now() - interval '1 s'"))
             (again,) = jobs.claim_due(tx, 1, actor="t")
-            assert attempts.begin(tx, again, LAUNCH, actor="t")
+            assert launches.begin(tx, again, LAUNCH, actor="t")
             put_at(tx, again, 0)
             claimed(tx, again)
             end = ExitRecord(exit_code=0)

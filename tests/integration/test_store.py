@@ -27,7 +27,7 @@ from atemporal.states import (
     Outcome,
     Reason,
 )
-from atemporal.store import attempts, due, events, jobs, listing, reconciliation, rows
+from atemporal.store import attempts, due, events, jobs, launches, listing, reconciliation, rows
 from atemporal.store.database import Database
 from atemporal.store.transitions import transition_attempt, transition_job
 from atemporal.tables import attempts as attempt_table
@@ -66,7 +66,7 @@ def queued(tx: Connection, **fields: Any) -> AttemptRef:
 
 def warming(tx: Connection, **fields: Any) -> AttemptRef:
     ref = queued(tx, **fields)
-    assert attempts.begin(tx, ref, LAUNCH, actor="test")
+    assert launches.begin(tx, ref, LAUNCH, actor="test")
     assert attempts.launched(tx, ref, f"i-{ref.job_id.hex[-17:]}", actor="test")
     return ref
 
@@ -157,7 +157,7 @@ class TestClaimDue:
             submitted(tx, delay_s=60, lead=0)
             submitted(tx, delay_s=60, lead=30)
             assert jobs.claim_due(tx, 10, actor="t") == []
-            (level,) = due.look(tx)
+            (level,) = due.survey(tx)
         # The launch of one with a lead begins before it is due.
         assert 28 < level.wait_s < 31
 
@@ -252,8 +252,8 @@ class TestAttempt:
     def test_a_job_is_begun_once(self, database: Database) -> None:
         with database.begin() as tx:
             ref = queued(tx)
-            assert attempts.begin(tx, ref, LAUNCH, actor="a")
-            assert not attempts.begin(tx, ref, LAUNCH, actor="b")
+            assert launches.begin(tx, ref, LAUNCH, actor="a")
+            assert not launches.begin(tx, ref, LAUNCH, actor="b")
             assert jobs.lock_queued(tx, [ref]) == {}
 
     def test_only_the_first_machine_is_granted_and_may_ask_again(self, database: Database) -> None:
@@ -276,7 +276,7 @@ class TestAttempt:
     def test_a_claim_can_be_faster_than_the_launcher(self, database: Database) -> None:
         with database.begin() as tx:
             ref = queued(tx)
-            attempts.begin(tx, ref, LAUNCH, actor="a")
+            launches.begin(tx, ref, LAUNCH, actor="a")
             attempts.claim(tx, ref, claim_id="one", instance_id="i-1", actor="m")
             assert not attempts.launched(tx, ref, "i-1", actor="a")
             attempt = attempts.get(tx, ref)
@@ -302,7 +302,7 @@ class TestAttempt:
             assert jobs.get(tx, first.job_id).state is JobState.SCHEDULED
             (second,) = jobs.claim_due(tx, 10, actor="t")
             assert second.number == 2
-            attempts.begin(tx, second, LAUNCH, actor="a")
+            launches.begin(tx, second, LAUNCH, actor="a")
             assert attempts.claim(tx, second, claim_id="x", instance_id=None, actor="m")
             ended(tx, second, 1)
             assert jobs.get(tx, first.job_id).state is JobState.FINISHED
@@ -312,7 +312,7 @@ class TestAttempt:
             ref = warming(tx, max_attempts=1, infra_retries=1, backoff_s=0)
             attempts.end(tx, ref, Reason.BOOT_DEADLINE, actor="t")
             (again,) = jobs.claim_due(tx, 10, actor="t")
-            attempts.begin(tx, again, LAUNCH, actor="a")
+            launches.begin(tx, again, LAUNCH, actor="a")
             attempts.end(tx, again, Reason.INSTANCE_LOST, actor="t")
             job = jobs.get(tx, ref.job_id)
         assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.LOST)
@@ -322,15 +322,15 @@ class TestAttempt:
             first = running(tx, max_attempts=2, backoff_s=0)
             ended(tx, first, 1)
             (second,) = jobs.claim_due(tx, 10, actor="t")
-            attempts.begin(tx, second, LAUNCH, actor="a")
-            assert not attempts.begin(tx, first, LAUNCH, actor="late")
+            launches.begin(tx, second, LAUNCH, actor="a")
+            assert not launches.begin(tx, first, LAUNCH, actor="late")
             assert not attempts.end(tx, first, Reason.COMPLETED, actor="late")
             assert jobs.get(tx, first.job_id).state is JobState.WARMING
 
     def test_leases_are_taken_by_one(self, database: Database) -> None:
         with database.begin() as tx:
             ref = queued(tx)
-            attempts.begin(tx, ref, LAUNCH, actor="a")
+            launches.begin(tx, ref, LAUNCH, actor="a")
             tx.execute(text("UPDATE attempts SET called_at = now() - interval '1 hour'"))
             assert attempts.lease_unlaunched(tx, stale_s=30, limit=5) == [ref]
             assert attempts.lease_unlaunched(tx, stale_s=30, limit=5) == []
@@ -348,7 +348,7 @@ class TestAttempt:
             first = warming(tx)
             taken = attempts.get(tx, first)
             second = queued(tx)
-            attempts.begin(tx, second, LAUNCH, actor="a")
+            launches.begin(tx, second, LAUNCH, actor="a")
         assert taken is not None
         with pytest.raises(Conflict), database.begin() as tx:
             attempts.claim(tx, second, claim_id="c", instance_id=taken.instance_id, actor="m")
@@ -379,7 +379,7 @@ class TestAttempt:
         for number in range(40):
             with database.begin() as tx:
                 ref = queued(tx)
-                attempts.begin(tx, ref, LAUNCH, actor="a")
+                launches.begin(tx, ref, LAUNCH, actor="a")
             together(
                 partial(attempts.launched, ref=ref, instance_id=f"i-{number}", actor="l"),
                 partial(attempts.claim, ref=ref, claim_id="c", instance_id=None, actor="m"),
@@ -431,7 +431,7 @@ class TestCancel:
             assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.CANCELLED)
             assert left == (ref if phase in (warming, running) else None)
             assert jobs.claim_due(tx, 10, actor="t") == []
-            assert not attempts.begin(tx, ref, LAUNCH, actor="late")
+            assert not launches.begin(tx, ref, LAUNCH, actor="late")
             assert jobs.cancel(tx, ref.job_id, actor="op") is None
         with database.begin() as tx, pytest.raises(Conflict):
             attempts.claim(tx, ref, claim_id="x", instance_id=None, actor="m")
@@ -441,7 +441,7 @@ class TestCancel:
     ) -> None:
         with database.begin() as tx:
             ref = queued(tx)
-            attempts.begin(tx, ref, LAUNCH, actor="a")
+            launches.begin(tx, ref, LAUNCH, actor="a")
             jobs.cancel(tx, ref.job_id, actor="op")
             assert not attempts.launched(tx, ref, "i-9", actor="a")
             attempt = attempts.get(tx, ref)
@@ -951,7 +951,7 @@ class TestUnreadable:
         with database.begin() as tx:
             refs = [queued(tx) for _ in range(4)]
             for ref in refs[:2]:
-                assert attempts.begin(tx, ref, LAUNCH, actor="test")
+                assert launches.begin(tx, ref, LAUNCH, actor="test")
             self.spoil_spec(tx, refs[0].job_id)
             self.spoil_spec(tx, refs[2].job_id)
         with database.begin() as tx:
@@ -1019,7 +1019,7 @@ class TestUnreadable:
                 path, new = f"{{{name}}}", cast(str(value), JSONB)
                 tx.execute(update(job_table).values(spec=stored(job_table.c.spec, path, new)))
             (second,) = jobs.claim_due(tx, 10, actor="test")
-            assert attempts.begin(tx, second, LAUNCH, actor="test")
+            assert launches.begin(tx, second, LAUNCH, actor="test")
             reason = Reason.EXIT_NONZERO if code else Reason.PULL_FAILED
             record = ExitRecord(exit_code=code)
             assert attempts.end(tx, second, reason, actor="test", exit_record=record)

@@ -38,3 +38,7 @@ class Client:
             "backoff_s": rng.choice([0, 10, 60]),
         }
         return cls(f"order-{number}", fields, rng.random() < 0.5)
+
+    def alike(self, number: int) -> Client:
+        """Someone else who wants the same."""
+        return Client(f"order-{number}", {**self.fields}, self.by_message)

@@ -46,6 +46,8 @@ _RECORDS = """
                FILTER (WHERE state = 'scheduled') AS next_due,
            EXISTS (SELECT 1 FROM attempts WHERE state <> 'closed') AS open,
            EXISTS (SELECT 1 FROM events WHERE NOT relayed) AS unrelayed,
+           EXISTS (SELECT 1 FROM attempts WHERE group_id IS NOT NULL AND instance_id IS NOT NULL
+                   AND tagged_at IS NULL AND state <> 'closed') AS untagged,
            (SELECT max(id) FROM events) AS seen
     FROM jobs
 """
@@ -78,10 +80,10 @@ class Ground:
         """Begin a new world."""
         # Truncating is slow, deleting leaves dead rows that slow everything else.
         if self._worlds % 25 == 0:
-            self.execute("TRUNCATE jobs, attempts, events")
+            self.execute("TRUNCATE jobs, attempts, launch_groups, events")
         self._worlds += 1
-        self.execute("DELETE FROM attempts; DELETE FROM events; DELETE FROM jobs")
-        self.execute("DELETE FROM rate_limits; DELETE FROM sweep_leases")
+        self.execute("DELETE FROM attempts; DELETE FROM launch_groups; DELETE FROM events")
+        self.execute("DELETE FROM jobs; DELETE FROM rate_limits; DELETE FROM sweep_leases")
         self.execute("ALTER SEQUENCE events_id_seq RESTART")
         self.set_clock(BEGINNING)
 

@@ -11,23 +11,31 @@ or after the thing was done.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NoReturn
+from uuid import UUID
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
+from atemporal.cloud.instance import ATTEMPT_TAG, GROUP_TAG, JOB_TAG
+from atemporal.identity import CERTIFICATE, IdentitySigner
 from atemporal.model import AttemptRef
 from cloud_config.flatcar import FLATCAR
 from tests.sim.machine import Machine, Manifest
 from tests.sim.tasks import Task
-from tests.sim.world import World, label
+from tests.sim.world import NOBODY, World, label
 
 HIDDEN_S = 90.0
 LISTED_S = 3600.0
 IMAGE = "ami-0123456789abcdef0"
+TRUSTED = Path(mkdtemp(prefix="atemporal-sim-"))
+SIGNER = IdentitySigner(TRUSTED)
+CERTIFICATES = str(TRUSTED / CERTIFICATE)
 ZONES = {"subnet-0a": "us-east-1a", "subnet-0b": "us-east-1b"}
 
 
@@ -53,10 +61,19 @@ class Instance:
         """Whether it costs money, or could do anything."""
         return self.ended_at is None
 
+    owner: Callable[[str], AttemptRef | None] = lambda _: None
+
+    @property
+    def group(self) -> str | None:
+        """The launch group its tags name."""
+        return self.tags.get(GROUP_TAG)
+
     @property
     def ref(self) -> AttemptRef:
-        """The attempt its tags name."""
-        return self.machine.manifest.ref
+        """The attempt its tags name; of a group's, the one that it was told or that is recorded."""
+        if self.group is None or self.machine.manifest.ref != NOBODY:
+            return self.machine.manifest.ref
+        return self.owner(self.id) or NOBODY
 
     def state(self, now: datetime) -> str:
         """EC2's word for its state."""
@@ -70,7 +87,7 @@ class _Launch:
     """What is known of a client token."""
 
     digest: str
-    instance: Instance | None
+    instances: list[Instance]
 
 
 @dataclass
@@ -88,37 +105,52 @@ class Region:
     world: World
     instances: dict[str, Instance] = field(default_factory=dict)
     tokens: dict[tuple[str, str], _Launch] = field(default_factory=dict)
-    calls: dict[AttemptRef, list[_Call]] = field(default_factory=dict)
+    calls: dict[AttemptRef | UUID, list[_Call]] = field(default_factory=dict)
     runs: dict[AttemptRef, list[str]] = field(default_factory=dict)
     send: Callable[[str, Manifest, bytes], Task | None] = lambda *_: None
     judge_kill: Callable[[Instance], None] = lambda _: None
     judge_skip: Callable[[Instance], None] = lambda _: None
     judge_start: Callable[[AttemptRef], None] = lambda _: None
+    owner: Callable[[str], AttemptRef | None] = lambda _: None
 
-    def launch(self, token: str, request: dict[str, Any]) -> Instance:
-        """Make an instance, unless the token has one."""
+    def launch(self, token: str, request: dict[str, Any]) -> list[Instance]:
+        """Make instances, unless the token has some."""
         scope = ZONES[request["SubnetId"]] if "SubnetId" in request else ""
         digest = repr(sorted(request.items(), key=lambda item: item[0]))
         known = self.tokens.get((scope, token))
         if known is not None:
             if known.digest != digest:
                 refuse("IdempotentParameterMismatch", 400)
-            if known.instance is not None:
-                if known.instance.alive or self.world.seed % 2:
-                    return known.instance
+            if known.instances:
+                if all(one.alive for one in known.instances) or self.world.seed % 2:
+                    return known.instances
                 refuse("IdempotentInstanceTerminated", 400)
         # Even a refused call pins its token to its parameters.
-        launch = self.tokens[scope, token] = _Launch(digest, None)
+        launch = self.tokens[scope, token] = _Launch(digest, [])
+        many = request["MaxCount"]
+        if many > 1 and self.world.happens("ec2 too many", token):
+            refuse("ResourceCountExceeded", 400)
         if self.world.happens("ec2 no capacity", token):
             refuse("InsufficientInstanceCapacity", 500)
         if self.world.happens("ec2 quota", token):
             refuse("VcpuLimitExceeded", 400)
         if self.world.happens("ec2 refused", token):
             refuse("InvalidParameterValue", 400)
-        launch.instance = self._new(token, request)
-        return launch.instance
+        if many > 1 and self.world.happens("ec2 launches some", token):
+            many = self.world.rng.randint(1, many - 1)
+        earlier = self._earlier(request)
+        launch.instances = [self._new(token, request, earlier) for _ in range(many)]
+        return launch.instances
 
-    def _new(self, token: str, request: dict[str, Any]) -> Instance:
+    def _earlier(self, request: dict[str, Any]) -> list[Instance]:
+        """What was launched before for the same attempt, or for the same group."""
+        manifest = Manifest.read(request["UserData"])
+        if manifest.group is not None:
+            group = str(manifest.group)
+            return [one for one in self.instances.values() if one.group == group]
+        return [one for one in self.instances.values() if one.ref == manifest.ref]
+
+    def _new(self, token: str, request: dict[str, Any], earlier: list[Instance]) -> Instance:
         world = self.world
         hidden = 0.0 if world.calm else world.rng.choice([0.0, 0.0, 5.0, HIDDEN_S])
         instance_id = f"i-{len(self.instances) + 1:017x}"
@@ -138,16 +170,19 @@ class Region:
                 power_off=lambda why: self.end(instance, why),
                 runs=self.runs,
                 judge_start=self.judge_start,
+                identity=lambda: _identity(instance),
             ),
+            owner=self.owner,
         )
-        ref = instance.ref
-        assert instance.tags[JOB_TAG] == str(ref.job_id)
-        assert instance.tags[ATTEMPT_TAG] == str(ref.number)
+        ref, group = instance.machine.manifest.ref, instance.machine.manifest.group
+        if group is None:
+            assert instance.tags[JOB_TAG] == str(ref.job_id)
+            assert instance.tags[ATTEMPT_TAG] == str(ref.number)
+        else:
+            assert instance.tags[GROUP_TAG] == str(group)
+            world.counts["instances launched for groups"] += 1
         world.counts["instances launched"] += 1
         world.note(f"EC2 launched {instance_id} for {label(ref)} ({token})")
-        earlier = [
-            one for one in self.instances.values() if one.ref == ref and one is not instance
-        ]
         if earlier:
             world.counts["second instances"] += 1
         if world.happens("ec2 no room after all", instance_id):
@@ -155,9 +190,10 @@ class Region:
             self.end(instance, "Server.InsufficientInstanceCapacity")
         # Racing launchers may each have a call under way; but a token after an open outcome of
         # another is money spent on a guess.
-        settled = {call.token for call in self.calls[ref] if call.answered}
+        settled = {call.token for call in self.calls[group or ref] if call.answered}
         if any(one.token in settled for one in earlier):
-            world.breaks(f"a second instance was launched for {label(ref)} without need")
+            who = f"group {group}" if group else label(ref)
+            world.breaks(f"a second instance was launched for {who} without need")
         return instance
 
     def end(self, instance: Instance, reason: str) -> None:
@@ -191,18 +227,31 @@ class Client:
     def run_instances(self, *, ClientToken: str, **request: Any) -> dict[str, Any]:
         """RunInstances."""
         region, world = self._region, self._world
-        ref = Manifest.read(request["UserData"]).ref
+        manifest = Manifest.read(request["UserData"])
+        ref = manifest.ref
         call = _Call(ClientToken)
-        region.calls.setdefault(ref, []).append(call)
-        doing = f"RunInstances for {label(ref)} ({ClientToken})"
+        region.calls.setdefault(manifest.group or ref, []).append(call)
+        doing = f"RunInstances for {label(ref)} ({ClientToken}, {request['MaxCount']})"
         try:
             with world.effect(doing):
                 self._fail_before(doing)
-                instance = region.launch(ClientToken, request)
+                instances = region.launch(ClientToken, request)
                 self._fail_after(doing)
         finally:
             call.answered = True
-        return {"Instances": [self._item(instance)]}
+        return {"Instances": [self._item(one) for one in instances]}
+
+    def create_tags(self, *, Resources: list[str], Tags: list[dict[str, str]]) -> None:
+        """CreateTags."""
+        doing = f"CreateTags {' '.join(Resources)}"
+        with self._world.effect(doing):
+            self._fail_before(doing)
+            for instance_id in Resources:
+                known = self._region.instances.get(instance_id)
+                if known is None or not self._region.listed(known):
+                    refuse("InvalidInstanceID.NotFound", 400)
+                known.tags |= {tag["Key"]: tag["Value"] for tag in Tags}
+            self._fail_after(doing)
 
     def terminate_instances(
         self, *, InstanceIds: list[str], SkipOsShutdown: bool = False, Force: bool = False
@@ -224,7 +273,9 @@ class Client:
                     region.judge_kill(instance)
                     if SkipOsShutdown:
                         region.judge_skip(instance)
-                    instance.machine.shut_down()
+                        instance.machine.phase = "off"
+                    else:
+                        instance.machine.shut_down()
                 region.end(instance, "Client.UserInitiatedShutdown")
             self._fail_after(doing)
         return {}
@@ -313,6 +364,17 @@ def refuse(code: str, status: int) -> NoReturn:
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
     raise ClientError(answer, "Simulated")
+
+
+def _identity(instance: Instance) -> str:
+    """EC2's signed document of the instance."""
+    stated = {
+        "instanceId": instance.id,
+        "region": "us-east-1",
+        "accountId": "123456789012",
+        "pendingTime": instance.launched_at.isoformat(),
+    }
+    return SIGNER.sign(json.dumps(stated).encode()).decode()
 
 
 def _tags(item: dict[str, Any]) -> dict[str, str]:

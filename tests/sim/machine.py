@@ -18,7 +18,7 @@ from uuid import UUID
 from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.model import AttemptRef
 from tests.sim.tasks import Task
-from tests.sim.world import World, label
+from tests.sim.world import NOBODY, World, label
 
 REPORT_FOR_S = 3600
 ANSWER_WITHIN_S = 30
@@ -40,18 +40,27 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the user-data says."""
+    """What the user-data says, or what the machine of a group was told; without `ref` it asks."""
 
     ref: AttemptRef
     token: str
     timeout_s: int
     deadline_s: int
+    group: UUID | None = None
 
     @classmethod
     def read(cls, user_data: bytes) -> Manifest:
         """Read the records of the manifest."""
         _, _, text = user_data.partition(b"\n")
+        return cls.of(text)
+
+    @classmethod
+    def of(cls, text: bytes) -> Manifest:
+        """Read the records themselves."""
         records = dict(one.split("=", 1) for one in text.decode().split("\0") if one)
+        if "group" in records:
+            group = UUID(records["group"])
+            return cls(NOBODY, records["token"], 60, int(records["deadline"]), group)
         job_id, _, number = records["attempt"].partition(".")
         return cls(
             AttemptRef(UUID(job_id), int(number)),
@@ -72,6 +81,7 @@ class Machine:
     power_off: Callable[[str], None]
     runs: dict[AttemptRef, list[str]]
     judge_start: Callable[[AttemptRef], None]
+    identity: Callable[[], str]
     console: str = ""
     phase: str = "boot"
     record: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +163,9 @@ class Machine:
         self.power_off(why)
 
     def _boot(self) -> None:
+        if self.manifest.group is not None:
+            self.phase = "assigning"
+            return
         # Its boot callback: sent once, whoever hears it.
         if not self.world.happens("callback lost", self.manifest.ref.id):
             self.send("POST", self.manifest, b"")
@@ -166,6 +179,16 @@ class Machine:
         clock = {"synchronised": True, "offset_ms": 0}
         words = {"claim": self.claim, "instance_id": self.says_id, "clock": clock}
         self._ask("PUT", json.dumps(words).encode())
+
+    def _assigning(self) -> None:
+        words = {"instance_id": self.says_id, "identity": self.identity()}
+        self._ask("ASSIGN", json.dumps(words).encode())
+
+    def _assigned(self, text: bytes) -> None:
+        self.manifest = Manifest.of(text)
+        self.run_s = min(self.run_s, self.manifest.timeout_s + 500)
+        self.world.note(f"{self.instance_id} is told {label(self.manifest.ref)}")
+        self.phase = "boot"
 
     def _claiming(self) -> None:
         words = {"claim": self.claim, "instance_id": self.says_id, "holds": self.holds}
@@ -253,6 +276,14 @@ class Machine:
         elif status == HTTPStatus.NO_CONTENT and self.phase == "claiming":
             self.phase = "granted"
             self.next_at = world.after(answer.start_in_ms / 1000 if self.holds else 0)
+        elif status == HTTPStatus.NO_CONTENT and self.phase == "assigning":
+            if answer.status_code == HTTPStatus.OK:
+                self._assigned(bytes(answer.body))
+            elif answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self.next_at = world.after(5)
+            else:
+                world.note(f"{self.instance_id} has no job ({answer.status_code})")
+                self._off("Client.InstanceInitiatedShutdown")
         elif status == HTTPStatus.NO_CONTENT:
             self._reported()
         elif status in REFUSALS:

@@ -20,7 +20,7 @@ from tests.sim.broker import Broker
 from tests.sim.client import Client
 from tests.sim.database import Ground
 from tests.sim.ec2 import Instance, Region
-from tests.sim.world import World, label
+from tests.sim.world import NOBODY, World, label
 
 # When the run of an attempt is over its time.
 _OVER = text(
@@ -45,6 +45,9 @@ class Oracle:
 
     def kill(self, instance: Instance) -> None:
         """Look at an instance that is being ended."""
+        if instance.ref == NOBODY:
+            self._kill_nameless(instance)
+            return
         rows = self._ground.rows(
             "SELECT state, instance_id FROM attempts WHERE job_id = :job AND number = :number",
             job=instance.ref.job_id,
@@ -56,6 +59,23 @@ class Oracle:
             self._world.breaks(
                 f"the healthy {instance.id} was killed: {label(instance.ref)} is {rows[0].state}"
             )
+
+    def _kill_nameless(self, instance: Instance) -> None:
+        """Nobody has it: then its group's call must have been answered, or need none any more."""
+        waiting = self._ground.rows(
+            "SELECT 1 FROM launch_groups g JOIN attempts a ON a.group_id = g.id WHERE g.id = :id"
+            " AND g.settled_at IS NULL AND a.state = 'launching'",
+            id=instance.group,
+        )
+        if waiting:
+            self._world.breaks(f"{instance.id} was killed, and its group waits for it")
+        self._world.counts["instances that nobody got"] += 1
+
+    def skip(self, instance: Instance) -> None:
+        """Look at an instance that is being ended without its operating system."""
+        self._world.counts["ends without the operating system"] += 1
+        if instance.machine.phase == "running":
+            self._world.breaks(f"the container on {instance.id} was not told to stop")
 
     def end(self, tx: Any, ref: AttemptRef, reason: Reason) -> None:
         """Look at what an attempt is ended for, before it is."""
@@ -154,9 +174,14 @@ class Oracle:
 
     def _audit(self, recorded: dict[AttemptRef, str | None]) -> None:
         """Look at both sides: what is recorded was launched for it, and what EC2 shows is recorded."""
+        groups = {
+            AttemptRef(row.job_id, row.number): str(row.group_id)
+            for row in self._ground.rows("SELECT job_id, number, group_id FROM attempts")
+        }
         for ref, instance_id in recorded.items():
             instance = self._region.instances.get(instance_id or "")
-            if instance_id and (instance is None or instance.ref != ref):
+            of_group = instance is not None and instance.group not in (None, groups[ref])
+            if instance_id and (instance is None or instance.ref != ref or of_group):
                 self._world.breaks(
                     f"{label(ref)} has {instance_id}, which EC2 launched not for it"
                 )
@@ -164,6 +189,8 @@ class Oracle:
         for instance in self._region.instances.values():
             tagged = instance.tagged_until is None or now < instance.tagged_until
             shown = self._region.listed(instance) and tagged
+            if instance.ref == NOBODY:
+                continue
             if shown and recorded.get(instance.ref) is None:
                 self._world.breaks(f"{instance.id} of {label(instance.ref)} was not written down")
 

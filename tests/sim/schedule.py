@@ -21,6 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from atemporal.broker import Outgoing
 from atemporal.errors import Kept
 from atemporal.messages import COMMANDS, LAUNCH, REAP, SUBMIT
+from atemporal.model import AttemptRef
 from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message
 from tests.sim.client import Client
@@ -69,10 +70,11 @@ class Schedule:
         self._ground = ground
         self._api = api
         self.broker = Broker(self.world)
-        self.region = Region(self.world, send=self._send)
+        self.region = Region(self.world, send=self._send, owner=self._owner)
         self.oracle = Oracle(self.world, ground, self.region, self.broker)
         self.region.judge_kill = self.oracle.kill
         self.region.judge_start = self.oracle.start
+        self.region.judge_skip = self.oracle.skip
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
@@ -83,6 +85,12 @@ class Schedule:
         self.clients = [
             Client.of(number, self.world.rng) for number in range(rng.choice([1, 1, 2, 3]))
         ]
+        if rng.random() < 0.4:
+            # Due together and of one shape, so that one call may launch them.
+            self.clients += [
+                self.clients[0].alike(len(self.clients) + number)
+                for number in range(rng.choice([1, 2, 4]))
+            ]
 
     def link(self) -> Link:
         """A broker connection of the process that is being built."""
@@ -165,6 +173,7 @@ class Schedule:
             "relay": self._ground.records().unrelayed,
             "launch-sweep": self._ground.records().unlaunched,
             "reap-sweep": self._ground.records().open,
+            "launch-tags": self._ground.records().untagged,
             # They change nothing that is judged here, and only a thirtieth of their turns looks.
             "reap-volumes": False,
             "audit": False,
@@ -333,7 +342,21 @@ class Schedule:
             body=json.dumps({"delay_s": seconds}).encode(),
         )
 
+    def _owner(self, instance_id: str) -> AttemptRef | None:
+        """The attempt that has an instance by the records."""
+        query = "SELECT job_id, number FROM attempts WHERE instance_id = :id"
+        rows = self._ground.rows(query, id=instance_id)
+        return AttemptRef(rows[0].job_id, rows[0].number) if rows else None
+
     def _send(self, method: str, manifest: Manifest, body: bytes) -> Task | None:
+        if method == "ASSIGN":
+            return self._serve(
+                "POST",
+                "/groups/{group_id}/machines",
+                group_id=manifest.group,
+                token=HTTPAuthorizationCredentials(scheme="Bearer", credentials=manifest.token),
+                body=body,
+            )
         return self._serve(
             method,
             "/jobs/{job_id}/callback",

@@ -35,12 +35,12 @@ from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts
 from cloud_config.flatcar import FLATCAR
-from services.api import callbacks, jobs
+from services.api import callbacks, jobs, machines
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
 from services.scheduler.due import DueLoop
 from tests.sim.broker import Link
-from tests.sim.ec2 import IMAGE, ZONES, Client
+from tests.sim.ec2 import CERTIFICATES, IMAGE, ZONES, Client
 from tests.sim.tasks import current
 
 SETTINGS = Settings(
@@ -49,6 +49,7 @@ SETTINGS = Settings(
     callback_keys="k1:0123456789abcdef0123456789abcdef",
     image_id=IMAGE,
     subnets=tuple(ZONES),
+    identity_certificates=CERTIFICATES,
 )
 DAEMONS: dict[str, Callable[..., list[Any]]] = {
     "scheduler": services.scheduler.__main__.loops,
@@ -98,6 +99,7 @@ class Api:
         routers = (
             jobs.router(SETTINGS, database, authorizer, publisher),
             callbacks.router(SETTINGS, database, publisher),
+            machines.router(SETTINGS, database),
         )
         self._calls: dict[tuple[str, str], Callable[..., Any]] = {
             (method, route.path): route.endpoint  # type: ignore[attr-defined]
@@ -198,6 +200,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("atemporal.lead.LEAST", 2)
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
+        patch.setattr("services.launcher.launcher.uuid4", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.retries.random.uniform", jitter)
         for owner, name in _UNORDERED:

@@ -28,7 +28,7 @@ from sqlalchemy import Connection
 from atemporal.errors import Conflict
 from atemporal.model import AttemptRef, ExitRecord, Launch, MachineClock, parse_spec
 from atemporal.states import Again, Fault, Reason, verdict, verdict_of_scarcity
-from atemporal.store import attempts, jobs, starts
+from atemporal.store import attempts, jobs, launches, starts
 from atemporal.store.invariants import violations
 from tests.servers.postgres import Postgres
 from tests.sim.database import Ground
@@ -176,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
         ref, wish, _ = self.pick(which, off)
         expected = wish.state == "queued" and off == 0
         with self.tx() as tx:
-            assert attempts.begin(tx, ref, LAUNCH, actor="model") == expected
+            assert launches.begin(tx, ref, LAUNCH, actor="model") == expected
         if expected:
             wish.state, wish.tries[ref.number] = "warming", Try(self.now)
 

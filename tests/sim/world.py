@@ -41,6 +41,8 @@ CHANCES = {
     "ec2 no capacity": 0.06,
     "ec2 no room after all": 0.04,
     "ec2 quota": 0.03,
+    "ec2 launches some": 0.2,
+    "ec2 too many": 0.05,
     "ec2 refused": 0.01,
     "ec2 has no console": 0.03,
     "machine forges its id": 0.08,
@@ -125,8 +127,14 @@ class World:
         return UUID(int=number | (2 << 62) | self.rng.getrandbits(62))
 
 
+NOBODY = AttemptRef(UUID(int=0), 0)
+"""In place of the attempt of an instance that is none's, or not yet."""
+
+
 def label(ref: AttemptRef | None) -> str:
     """Name an attempt in a note, so that its job's timeline shows it."""
+    if ref == NOBODY:
+        return "no attempt"
     return f"job {ref.job_id} attempt {ref.number}" if ref else "no attempt"
 
 

@@ -118,7 +118,7 @@ class Machine:
         """Start with an empty `/run`, and run the unit as systemd would, to its end."""
         shutil.rmtree(self.root / "run", ignore_errors=True)
         lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(agent \w+)$", JOB_UNIT, re.MULTILINE)
-        assert [key for key, _ in lines] == [*["ExecStartPre"] * 4, "ExecStart", "ExecStopPost"]
+        assert [key for key, _ in lines] == [*["ExecStartPre"] * 5, "ExecStart", "ExecStopPost"]
         result = "success"
         for _, command in lines[:-1]:
             if self.agent(command.split()[1]) != 0:

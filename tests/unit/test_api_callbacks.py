@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from atemporal.model import LOG_TAIL_LIMIT, AttemptRef
 from atemporal.states import AttemptState, JobState, Outcome, Reason
-from atemporal.store import attempts
+from atemporal.store import attempts, launches
 from tests.api import LAUNCH, Api, bearer, serving, token_of
 
 
@@ -206,7 +206,7 @@ def test_an_earlier_attempts_token_is_refused(api: Api) -> None:
     second = AttemptRef(ref.job_id, 2)
     assert api.exit(second, exit_code=0).status_code == 422
     with api.database.begin() as tx:
-        assert attempts.begin(tx, second, LAUNCH, actor="test")
+        assert launches.begin(tx, second, LAUNCH, actor="test")
     assert api.claim(ref, claim="c").status_code == 401
     assert api.exit(ref, claim="c", exit_code=0).status_code == 401
     assert api.claim(second, claim="d").status_code == 204

@@ -33,6 +33,7 @@ from atemporal.cloud import (
     Unreachable,
     WrongImage,
 )
+from atemporal.cloud.caller import READS
 from atemporal.cloud.faults import MESSAGE_LIMIT, classify
 from atemporal.errors import (
     AtemporalError,
@@ -407,6 +408,29 @@ def test_ending_nothing_and_describing_nothing_ask_nothing(cloud: Cloud, wire: W
     assert cloud.terminate([]) == {}
     assert cloud.describe([]) == {}
     assert wire.sent == []
+
+
+@pytest.mark.parametrize("answer", [failure("InvalidAMIID.NotFound", 400), (200, "<r/>")])
+def test_an_image_that_ec2_does_not_show_is_looked_at_once_for_many_launches(
+    cloud: Cloud, wire: Wire, answer: Reply
+) -> None:
+    wire.images = answer
+    wire.answer = lambda form: failure("InvalidAMIID.NotFound", 400)
+    for _ in range(3):
+        with pytest.raises(Rejected):
+            cloud.run(REF, LAUNCH, b"")
+
+    assert (wire.count("DescribeImages"), wire.count("RunInstances")) == (1, 3)
+
+
+def test_an_image_that_could_not_be_looked_at_is_looked_at_again(cloud: Cloud, wire: Wire) -> None:
+    wire.images = failure("InternalError", 500)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            cloud.run(REF, LAUNCH, b"")
+
+    assert wire.count("RunInstances") == 0, "its family is not known"
+    assert wire.count("DescribeImages") == 2 * READS
 
 
 def test_the_image_is_looked_up_once_for_many_launches(cloud: Cloud, wire: Wire) -> None:

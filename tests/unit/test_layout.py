@@ -30,6 +30,7 @@ PURE = (
     "atemporal.errors",
     "atemporal.fleet.ending",
     "atemporal.fleet.leftovers",
+    "atemporal.fleet.named",
     "atemporal.fleet.plan",
     "atemporal.fleet.reconciliation",
     "atemporal.fleet.snapshot",
@@ -71,6 +72,7 @@ ADAPTERS = {
     "atemporal.broker": ("kombu", "amqp"),
     "atemporal.cloud": ("boto3", "botocore", "mypy_boto3_ec2"),
     "atemporal.fleet": (),
+    "atemporal.identity": ("cryptography", "asn1crypto"),
 }
 # What an adapter may import of the project beside the pure modules and itself. The fleet is none,
 # but it stands right above two of them and knows nothing else.
@@ -80,6 +82,7 @@ BELOW = {
     "atemporal.broker": ("atemporal.settings",),
     "atemporal.cloud": ("atemporal.settings",),
     "atemporal.fleet": ("atemporal.store", "atemporal.cloud"),
+    "atemporal.identity": ("atemporal.settings",),
 }
 OWNERS = {
     library: tuple(adapter for adapter, own in ADAPTERS.items() if library in own)

@@ -25,6 +25,7 @@ import services.scheduler.__main__  # noqa: F401 - with these four all metrics a
 from atemporal.cloud import FAILURES, NOTICE_KINDS
 from atemporal.fleet.ending import TerminationCause
 from atemporal.fleet.reconciliation import Status
+from atemporal.limits import Limit
 from atemporal.messages import LAUNCH, REAP, SUBMIT
 from atemporal.metrics import FAMILIES, Family, counter, gauge, histogram
 from atemporal.metrics import series as declare
@@ -65,7 +66,7 @@ DEADLINES = {Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE}
 DEADLINES |= {Reason.CLAIM_DEADLINE}
 LOOPS = {
     "scheduler": ["due", "lead", "submit", "relay"],
-    "launcher": ["launch", "launch-sweep"],
+    "launcher": ["launch", "launch-sweep", "launch-tags"],
     "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices"],
     "api": ["publish"],
 }
@@ -83,6 +84,15 @@ def _common(process: str) -> dict[str, Labels]:
     }
 
 
+_LIMITS: dict[str, Labels] = {
+    "atemporal_ec2_calls_total": {"kind": Limit},
+    "atemporal_ec2_calls_refused_total": {"kind": Limit},
+    "atemporal_rate_limit_tokens": {"kind": Limit, "bucket": ["requests", "instances"]},
+    "atemporal_rate_limit_tokens_per_second": {
+        "kind": Limit,
+        "bucket": ["requests", "instances"],
+    },
+}
 CLOSED: dict[str, dict[str, Labels]] = {
     "scheduler": {
         **_common("scheduler"),
@@ -91,6 +101,7 @@ CLOSED: dict[str, dict[str, Labels]] = {
     },
     "launcher": {
         **_common("launcher"),
+        **_LIMITS,
         "atemporal_dead_letters_total": {"queue": [LAUNCH]},
         "atemporal_attempts_ended_total": {
             "reason": [Reason.LAUNCH_REFUSED, Reason.INSTANCE_LOST]
@@ -98,9 +109,11 @@ CLOSED: dict[str, dict[str, Labels]] = {
         "atemporal_launches_total": {"result": ["launched", *(one.__name__ for one in FAILURES)]},
         "atemporal_launches_blocked": {"reason": ["none", *BlockedReason]},
         "atemporal_stale_launches_total": {"step": ["begin", "walk", "launched"]},
+        "atemporal_taggings_total": {"result": ["tagged", "failed"]},
     },
     "reaper": {
         **_common("reaper"),
+        **_LIMITS,
         "atemporal_dead_letters_total": {"queue": [REAP]},
         "atemporal_attempts_ended_total": {"reason": REPORTED | DEADLINES | {Reason.NO_CAPACITY}},
         "atemporal_terminations_total": {"cause": TerminationCause, "result": ["asked", "failed"]},
@@ -122,6 +135,9 @@ CLOSED: dict[str, dict[str, Labels]] = {
             "result": ["taken", "early", "stale", "refused", "denied", "failed"],
         },
         "atemporal_machine_clocks_total": {"state": ClockState},
+        "atemporal_assignments_total": {
+            "result": ["assigned", "wait", "none", "unproven", "denied", "failed"]
+        },
     },
 }
 """Each process's metrics with labels, and all values of these."""

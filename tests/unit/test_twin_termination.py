@@ -46,14 +46,14 @@ def running(ec2: EC2Client) -> str:
     return instance_id
 
 
-@pytest.mark.parametrize(("skips", "told"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("skips", "expected"), [(False, True), (True, False)])
 def test_the_operating_system_is_told_unless_it_is_skipped(
-    ec2: EC2Client, skips: bool, told: bool
+    ec2: EC2Client, skips: bool, expected: bool
 ) -> None:
     instance_id = running(ec2)
     ec2.terminate_instances(InstanceIds=[instance_id], SkipOsShutdown=skips)
     assert ended(ec2, instance_id)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
-    assert ("Power down" in console(ec2, instance_id)) is told
+    assert ("Power down" in console(ec2, instance_id)) is expected
 
 
 @pytest.mark.parametrize("asked", [{}, {"SkipOsShutdown": True}])

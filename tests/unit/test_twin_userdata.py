@@ -43,7 +43,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(self.server.status)
         self.end_headers()
 
-    do_DELETE = do_PATCH
+    do_PUT = do_DELETE = do_PATCH
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Quiet."""
@@ -110,10 +110,11 @@ def test_the_end_of_a_job_is_on_the_console_and_called_back(
     instance_id, console = execute(tmp_path, callback, command)
 
     assert [(method, token) for method, token, _ in callback.calls] == [
+        ("PUT", TOKEN),
         ("PATCH", TOKEN),
         ("DELETE", TOKEN),
     ]
-    claim, report = callback.calls[0][2], callback.calls[1][2]
+    claim, report = callback.calls[1][2], callback.calls[2][2]
     record = ExitRecord.model_validate(report)
     assert (record.phase, record.exit_code) == ("run", 7)
     assert record.log_tail.decode() == VALUE
@@ -129,5 +130,6 @@ def test_a_job_that_is_refused_its_claim_never_runs(tmp_path: Path, callback: Ca
 
     execute(tmp_path / "twin", callback, ("touch", str(ran)))
 
-    assert [method for method, _, _ in callback.calls] == ["PATCH"]
+    # It is refused when it says that it is ready.
+    assert [method for method, _, _ in callback.calls] == ["PUT"]
     assert not ran.exists()

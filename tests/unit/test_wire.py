@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import socket
-from collections.abc import Callable
 from struct import pack
 from typing import Any
 
 import pytest
 from amqp.basic_message import Message
 from amqp.serialization import dumps
-from amqp.transport import TCPTransport
 
-from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler, read_ahead
+from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler
 
 BODY = b'{"image":"nginx"}'
 DELIVER = pack(">HH", 60, 60)
@@ -82,39 +79,3 @@ def test_no_header_changes_a_body(method: str, body: bytes) -> None:
     assert bytes(message.body) == body
     assert message.errors == []
     assert message.headers["other"] == "kept"
-
-
-class _Transport(TCPTransport):  # type: ignore[misc]
-    """A transport on a socket that counts how often it is asked."""
-
-    def __init__(self, sock: Any) -> None:
-        self.sock = sock
-        self.asked = 0
-        self._setup_transport()
-        receive: Callable[[int], bytes] = self._quick_recv
-
-        def counted(size: int) -> bytes:
-            self.asked += 1
-            return receive(size)
-
-        self._quick_recv: Callable[[int], bytes] = counted
-
-
-def test_what_has_come_is_taken_in_large_pieces_and_none_of_it_is_lost() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(30)
-        transport = _Transport(ours)
-        read_ahead(transport)
-        payloads = [bytes([number]) * (1 + number * 7) for number in range(100)]
-        frames = [pack(">BHI", 1, 1, len(one)) + one + b"\xce" for one in payloads]
-        theirs.sendall(b"".join(frames) + frames[0][:5])
-        assert [transport.read_frame()[2] for _ in frames] == payloads
-        # One by one it would be three times for each frame.
-        assert transport.asked < 100
-        ours.settimeout(0.01)
-        with pytest.raises(TimeoutError):
-            transport.read_frame()
-        ours.settimeout(30)
-        theirs.sendall(frames[0][5:])
-        assert transport.read_frame()[2] == payloads[0]

@@ -106,6 +106,9 @@ class Interceptor:
         def possible(kind: str) -> bool:
             if kind == "partial-terminate":
                 return len(set(call.instances)) > 1
+            if kind == "partial-launch":
+                earlier = _or_none(lambda: launching.earlier_launch(self._account, parameters))
+                return earlier is None and launching.most(parameters) > 1
             return kind != "spent-token" or self._is_ending(parameters)
 
         if rule := self._rules.take(Site.CALL, call.action, subjects, possible):
@@ -113,7 +116,10 @@ class Interceptor:
                 some = list(dict.fromkeys(call.instances))
                 some = some[: math.ceil(len(some) / 2)]
                 api.call(self._account, call.action, {**parameters, action.ids: some})
-            raise self._inject(call, rule)
+            if rule.kind != "partial-launch":
+                raise self._inject(call, rule)
+            parameters[launching.GRANTED] = math.ceil(launching.most(parameters) / 2)
+            self._note(call, rule)
         response = api.call(self._account, call.action, parameters)
         if action.launches:
             call.instances = [one["instanceId"] for one in response["instancesSet"]]
@@ -123,12 +129,15 @@ class Interceptor:
 
     def _inject(self, call: Call, rule: FaultRule) -> Exception:
         """Record the fault; return the exception that carries it out."""
-        call.fault, call.rule = rule.kind, rule.id
-        named = " ".join([call.token, *call.instances]).strip()
-        self._rules.journal.add(rule.kind, rule.id, call=call.action, instance=named)
+        self._note(call, rule)
         if not rule.is_a.status:
             return Severed(rule.duration_s or 0.0)
         return ApiError(rule.error_code, rule.is_a.message, rule.is_a.status)
+
+    def _note(self, call: Call, rule: FaultRule) -> None:
+        call.fault, call.rule = rule.kind, rule.id
+        named = " ".join([call.token, *call.instances]).strip()
+        self._rules.journal.add(rule.kind, rule.id, call=call.action, instance=named)
 
     def _subjects(self, call: Call, action: Action, parameters: Parameters) -> list[Subject]:
         if action.launches:

@@ -25,6 +25,8 @@ from atemporal.twin.state import TERMINATED, Instance, Reservation, State
 USER_DATA_LIMIT = 16_384
 TOKEN_LIMIT = 64
 COUNT_LIMIT = 1000
+GRANTED = "Granted"
+"""A parameter of the twin's own: for so many of MaxCount there is capacity."""
 BEHAVIOURS = ("stop", "terminate")
 
 _KNOWN = {
@@ -53,6 +55,12 @@ def run(account: Account, parameters: Parameters) -> Response:
     )
 
 
+def most(parameters: Parameters) -> int:
+    """How many instances a call asks for; one that EC2 refuses anyway asks for one."""
+    text = parameters.get("MaxCount", "")
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 1
+
+
 def earlier_launch(account: Account, parameters: Parameters) -> Reservation | None:
     """The launch with the call's client token, whatever its other parameters are.
 
@@ -66,6 +74,7 @@ def earlier_launch(account: Account, parameters: Parameters) -> Reservation | No
 
 def _reserve(account: Account, parameters: Parameters) -> tuple[Reservation, bool]:
     """Save a new launch, or find the one that this call repeats; return whether it is new."""
+    granted: int | None = parameters.pop(GRANTED, None)
     least, most = _counts(parameters)
     user_data = _user_data(parameters)
     behaviour = parameters.get("InstanceInitiatedShutdownBehavior", "stop")
@@ -101,7 +110,7 @@ def _reserve(account: Account, parameters: Parameters) -> tuple[Reservation, boo
                 volume_id=_new_id("vol"),
                 volume_tags=tagged.get("volume", {}),
             )
-            for index in range(max(least, most))
+            for index in range(max(least, min(most, granted or most)))
         )
         reservation = Reservation(reservation_id, now, token, scope, digest, user_data, instances)
         account.state.commit(reservation)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from atemporal.twin.ec2 import launching
 from atemporal.twin.ec2.action import Action, Parameters, Rate
 from atemporal.twin.ec2.wire import ApiError
 
@@ -73,8 +74,7 @@ def _instances(action: Action, parameters: Parameters) -> int:
     """How many instances a call is for; one that EC2 refuses anyway counts as one."""
     if not action.launches:
         return len(action.named(parameters)) or 1
-    most = parameters.get("MaxCount", "")
-    return int(most) if isinstance(most, str) and most.isascii() and most.isdigit() else 1
+    return launching.most(parameters)
 
 
 def _exceeded(message: str) -> ApiError:

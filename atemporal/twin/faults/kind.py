@@ -91,6 +91,11 @@ KINDS = {
         call="TerminateInstances",
         summary="half of two or more instances are ended, then InternalError, 500",
     ),
+    "partial-launch": Kind(
+        Site.CALL,
+        "half of two or more instances are launched, as if there were capacity for no more",
+        call=LAUNCH,
+    ),
     "spent-token": _refusal(
         "IdempotentInstanceTerminated",
         400,
@@ -126,6 +131,7 @@ KINDS = {
     "no-callback": _machine("the end is on the console and never called back"),
     "twice": _machine("each callback is sent twice"),
     "forged": _machine("before each callback a false one is sent with a wrong token"),
+    "false-identity": _machine("its instance identity document names another instance"),
     "hangs": _machine(
         "hangs when it powers off, for `seconds` or until it is terminated", takes=("seconds",)
     ),

@@ -124,6 +124,14 @@ class FaultPlan:
         at = datetime.fromtimestamp(planned.ends_at, UTC)
         return json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}).encode()
 
+    def false_identity(self, instance: Instance) -> str | None:
+        """The id of another instance that its identity document names; None: it names itself."""
+        planned = self._of(instance).get("false-identity")
+        if planned is None:
+            return None
+        self._journal(instance, planned)
+        return f"i-{'f' * 8}{instance.id[-9:]}"
+
     def is_hidden(self, instance: Instance) -> bool:
         """Whether calls do not know the instance yet."""
         planned = self._of(instance).get("hidden")

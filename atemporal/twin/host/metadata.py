@@ -12,7 +12,9 @@ import secrets
 import time
 from collections.abc import Mapping
 
+from atemporal.identity import IdentitySigner
 from atemporal.twin.faults.plan import FaultPlan
+from atemporal.twin.host.identity import document
 from atemporal.twin.state import Instance, State
 
 _TTL = range(1, 21_601)
@@ -21,9 +23,10 @@ _TTL = range(1, 21_601)
 class Metadata:
     """The metadata services of all machines."""
 
-    def __init__(self, state: State, plan: FaultPlan) -> None:
+    def __init__(self, state: State, plan: FaultPlan, signer: IdentitySigner) -> None:
         self._state = state
         self._plan = plan
+        self._signer = signer
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def handle(
@@ -42,6 +45,8 @@ class Metadata:
             return 401, b""
         if path == "/latest/meta-data/spot/instance-action":
             value = self._plan.notice(instance)
+        elif path.startswith("/latest/dynamic/instance-identity/"):
+            value = self._identity(instance, path.rpartition("/")[2])
         else:
             value = self._values(instance).get(path)
         return (404, b"") if value is None else (200, value)
@@ -59,6 +64,16 @@ class Metadata:
         token = secrets.token_urlsafe(42)
         self._tokens[token] = (instance_id, now + int(ttl))
         return 200, token.encode()
+
+    def _identity(self, instance: Instance, name: str) -> bytes | None:
+        stated = document(instance, instance_id=self._plan.false_identity(instance))
+        match name:
+            case "document":
+                return stated
+            case "rsa2048":
+                return self._signer.sign(stated)
+            case _:
+                return None
 
     def _values(self, instance: Instance) -> dict[str, bytes | None]:
         requested = instance.parameters

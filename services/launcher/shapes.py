@@ -1,0 +1,46 @@
+"""Which attempts are alike, so that one call may ask for the instances of all of them: pure.
+
+Promise: attempts of one shape have the same offerings in the same order, and their launches are the same
+but for what has become of them so far. So whatever EC2 says of one it would say of each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from atemporal.model import Attempt, JobSpec
+from services.launcher.offerings import Offering
+
+Begun: TypeAlias = tuple[Attempt, JobSpec]
+
+# Which of the offerings is asked for is chosen anew, and how often one was is each attempt's own.
+_NOT_OF_THE_SHAPE = {
+    *("placement", "calls", "unsure_at"),
+    *("instance_type", "subnet_id", "capacity_type"),
+}
+
+
+def alike(
+    begun: Iterable[Begun],
+    *,
+    offerings_of: Callable[[JobSpec], tuple[Offering, ...]],
+    at_most: int,
+) -> list[list[Begun]]:
+    """Sort attempts by their shapes, `at_most` of one together.
+
+    One that may have been asked for is alone: its call must be repeated as it was.
+    """
+    shapes: dict[object, list[Begun]] = defaultdict(list)
+    for attempt, spec in begun:
+        shape: object = attempt.ref
+        if attempt.launch.calls == 0:
+            launch = attempt.launch.model_dump_json(exclude=_NOT_OF_THE_SHAPE)
+            shape = (launch, offerings_of(spec))
+        shapes[shape].append((attempt, spec))
+    return [part for one in shapes.values() for part in _parts(one, at_most)]
+
+
+def _parts(one: Sequence[Begun], at_most: int) -> list[list[Begun]]:
+    return [list(one[start : start + at_most]) for start in range(0, len(one), at_most)]
