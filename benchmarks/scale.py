@@ -123,7 +123,7 @@ def _questions(tx: Connection) -> dict[str, Ask]:
         "list after, newest first": _list(after=newest, newest_first=True),
         "show by the end of an id": lambda tx: jobs.get(tx, jobs.resolve(tx, str(newest)[-12:])),
         "history of a job": lambda tx: events.of_job(tx, newest),
-        "due: find the priorities": due.look,
+        "due: find the priorities": due.survey,
         "due: claim, none due": lambda tx: due.claim(tx, 0, actor=_ACTOR, limit=_BATCH),
         "due: overlooked": lambda tx: jobs.overlooked(tx, stale_s=60, limit=_BATCH),
         "due: how many wait": counts.oldest_waiting,

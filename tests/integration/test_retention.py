@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.states import JobState, Reason
-from atemporal.store import attempts, events, jobs, listing
+from atemporal.store import attempts, events, jobs, launches, listing
 from atemporal.store.database import Database
 from atemporal.store.retention import delete_finished
 from services.reaper import retention
@@ -44,7 +44,7 @@ def finished(
     job_id = jobs.submit_one(tx, spec, actor="test").job_id
     jobs.claim_due(tx, 10, actor="test")
     ref = AttemptRef(job_id, 1)
-    assert attempts.begin(tx, ref, LAUNCH, actor="test")
+    assert launches.begin(tx, ref, LAUNCH, actor="test")
     attempts.launched(tx, ref, f"i-{job_id}", actor="test")
     attempts.claim(tx, ref, claim_id="c", instance_id=f"i-{job_id}", actor="test")
     record = ExitRecord(exit_code=0)
