@@ -153,11 +153,10 @@ def _total(tx: Connection, parts: Sequence[Select[Any]]) -> tuple[int, bool]:
     """How many jobs the parts have, and whether that is an estimate."""
     bare = [part.with_only_columns(literal(1)).select_from(jobs) for part in parts]
     # In order, so that no table is read from its beginning for want of an end.
-    some = [
-        _in_order(part, *_PLACE, newest_first=False).limit(COUNTED + 1).subquery() for part in bare
-    ]
-    counts = [select(func.count()).select_from(one).scalar_subquery() for one in some]
-    counted = sum(tx.execute(select(*counts)).one())
+    some = [_in_order(part, *_PLACE, newest_first=False).limit(COUNTED + 1) for part in bare]
+    each = union_all(*some).subquery()
+    first = select(literal(1)).select_from(each).limit(COUNTED + 1).subquery()
+    counted = tx.scalar(select(func.count()).select_from(first)) or 0
     if counted <= COUNTED:
         return counted, False
     expected = sum(tx.scalar(_Expected(part))[0]["Plan"]["Plan Rows"] for part in bare)
@@ -187,7 +186,9 @@ def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnEl
         return [true()]
     number = tx.execute(select(jobs.c.submit_xid).where(jobs.c.id == after)).one_or_none()
     if number is None:
-        raise NotFound(f"there is no job {after} to go on after")
+        raise NotFound(
+            f"there is no job {after} to go on after; if it was deleted, being old, begin anew"
+        )
     # Rows of earlier releases have no number, and come before all others.
     unnumbered = jobs.c.submit_xid.is_(None)
     if number.submit_xid is None:

@@ -115,13 +115,13 @@ def test_what_somebody_waits_for_stays_and_holds_up_no_other(
     database: Database, still: str
 ) -> None:
     with database.begin() as tx:
-        waits, other, last = finished(tx, 400), finished(tx, 100), newest(tx)
-        tx.execute(text(still), {"id": waits})
-        before = len(events.of_job(tx, waits))
+        spared, other, last = finished(tx, 400), finished(tx, 100), newest(tx)
+        tx.execute(text(still), {"id": spared})
+        before = len(events.of_job(tx, spared))
         assert delete_finished(tx, keep_s=KEEP_S, limit=1) == 1
-        assert left(tx) == {waits, last}
+        assert left(tx) == {spared, last}
         assert other not in left(tx)
-        assert len(events.of_job(tx, waits)) == before
+        assert len(events.of_job(tx, spared)) == before
 
 
 def test_what_another_has_locked_is_left_for_later(database: Database) -> None:
