@@ -159,7 +159,8 @@ def _total(tx: Connection, parts: Sequence[Select[Any]]) -> tuple[int, bool]:
     counted = tx.scalar(select(func.count()).select_from(first)) or 0
     if counted <= COUNTED:
         return counted, False
-    expected = sum(tx.scalar(_Expected(part))[0]["Plan"]["Plan Rows"] for part in bare)
+    plan = tx.scalar(_Expected(union_all(*bare) if len(bare) > 1 else bare[0]))
+    expected = plan[0]["Plan"]["Plan Rows"]
     return max(counted, expected), True
 
 
@@ -168,7 +169,7 @@ class _Expected(Executable, ClauseElement):
 
     inherit_cache = False
 
-    def __init__(self, query: Select[Any]) -> None:
+    def __init__(self, query: ClauseElement) -> None:
         self.query = query
 
 
