@@ -67,7 +67,7 @@ DEADLINES |= {Reason.CLAIM_DEADLINE}
 LOOPS = {
     "scheduler": ["due", "lead", "submit", "relay"],
     "launcher": ["launch", "launch-sweep", "launch-tags"],
-    "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices"],
+    "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices", "retention"],
     "api": ["publish"],
 }
 """Each process with its loops."""
