@@ -69,10 +69,10 @@ _ASKED = {
 _STAGED_FROM = 100
 _STAGED = "submitted"
 
-# Stored specifications are large: so many are held at once. What is told of differences is bounded, by
+# Stored specifications are large: so many are held at once. What is said of differences is bounded, by
 # each value and by all of one submit, in characters.
 _LOOKED_UP = 200
-_TOLD_OF_VALUE, _TOLD = 90, 500_000
+_SHOWN_OF_VALUE, _SHOWN = 90, 500_000
 
 
 def _submit_from(source: str) -> TextClause:
@@ -178,7 +178,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
 
 def _known(tx: Connection, specs: Sequence[JobSpec]) -> Iterator[Submission]:
     """What became of those whose keys are known, in order."""
-    told = 0
+    reported = 0
     for begin in range(0, len(specs), _LOOKED_UP):
         piece = specs[begin : begin + _LOOKED_UP]
         jobs_of = _by_key(tx, [spec.key for spec in piece])
@@ -190,9 +190,9 @@ def _known(tx: Connection, specs: Sequence[JobSpec]) -> Iterator[Submission]:
                     "while this was submitted: submit it again"
                 )
             differs = _differences(job, spec)
-            if differs and told >= _TOLD:
+            if differs and reported >= _SHOWN:
                 differs = {"job": "how is not said, as too many others of this submit differ"}
-            told += sum(map(len, differs.values()))
+            reported += sum(map(len, differs.values()))
             yield Submission(job.id, created=False, run_at=job.run_at, differs=differs)
 
 
@@ -405,9 +405,9 @@ def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
         if name == "env":
             changed = dict(old or {}).items() ^ dict(new or {}).items()
             names = ", ".join(sorted({key for key, _ in changed}))
-            differences[name] = f"variables {_shortened(names, 2 * _TOLD_OF_VALUE)}"
+            differences[name] = f"variables {_shortened(names, 2 * _SHOWN_OF_VALUE)}"
         else:
-            there, here = (_shortened(json.dumps(one), _TOLD_OF_VALUE) for one in (old, new))
+            there, here = (_shortened(json.dumps(one), _SHOWN_OF_VALUE) for one in (old, new))
             differences[name] = f"{there} there, {here} here"
     return differences
 

@@ -221,8 +221,8 @@ def _beside_deleted(tx: Connection, gone: UUID, *, newest_first: bool) -> Row[An
     """The place of a job that certainly comes before one that is gone; None for the beginning.
 
     Ids of two processes, or of transactions side by side, are not in the order of submit. But no submit
-    takes a minute from its ids to its number (a statement may take half of that), so jobs whose ids are
-    a minute apart are.
+    takes a minute from its ids to its number (a statement may take half of that), so where ids
+    differ by a minute they are.
 
     Raises:
         NotFound: the id is none of ours: it does not say when it was made.

@@ -116,13 +116,13 @@ def test_what_somebody_waits_for_stays_and_holds_up_no_other(
     database: Database, still: str
 ) -> None:
     with database.begin() as tx:
-        waits, other, last = finished(tx, 400), finished(tx, 100), newest(tx)
-        tx.execute(text(still), {"id": waits})
-        before = len(events.of_job(tx, waits))
+        awaited, other, last = finished(tx, 400), finished(tx, 100), newest(tx)
+        tx.execute(text(still), {"id": awaited})
+        before = len(events.of_job(tx, awaited))
         assert delete_finished(tx, keep_s=KEEP_S, limit=1) == 1
-        assert left(tx) == {waits, last}
+        assert left(tx) == {awaited, last}
         assert other not in left(tx)
-        assert len(events.of_job(tx, waits)) == before
+        assert len(events.of_job(tx, awaited)) == before
 
 
 def test_what_another_has_locked_is_left_for_later(database: Database) -> None:
@@ -231,11 +231,11 @@ def at_minute(minute: int) -> UUID:
 
 def jobs_at(tx: Connection, *minutes: int) -> list[UUID]:
     """Jobs as of submits in these minutes, in this order."""
-    move = text("UPDATE jobs SET id = :new WHERE id = :old")
+    change = text("UPDATE jobs SET id = :new WHERE id = :old")
     for minute in minutes:
         old = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test").job_id
         tx.execute(text("DELETE FROM events WHERE job_id = :old"), {"old": old})
-        tx.execute(move, {"old": old, "new": at_minute(minute)})
+        tx.execute(change, {"old": old, "new": at_minute(minute)})
     return [at_minute(minute) for minute in minutes]
 
 

@@ -283,7 +283,7 @@ def test_what_is_told_of_differences_is_short_however_large_the_jobs_are(
 def test_what_is_told_of_all_differences_together_is_bounded_and_few_are_looked_at_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_TOLD", 1000)
+    monkeypatch.setattr(jobs, "_SHOWN", 1000)
     sizes: list[int] = []
     look_up = jobs._by_key
 
