@@ -6,7 +6,7 @@ Promise: `submit` is idempotent by key; after a cancel that returned nothing lea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from atemporal.errors import Conflict, NotFound, Unreadable
+from atemporal.errors import Conflict, NotFound, Unavailable, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
@@ -35,7 +35,7 @@ from atemporal.store.job_ids import JobIds
 from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
-from atemporal.store.staging import stage
+from atemporal.store.staging import may_stage, stage
 from atemporal.store.transitions import (
     finish_job,
     notify_scheduler,
@@ -68,6 +68,11 @@ _ASKED = {
 # From so many jobs on they are staged by COPY: below, the round trips cost more than is saved.
 _STAGED_FROM = 100
 _STAGED = "submitted"
+
+# Stored specifications are large: so many are held at once. What is said of differences is bounded, by
+# each value and by all of one submit, in characters.
+_LOOKED_UP = 200
+_SHOWN_OF_VALUE, _SHOWN = 90, 500_000
 
 
 def _submit_from(source: str) -> TextClause:
@@ -135,6 +140,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
 
     Raises:
         Invalid: an environment and command too large for a machine's user-data.
+        Unavailable: a job that has a key was deleted meanwhile: the same again makes it anew.
     """
     for spec in specs:
         check_fits(spec)
@@ -152,7 +158,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
         for job_id, spec in zip(ids, specs, strict=True)
     ]
     how = {"actor": actor, "notify_within_s": NOTIFY_WITHIN_S}
-    if len(rows) < _STAGED_FROM:
+    if len(rows) < _STAGED_FROM or not may_stage(tx):
         made = tx.execute(_SUBMIT, {"rows": json.dumps(rows), **how}).all()
     else:
         stage(tx, _STAGED, _ASKED, rows)
@@ -160,19 +166,34 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
     if any(row.soon for row in made):
         notify_scheduler(tx)
     created = {row.id: row.run_at for row in made}
-    keys = [spec.key for job_id, spec in zip(ids, specs, strict=True) if job_id not in created]
-    known = _by_key(tx, keys) if keys else {}
+    asked = zip(ids, specs, strict=True)
+    known = _known(tx, [spec for job_id, spec in asked if job_id not in created])
     return [
         Submission(job_id, created=True, run_at=created[job_id])
         if job_id in created
-        else Submission(
-            known[spec.key].id,
-            created=False,
-            run_at=known[spec.key].run_at,
-            differs=_differences(known[spec.key], spec),
-        )
-        for job_id, spec in zip(ids, specs, strict=True)
+        else next(known)
+        for job_id in ids
     ]
+
+
+def _known(tx: Connection, specs: Sequence[JobSpec]) -> Iterator[Submission]:
+    """What became of those whose keys are known, in order."""
+    reported = 0
+    for begin in range(0, len(specs), _LOOKED_UP):
+        piece = specs[begin : begin + _LOOKED_UP]
+        jobs_of = _by_key(tx, [spec.key for spec in piece])
+        for spec in piece:
+            job = jobs_of.get(spec.key)
+            if job is None:
+                raise Unavailable(
+                    f"the job with the key {spec.key!r} was deleted, being older than the retention, "
+                    "while this was submitted: submit it again"
+                )
+            differs = _differences(job, spec)
+            if differs and reported >= _SHOWN:
+                differs = {"job": "how is not said, as too many others of this submit differ"}
+            reported += sum(map(len, differs.values()))
+            yield Submission(job.id, created=False, run_at=job.run_at, differs=differs)
 
 
 def _by_key(tx: Connection, keys: Sequence[str | None]) -> dict[str | None, Any]:
@@ -383,10 +404,16 @@ def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
             continue
         if name == "env":
             changed = dict(old or {}).items() ^ dict(new or {}).items()
-            differences[name] = f"variables {', '.join(sorted({key for key, _ in changed}))}"
+            names = ", ".join(sorted({key for key, _ in changed}))
+            differences[name] = f"variables {_shortened(names, 2 * _SHOWN_OF_VALUE)}"
         else:
-            differences[name] = f"{json.dumps(old)} there, {json.dumps(new)} here"
+            there, here = (_shortened(json.dumps(one), _SHOWN_OF_VALUE) for one in (old, new))
+            differences[name] = f"{there} there, {here} here"
     return differences
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def read(row: Row[Any], tries: Sequence[Attempt]) -> Job:

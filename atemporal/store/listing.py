@@ -6,6 +6,8 @@ more: `Page.next` is always such a job, when the oldest come first.
 Each status has its own part of an index in that order; of several, the first of each are merged. How
 many match is counted up to `COUNTED`; beyond, it is what Postgres expects, by its statistics: to count
 a million takes longer than anybody wants to wait for a page.
+A page may go on after a job that retention has deleted: the id of that says when it was made, so the
+listing goes on from what was made a minute before it. Jobs of that minute come twice, and none is lost.
 Failure: a transaction that stays open for more than a minute is not waited for, or listings would never
 end; a job that it submits can then be missed by who has gone past it.
 """
@@ -51,6 +53,10 @@ BEGINNING = UUID(int=0)
 COUNTED = 10_000
 """So many are counted."""
 
+# A UUIDv7 begins with its time in milliseconds, of 48 bits.
+_TIMED, _AFTER_TIME, _LAST_MS = 7, 80, (1 << 48) - 1
+_MINUTE_MS = 60_000
+
 _PLACE = (jobs.c.submit_xid, jobs.c.id)
 
 # Transactions below the oldest that still runs are over, and what they wrote is there. A transaction
@@ -93,7 +99,7 @@ def page(
     always such a job when the oldest come first.
 
     Raises:
-        NotFound: there is no job `after`.
+        NotFound: there is no job `after`, and never was.
     """
     parts = _parts(states, outcomes, labels)
     total, estimated = _total(tx, parts)
@@ -185,20 +191,50 @@ def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnEl
     """
     if after == BEGINNING:
         return [true()]
-    number = tx.execute(select(jobs.c.submit_xid).where(jobs.c.id == after)).one_or_none()
-    if number is None:
-        raise NotFound(
-            f"there is no job {after} to go on after; if it was deleted, being old, begin anew"
-        )
+    here = _place(tx, jobs.c.id == after)
+    if here is None:
+        here = _beside_deleted(tx, after, newest_first=newest_first)
+    if here is None:
+        return [true()]
     # Rows of earlier releases have no number, and come before all others.
     unnumbered = jobs.c.submit_xid.is_(None)
-    if number.submit_xid is None:
+    if here.submit_xid is None:
         if newest_first:
-            return [unnumbered & (jobs.c.id < after)]
-        return [unnumbered & (jobs.c.id > after), ~unnumbered]
+            return [unnumbered & (jobs.c.id < here.id)]
+        return [unnumbered & (jobs.c.id > here.id), ~unnumbered]
     place = tuple_(jobs.c.submit_xid, jobs.c.id)
-    here = tuple_(literal(number.submit_xid, BigInteger), literal(after, Uuid))
-    return [place < here, unnumbered] if newest_first else [place > here]
+    at = tuple_(literal(here.submit_xid, BigInteger), literal(here.id, Uuid))
+    return [place < at, unnumbered] if newest_first else [place > at]
+
+
+def _place(
+    tx: Connection, where: ColumnElement[bool], *order: ColumnElement[Any]
+) -> Row[Any] | None:
+    """The place of the first such job in the order of submit."""
+    query: Select[Any] = (
+        select(jobs.c.submit_xid, jobs.c.id).where(where).order_by(*order).limit(1)
+    )
+    return tx.execute(query).one_or_none()
+
+
+def _beside_deleted(tx: Connection, gone: UUID, *, newest_first: bool) -> Row[Any] | None:
+    """The place of a job that certainly comes before one that is gone; None for the beginning.
+
+    Ids of two processes, or of transactions side by side, are not in the order of submit. But no submit
+    takes a minute from its ids to its number (a statement may take half of that), so where ids
+    differ by a minute they are.
+
+    Raises:
+        NotFound: the id is none of ours: it does not say when it was made.
+    """
+    if gone.version != _TIMED:
+        raise NotFound(f"there is no job {gone} to go on after")
+    made_ms = gone.int >> _AFTER_TIME
+    if newest_first:
+        later = UUID(int=min(made_ms + _MINUTE_MS, _LAST_MS) << _AFTER_TIME)
+        return _place(tx, jobs.c.id > later, jobs.c.id)
+    earlier = UUID(int=max(made_ms - _MINUTE_MS, 0) << _AFTER_TIME)
+    return _place(tx, jobs.c.id < earlier, jobs.c.id.desc())
 
 
 def _next(

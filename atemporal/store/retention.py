@@ -3,7 +3,8 @@
 Promise: nothing is deleted that anybody still waits for: no job that has not finished, none with an
 attempt whose instance is not known to be gone, none with an event that no listener has seen, and not the
 newest job, at which whoever follows the listing may wait. A job goes with all that is of it, or stays
-with all. Its key goes too: the same key makes a new job from then on.
+with all. Its key goes too: the same key makes a new job from then on. A launch group goes after the last
+of its attempts.
 Mechanism: in the order of their ends, by an index; what somebody else has locked is left for later.
 """
 
@@ -28,6 +29,17 @@ _DELETE = [
     for table, column in (("events", "job_id"), ("attempts", "job_id"), ("jobs", "id"))
 ]
 
+_EMPTY_GROUPS = text(
+    """
+    DELETE FROM launch_groups WHERE id IN (
+        SELECT id FROM launch_groups
+        WHERE settled_at < now() - make_interval(secs => :keep_s)
+          AND NOT EXISTS (SELECT 1 FROM attempts WHERE group_id = launch_groups.id)
+        ORDER BY settled_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    """
+)
+
 
 def delete_finished(tx: Connection, *, keep_s: float, limit: int) -> int:
     """Delete up to `limit` jobs that finished more than `keep_s` seconds ago; return how many."""
@@ -36,3 +48,11 @@ def delete_finished(tx: Connection, *, keep_s: float, limit: int) -> int:
         for statement in _DELETE:
             tx.execute(statement, {"jobs": over})
     return len(over)
+
+
+def delete_empty_groups(tx: Connection, *, keep_s: float, limit: int) -> int:
+    """Delete up to `limit` groups settled more than `keep_s` seconds ago that have no attempts any more.
+
+    Returns how many.
+    """
+    return tx.execute(_EMPTY_GROUPS, {"keep_s": keep_s, "limit": limit}).rowcount

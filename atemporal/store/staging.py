@@ -4,7 +4,9 @@ Promise: what is staged is seen by this transaction alone, and gone with its end
 Measured for a submit of 200 jobs or more, this and one INSERT out of it take half the time of one
 statement with all rows as JSON. For a few rows it takes longer, by its two more round trips.
 Mechanism: a temporary table that a commit empties. A session makes it once; it needs the right TEMPORARY
-on the database, which Postgres gives to everybody.
+on the database, which Postgres gives to everybody, and some installations take away: `may_stage` tells.
+Failure: that of any statement. COPY is the driver's own, so its errors are given SQLAlchemy's classes
+here, by which `Database` tells a server that is away or full from a fault of ours.
 """
 
 from __future__ import annotations
@@ -14,11 +16,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import psycopg2
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 # The order is COPY's text format: a backslash first, or it would be escaped twice.
 _ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 _NULL = "\\N"
+
+
+def may_stage(tx: Connection) -> bool:
+    """Whether this user has the right to make temporary tables."""
+    query = text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
+    return bool(tx.scalar(query))
 
 
 def stage(
@@ -31,15 +41,27 @@ def stage(
 
     A value is text, a number, None, or what is written as JSON. What the same transaction has staged
     there before stays beside it.
+
+    Raises:
+        DBAPIError: as of a statement: the server is away, slow or full, or a value is not of its type.
     """
     declared = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     tx.execute(
         text(f"CREATE TEMPORARY TABLE IF NOT EXISTS {table} ({declared}) ON COMMIT DELETE ROWS")
     )
     lines = (_line([row[name] for name in columns]) for row in rows)
+    copy = f"COPY pg_temp.{table} FROM STDIN"
     cursor: Any = tx.connection.cursor()
-    with closing(cursor):
-        cursor.copy_expert(f"COPY pg_temp.{table} FROM STDIN", _Reader(lines))
+    try:
+        with closing(cursor):
+            cursor.copy_expert(copy, _Reader(lines))
+    except psycopg2.Error as error:
+        raise DBAPIError.instance(
+            copy, None, error, psycopg2.Error, hide_parameters=True, dialect=tx.dialect
+        ) from error
+    except SystemError as error:
+        # What psycopg2 leaves of some connections that break while it sends.
+        raise OperationalError(copy, None, error, hide_parameters=True) from error
 
 
 def _line(values: Sequence[Any]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 
+from atemporal.errors import NotFound
 from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
 from atemporal.states import JobState, Reason
 from atemporal.store import attempts, events, jobs, launches, listing
 from atemporal.store.database import Database
-from atemporal.store.retention import delete_finished
+from atemporal.store.retention import delete_empty_groups, delete_finished
 from services.reaper import retention
 from services.reaper.retention import RetentionLoop
 from tests.invariants import assert_invariants
@@ -33,7 +34,7 @@ KEEP_S = 90 * DAY_S
 def _empty(database: Database) -> Iterator[None]:
     yield
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, events"))
+        tx.execute(text("TRUNCATE jobs, attempts, events, launch_groups"))
 
 
 def finished(
@@ -179,3 +180,105 @@ def test_without_a_retention_and_beside_another_reaper_nothing_is_deleted(
     RetentionLoop(database, days=1).tick()
     with database.begin() as tx:
         assert left(tx) == {last}
+
+
+def group(tx: Connection, days_ago: float | None, *, of: UUID | None = None) -> UUID:
+    """A launch group that was settled so long ago; None for one that is not."""
+    made = text(
+        "INSERT INTO launch_groups (id, launch, size, settled_at)"
+        " VALUES (gen_random_uuid(), '{}', 1, now() - make_interval(secs => :s)) RETURNING id"
+    )
+    id_ = UUID(str(tx.scalar(made, {"s": days_ago and days_ago * DAY_S})))
+    joined = text("UPDATE attempts SET group_id = :group WHERE job_id = :job")
+    tx.execute(joined, {"group": id_, "job": of})
+    return id_
+
+
+def groups_left(tx: Connection) -> set[UUID]:
+    return set(tx.scalars(text("SELECT id FROM launch_groups")))
+
+
+def test_a_launch_group_goes_after_the_last_of_its_attempts(database: Database) -> None:
+    with database.begin() as tx:
+        group(tx, 91, of=finished(tx, 91))
+        group(tx, 400)
+        stay = {group(tx, 89), group(tx, None), group(tx, 91, of=finished(tx, 89))}
+        newest(tx)
+    RetentionLoop(database, days=90).tick()
+    with database.begin() as tx:
+        assert groups_left(tx) == stay
+
+
+def test_launch_groups_are_deleted_in_batches(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    with database.begin() as tx:
+        for _ in range(3):
+            group(tx, 91)
+        assert delete_empty_groups(tx, keep_s=400 * DAY_S, limit=2) == 0
+    loop = RetentionLoop(database, days=90)
+    assert loop.tick() == retention.PAUSE_S
+    assert loop.tick() == retention.REST_S
+    with database.begin() as tx:
+        assert groups_left(tx) == set()
+
+
+def at_minute(minute: int) -> UUID:
+    """An id as of one made in that minute."""
+    return UUID(int=(1_700_000_000_000 + minute * 60_000) << 80 | 0x7 << 76 | 0x2 << 62)
+
+
+def jobs_at(tx: Connection, *minutes: int) -> list[UUID]:
+    """Jobs as of submits in these minutes, in this order."""
+    change = text("UPDATE jobs SET id = :new WHERE id = :old")
+    for minute in minutes:
+        old = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test").job_id
+        tx.execute(text("DELETE FROM events WHERE job_id = :old"), {"old": old})
+        tx.execute(change, {"old": old, "new": at_minute(minute)})
+    return [at_minute(minute) for minute in minutes]
+
+
+@pytest.mark.parametrize(
+    ("gone", "newest_first", "expected"),
+    [
+        (10, False, [12, 20]),
+        (14, False, [20]),
+        # Less than a minute behind: that comes twice.
+        (13, False, [12, 20]),
+        (1, False, [3, 8, 12, 20]),
+        (40, False, []),
+        (10, True, [8, 3]),
+        (19, True, [12, 8, 3]),
+        (40, True, [20, 12, 8, 3]),
+        (1, True, []),
+    ],
+)
+def test_who_follows_goes_on_where_its_job_was_though_it_is_deleted(
+    database: Database, gone: int, *, newest_first: bool, expected: list[int]
+) -> None:
+    for minute in (3, 8, 12, 20):
+        with database.begin() as tx:
+            jobs_at(tx, minute)
+    with database.begin() as tx:
+        page = listing.page(tx, after=at_minute(gone), newest_first=newest_first)
+    assert [job.id for job in page.jobs] == [at_minute(minute) for minute in expected]
+
+
+def test_of_the_minute_of_a_deleted_job_none_is_lost(database: Database) -> None:
+    """Ids of transactions side by side are not in the order of submit."""
+    order = (3, 11, 9, 10, 12)
+    for minute in order:
+        with database.begin() as tx:
+            jobs_at(tx, minute)
+    with database.begin() as tx:
+        tx.execute(text("DELETE FROM events"))
+        tx.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": at_minute(9)})
+        page = listing.page(tx, after=at_minute(9))
+    assert {at_minute(10), at_minute(12)} <= {job.id for job in page.jobs}
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_an_id_that_says_no_time_is_no_place(database: Database, *, newest_first: bool) -> None:
+    with database.begin() as tx, pytest.raises(NotFound, match="to go on after"):
+        listing.page(tx, after=uuid4(), newest_first=newest_first)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import psycopg2.errors
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from atemporal.errors import Unavailable
 from atemporal.model import JobSpec, parse_spec
 from atemporal.store import events, jobs, listing
 from atemporal.store.database import Database
+from atemporal.store.staging import stage
 
 # Below and above where jobs are staged by COPY.
 FEW, MANY = 20, 300
@@ -163,3 +166,138 @@ def test_ids_grow_in_the_order_of_the_submits_while_eight_write_and_a_reader_mis
         seen = following.result(timeout=60)
     assert all(one == sorted(one) for one in written)
     assert set(seen) == {job_id for one in written for job_id in one}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SELECT pg_cancel_backend(:pid)",
+        "SELECT pg_terminate_backend(:pid)",
+        "SELECT pg_sleep(0.5)",
+    ],
+    ids=["cancelled", "session ended", "statement timeout"],
+)
+def test_a_copy_that_postgres_stops_is_an_outage_and_the_next_one_works(
+    database: Database, how: str
+) -> None:
+    def rows(pid: int) -> Iterator[Mapping[str, Any]]:
+        with database.each() as other:
+            other.execute(text(how), {"pid": pid} if ":pid" in how else {})
+        for _ in range(200_000):
+            yield {"what": "x" * 100}
+
+    def staged(given: Callable[[int], Iterator[Mapping[str, Any]]]) -> int:
+        with database.begin() as tx:
+            pid = tx.scalar(text("SELECT pg_backend_pid()"))
+            tx.execute(text("SET LOCAL statement_timeout = '300ms'"))
+            stage(tx, "staged_by_test", {"what": "text"}, given(pid or 0))
+            return tx.scalar(text("SELECT count(*) FROM pg_temp.staged_by_test")) or 0
+
+    with pytest.raises(Unavailable):
+        staged(rows)
+    assert staged(lambda _: iter([{"what": "y"}])) == 1
+
+
+@pytest.mark.parametrize("failure", [psycopg2.errors.DiskFull("53100"), SystemError("NULL")])
+def test_a_copy_that_the_driver_gives_up_is_an_outage(
+    database: Database, failure: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    def staged() -> None:
+        cursor = SimpleNamespace(copy_expert=fail, close=bool)
+        connection = SimpleNamespace(cursor=lambda: cursor)
+        with database.begin() as tx:
+            broken: Any = SimpleNamespace(
+                execute=tx.execute, connection=connection, dialect=tx.dialect
+            )
+            stage(broken, "staged_by_test", {"what": "text"}, [])
+
+    with pytest.raises(Unavailable):
+        staged()
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_without_the_right_to_temporary_tables_jobs_are_made_all_the_same(
+    database: Database, count: int
+) -> None:
+    with suppress(InterruptedError), database.begin() as tx:
+        for statement in (
+            f'REVOKE TEMPORARY ON DATABASE "{tx.engine.url.database}" FROM PUBLIC',
+            "CREATE ROLE without_temporary",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO without_temporary",
+            "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO without_temporary",
+            "SET LOCAL ROLE without_temporary",
+        ):
+            tx.execute(text(statement))
+        made = jobs.submit(tx, [spec()] * count, actor="a")
+        assert listing.page(tx, limit=1).total == len(made) == count
+        # All of this, the role as well, is undone.
+        raise InterruptedError
+
+
+@pytest.mark.parametrize("count", [1, FEW, MANY])
+def test_a_key_whose_job_is_deleted_meanwhile_is_asked_for_again(
+    database: Database, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [spec(key=f"k{number}") for number in range(count)]
+    with database.begin() as tx:
+        jobs.submit(tx, asked, actor="a")
+    look_up = jobs._by_key
+
+    def after_a_deletion(tx: Connection, keys: Any) -> Any:
+        with database.begin() as retention:
+            retention.execute(text("DELETE FROM events"))
+            retention.execute(text("DELETE FROM jobs WHERE key = :key"), {"key": f"k{count - 1}"})
+        return look_up(tx, keys)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_by_key", after_a_deletion)
+        with pytest.raises(Unavailable, match="submit it again"), database.begin() as tx:
+            jobs.submit(tx, asked, actor="a")
+    with database.begin() as tx:
+        again = jobs.submit(tx, asked, actor="a")
+    assert [one.created for one in again] == [False] * (count - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"command": ["x" * 3000]},
+        {"env": {f"VARIABLE_{number}": "" for number in range(150)}},
+        {"labels": {f"label-{number}": "x" * 50 for number in range(20)}},
+    ],
+    ids=["command", "env", "labels"],
+)
+def test_what_is_told_of_differences_is_short_however_large_the_jobs_are(
+    database: Database, large: dict[str, Any]
+) -> None:
+    with database.begin() as tx:
+        jobs.submit(tx, [spec(key=f"k{n}", **large) for n in range(MANY)], actor="a")
+        done = jobs.submit(tx, [spec(key=f"k{n}") for n in range(MANY)], actor="a")
+    assert all(one.differs for one in done)
+    assert max(len(how) for one in done for how in one.differs.values()) < 250
+
+
+def test_what_is_told_of_all_differences_together_is_bounded_and_few_are_looked_at_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_SHOWN", 1000)
+    sizes: list[int] = []
+    look_up = jobs._by_key
+
+    def counted(tx: Connection, keys: Any) -> Any:
+        sizes.append(len(keys))
+        return look_up(tx, keys)
+
+    monkeypatch.setattr(jobs, "_by_key", counted)
+    with database.begin() as tx:
+        first = jobs.submit(tx, [spec(key=f"k{n}") for n in range(MANY)], actor="a")
+        asked = [spec(key=f"k{n}", command=["x" * 90]) for n in range(MANY)]
+        done = jobs.submit(tx, asked, actor="a")
+    assert sizes == [200, 100]
+    assert [one.job_id for one in done] == [one.job_id for one in first]
+    assert "command" in done[0].differs
+    assert sum("command" in one.differs for one in done) < 20
+    assert "is not said" in done[-1].differs["job"]

@@ -1,0 +1,59 @@
+"""What a lead is learned from: what machines took, not how long this system was away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from atemporal.model import AttemptRef, Launch, parse_spec
+from atemporal.store import jobs, launches, leads
+from atemporal.store.database import Database
+
+LAUNCH = Launch(
+    image_id="ami-1",
+    instance_type="t3.small",
+    callback_base="http://127.0.0.1:9",
+    key_id="k1",
+    deadline_s=600,
+)
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Database) -> Iterator[None]:
+    yield
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events"))
+
+
+@pytest.mark.parametrize(
+    ("late_s", "took_s"),
+    [
+        (0, 70),
+        (3, 73),
+        (29, 99),
+        # Schedulers or launchers were away for so long.
+        (3600, 100),
+        (86_400, 100),
+        # One that was to be launched later than it was, and one of a release without plans.
+        (-5, 65),
+        (None, 70),
+    ],
+)
+def test_a_sample_is_no_longer_for_an_outage_before_the_launch(
+    database: Database, late_s: float | None, took_s: float
+) -> None:
+    with database.begin() as tx:
+        job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
+        jobs.claim_due(tx, 1, actor="t")
+        assert launches.begin(tx, AttemptRef(job_id, 1), LAUNCH, actor="t")
+        tx.execute(
+            text(
+                "UPDATE attempts SET created_at = now() - interval '70 s', ready_at = now(),"
+                " dispatch_at = now() - interval '70 s' - make_interval(secs => :late_s)"
+            ),
+            {"late_s": late_s},
+        )
+        (sample,) = leads.samples(tx)
+    assert sample.seconds == took_s
