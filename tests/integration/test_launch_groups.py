@@ -357,13 +357,23 @@ class TestOutcomes:
         assert {world.attempt(ref).blocked_on for ref in refs} == {BlockedReason.QUOTA}
         assert len(world.cloud.sizes) + len(world.cloud.calls) <= 4
 
-    def test_a_definite_refusal_ends_all_for_they_are_alike(self, world: Groups) -> None:
-        world.cloud.outcomes = [error(Rejected, "InvalidKeyPair.NotFound")]
+    @pytest.mark.parametrize("code", ["InvalidParameterValue", "InvalidKeyPair.NotFound"])
+    def test_a_refusal_of_many_says_nothing_of_one(self, world: Groups, code: str) -> None:
+        world.cloud.outcomes = [error(Rejected, code)] * 2
+        refs = world.burst(4)
+        assert world.cloud.sizes == [4, 2, 1]
+        world.sweeps()
+        assert world.each_has_one(refs)
+
+    def test_a_definite_refusal_ends_the_one_that_it_was_for(self, world: Groups) -> None:
+        world.cloud.outcomes = [error(Rejected, "InvalidKeyPair.NotFound")] * 2
         refs = world.burst(3)
-        assert {world.attempt(ref).reason for ref in refs} == {Reason.LAUNCH_REFUSED}
-        assert {world.job(ref).state for ref in refs} == {JobState.FINISHED}
+        ended = [ref for ref in refs if world.attempt(ref).reason is Reason.LAUNCH_REFUSED]
+        assert [world.job(ref).state for ref in ended] == [JobState.FINISHED]
         (group,) = world.groups()
         assert group.settled_at is not None
+        world.sweeps()
+        assert world.each_has_one([ref for ref in refs if ref not in ended])
 
     @pytest.mark.parametrize("gone", [0, 1, 3])
     def test_a_spent_token_gives_what_it_launched(self, world: Groups, gone: int) -> None:
