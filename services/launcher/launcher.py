@@ -167,7 +167,8 @@ class Launcher:
         with self._database.begin() as tx:
             left_over = groups.with_specs(tx, groups.lease(tx, stale_s=stale_s, limit=room))
             for group, specs in left_over:
-                if not specs:
+                # With a specification that can not be read somebody waits: the lease's end comes.
+                if not specs and not groups.waiting(tx, group.id):
                     groups.settle(tx, group.id)
             many = sum(group.size for group, specs in left_over if specs)
             left = max(0, room - many)

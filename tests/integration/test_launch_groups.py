@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from atemporal.cloud import CloudError, Instance, Rejected, TokenSpent, TooMany, WrongImage
 from atemporal.cloud.instance import tags_of_group
-from atemporal.errors import Conflict, NotFound
+from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, groups, jobs
@@ -411,6 +411,83 @@ class TestOutcomes:
         assert world.each_has_one(refs)
         assert {world.attempt(ref).launch.image_id for ref in refs} == {"ami-2"}
 
+    @pytest.mark.parametrize("shown", [1, 2])
+    def test_an_image_is_exchanged_only_when_ec2_shows_all_that_the_old_one_launched(
+        self, world: Groups, shown: int
+    ) -> None:
+        world.cloud.outcomes = [Done(UNKNOWN[0])]
+        refs = world.burst(3)
+        find = world.cloud.find_group
+        world.cloud.find_group = lambda one: find(one)[:shown]  # type: ignore[method-assign]
+        world.cloud.wrong_images, world.cloud.image = {"ami-1"}, "ami-2"
+        world.later(30)
+        world.sweep.tick()
+        assert world.instances(refs) == []
+        world.cloud.find_group = find  # type: ignore[method-assign]
+        world.later(world.settings.cloud_grace_s)
+        world.sweep.tick()
+        assert world.each_has_one(refs)
+        assert len(world.cloud.all()) == 3
+
+
+class TestUnreadable:
+    """What another release, or a hand, wrote into one row stops nobody else."""
+
+    def damage(self, world: Groups, refs: list[AttemptRef]) -> None:
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE jobs SET spec = jsonb_build_object('image', 7) WHERE id = ANY(:ids)"),
+                {"ids": [ref.job_id for ref in refs]},
+            )
+
+    @pytest.mark.parametrize("many", [1, 2])
+    def test_one_specification_settles_no_group_whose_others_wait(
+        self, world: Groups, many: int
+    ) -> None:
+        refs = sorted(world.queued() for _ in range(3))
+        world.launcher.begin(refs)
+        self.damage(world, refs[:many])
+        world.restart()
+        world.later(world.settings.stale_after_s + 1)
+        world.sweep.tick()
+        assert world.cloud.sizes == [3]
+        assert all(world.instances([ref]) for ref in refs[many:])
+
+    def test_with_no_specification_the_group_is_left_to_a_later_sweep(self, world: Groups) -> None:
+        refs = [world.queued() for _ in range(2)]
+        world.launcher.begin(refs)
+        self.damage(world, refs)
+        world.restart()
+        for _ in range(2):
+            world.later(world.settings.stale_after_s + 1)
+            world.sweep.tick()
+        assert world.cloud.sizes == []
+        (group,) = world.groups()
+        assert group.settled_at is None
+
+    @pytest.mark.parametrize("launch", ["{}", '{"placement": "first"}'])
+    def test_one_group_stops_no_other(self, world: Groups, launch: str) -> None:
+        bad = [world.queued() for _ in range(2)]
+        ((group, _),) = world.launcher.begin(bad)
+        good = [world.queued() for _ in range(2)]
+        world.launcher.begin(good)
+        assert isinstance(group, LaunchGroup)
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET launch = CAST(:launch AS jsonb) WHERE id = :id"),
+                {"launch": launch, "id": group.id},
+            )
+        world.restart()
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET called_at = called_at - make_interval(secs => :s)"),
+                {"s": world.settings.stale_after_s + 1},
+            )
+        world.sweep.tick()
+        assert world.each_has_one(good)
+        with world.database.begin() as tx, pytest.raises(Unreadable, match=str(group.id)):
+            groups.get(tx, group.id)
+
 
 class TestCancelled:
     def cancel(self, world: Groups, ref: AttemptRef) -> None:
@@ -493,6 +570,29 @@ class TestAssignment:
             assert groups.assigned(tx, group.id, "i-0123456789abcdef0") is None
             with pytest.raises(NotFound):
                 groups.assigned(tx, UUID(int=7), "i-0123456789abcdef0")
+
+    @pytest.mark.parametrize("many", [2, 3])
+    def test_what_is_written_down_between_two_questions_refuses_no_machine(
+        self, world: Groups, many: int
+    ) -> None:
+        world.cloud.outcomes = [Done(UNKNOWN[0])]
+        refs = world.burst(many)
+        (group,) = world.groups()
+        (instances,) = world.cloud.launched.values()
+        ids, asked = [one.id for one in instances], []
+
+        def written_down(*_: Any) -> None:
+            if not asked:
+                asked.append(1)
+                with world.database.begin() as other:
+                    groups.launched(other, group.id, group.launch, ids, actor="test")
+
+        with world.database.begin() as tx:
+            event.listen(tx, "after_cursor_execute", written_down)
+            found = groups.assigned(tx, group.id, ids[0])
+        assert asked
+        assert found is not None
+        assert found[0].ref in refs
 
     def test_another_groups_instance_is_none_of_this_one(self, world: Groups) -> None:
         world.burst(2)
