@@ -489,6 +489,44 @@ class TestUnreadable:
             groups.get(tx, group.id)
 
 
+class TestManyGroups:
+    def stale(self, world: Groups, many: int) -> None:
+        """Groups of two whose calls nobody has made, by the release before."""
+        for _ in range(many):
+            world.launcher.begin([world.queued(), world.queued()])
+        world.restart()
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET called_at = called_at - make_interval(secs => :s)"),
+                {"s": world.settings.stale_after_s + 1},
+            )
+
+    @pytest.mark.parametrize("calls", [1, 3])
+    def test_no_more_groups_are_leased_than_calls_may_be_made(
+        self, world: Groups, calls: int
+    ) -> None:
+        self.stale(world, 5)
+        world.launcher.admission.calls = lambda most: min(most, calls)  # type: ignore[method-assign]
+        found = world.launcher.unfinished()
+        assert len(found) == calls
+        assert world.launcher.behind
+
+    @pytest.mark.parametrize("room", [2, 4])
+    def test_singles_have_room_beside_groups_without_end(self, world: Groups, room: int) -> None:
+        self.stale(world, 5)
+        single = world.queued(disk_gb=50)
+        world.launcher.begin([single])
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE attempts SET called_at = to_timestamp(0) WHERE job_id = :id"),
+                {"id": single.job_id},
+            )
+        world.launcher.admission.room = lambda most: room  # type: ignore[method-assign]
+        found = world.launcher.unfinished()
+        assert [one.ref for one, _ in found if not isinstance(one, LaunchGroup)] == [single]
+        assert world.launcher.behind
+
+
 class TestCancelled:
     def cancel(self, world: Groups, ref: AttemptRef) -> None:
         with world.database.begin() as tx:
