@@ -313,6 +313,13 @@ def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt,
     return attempt, rows.spec(attempt.ref, row)
 
 
+def owners(tx: Connection, instance_ids: Collection[str]) -> dict[str, AttemptRef]:
+    """Whose these instances are, also where this release can not read the attempt."""
+    having = attempts.c.instance_id == func.any(list(instance_ids))
+    query = select(attempts.c.instance_id, attempts.c.job_id, attempts.c.number).where(having)
+    return {row.instance_id: AttemptRef(row.job_id, row.number) for row in tx.execute(query)}
+
+
 def of_instances(
     tx: Connection, group_ids: Collection[UUID], instance_ids: Collection[str]
 ) -> list[Attempt]:
