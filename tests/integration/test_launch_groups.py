@@ -418,7 +418,7 @@ class TestOutcomes:
         world.cloud.outcomes = [Done(UNKNOWN[0])]
         refs = world.burst(3)
         find = world.cloud.find_group
-        world.cloud.find_group = lambda one: find(one)[:shown]  # type: ignore[method-assign]
+        world.cloud.find_group = lambda group_id: find(group_id)[:shown]  # type: ignore[method-assign]
         world.cloud.wrong_images, world.cloud.image = {"ami-1"}, "ami-2"
         world.later(30)
         world.sweep.tick()
@@ -617,7 +617,8 @@ class TestAssignment:
         refs = world.burst(many)
         (group,) = world.groups()
         (instances,) = world.cloud.launched.values()
-        ids, asked = [one.id for one in instances], []
+        ids = [one.id for one in instances]
+        asked: list[int] = []
 
         def written_down(*_: Any) -> None:
             if not asked:
