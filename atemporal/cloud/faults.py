@@ -149,7 +149,7 @@ _CODES: dict[type[CloudError], str] = {
         MaxIOPSLimitExceeded NetworkInterfaceLimitExceeded ResourceLimitExceeded
         PendingVerification
     """,
-    TooMany: "ResourceCountExceeded",
+    TooMany: "ResourceCountExceeded RequestResourceCountExceeded",
     Throttled: """
         RequestLimitExceeded EC2ThrottledException Throttling ThrottlingException
         ThrottledException RequestThrottled RequestThrottledException SlowDown

@@ -8,7 +8,7 @@ group may still be answered is not among these. The others stay nobody's.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from atemporal.cloud.instance import Instance
@@ -16,14 +16,17 @@ from atemporal.model import Attempt, AttemptRef
 from atemporal.states import AttemptState
 
 
-def named(instances: Iterable[Instance], attempts: Iterable[Attempt]) -> list[Instance]:
-    """The instances, each with the attempt that the records name for it, if its tags name none."""
-    owners: dict[str, AttemptRef] = {}
+def named(
+    instances: Iterable[Instance], owners: Mapping[str, AttemptRef], attempts: Iterable[Attempt]
+) -> list[Instance]:
+    """The instances, each with the attempt that the records name for it, if its tags name none.
+
+    `owners` are also those attempts that can not be read; `attempts` are those that can.
+    """
     without: dict[UUID | None, list[AttemptRef]] = defaultdict(list)
     for attempt in attempts:
-        if attempt.instance_id is not None:
-            owners[attempt.instance_id] = attempt.ref
-        elif attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
+        ended = attempt.state in (AttemptState.EXITED, AttemptState.CLOSED)
+        if ended and attempt.instance_id is None:
             without[attempt.group_id].append(attempt.ref)
     for refs in without.values():
         refs.sort(reverse=True)

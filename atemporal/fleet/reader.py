@@ -145,9 +145,11 @@ class FleetReader:
             if nameless := [one for one in instances if one.ref is None and one.group_id]:
                 launching = groups.unsettled(tx)
                 settled = {one.group_id for one in nameless if one.group_id} - launching
-                owners = groups.of_instances(tx, settled, [one.id for one in nameless])
-                known |= {one.ref: one for one in owners}
-                instances = named(instances, owners)
+                ids = [one.id for one in nameless]
+                found = groups.of_instances(tx, settled, ids)
+                known |= {one.ref: one for one in found}
+                # Read without the model: who can not be read has its instance all the same.
+                instances = named(instances, groups.owners(tx, ids), found)
             running = [ref for ref, one in known.items() if one.state is AttemptState.RUNNING]
             is_booting = any(one.state is AttemptState.WARMING for one in known.values())
             boots = boot_times.lately(tx) if is_booting else boot_times.NOTHING

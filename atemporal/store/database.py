@@ -112,7 +112,7 @@ class Database:
                 so repeating the block is safe for them.
             Conflict: what was written breaks a rule of the tables.
         """
-        left_out: dict[tuple[str, int], Unreadable] = {}
+        left_out: dict[tuple[str, int | None], Unreadable] = {}
         commits = False
         try:
             with _translated(), self._engine.begin() as tx:

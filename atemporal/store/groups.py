@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, text, update
 
 from atemporal.errors import Conflict, NotFound
@@ -88,20 +89,16 @@ def with_specs(
 ) -> list[tuple[LaunchGroup, list[JobSpec]]]:
     """Return groups that are not settled, each with what one of its attempts' machines has to run.
 
-    The list is empty where none of its attempts needs an instance any more.
+    The list is empty where of none of those that wait it can be read, or where none waits: `waiting`
+    says which. Groups that this release can not read are left out.
     """
     found = []
     open_ = launch_groups.c.settled_at.is_(None)
     query = select(launch_groups).where(launch_groups.c.id == func.any(list(group_ids)), open_)
-    for row in tx.execute(query.order_by(launch_groups.c.created_at, launch_groups.c.id)).all():
-        one = (
-            select(attempts.c.job_id, attempts.c.number, jobs.c.spec, jobs.c.key)
-            .join(jobs, jobs.c.id == attempts.c.job_id)
-            .where(attempts.c.group_id == row.id, _WAITS)
-            .order_by(attempts.c.job_id)
-            .limit(1)
-        )
-        found.append((_group(row), rows.readable(tx, tx.execute(one), _spec)))
+    query = query.order_by(launch_groups.c.created_at, launch_groups.c.id)
+    for group in rows.readable(tx, tx.execute(query).all(), _group):
+        each = (_specs(tx, ref) for ref in waiting(tx, group.id))
+        found.append((group, next((specs for specs in each if specs), [])))
     return found
 
 
@@ -110,6 +107,7 @@ def get(tx: Connection, group_id: UUID) -> LaunchGroup:
 
     Raises:
         NotFound: there is none.
+        Unreadable: this release can not read it.
     """
     row = tx.execute(select(launch_groups).where(launch_groups.c.id == group_id)).one_or_none()
     if row is None:
@@ -302,15 +300,24 @@ def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt,
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(attempts.c.group_id == group_id, attempts.c.instance_id == instance_id)
     )
+    # First: what is settled between two questions has its attempts by the second.
+    settled = get(tx, group_id).settled_at is not None
     row = tx.execute(query).one_or_none()
     if row is None:
-        if get(tx, group_id).settled_at is None:
+        if not settled:
             return None
         raise Conflict(f"no attempt of group {group_id} has instance {instance_id}")
     attempt = rows.attempt(row)
     if attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
         raise Conflict(f"the attempt of instance {instance_id} has ended")
     return attempt, rows.spec(attempt.ref, row)
+
+
+def owners(tx: Connection, instance_ids: Collection[str]) -> dict[str, AttemptRef]:
+    """Whose these instances are, also where this release can not read the attempt."""
+    having = attempts.c.instance_id == func.any(list(instance_ids))
+    query = select(attempts.c.instance_id, attempts.c.job_id, attempts.c.number).where(having)
+    return {row.instance_id: AttemptRef(row.job_id, row.number) for row in tx.execute(query)}
 
 
 def of_instances(
@@ -428,9 +435,21 @@ def _one_of(refs: Sequence[AttemptRef]) -> ColumnElement[bool]:
 
 
 def _group(row: Row[Any]) -> LaunchGroup:
-    return LaunchGroup.model_validate(
-        {name: getattr(row, name) for name in LaunchGroup.model_fields}
+    try:
+        return LaunchGroup.model_validate(
+            {name: getattr(row, name) for name in LaunchGroup.model_fields}
+        )
+    except ValidationError as error:
+        raise rows.unreadable_group(row.id, error) from None
+
+
+def _specs(tx: Connection, ref: AttemptRef) -> list[JobSpec]:
+    query = (
+        select(attempts.c.job_id, attempts.c.number, jobs.c.spec, jobs.c.key)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(_is(ref))
     )
+    return rows.readable(tx, tx.execute(query), _spec)
 
 
 def _spec(row: Row[Any]) -> JobSpec:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row
@@ -57,6 +58,12 @@ def unreadable(ref: AttemptRef, error: ValidationError) -> Unreadable:
     return Unreadable(str(ref.job_id), ref.number, why)
 
 
+def unreadable_group(group_id: UUID, error: ValidationError) -> Unreadable:
+    """The same of a launch group's row, which no attempt's number goes with."""
+    why = "; ".join(f"{name}: {what}" for name, what in describe(error).items())
+    return Unreadable(str(group_id), None, why)
+
+
 def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> list[T]:
     """Read all rows, in their order, but for those that can not be read."""
     found: list[T] = []
@@ -73,6 +80,6 @@ def left_out(tx: Connection, ref: AttemptRef | None) -> bool:
     return ref is not None and (str(ref.job_id), ref.number) in _left_out(tx)
 
 
-def _left_out(tx: Connection) -> dict[tuple[str, int], Unreadable]:
-    errors: dict[tuple[str, int], Unreadable] = tx.get_execution_options()[LEFT_OUT]
+def _left_out(tx: Connection) -> dict[tuple[str, int | None], Unreadable]:
+    errors: dict[tuple[str, int | None], Unreadable] = tx.get_execution_options()[LEFT_OUT]
     return errors

@@ -132,6 +132,9 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
             return Blocked(BlockedReason.THROTTLE, outcome.detail, facts.rate_limiter_s)
         case TokenSpent() | TokenMismatch():
             return _launched_by_token(outcome, facts)
+        case Refused() if facts.size > 1:
+            # It proves nothing of a call for one: some limits are refused as a wrong parameter is.
+            return launched_earlier(facts) or Split()
         case Refused():
             return launched_earlier(facts) or Refuse(Reason.LAUNCH_REFUSED, str(outcome))
         case _:

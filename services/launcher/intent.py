@@ -248,7 +248,7 @@ class GroupIntent:
         return groups.postpone(tx, self._id, launch, actor=ACTOR, **why)
 
     def end(self, tx: Transaction, reason: Reason, detail: str) -> int:
-        """Its attempts end: they are alike, so each alone would be refused as well."""
+        """Those that wait end; a call for many that was refused was split before."""
         waiting = groups.waiting(tx, self._id)
         groups.settle(tx, self._id)
         return sum(attempts.end(tx, ref, reason, actor=ACTOR, detail=detail) for ref in waiting)

@@ -162,20 +162,24 @@ class Launcher:
                 untried = jobs.overlooked(tx, stale_s=stale_s, limit=room)
             if begun := self.begin(untried):
                 return begun
+        calls = max(1, self.admission.calls(room))
         # Cleared first: who finds no token from here on is not overlooked.
         self.admission.backlog.clear()
         with self._database.begin() as tx:
-            left_over = groups.with_specs(tx, groups.lease(tx, stale_s=stale_s, limit=room))
+            ids = groups.lease(tx, stale_s=stale_s, limit=calls)
+            left_over = groups.with_specs(tx, ids)
             for group, specs in left_over:
-                if not specs:
+                # With a specification that can not be read somebody waits: the lease's end comes.
+                if not specs and not groups.waiting(tx, group.id):
                     groups.settle(tx, group.id)
             many = sum(group.size for group, specs in left_over if specs)
-            left = max(0, room - many)
+            # Groups come first, and may come without end: half of the room is not theirs.
+            left = max(room // 2, room - many)
             leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=left) if left else []
             unlaunched = attempts.with_specs(tx, leased)
             left -= len(leased)
             overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=left) if left else []
-        if many + len(leased) + len(overlooked) == room:
+        if many + len(leased) + len(overlooked) >= room or len(ids) >= calls:
             self.admission.backlog.set()
         if overlooked or unlaunched or left_over:
             self._log.info(

@@ -215,7 +215,12 @@ class Walk:
         offering = offering_of(self._launch)
         if self._earlier_at is None:
             return TryNext(offering, image)
-        earlier = Facts(self._offerings, found=self._find(), unproven_s=self._unproven_s())
+        earlier = Facts(
+            self._offerings,
+            found=self._find(),
+            unproven_s=self._unproven_s(),
+            size=self._intent.size,
+        )
         return launched_earlier(earlier) or TryNext(offering, image)
 
     def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:

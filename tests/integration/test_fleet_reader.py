@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from atemporal.cloud import Cloud, Instance, Throttled, Volume
-from atemporal.cloud.instance import ATTEMPT_TAG, INSTALLATION_TAG, JOB_TAG
+from atemporal.cloud.instance import ATTEMPT_TAG, INSTALLATION_TAG, JOB_TAG, tags_of_group
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import AttemptRef, parse_spec
@@ -64,7 +64,7 @@ class Ec2:
 def ec2(database: Database) -> Iterator[Ec2]:
     yield Ec2(database)
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, events"))
+        tx.execute(text("TRUNCATE jobs, attempts, launch_groups, events"))
 
 
 @pytest.fixture
@@ -118,6 +118,37 @@ def test_ages_are_those_before_ec2_was_asked_and_records_are_read_after_it(
     assert snapshot.now < ec2.asked[0]
     assert snapshot.attempts[ref].state is AttemptState.EXITED
     assert snapshot.instances == (ec2.instances[0],)
+
+
+@pytest.mark.parametrize("launch", ["{}", '{"placement": "first"}'])
+@pytest.mark.parametrize("kind", ["whole", "history"])
+def test_an_untagged_instance_of_an_attempt_that_can_not_be_read_is_nobody_elses(
+    database: Database, ec2: Ec2, reader: FleetReader, launch: str, kind: str
+) -> None:
+    group_id = UUID(int=5)
+    bad, ended = begin(database, "i-1"), begin(database, "i-2")
+    with database.begin() as tx:
+        jobs.cancel(tx, ended.job_id, actor="t")
+        tx.execute(
+            text(
+                "INSERT INTO launch_groups (id, launch, size, settled_at)"
+                " VALUES (:id, CAST(:launch AS jsonb), 2, now())"
+            ),
+            {"id": group_id, "launch": LAUNCH.model_dump_json()},
+        )
+        tx.execute(text("UPDATE attempts SET group_id = :id"), {"id": group_id})
+        tx.execute(
+            text("UPDATE attempts SET instance_id = NULL WHERE job_id = :id"), {"id": ended.job_id}
+        )
+        tx.execute(
+            text("UPDATE attempts SET launch = CAST(:launch AS jsonb) WHERE job_id = :id"),
+            {"launch": launch, "id": bad.job_id},
+        )
+    ec2.instances = [Instance("i-1", "running", tags=tags_of_group("default", group_id))]
+    take = reader.snapshot if kind == "whole" else reader.snapshot_with_history
+    snapshot = take()
+    assert [(one.id, one.ref) for one in snapshot.unreadable] == [("i-1", bad)]
+    assert snapshot.instances == ()
 
 
 @pytest.mark.parametrize("take", EVERY_KIND)

@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from atemporal.cloud import CloudError, Instance, Rejected, TokenSpent, TooMany, WrongImage
 from atemporal.cloud.instance import tags_of_group
-from atemporal.errors import Conflict, NotFound
+from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, groups, jobs
@@ -357,13 +357,23 @@ class TestOutcomes:
         assert {world.attempt(ref).blocked_on for ref in refs} == {BlockedReason.QUOTA}
         assert len(world.cloud.sizes) + len(world.cloud.calls) <= 4
 
-    def test_a_definite_refusal_ends_all_for_they_are_alike(self, world: Groups) -> None:
-        world.cloud.outcomes = [error(Rejected, "InvalidKeyPair.NotFound")]
+    @pytest.mark.parametrize("code", ["InvalidParameterValue", "InvalidKeyPair.NotFound"])
+    def test_a_refusal_of_many_says_nothing_of_one(self, world: Groups, code: str) -> None:
+        world.cloud.outcomes = [error(Rejected, code)] * 2
+        refs = world.burst(4)
+        assert world.cloud.sizes == [4, 2, 1]
+        world.sweeps()
+        assert world.each_has_one(refs)
+
+    def test_a_definite_refusal_ends_the_one_that_it_was_for(self, world: Groups) -> None:
+        world.cloud.outcomes = [error(Rejected, "InvalidKeyPair.NotFound")] * 2
         refs = world.burst(3)
-        assert {world.attempt(ref).reason for ref in refs} == {Reason.LAUNCH_REFUSED}
-        assert {world.job(ref).state for ref in refs} == {JobState.FINISHED}
+        ended = [ref for ref in refs if world.attempt(ref).reason is Reason.LAUNCH_REFUSED]
+        assert [world.job(ref).state for ref in ended] == [JobState.FINISHED]
         (group,) = world.groups()
         assert group.settled_at is not None
+        world.sweeps()
+        assert world.each_has_one([ref for ref in refs if ref not in ended])
 
     @pytest.mark.parametrize("gone", [0, 1, 3])
     def test_a_spent_token_gives_what_it_launched(self, world: Groups, gone: int) -> None:
@@ -400,6 +410,121 @@ class TestOutcomes:
         world.launcher.call(group, spec)
         assert world.each_has_one(refs)
         assert {world.attempt(ref).launch.image_id for ref in refs} == {"ami-2"}
+
+    @pytest.mark.parametrize("shown", [1, 2])
+    def test_an_image_is_exchanged_only_when_ec2_shows_all_that_the_old_one_launched(
+        self, world: Groups, shown: int
+    ) -> None:
+        world.cloud.outcomes = [Done(UNKNOWN[0])]
+        refs = world.burst(3)
+        find = world.cloud.find_group
+        world.cloud.find_group = lambda group_id: find(group_id)[:shown]  # type: ignore[method-assign]
+        world.cloud.wrong_images, world.cloud.image = {"ami-1"}, "ami-2"
+        world.later(30)
+        world.sweep.tick()
+        assert world.instances(refs) == []
+        world.cloud.find_group = find  # type: ignore[method-assign]
+        world.later(world.settings.cloud_grace_s)
+        world.sweep.tick()
+        assert world.each_has_one(refs)
+        assert len(world.cloud.all()) == 3
+
+
+class TestUnreadable:
+    """What another release, or a hand, wrote into one row stops nobody else."""
+
+    def damage(self, world: Groups, refs: list[AttemptRef]) -> None:
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE jobs SET spec = jsonb_build_object('image', 7) WHERE id = ANY(:ids)"),
+                {"ids": [ref.job_id for ref in refs]},
+            )
+
+    @pytest.mark.parametrize("many", [1, 2])
+    def test_one_specification_settles_no_group_whose_others_wait(
+        self, world: Groups, many: int
+    ) -> None:
+        refs = sorted(world.queued() for _ in range(3))
+        world.launcher.begin(refs)
+        self.damage(world, refs[:many])
+        world.restart()
+        world.later(world.settings.stale_after_s + 1)
+        world.sweep.tick()
+        assert world.cloud.sizes == [3]
+        assert all(world.instances([ref]) for ref in refs[many:])
+
+    def test_with_no_specification_the_group_is_left_to_a_later_sweep(self, world: Groups) -> None:
+        refs = [world.queued() for _ in range(2)]
+        world.launcher.begin(refs)
+        self.damage(world, refs)
+        world.restart()
+        for _ in range(2):
+            world.later(world.settings.stale_after_s + 1)
+            world.sweep.tick()
+        assert world.cloud.sizes == []
+        (group,) = world.groups()
+        assert group.settled_at is None
+
+    @pytest.mark.parametrize("launch", ["{}", '{"placement": "first"}'])
+    def test_one_group_stops_no_other(self, world: Groups, launch: str) -> None:
+        bad = [world.queued() for _ in range(2)]
+        ((group, _),) = world.launcher.begin(bad)
+        good = [world.queued() for _ in range(2)]
+        world.launcher.begin(good)
+        assert isinstance(group, LaunchGroup)
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET launch = CAST(:launch AS jsonb) WHERE id = :id"),
+                {"launch": launch, "id": group.id},
+            )
+        world.restart()
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET called_at = called_at - make_interval(secs => :s)"),
+                {"s": world.settings.stale_after_s + 1},
+            )
+        world.sweep.tick()
+        assert world.each_has_one(good)
+        with world.database.begin() as tx, pytest.raises(Unreadable, match=str(group.id)):
+            groups.get(tx, group.id)
+
+
+class TestManyGroups:
+    def stale(self, world: Groups, many: int) -> None:
+        """Groups of two whose calls nobody has made, by the release before."""
+        for _ in range(many):
+            world.launcher.begin([world.queued(), world.queued()])
+        world.restart()
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE launch_groups SET called_at = called_at - make_interval(secs => :s)"),
+                {"s": world.settings.stale_after_s + 1},
+            )
+
+    @pytest.mark.parametrize("calls", [1, 3])
+    def test_no_more_groups_are_leased_than_calls_may_be_made(
+        self, world: Groups, calls: int
+    ) -> None:
+        self.stale(world, 5)
+        world.launcher.admission.calls = lambda most: min(most, calls)  # type: ignore[method-assign]
+        found = world.launcher.unfinished()
+        assert len(found) == calls
+        assert world.launcher.behind
+
+    @pytest.mark.parametrize("room", [2, 4])
+    def test_singles_have_room_beside_groups_without_end(self, world: Groups, room: int) -> None:
+        self.stale(world, 5)
+        single = world.queued(disk_gb=50)
+        world.launcher.begin([single])
+        with world.database.begin() as tx:
+            tx.execute(
+                text("UPDATE attempts SET called_at = to_timestamp(0) WHERE job_id = :id"),
+                {"id": single.job_id},
+            )
+        world.launcher.admission.room = lambda most: room  # type: ignore[method-assign]
+        found = world.launcher.unfinished()
+        assert [one.ref for one, _ in found if not isinstance(one, LaunchGroup)] == [single]
+        assert world.launcher.behind
 
 
 class TestCancelled:
@@ -483,6 +608,30 @@ class TestAssignment:
             assert groups.assigned(tx, group.id, "i-0123456789abcdef0") is None
             with pytest.raises(NotFound):
                 groups.assigned(tx, UUID(int=7), "i-0123456789abcdef0")
+
+    @pytest.mark.parametrize("many", [2, 3])
+    def test_what_is_written_down_between_two_questions_refuses_no_machine(
+        self, world: Groups, many: int
+    ) -> None:
+        world.cloud.outcomes = [Done(UNKNOWN[0])]
+        refs = world.burst(many)
+        (group,) = world.groups()
+        (instances,) = world.cloud.launched.values()
+        ids = [one.id for one in instances]
+        asked: list[int] = []
+
+        def written_down(*_: Any) -> None:
+            if not asked:
+                asked.append(1)
+                with world.database.begin() as other:
+                    groups.launched(other, group.id, group.launch, ids, actor="test")
+
+        with world.database.begin() as tx:
+            event.listen(tx, "after_cursor_execute", written_down)
+            found = groups.assigned(tx, group.id, ids[0])
+        assert asked
+        assert found is not None
+        assert found[0].ref in refs
 
     def test_another_groups_instance_is_none_of_this_one(self, world: Groups) -> None:
         world.burst(2)

@@ -18,6 +18,7 @@ from atemporal.cloud import (
     Throttled,
     TokenMismatch,
     TokenSpent,
+    TooMany,
     Unauthorized,
     Unreachable,
 )
@@ -30,6 +31,7 @@ from services.launcher.decision import (
     Launched,
     Leave,
     Refuse,
+    Split,
     TryNext,
     choose,
     decide,
@@ -98,6 +100,15 @@ class TestDecide:
     def test_a_final_refusal_ends_the_attempt_with_the_whole_sentence(self) -> None:
         answer = error(Rejected)
         assert decide(answer, facts()) == Refuse(Reason.LAUNCH_REFUSED, str(answer))
+
+    @pytest.mark.parametrize("kind", [Rejected, OverQuota, TooMany])
+    @pytest.mark.parametrize("size", [2, 200])
+    def test_a_refused_call_for_many_proves_nothing_of_one(
+        self, kind: type[CloudError], size: int
+    ) -> None:
+        assert decide(error(kind), facts(size=size)) == Split()
+        unproven = decide(error(kind), facts(size=size, unproven_s=280.0))
+        assert isinstance(unproven, Blocked)
 
     @pytest.mark.parametrize("kind", [*REFUSED, Forbidden])
     def test_a_refused_repeat_is_not_believed_while_an_earlier_calls_instance_lives(
