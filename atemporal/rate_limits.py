@@ -120,10 +120,14 @@ class RateLimits:
         if size.instances:
             instances = size.instances.burst * leave
             if n > 1:
-                # Never the whole bucket: then nothing could ever be taken.
                 instances = max(instances, min(size.instances.rate, size.instances.burst / 2))
                 if limit is Limit.RUN_INSTANCES:
                     calls = max(calls, min(1.0, size.requests.burst / 2))
+        # A full bucket has to be enough, or nothing could ever be taken.
+        least = max(1, min(at_least, n))
+        calls = _leave(calls, size.requests, 1 if size.instances else least)
+        if size.instances:
+            instances = _leave(instances, size.instances, least)
         return Want(self._taker, n, at_least, calls, instances)
 
     def _show(self, limit: Limit, grant: Grant) -> None:
@@ -134,6 +138,11 @@ class RateLimits:
         for name, bucket, tokens in buckets:
             TOKENS.labels(limit, name).set(tokens)
             RATE.labels(limit, name).set(bucket.rate * grant.pace)
+
+
+def _leave(tokens: float, bucket: Bucket, least: int) -> float:
+    """What is left of a bucket to others, where `least` must be obtainable."""
+    return max(0.0, min(tokens, bucket.burst - least))
 
 
 def sizes(settings: Settings) -> dict[Limit, Size]:

@@ -115,6 +115,23 @@ class TestTake:
         assert pages == 50
         assert [other.take(DESCRIBE) for _ in range(49)] == [1] * 49
 
+    @pytest.mark.parametrize("burst", [1, 1.5, 2])
+    @pytest.mark.parametrize(("n", "leave"), [(2, 0.0), (1, 0.5), (5, 0.9)])
+    def test_however_small_the_bucket_one_is_always_obtainable(
+        self, database: Database, burst: float, n: int, leave: float
+    ) -> None:
+        one = limits(
+            database, "one", **{name.removesuffix("_rate") + "_burst": burst for name in SLOW}
+        )
+        for limit in Limit:
+            assert one.take(limit, n, leave=leave) >= 1
+        with database.begin() as tx:
+            tx.execute(text("UPDATE rate_limits SET requests = 0, instances = 0, waiting = '{}'"))
+        assert [one.take(limit, n, leave=leave) for limit in Limit] == [0] * len(Limit)
+        later(database, 3 * 3600)
+        for limit in Limit:
+            assert one.take(limit, n, leave=leave) >= 1
+
     def test_two_processes_with_many_threads_take_no_more_than_there_is(
         self, database: Database
     ) -> None:
