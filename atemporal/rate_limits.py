@@ -81,13 +81,13 @@ class RateLimits:
             tokens.append(grant.instances)
         return max(1, min(most, int(min(tokens) + 1e-6)))
 
-    def ready_in(self, limit: Limit) -> float:
-        """Seconds until one call for one instance may be made.
+    def ready_in(self, limit: Limit, n: int = 1, *, leave: float = 0.0) -> float:
+        """Seconds until `take` of the same grants something.
 
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._peek(limit, self._want(limit, 1, 1, 0.0))
+        grant = self._peek(limit, self._want(limit, n, 1, leave))
         return 0.0 if grant.granted else grant.ready_s
 
     def pace(self, limit: Limit) -> float:
