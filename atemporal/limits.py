@@ -42,8 +42,8 @@ class Limits(Protocol):
             Unavailable: nobody can say; no call may be made.
         """
 
-    def ready_in(self, limit: Limit) -> float:
-        """Seconds until there is a token for one more call.
+    def ready_in(self, limit: Limit, n: int = 1, *, leave: float = 0.0) -> float:
+        """Seconds until `take` of the same grants something.
 
         Raises:
             Unavailable: nobody can say.
@@ -64,7 +64,7 @@ class Unlimited:
         """Grant all."""
         return n
 
-    def ready_in(self, limit: Limit) -> float:
+    def ready_in(self, limit: Limit, n: int = 1, *, leave: float = 0.0) -> float:
         """Tell that it is now."""
         return 0.0
 

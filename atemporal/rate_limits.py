@@ -81,13 +81,13 @@ class RateLimits:
             tokens.append(grant.instances)
         return max(1, min(most, int(min(tokens) + 1e-6)))
 
-    def ready_in(self, limit: Limit) -> float:
-        """Seconds until one call for one instance may be made.
+    def ready_in(self, limit: Limit, n: int = 1, *, leave: float = 0.0) -> float:
+        """Seconds until `take` of the same grants something.
 
         Raises:
             Unavailable: the database can not be asked.
         """
-        grant = self._peek(limit, self._want(limit, 1, 1, 0.0))
+        grant = self._peek(limit, self._want(limit, n, 1, leave))
         return 0.0 if grant.granted else grant.ready_s
 
     def pace(self, limit: Limit) -> float:
@@ -120,10 +120,14 @@ class RateLimits:
         if size.instances:
             instances = size.instances.burst * leave
             if n > 1:
-                # Never the whole bucket: then nothing could ever be taken.
                 instances = max(instances, min(size.instances.rate, size.instances.burst / 2))
                 if limit is Limit.RUN_INSTANCES:
                     calls = max(calls, min(1.0, size.requests.burst / 2))
+        # A full bucket has to be enough, or nothing could ever be taken.
+        least = max(1, min(at_least, n))
+        calls = _leave(calls, size.requests, 1 if size.instances else least)
+        if size.instances:
+            instances = _leave(instances, size.instances, least)
         return Want(self._taker, n, at_least, calls, instances)
 
     def _show(self, limit: Limit, grant: Grant) -> None:
@@ -134,6 +138,11 @@ class RateLimits:
         for name, bucket, tokens in buckets:
             TOKENS.labels(limit, name).set(tokens)
             RATE.labels(limit, name).set(bucket.rate * grant.pace)
+
+
+def _leave(tokens: float, bucket: Bucket, least: int) -> float:
+    """What is left of a bucket to others, where `least` must be obtainable."""
+    return max(0.0, min(tokens, bucket.burst - least))
 
 
 def sizes(settings: Settings) -> dict[Limit, Size]:

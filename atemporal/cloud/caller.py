@@ -21,6 +21,8 @@ READS = 3
 """How often a call that only reads is sent, while EC2 does not answer."""
 WAIT_S = 5.0
 """How long a call waits for its token."""
+LEAVING_WAIT_S = 10.0
+"""How long one waits that leaves part of the bucket to others: after a throttling this refills first."""
 _STEP_S = (0.02, 1.0)
 OURS = "OwnRateLimit"
 """The code of a call that was not sent, because our own limit had no token."""
@@ -51,8 +53,9 @@ class Caller:
         """
         waited_s = 0.0
         while not (granted := self._limits.take(limit, n, leave=leave)):
-            pause_s = min(max(self._limits.ready_in(limit), _STEP_S[0]), _STEP_S[1])
-            if waited_s + pause_s > WAIT_S:
+            ready_s = self._limits.ready_in(limit, n, leave=leave)
+            pause_s = min(max(ready_s, _STEP_S[0]), _STEP_S[1])
+            if waited_s + pause_s > (LEAVING_WAIT_S if leave else WAIT_S):
                 why = "other calls have used up what EC2 allows; see ATEMPORAL_*_RATE"
                 raise Throttled(doing, OURS, why)
             self._sleep(pause_s)

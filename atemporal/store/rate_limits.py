@@ -27,6 +27,8 @@ SLOWEST = 0.025
 """The slowest pace, as a part of the full rate."""
 GROW_S = 60.0
 """The seconds in which the pace grows from nothing to the full rate."""
+TURN_S = 1.0
+"""Who has waited for so long and is the first has its turn, even at what it leaves to others."""
 PATIENCE_S = 2.0
 """How long after it could have come again a waiting process keeps its place."""
 
@@ -118,11 +120,14 @@ _OFFER = """
         FROM decided
     )
 """
-_ENOUGH = "requests - :leave_requests + 1e-6 >= ahead + {least}"
+_ENOUGH = "requests - {leave} + 1e-6 >= ahead + {least}"
+# Where more is always wanted than refills, nothing would ever be left: the first in the queue that has
+# waited for so long gets the least that it wants out of what it leaves.
+_LEFT = "CASE WHEN ahead = 0 AND at - mine > :turn_s THEN 0 ELSE :leave_{bucket} END"
 _READY = "(1 + first_served + :leave_requests - requests_left) / (:rate * pace)"
 _LAG = "greatest({tokens} - {burst} + least(:lag_s * {rate}, {burst} / 2), 0) / {rate}"
 _CALLS = {
-    "enough": _ENOUGH.format(least=":at_least"),
+    "enough": _ENOUGH.format(leave=":leave_requests", least=":at_least"),
     "units": "requests - :leave_requests",
     "calls": "granted",
     "taken": "0",
@@ -130,8 +135,8 @@ _CALLS = {
     "ready": _READY,
 }
 _INSTANCES = {
-    "enough": _ENOUGH.format(least="1")
-    + " AND instances - :leave_instances + 1e-6 >= ahead + :at_least",
+    "enough": _ENOUGH.format(leave=_LEFT.format(bucket="requests"), least="1")
+    + f" AND instances - {_LEFT.format(bucket='instances')} + 1e-6 >= ahead + :at_least",
     "units": "instances - :leave_instances",
     "calls": "1",
     "taken": "granted",
@@ -225,6 +230,7 @@ def _ask(each: Connection, which: int, name: str, size: Size, want: Want) -> Gra
         "lag_s": LAG_S,
         "grow_s": GROW_S,
         "patience_s": PATIENCE_S,
+        "turn_s": TURN_S,
     }
     row = each.execute(statement, values).one_or_none()
     if row is None:

@@ -21,7 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal import tokens
-from atemporal.errors import Conflict, Denied, Invalid, NotFound
+from atemporal.errors import AtemporalError, Conflict, Denied, Invalid, NotFound
 from atemporal.identity import LONGEST, Certificates, Unproven, certificates, group_size, read
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
@@ -68,30 +68,49 @@ class NewMachine(BaseModel):
     )
 
 
+class Unverifiable(AtemporalError):
+    """Nobody's proof can be verified here: it says nothing of the machine."""
+
+
 class Doorkeeper:
     """Says which instance a machine is."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the certificates.
 
+        A launcher with other settings may launch groups where this process would launch none: without
+        a certificate it can not tell their machines, and they ask again until another process can.
+
         Raises:
-            Invalid: a proof is demanded, and no certificate is known to verify it with.
+            Invalid: the settings demand groups, or name certificates, and none can be read.
         """
         self._settings = settings
         self._certificates: Certificates = ()
-        if settings.instance_identity == "required" and group_size(settings) > 1:
-            self._certificates = certificates(settings)
+        if settings.instance_identity == "required":
+            group_size(settings)
+            try:
+                self._certificates = certificates(settings)
+            except Invalid as error:
+                logger("machines").error(
+                    "machines of launch groups can not be told their jobs", why=str(error)
+                )
 
     def instance_of(self, machine: NewMachine, group: LaunchGroup) -> str:
         """The id of the machine's instance.
 
         Raises:
             Unproven: it has not shown that it is an instance that the group can have launched.
+            Unverifiable: this process has no certificate to verify its proof with.
         """
         if self._settings.instance_identity == "off":
             if machine.instance_id is None:
                 raise Unproven("the machine does not say which instance it is")
             return machine.instance_id
+        if not self._certificates:
+            raise Unverifiable(
+                "this process knows no certificate for instance identity documents; ask again, and set "
+                "ATEMPORAL_IDENTITY_CERTIFICATES"
+            )
         if not machine.identity:
             raise Unproven("the machine shows no instance identity document")
         stated = read(machine.identity, self._certificates)
@@ -160,12 +179,16 @@ def router(settings: Settings, database: Database) -> APIRouter:
                     instance=machine.instance_id,
                 )
                 raise
+            except Unverifiable as error:
+                ASSIGNMENTS.labels("failed").inc()
+                log.error("a machine has to ask again", why=str(error), group=str(group_id))
+                return _ask_again(str(error))
             with database.begin() as tx:
                 assigned = groups.assigned(tx, group_id, instance_id)
         if assigned is None:
             ASSIGNMENTS.labels("wait").inc()
             why = "what was launched for this group is not written down yet; ask again"
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, why, headers={"Retry-After": "2"})
+            return _ask_again(why)
         attempt, spec = assigned
         own = tokens.mint(keys, attempt.launch.key_id, deployment, attempt.ref.id)
         ASSIGNMENTS.labels("assigned").inc()
@@ -173,6 +196,10 @@ def router(settings: Settings, database: Database) -> APIRouter:
         return Response(manifest(attempt.ref, spec, attempt.launch, own), media_type=MANIFEST)
 
     return routes
+
+
+def _ask_again(why: str) -> Response:
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, why, headers={"Retry-After": "2"})
 
 
 async def _path_id(group_id: str) -> UUID:

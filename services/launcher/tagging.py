@@ -3,12 +3,16 @@
 Promise: they are for people and for AWS's bills; nothing of ours needs them, for the records name each
 instance. So they come last, by calls that leave half of their limit to others, and what is not done
 is done at the next look.
+Failure: an instance that EC2 refuses to tag holds up none behind it; what concerns all of them ends the
+look.
 """
 
 from __future__ import annotations
 
-from atemporal.cloud import Cloud, CloudError, NoInstance
+from atemporal.cloud import Cloud, CloudError, NoAnswer, NoInstance, Throttled, Unauthorized
+from atemporal.errors import Refused
 from atemporal.metrics import counter
+from atemporal.model import AttemptRef
 from atemporal.store import groups
 from atemporal.store.database import Database
 from atemporal.telemetry import log_context, logger
@@ -33,6 +37,7 @@ class TagLoop:
         self._cloud = cloud
         self._interval_s = interval_s
         self._log = logger("launcher")
+        self._refused: set[AttemptRef] = set()
 
     def tick(self) -> float:
         """Tag some of those that have none, if no other launcher does."""
@@ -40,7 +45,10 @@ class TagLoop:
             if not mine:
                 return self._interval_s
             with self._database.begin() as tx:
-                found = groups.untagged(tx, limit=_BATCH)
+                untagged = groups.untagged(tx, limit=_BATCH + len(self._refused))
+            # Refused for good: a batch of them would hide all that came later.
+            self._refused.intersection_update(ref for ref, _ in untagged)
+            found = [one for one in untagged if one[0] not in self._refused]
             for ref, instance_id in found:
                 try:
                     self._cloud.tag(instance_id, ref)
@@ -52,7 +60,10 @@ class TagLoop:
                     self._log.warning(
                         "not tagged", error=str(error), **log_context(ref, instance_id)
                     )
-                    return self._interval_s
+                    if isinstance(error, (Throttled, Unauthorized, NoAnswer)):
+                        return self._interval_s
+                    if isinstance(error, Refused):
+                        self._refused.add(ref)
                 else:
                     TAGGINGS.labels("tagged").inc()
                     with self._database.begin() as tx:

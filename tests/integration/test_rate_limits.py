@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
+from atemporal.cloud.caller import Caller
 from atemporal.errors import Unavailable
 from atemporal.limits import Limit
 from atemporal.rate_limits import RateLimits, sizes
@@ -115,6 +116,46 @@ class TestTake:
         assert pages == 50
         assert [other.take(DESCRIBE) for _ in range(49)] == [1] * 49
 
+    @pytest.mark.parametrize("burst", [1, 1.5, 2])
+    @pytest.mark.parametrize(("n", "leave"), [(2, 0.0), (1, 0.5), (5, 0.9)])
+    def test_however_small_the_bucket_one_is_always_obtainable(
+        self, database: Database, burst: float, n: int, leave: float
+    ) -> None:
+        one = limits(
+            database, "one", **{name.removesuffix("_rate") + "_burst": burst for name in SLOW}
+        )
+        for limit in Limit:
+            assert one.take(limit, n, leave=leave) >= 1
+        with database.begin() as tx:
+            tx.execute(text("UPDATE rate_limits SET requests = 0, instances = 0, waiting = '{}'"))
+        assert [one.take(limit, n, leave=leave) for limit in Limit] == [0] * len(Limit)
+        later(database, 3 * 3600)
+        for limit in Limit:
+            assert one.take(limit, n, leave=leave) >= 1
+
+    @pytest.mark.parametrize(
+        ("limit", "n", "leave"),
+        [(DESCRIBE, 1, 0.5), (Limit.CREATE_TAGS, 1, 0.5), (TERMINATE, 2, 0.0)],
+    )
+    def test_who_leaves_something_waits_for_just_that(
+        self, database: Database, limit: Limit, n: int, leave: float
+    ) -> None:
+        """Not for the token that is there already: a few takes, and no spinning."""
+        one = limits(database, terminated_burst=2)
+        one.take(limit)
+        with database.begin() as tx:
+            tx.execute(text("UPDATE rate_limits SET requests = 49, instances = 1, waiting = '{}'"))
+        steps = 7 if leave else 3
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == steps:
+                later(database, 3 * 3600)
+
+        assert Caller(one, sleep=sleep).wait_for(limit, "asking", n, leave=leave) >= 1
+        assert slept == [1.0] * steps
+
     def test_two_processes_with_many_threads_take_no_more_than_there_is(
         self, database: Database
     ) -> None:
@@ -199,6 +240,25 @@ class TestFairness:
             tx.execute(text("UPDATE rate_limits SET instances = 200, requests = 4"))
         assert 90 <= b.take(limit, 200) <= 100
         assert 45 <= a.take(limit, 200) <= 55
+
+    @pytest.mark.parametrize("limit", [RUN, TERMINATE])
+    def test_who_leaves_something_has_its_turn_when_nothing_is_ever_left(
+        self, database: Database, limit: Limit
+    ) -> None:
+        rates = {"instances_rate": 3, "terminated_rate": 3}
+        burst = limits(database, "burst", **rates)
+        burst.take(limit)
+        # What was touched in the future does not refill.
+        scarce = text(
+            "UPDATE rate_limits SET instances = 2, requests = 4,"
+            " updated_at = clock_timestamp() + interval '1 hour', waiting = CASE WHEN :waited"
+            " THEN jsonb_build_object('burst', jsonb_build_array("
+            "extract(epoch FROM clock_timestamp()) - 2, 1e11)) ELSE '{}' END"
+        )
+        for waited in (False, True):
+            with database.begin() as tx:
+                tx.execute(scarce, {"waited": waited})
+            assert burst.take(limit, 100) == waited, "one, and not all that is left to others"
 
     @pytest.mark.parametrize("takers", [2, 4])
     def test_none_gets_less_than_a_third_of_its_share(

@@ -259,7 +259,7 @@ class Scarce(Unlimited):
             return n
         return min(n, self.grants.pop(0)) if self.grants else 0
 
-    def ready_in(self, limit: Limit) -> float:
+    def ready_in(self, limit: Limit, n: int = 1, *, leave: float = 0.0) -> float:
         return 0.1
 
 

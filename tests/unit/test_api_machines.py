@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 
 from atemporal import tokens
@@ -245,6 +246,44 @@ def test_a_deployment_that_demands_what_it_can_not_verify_does_not_start(tmp_pat
             Doorkeeper(load(**wrong, **demand))
     for right in ({}, {"launch_group_size": 1}, {"instance_identity": "off"}):
         Doorkeeper(load(**wrong, **right))
+
+
+@pytest.mark.parametrize("own", [{}, {"launch_group_size": 1}, {"aws_account_id": ACCOUNT}])
+def test_who_can_verify_no_proof_burns_no_attempt(
+    database_url: str, api: Api, own: dict[str, Any]
+) -> None:
+    """The launcher launches groups, this process of the API has other settings."""
+    with (
+        structlog.testing.capture_logs() as lines,
+        serving(database_url, ec2_endpoint_url="http://127.0.0.1:1", **own) as blind,
+    ):
+        said = [one for one in lines if "can not be told their jobs" in one["event"]]
+        assert [one["log_level"] for one in said] == ["error"]
+        group = Group(api)
+        first, _ = group.instances
+        body = {"instance_id": first, "identity": group.document(first)}
+        token = tokens.mint(_KEYS, "k1", "default", str(group.id), "group")
+        answer = blind.http.post(f"/groups/{group.id}/machines", json=body, headers=bearer(token))
+        assert answer.status_code == 503
+        assert "ask again" in answer.json()["error"]
+    assert group.ask(**body).status_code == 200
+
+
+def test_who_launches_no_groups_itself_tells_their_machines_all_the_same(
+    database_url: str, api: Api, tmp_path: Path
+) -> None:
+    signer: IdentitySigner = api.signer  # type: ignore[attr-defined]
+    own = IdentitySigner(tmp_path)
+    api.signer = own  # type: ignore[attr-defined]
+    settings = {"identity_certificates": str(tmp_path / CERTIFICATE), "launch_group_size": 1}
+    with serving(database_url, **settings) as other:
+        group = Group(api)
+        first, _ = group.instances
+        body = {"instance_id": first, "identity": group.document(first)}
+        api.signer = signer  # type: ignore[attr-defined]
+        token = tokens.mint(_KEYS, "k1", "default", str(group.id), "group")
+        answer = other.http.post(f"/groups/{group.id}/machines", json=body, headers=bearer(token))
+        assert answer.status_code == 200
 
 
 def _unproven() -> float | None:
