@@ -126,7 +126,7 @@ class DueLoop:
             with ExitStack() as batches:
                 for batch in in_flight:
                     batches.callback(batch.abandon, error)
-            raise
+                raise
 
     def _claim(
         self, seen: list[Level] | None, ahead_s: float
