@@ -248,13 +248,14 @@ class Link:
             # `connect()` would sleep and repeat here, deaf to a stop.
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             self._connection = connection
+            if connection.transport.driver_type == "amqp":
+                self._amqp = connection.connection
+                read_ahead(self._amqp.transport)
             channel = connection.default_channel
             if self._declare:
                 for one in (*EXCHANGES, *QUEUES):
                     one(channel).declare()
-            if connection.transport.driver_type == "amqp":
-                self._amqp = connection.connection
-                read_ahead(self._amqp.transport)
+            if self._amqp is not None:
                 channel.confirm_select()
                 self._confirms = Confirms(channel)
         except _FAILURES as error:

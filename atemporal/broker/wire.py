@@ -7,7 +7,9 @@ for text that is not UTF-8 or a time that Python has not; the broker then delive
 such a header is exchanged for one that says so. kombu (5.7.0) unpacks a body whose header `compression`
 asks for it, whatever its size will be; here that header is taken away.
 py-amqp reads a frame in three pieces, each with a system call of its own, and a message is three frames:
-here it reads what has arrived, in one call, and takes the pieces from that.
+here it reads what has arrived, in one call, and takes the pieces from that. In the middle of a frame it
+would ask a socket that has nothing again and again, whatever the deadline; here that is a TimeoutError,
+and what has come of the frame is kept for the next read.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ _CONTENT_HEADER = 2
 _FIXED = 12
 _ONLY_HEADERS = 0x2000
 _ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
+
+# What a socket says that does not wait, or has waited for as long as it may; the second one is TLS's.
+_NOTHING_THERE = (BlockingIOError, ssl.SSLWantReadError)
 
 # About a dozen small messages; each piece taken from the front copies the rest.
 _READ = 4096
@@ -67,10 +72,17 @@ class PlainMessage(pyamqp.Message):  # type: ignore[misc]
 
 
 def read_ahead(transport: Any) -> None:
-    """Let a plain connection take from its socket whatever has come; TLS does so by itself."""
-    sock = transport.sock
-    if not isinstance(sock, ssl.SSLSocket):
-        transport._quick_recv = lambda wanted: sock.recv(max(wanted, _READ))
+    """Let a connection take from its socket whatever has come, and end a read where nothing has."""
+    recv = transport.sock.recv
+
+    def read(wanted: int) -> bytes:
+        try:
+            received: bytes = recv(max(wanted, _READ))
+        except _NOTHING_THERE as error:
+            raise TimeoutError("the rest of a frame has not come yet") from error
+        return received
+
+    transport._quick_recv = read
 
 
 def read_until(connection: Any, until: float, enough: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ the beginning from time to time. A position is that of a job which is due; where
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -88,17 +88,21 @@ _CLAIM = text(
         FOR NO KEY UPDATE SKIP LOCKED
     ), moved AS (
         -- By its place, which its lock keeps: finding each row again by its id would cost a fifth more.
+        -- A row that was changed after the statement began is locked at a place that it can not see yet.
         UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
         FROM due WHERE jobs.ctid = due.place
         RETURNING jobs.id, jobs.attempt, due.at
     ), logged AS (
         INSERT INTO events (job_id, attempt, type, actor)
         SELECT id, attempt, 'job.queued', :actor FROM moved
+    ), counted AS (
+        SELECT count(*) AS locked FROM due
     )
     SELECT CAST(id AS text) AS id, CAST(at AS text) AS at, date_part('epoch', at) AS due_at,
            id || '.' || attempt || '.due' AS message_id,
-           '{{"v"\\:1,"type":"job.due","job_id":"' || id || '","attempt":' || attempt || '}}' AS body
-    FROM moved ORDER BY moved.at, moved.id
+           '{{"v"\\:1,"type":"job.due","job_id":"' || id || '","attempt":' || attempt || '}}' AS body,
+           locked
+    FROM counted LEFT JOIN moved ON true ORDER BY moved.at, moved.id
     """
 )
 
@@ -142,6 +146,17 @@ class Claimed(NamedTuple):
     body: bytes
 
 
+class Claim(NamedTuple):
+    """The jobs moved to queued, in order, and how many rows were locked for them.
+
+    More were locked than moved where somebody changed a row just then: it is scheduled still, and not
+    before the position that was given.
+    """
+
+    jobs: list[Claimed]
+    locked: int
+
+
 def survey(tx: Connection) -> list[Level]:
     """Find the priorities that scheduled jobs have, the highest first."""
     return [_level(*row) for row in tx.execute(_SURVEY)]
@@ -165,18 +180,20 @@ def claim(
     limit: int,
     position: Position = BEGINNING,
     ahead_s: float = 0.0,
-) -> Sequence[Claimed]:
+) -> Claim:
     """Move up to `limit` jobs of one priority to queued, in order; each gets a new attempt number.
 
     Those are taken that were due when the transaction began, or `ahead_s` seconds later. Rows locked by
     another scheduler are passed over. The caller commits after the broker confirmed.
     """
     values = {"priority": priority, "limit": limit, "actor": actor, "ahead_s": ahead_s}
-    rows = tx.execute(_CLAIM, {**values, "at": position.at, "id": position.job_id})
-    return [
+    rows = tx.execute(_CLAIM, {**values, "at": position.at, "id": position.job_id}).all()
+    jobs = [
         Claimed(Position(at, job_id), due_at, message_id, body.encode())
-        for job_id, at, due_at, message_id, body in rows
+        for job_id, at, due_at, message_id, body, _ in rows
+        if job_id is not None
     ]
+    return Claim(jobs, rows[0].locked)
 
 
 def clock(tx: Connection) -> float:

@@ -227,7 +227,8 @@ def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
     """
     refs: list[AttemptRef] = []
     for level in due.survey(tx):
-        for job in due.claim(tx, level.priority, actor=actor, limit=limit - len(refs)):
+        claim = due.claim(tx, level.priority, actor=actor, limit=limit - len(refs))
+        for job in claim.jobs:
             job_id, number, _ = job.message_id.split(".")
             refs.append(AttemptRef(UUID(job_id), int(number)))
     return refs

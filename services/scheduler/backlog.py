@@ -9,12 +9,13 @@ comes after a notification, after any failure, and once per interval anyhow: it 
 behind a position (a transaction that committed late, a job that another scheduler gave back), and new
 priorities.
 Failure: where many dead rows make that look slow, it comes more seldom, so that it takes at most a
-twentieth of the time.
+twentieth of the time; what a notification asks for meanwhile is looked for as soon as that is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from atemporal.store import due
 from atemporal.store.due import Claimed, Level, Position
@@ -44,6 +45,10 @@ class Backlog:
         """Something was scheduled that is due soon, maybe behind a position."""
         self._notified = True
 
+    def look_in_s(self) -> float:
+        """Seconds until a look that a notification still waits for is allowed; without one infinite."""
+        return max(0.0, self._allowed_at - self._clock()) if self._notified else inf
+
     def survey(self, tx: Transaction) -> list[Level]:
         """Find the first job of each priority, the highest first."""
         now = self._clock()
@@ -67,7 +72,7 @@ class Backlog:
         claimed: list[Claimed] = []
         for level in levels:
             if len(claimed) < limit and level.wait_s <= ahead_s:
-                jobs = due.claim(
+                claim = due.claim(
                     tx,
                     level.priority,
                     actor=actor,
@@ -75,9 +80,9 @@ class Backlog:
                     position=level.position,
                     ahead_s=ahead_s,
                 )
-                for job in reversed(jobs):
-                    if job.due_at <= level.now:
-                        self._positions[level.priority] = job.position
-                        break
-                claimed += jobs
+                # What was locked and not moved is due still, and lies before the last one's place.
+                passed = [job for job in claim.jobs if job.due_at <= level.now]
+                if passed and claim.locked == len(claim.jobs):
+                    self._positions[level.priority] = passed[-1].position
+                claimed += claim.jobs
         return claimed

@@ -5,7 +5,8 @@ first over all that is due.
 Mechanism: due jobs are claimed in batches, published with confirms, and only then committed: a crash
 in between leaves them scheduled, and the message it may have sent finds nothing to do. While the
 broker confirms one batch the database claims the next. With nothing due the loop sleeps until just
-before the next due time, or until a NOTIFY, and looks once per poll interval anyhow.
+before the next due time, or until a NOTIFY, and looks once per poll interval anyhow; or once in the
+time within which a submit notifies, where that is shorter: what is due later notifies nobody.
 Failure: without the broker nothing is claimed. When anything fails, both batches on their way are
 scheduled again, and the next tick looks from the beginning.
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
+from math import inf
 from time import monotonic
 
 from atemporal.broker import Link
 from atemporal.metrics import counter, gauge
 from atemporal.store.database import Database, NotificationListener
 from atemporal.store.due import AHEAD_S, Claimed, Level
+from atemporal.store.jobs import NOTIFY_WITHIN_S
 from atemporal.store.rows import Transaction
 from services.scheduler.backlog import Backlog
 from services.scheduler.batch import Batch
@@ -58,10 +62,10 @@ class DueLoop:
         """Take the connections; none is open yet. Jobs are claimed up to `ahead_s` before their time."""
         self._database = database
         self._link = link
-        self._poll_interval_s = poll_interval_s
+        self._poll_interval_s = min(poll_interval_s, NOTIFY_WITHIN_S)
         self._ahead_s = ahead_s
         self._clock = clock
-        self._backlog = Backlog(look_every_s=poll_interval_s, clock=clock)
+        self._backlog = Backlog(look_every_s=self._poll_interval_s, clock=clock)
         self._limit = BATCH
         self._listener: NotificationListener | None = None
 
@@ -76,7 +80,7 @@ class DueLoop:
             levels = self._survey(tx)
         looked_at = self._clock()
         self._link.connect()
-        next_in = min((level.wait_s for level in levels), default=self._poll_interval_s)
+        next_in = min((level.wait_s for level in levels), default=inf)
         sleep = looked_at + next_in - self._ahead_s - self._clock()
         if sleep <= 0:
             if self._dispatch(levels, self._listener):
@@ -84,7 +88,8 @@ class DueLoop:
             # What is due and was not given to us is locked by another scheduler: let it commit.
             sleep = _LOCKED_S
         self._link.heartbeat()
-        self._hear(self._listener, min(sleep, self._poll_interval_s))
+        longest = min(self._poll_interval_s, self._backlog.look_in_s())
+        self._hear(self._listener, min(sleep, longest))
         return 0.0
 
     def reset(self) -> None:
@@ -117,9 +122,11 @@ class DueLoop:
                 self._hear(listener, 0.0)
         except BaseException as error:
             self._backlog.forget()
-            for batch in in_flight:
-                batch.abandon(error)
-            raise
+            # A rollback can fail as well, and keeps no other from its own.
+            with ExitStack() as batches:
+                for batch in in_flight:
+                    batches.callback(batch.abandon, error)
+                raise
 
     def _claim(
         self, seen: list[Level] | None, ahead_s: float

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from struct import pack
 from typing import Any
 
 import pika
 import pytest
+from amqp.transport import TCPTransport
 
 from atemporal import broker
 from atemporal.broker import DEAD, REASON_HEADER, Delivery, Link, Outgoing
+from atemporal.broker.wire import read_ahead, read_until
 from atemporal.errors import AtemporalError, Service, Unavailable, Unknown
 from atemporal.messages import COMMANDS, EVENTS, INTERNAL, LAUNCH, REAP, SUBMIT
 from tests.servers.rabbitmq import RabbitMQ
@@ -277,3 +283,85 @@ def test_what_is_sent_has_no_content_encoding_and_what_is_absent_is_left_out(
     }
     link.ack([delivery])
     link.close()
+
+
+class Halves:
+    """A connection as `read_until` knows it, on one end of a pair of sockets; the test has the other."""
+
+    def __init__(self, *, tls: bool) -> None:
+        self.peer, own = socket.socketpair()
+        self.transport = TCPTransport("a broker")
+        self.transport.sock = Tls(own) if tls else own
+        self.transport._setup_transport()
+        read_ahead(self.transport)
+        self.frames: list[Any] = []
+
+    def blocking_read(self) -> None:
+        self.frames.append(self.transport.read_frame())
+
+    def close(self) -> None:
+        self.peer.close()
+        self.transport.sock.close()
+
+
+class Tls:
+    """A socket that says as a TLS one does that nothing is there."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._sock.recv(size)
+        except BlockingIOError as error:
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "did not complete") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("arrived", [3, 7, 8, 5000, 9007])
+def test_the_rest_of_a_frame_that_does_not_come_is_waited_for_until_the_deadline(
+    arrived: int, tls: bool
+) -> None:
+    frame = pack(">BHI", 3, 1, 9000) + bytes(9000) + b"\xce"
+    halves = Halves(tls=tls)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            halves.peer.sendall(frame + frame[:arrived])
+            for wait_s in (0, 0.01):
+                until = time.monotonic() + wait_s
+                pool.submit(read_until, halves, until, lambda: False).result(timeout=30)
+                assert halves.frames == [(3, 1, bytes(9000))]
+            halves.peer.sendall(frame[arrived:])
+            until = time.monotonic() + 60
+            enough = lambda: len(halves.frames) == 2  # noqa: E731
+            pool.submit(read_until, halves, until, enough).result(timeout=90)
+            assert halves.frames == [(3, 1, bytes(9000))] * 2
+        finally:
+            # Whoever reads still, hears of the end.
+            halves.close()
+
+
+@pytest.mark.parametrize("arrived", [3, 7, 5000])
+def test_a_read_that_waits_for_the_rest_of_a_frame_ends_with_its_socket_timeout(
+    arrived: int,
+) -> None:
+    frame = pack(">BHI", 3, 1, 9000) + bytes(9000) + b"\xce"
+    halves = Halves(tls=False)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            # As a declare reads: the socket waits, and the system ends that with the same EAGAIN.
+            halves.transport.sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, pack("@ll", 0, 50_000)
+            )
+            halves.peer.sendall(frame[:arrived])
+            with pytest.raises(TimeoutError, match="the rest of a frame"):
+                pool.submit(halves.blocking_read).result(timeout=30)
+            halves.peer.sendall(frame[arrived:])
+            assert select.select([halves.transport.sock], [], [], 30)[0]
+            halves.blocking_read()
+            assert halves.frames == [(3, 1, bytes(9000))]
+        finally:
+            halves.close()

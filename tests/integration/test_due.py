@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, time
 from typing import Any
 from uuid import UUID
@@ -13,13 +14,15 @@ import pytest
 from sqlalchemy import text
 
 from atemporal.broker import Delivery, Link, Outgoing
-from atemporal.errors import AtemporalError, Unknown
+from atemporal.errors import AtemporalError, Unavailable, Unknown
 from atemporal.messages import LAUNCH, JobDue, decode
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import JobState
 from atemporal.store import due, jobs
-from atemporal.store.database import Database
-from services.scheduler.backlog import Backlog
+from atemporal.store.database import Database, NotificationListener
+from atemporal.store.jobs import NOTIFY_WITHIN_S
+from services.scheduler.backlog import SHARE, Backlog
+from services.scheduler.batch import Batch
 from services.scheduler.due import DueLoop
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -87,7 +90,7 @@ def test_the_message_made_in_sql_is_the_encoded_one(
     (job_id,) = submitted(database, age_s=5)
     with database.begin() as tx:
         tx.execute(text(f"UPDATE jobs SET attempt = {attempts_before}, attempt_limit = 99"))
-        (claimed,) = due.claim(tx, 0, actor="test", limit=10)
+        (claimed,) = due.claim(tx, 0, actor="test", limit=10).jobs
     message = JobDue.of(AttemptRef(job_id, attempts_before + 1))
     made = Outgoing.of(message)
     assert (claimed.body, claimed.message_id) == (made.body, made.message_id)
@@ -366,3 +369,196 @@ class TestFailures:
             except AtemporalError:
                 loop.reset()
         assert set(ids(received(reader, at_least=20))) == set(wanted)
+
+    @pytest.mark.usefixtures("reader")
+    @pytest.mark.parametrize("failing", [{0}, {1}, {0, 1}])
+    def test_a_rollback_that_fails_keeps_no_other_batch_open(
+        self,
+        database: Database,
+        loop: DueLoop,
+        monkeypatch: pytest.MonkeyPatch,
+        failing: set[int],
+    ) -> None:
+        loop._limit = 10
+        submitted(database, 40, age_s=100)
+        sent: list[Any] = []
+        send, abandon = loop._link.send, Batch.abandon
+        abandoned: list[Batch] = []
+
+        def second_fails(messages: Sequence[Outgoing]) -> Any:
+            sent.append(messages)
+            if len(sent) == 2:
+                raise Unknown("the second batch is not sent")
+            return send(messages)
+
+        def then_fail(batch: Batch, error: BaseException) -> None:
+            abandoned.append(batch)
+            abandon(batch, error)
+            if len(abandoned) - 1 in failing:
+                raise Unavailable("the connection is gone")
+
+        monkeypatch.setattr(loop._link, "send", second_fails)
+        monkeypatch.setattr(Batch, "abandon", then_fail)
+        with pytest.raises(Unavailable) as failure:
+            loop.tick()
+        with database.begin() as tx:
+            free = tx.execute(
+                text("SELECT id FROM jobs WHERE state = 'scheduled' FOR UPDATE SKIP LOCKED")
+            ).all()
+        assert len(free) == 40
+        # Why they were rolled back is not lost.
+        assert "the second batch is not sent" in str(chain(failure.value))
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__context__
+    return found
+
+
+class Ear(NotificationListener):
+    """A listener that does not sleep: it notes for how long it should, and says what it is told to."""
+
+    def __init__(self, *says: bool) -> None:
+        self.says = list(says)
+        self.slept: list[float] = []
+
+    def wait(self, timeout_s: float) -> bool:
+        self.slept.append(timeout_s)
+        return self.says.pop(0) if self.says else False
+
+    def close(self) -> None:
+        self.says.clear()
+
+
+class TestSleep:
+    """For how long the loop sleeps, by a clock that only the test moves."""
+
+    @pytest.fixture
+    def made(self, broker_url: str, database: Database) -> Iterator[Any]:
+        loops: list[DueLoop] = []
+
+        def make(ear: Ear, *, poll_interval_s: float) -> DueLoop:
+            self.now = 1000.0
+            link = Link(broker_url, name="due")
+            clock = lambda: self.now  # noqa: E731
+            loop = DueLoop(database, link, poll_interval_s=poll_interval_s, clock=clock)
+            loop._listener = ear
+            loops.append(loop)
+            return loop
+
+        yield make
+        for loop in loops:
+            loop.reset()
+
+    @pytest.mark.parametrize("look_s", [0.0, 0.001, 0.02])
+    def test_a_notification_soon_after_a_look_is_heeded_once_a_look_is_allowed(
+        self,
+        database: Database,
+        made: Any,
+        reader: Link,
+        monkeypatch: pytest.MonkeyPatch,
+        look_s: float,
+    ) -> None:
+        ear = Ear(True)
+        loop = made(ear, poll_interval_s=1.0)
+        survey = due.survey
+
+        def slow(tx: Any) -> list[due.Level]:
+            self.now += look_s
+            return survey(tx)
+
+        monkeypatch.setattr(due, "survey", slow)
+        loop.tick()
+        # Of a new priority: it is seen from the beginning only.
+        wanted = submitted(database, priority=5, age_s=5)
+        if look_s:
+            loop.tick()
+            assert ear.slept == [1.0, pytest.approx(look_s / SHARE)]
+            assert looked(database)
+            self.now += ear.slept[-1]
+        loop.tick()
+        assert ids(received(reader, at_least=1)) == wanted
+
+    def test_a_look_that_is_allowed_late_is_not_waited_for_without_polling(
+        self, made: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ear = Ear(True)
+        loop = made(ear, poll_interval_s=0.5)
+        survey = due.survey
+
+        def slow(tx: Any) -> list[due.Level]:
+            self.now += 10
+            return survey(tx)
+
+        monkeypatch.setattr(due, "survey", slow)
+        loop.tick()
+        loop.tick()
+        assert ear.slept == [0.5, 0.5]
+
+    @pytest.mark.parametrize("poll_interval_s", [0.25, 1.0, 5.0, 60.0])
+    def test_it_never_sleeps_past_what_notifies_nobody(
+        self, database: Database, made: Any, reader: Link, poll_interval_s: float
+    ) -> None:
+        ear = Ear()
+        loop = made(ear, poll_interval_s=poll_interval_s)
+        loop.tick()
+        assert ear.slept == [min(poll_interval_s, NOTIFY_WITHIN_S)]
+        # As one that was submitted meanwhile for a little later than a submit notifies of.
+        wanted = submitted(database, priority=5, age_s=0.001)
+        self.now += ear.slept[-1]
+        loop.tick()
+        assert ids(received(reader, at_least=1)) == wanted
+
+
+class TestChangedMeanwhile:
+    """A row that somebody changes between a claim's snapshot and its lock."""
+
+    @pytest.mark.parametrize("changed", [[0], [1, 3], [4], [0, 1, 2, 3, 4]])
+    @pytest.mark.parametrize("what", ["updated_at = now()", "attempt_limit = 7"])
+    def test_it_is_claimed_next_without_a_look_from_the_beginning(
+        self,
+        database: Database,
+        database_url: str,
+        monkeypatch: pytest.MonkeyPatch,
+        changed: list[int],
+        what: str,
+    ) -> None:
+        backlog = Backlog(look_every_s=3600, clock=lambda: 0.0)
+        wanted = submitted(database, 5, age_s=100)
+        with database.begin() as tx:
+            backlog.survey(tx)
+        writer = psycopg2.connect(database_url)
+        writer.autocommit = True
+        cursor = writer.cursor()
+        cursor.execute("SELECT pg_advisory_lock(4711)")
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+            # The claim stops when it has its snapshot and no row yet.
+            stop = "(SELECT count(*) FROM (SELECT pg_advisory_xact_lock(4711)) AS it) = 1"
+            stopping = due._CLAIM.text.replace("WHERE state", f"WHERE {stop} AND state", 1)
+            patch.setattr(due, "_CLAIM", text(stopping))
+            first = pool.submit(self.claimed, database, backlog)
+            try:
+                until = monotonic() + 60
+                waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                cursor.execute(waiting)
+                while cursor.fetchone() is None:
+                    assert monotonic() < until
+                    assert not first.done()
+                    cursor.execute(waiting)
+                them = [str(wanted[n]) for n in changed]
+                cursor.execute(f"UPDATE jobs SET {what} WHERE id = ANY(%s::uuid[])", (them,))
+            finally:
+                cursor.execute("SELECT pg_advisory_unlock(4711)")
+                writer.close()
+            taken = first.result(timeout=60)
+        assert taken == [job for n, job in enumerate(wanted) if n not in changed]
+        assert self.claimed(database, backlog) == [wanted[n] for n in changed]
+
+    def claimed(self, database: Database, backlog: Backlog) -> list[UUID]:
+        with database.begin() as tx:
+            levels = backlog.survey(tx)
+            claimed = backlog.claim(tx, levels, actor="t", limit=100, ahead_s=0)
+        return [UUID(one.position.job_id) for one in claimed]
