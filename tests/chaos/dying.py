@@ -109,9 +109,9 @@ class _Effects:
                         commit()
 
         setattr(Database, "begin", counted_begin)  # noqa: B010 - mypy sees a method here
-        self._count(
-            Link, "publish", lambda messages, **_: messages and f"publish {_key(messages)}"
-        )
+        # What is sent may be confirmed much later: a death has its place in between, too.
+        self._count(Link, "send", lambda messages, **_: messages and f"publish {_key(messages)}")
+        self._count(Link, "settle", lambda *given, **_: given and "confirm")
         self._count(Link, "ack", lambda batch: batch and "ack")
         self._count(RateLimits, "take", lambda *given, **_: given and "take")
         for name in ("run", "run_group", "tag", "terminate", "console", "describe"):
