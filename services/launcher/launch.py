@@ -18,6 +18,9 @@ from atemporal.messages import LAUNCH, JobDue, decode
 from services.launcher.calls import Calls
 from services.launcher.launcher import Launcher
 
+LINGER_S = 0.05
+"""What comes within this of a first message is launched with it: jobs of one moment are one call."""
+
 _PAUSE_S = (0.05, 1.0)
 
 
@@ -51,7 +54,7 @@ class LaunchLoop:
         if room == 0 or launcher.behind:
             return min(max(launcher.ready_in(), _PAUSE_S[0]), _PAUSE_S[1])
         refs = []
-        for delivery in self._inbox.take(room):
+        for delivery in self._inbox.take(room, linger_s=LINGER_S):
             try:
                 message = decode(LAUNCH, delivery.body)
             except Invalid as error:
