@@ -9,7 +9,7 @@ an attempt's, EC2 alone says: what a machine says of itself is kept beside it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +52,15 @@ _LEASE = text(
 )
 
 
+_PROVE = text(
+    """
+    UPDATE attempts SET instance_proof = given.proof
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[]), CAST(:proofs AS text[]))
+        AS given (job_id, number, proof)
+    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+    """
+)
+
 # What an attempt is given along with its instance: nothing blocks it any more.
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
@@ -92,6 +101,18 @@ def launched(
     if noted.rowcount:
         record(tx, ref, "attempt.instance", actor=actor, detail=detail)
     return False
+
+
+def prove(tx: Connection, proofs: Mapping[AttemptRef, str]) -> None:
+    """Write the proof of `tokens.prove_instance` beside each attempt's instance."""
+    tx.execute(
+        _PROVE,
+        {
+            "ids": [ref.job_id for ref in proofs],
+            "numbers": [ref.number for ref in proofs],
+            "proofs": list(proofs.values()),
+        },
+    )
 
 
 def booted(tx: Connection, ref: AttemptRef, *, actor: str) -> bool:

@@ -10,7 +10,7 @@ that changes who has what locks the group's row first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -26,15 +26,6 @@ from atemporal.store.database import server_time
 from atemporal.store.launches import lease_begin
 from atemporal.store.transitions import record_many, rows_of, transition_attempts
 from atemporal.tables import attempts, jobs, launch_groups
-
-_PROVE = text(
-    """
-    UPDATE attempts SET instance_proof = given.proof
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[]), CAST(:proofs AS text[]))
-        AS given (job_id, number, proof)
-    WHERE attempts.job_id = given.job_id AND attempts.number = given.number
-    """
-)
 
 _LEASE = text(
     """
@@ -245,18 +236,6 @@ def launched(
         _leave(tx, [ref for ref in waiting if ref not in given])
         settle(tx, group_id)
     return {ref: given[ref] for ref in moved} | late
-
-
-def prove(tx: Connection, proofs: Mapping[AttemptRef, str]) -> None:
-    """Write the proof of `tokens.prove_instance` beside each attempt's instance."""
-    tx.execute(
-        _PROVE,
-        {
-            "ids": [ref.job_id for ref in proofs],
-            "numbers": [ref.number for ref in proofs],
-            "proofs": list(proofs.values()),
-        },
-    )
 
 
 def lock_group_of(tx: Connection, ref: AttemptRef) -> None:

@@ -28,7 +28,7 @@ SLOWEST = 0.025
 GROW_S = 60.0
 """The seconds in which the pace grows from nothing to the full rate."""
 TURN_S = 1.0
-"""Who has waited for so long and is the first has its turn, even at what it leaves to others."""
+"""Who has waited for so long and is the first is served, even at what it leaves to others."""
 PATIENCE_S = 2.0
 """How long after it could have come again a waiting process keeps its place."""
 

@@ -224,7 +224,7 @@ class GroupIntent:
             ref: _proof(self._settings, launch, ref, instance_id)
             for ref, instance_id in given.items()
         }
-        groups.prove(tx, proofs)
+        attempts.prove(tx, proofs)
         return bool(given)
 
     def replace(self, tx: Transaction, launch: Launch, by: Launch) -> bool:

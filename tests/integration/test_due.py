@@ -436,7 +436,7 @@ class Ear(NotificationListener):
 
 
 class TestSleep:
-    """For how long the loop sleeps, by a clock that only the test moves."""
+    """For how long the loop sleeps, by a clock that only the test sets."""
 
     @pytest.fixture
     def made(self, broker_url: str, database: Database) -> Iterator[Any]:

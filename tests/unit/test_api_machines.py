@@ -255,15 +255,17 @@ def test_who_can_verify_no_proof_burns_no_attempt(
     """The launcher launches groups, this process of the API has other settings."""
     with (
         structlog.testing.capture_logs() as lines,
-        serving(database_url, ec2_endpoint_url="http://127.0.0.1:1", **own) as blind,
+        serving(database_url, ec2_endpoint_url="http://127.0.0.1:1", **own) as uncertified,
     ):
-        said = [one for one in lines if "can not be told their jobs" in one["event"]]
-        assert [one["log_level"] for one in said] == ["error"]
+        logged = [one for one in lines if "can not be told their jobs" in one["event"]]
+        assert [one["log_level"] for one in logged] == ["error"]
         group = Group(api)
         first, _ = group.instances
         body = {"instance_id": first, "identity": group.document(first)}
         token = tokens.mint(_KEYS, "k1", "default", str(group.id), "group")
-        answer = blind.http.post(f"/groups/{group.id}/machines", json=body, headers=bearer(token))
+        answer = uncertified.http.post(
+            f"/groups/{group.id}/machines", json=body, headers=bearer(token)
+        )
         assert answer.status_code == 503
         assert "ask again" in answer.json()["error"]
     assert group.ask(**body).status_code == 200
