@@ -51,8 +51,8 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "a random ClientToken",
-        "atemporal/cloud/ec2.py",
-        '"ClientToken": client_token(ref, launch.placement),',
+        "atemporal/cloud/launch_request.py",
+        '"ClientToken": token,',
         '"ClientToken": __import__("uuid").uuid4().hex,',
         (
             "contract/test_twin.py::test_the_same_call_again_is_the_same_instance",
@@ -82,8 +82,8 @@ MUTANTS = (
     Mutant(
         "an update of an attempt that is not guarded",
         "atemporal/store/transitions.py",
-        "            attempts.c.state.in_(attempt_states_before(to)),\n",
-        "",
+        "ref.number,\n            attempts.c.state.in_(attempt_states_before(to)),\n",
+        "ref.number,\n",
         (
             "integration/test_store.py::test_no_attempt_moves_outside_the_tables",
             SIMULATION,
@@ -92,9 +92,23 @@ MUTANTS = (
     Mutant(
         "an update of a job that is not guarded",
         "atemporal/store/transitions.py",
-        "            jobs.c.state.in_(job_states_before(to)),\n",
-        "",
+        "ref.number,\n            jobs.c.state.in_(job_states_before(to)),\n",
+        "ref.number,\n",
         ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),
+    ),
+    Mutant(
+        "an update of many attempts that is not guarded",
+        "atemporal/store/transitions.py",
+        "own.c.number,\n            attempts.c.state.in_(attempt_states_before(to)),\n",
+        "own.c.number,\n",
+        ("integration/test_store.py::test_no_attempt_moves_outside_the_tables",),
+    ),
+    Mutant(
+        "an update of many jobs that is not guarded",
+        "atemporal/store/transitions.py",
+        "given.c.number,\n            jobs.c.state.in_(job_states_before(to)),\n",
+        "given.c.number,\n",
+        ("integration/test_store.py::test_of_many_jobs_those_move_that_the_table_lets",),
     ),
     Mutant(
         "a claimed instance id is believed",

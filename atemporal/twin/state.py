@@ -24,6 +24,9 @@ from typing import Any
 
 from atemporal.twin import jsonfile
 
+OWNER = "123456789012"
+"""The account that everything here belongs to."""
+
 PENDING, RUNNING, SHUTTING_DOWN = "pending", "running", "shutting-down"
 TERMINATED, STOPPING, STOPPED = "terminated", "stopping", "stopped"
 STATE_CODES = {

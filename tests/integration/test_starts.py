@@ -173,8 +173,8 @@ class TestPlan:
             ref = ready(tx, delay_s=0)
             tx.execute(
                 text(
-                    "UPDATE attempts SET dispatch_at = ready_at - make_interval(secs => :s)"
-                    " WHERE job_id = :id"
+                    "UPDATE attempts SET dispatch_at = ready_at - make_interval(secs => :s),"
+                    " created_at = ready_at - make_interval(secs => :s) WHERE job_id = :id"
                 ),
                 {"s": seconds, "id": ref.job_id},
             )

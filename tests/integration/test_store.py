@@ -29,7 +29,12 @@ from atemporal.states import (
 )
 from atemporal.store import attempts, due, events, jobs, launches, listing, reconciliation, rows
 from atemporal.store.database import Database
-from atemporal.store.transitions import transition_attempt, transition_job
+from atemporal.store.transitions import (
+    transition_attempt,
+    transition_attempts,
+    transition_job,
+    transition_jobs,
+)
 from atemporal.tables import attempts as attempt_table
 from atemporal.tables import jobs as job_table
 
@@ -752,6 +757,31 @@ def test_no_move_outside_the_tables_is_possible(database: Database) -> None:
                 assert moved == ((before, after) in JOB_TRANSITIONS), (before, after)
 
 
+# What a job begins with again, or ends with, needs values of its own.
+AT_ONCE = [
+    to
+    for to in JobState
+    if to is not JobState.FINISHED and (JobState.FINISHED, to) not in JOB_TRANSITIONS
+]
+
+
+@pytest.mark.parametrize("after", AT_ONCE)
+def test_of_many_jobs_those_move_that_the_table_lets(database: Database, after: JobState) -> None:
+    with database.begin() as tx:
+        refs = {before: AttemptRef(submitted(tx), 1) for before in JobState}
+        for before, ref in refs.items():
+            finished = {"outcome": "failed", "finished_at": datetime.now(UTC)}
+            own = finished if before is JobState.FINISHED else {}
+            tx.execute(
+                update(job_table)
+                .where(job_table.c.id == ref.job_id)
+                .values(state=before, attempt=1, **own)
+            )
+        stale = [AttemptRef(ref.job_id, 2) for ref in refs.values()]
+        moved = transition_jobs(tx, [*refs.values(), *stale], after, actor="t")
+        assert set(moved) == {refs[before] for before, to in JOB_TRANSITIONS if to is after}
+
+
 def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
     now = datetime.now(UTC)
     over = {"reason": "completed", "exited_at": now}
@@ -762,8 +792,8 @@ def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
     values[AttemptState.EXITED] = {**over, "closed_at": None}
     values[AttemptState.CLOSED] = closed
     with database.begin() as tx:
-        for before in AttemptState:
-            for after in AttemptState:
+        for after in AttemptState:
+            for before in AttemptState:
                 ref = AttemptRef(submitted(tx), 1)
                 tx.execute(
                     insert(attempt_table).values(
@@ -772,6 +802,22 @@ def test_no_attempt_moves_outside_the_tables(database: Database) -> None:
                 )
                 moved = transition_attempt(tx, ref, after, actor="t", values=values[after])
                 assert moved == ((before, after) in ATTEMPT_TRANSITIONS), (before, after)
+            refs = {before: AttemptRef(submitted(tx), 1) for before in AttemptState}
+            for before, ref in refs.items():
+                tx.execute(
+                    insert(attempt_table).values(
+                        job_id=ref.job_id, number=1, state=before, launch={}, **values[before]
+                    )
+                )
+            of_many = transition_attempts(
+                tx,
+                {ref: {} for ref in refs.values()},
+                after,
+                actor="t",
+                values=values[after],
+                launch={},
+            )
+            assert set(of_many) == {refs[b] for b, to in ATTEMPT_TRANSITIONS if to is after}
 
 
 def test_one_process_at_a_time_sweeps(database: Database) -> None:

@@ -177,7 +177,7 @@ def test_without_the_shared_limits_they_would_be_refused(
 ) -> None:
     """The test above can fail."""
     monkeypatch.setattr(RateLimits, "take", lambda *_, **__: 1)
-    monkeypatch.setattr(RateLimits, "room", lambda *_: MANY)
+    monkeypatch.setattr(RateLimits, "room", lambda *_, **__: MANY)
     queued(database)
     crowd = Crowd(settings)
     for _ in range(2):

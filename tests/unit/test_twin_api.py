@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 
 from atemporal.errors import Conflict
 from atemporal.twin.catalogue import IMAGES
-from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.host import Pace
+from atemporal.twin.instance_type import architecture
 from atemporal.twin.server import Twin
 
 if TYPE_CHECKING:

@@ -9,12 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from atemporal.twin.ec2.filters import Values
-from atemporal.twin.ec2.instance_type import architecture
 from atemporal.twin.ec2.wire import listed, timestamp
-from atemporal.twin.state import PENDING, STATE_CODES, TERMINATED, Instance, Reservation
-
-OWNER = "123456789012"
-
+from atemporal.twin.instance_type import architecture
+from atemporal.twin.state import OWNER, PENDING, STATE_CODES, TERMINATED, Instance, Reservation
 
 FILTERS: Mapping[str, Values[Instance]] = {
     "instance-id": lambda i: [i.id],

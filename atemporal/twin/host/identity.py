@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from atemporal.twin.ec2.description import OWNER
-from atemporal.twin.ec2.instance_type import architecture
-from atemporal.twin.state import Instance
+from atemporal.twin.instance_type import architecture
+from atemporal.twin.state import OWNER, Instance
 
 
 def document(instance: Instance, *, instance_id: str | None = None) -> bytes:

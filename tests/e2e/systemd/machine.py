@@ -8,6 +8,7 @@ is a sibling on the same docker. The metadata service is the test's, also at a s
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import tarfile
 import time
@@ -173,5 +174,13 @@ def open_machine(engine: Engine, image: str, metadata_url: str) -> Iterator[Mach
 
 
 def _content(file: dict[str, Any]) -> bytes:
-    text: str = file["content"]
-    return base64.b64decode(text) if file.get("encoding") == "base64" else text.encode()
+    content: bytes = file["content"].encode()
+    match file.get("encoding"):
+        case "base64":
+            return base64.b64decode(content)
+        case "gzip+base64":
+            return gzip.decompress(base64.b64decode(content))
+        case None:
+            return content
+        case encoding:
+            raise RuntimeError(f"{file['path']} has the encoding {encoding!r}")
