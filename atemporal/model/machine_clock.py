@@ -30,7 +30,8 @@ class MachineClock(BaseModel):
     """What a machine says of its clock.
 
     `synchronised` is None where its system does not say. `offset_ms` is how far it is ahead of the
-    database's clock by the last answer, in milliseconds; None before the first.
+    database's clock by the last answer that was quick enough to tell, in milliseconds; None before
+    the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -48,6 +48,13 @@ def started_ms(machine: Machine) -> int:
     return int((machine.docker / "start.ms").read_text())
 
 
+def slow(machine: Machine, way: str) -> None:
+    """Make each request, or each answer, two seconds long."""
+    there, back = ("/bin/sleep 2", ":") if way == "there" else (":", "/bin/sleep 2")
+    text = f'{there}\n"$REAL_CURL" "$@"\ncode=$?\n{back}\nexit $code\n'
+    script(machine, "curl", f"#!/usr/bin/env bash\n{text}")
+
+
 @pytest.fixture
 def timed(machine: Machine) -> Machine:
     """A machine that really sleeps, and whose docker writes down when it is asked to start."""
@@ -92,16 +99,62 @@ def test_an_api_that_is_away_or_older_is_asked_again(
     assert machine.record.exit_code == 7
 
 
-@pytest.mark.parametrize("status", [425, 503])
-def test_a_claim_that_comes_too_early_is_repeated(
+@pytest.mark.parametrize("statuses", [[503, 200], [500, 429, 200], [502, 504, 408, 200]])
+def test_a_claim_that_is_not_answered_is_repeated(
+    machine: Machine, api: CallbackApi, statuses: list[int]
+) -> None:
+    api.statuses["PATCH"] = list(statuses)
+    machine.boot()
+    assert api.methods == ["PUT", *["PATCH"] * len(statuses), "DELETE"]
+    assert machine.steps == ["pull", "create", "start", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "asked"),
+    [
+        ([425, 200], ["PUT", "PATCH", "PUT", "PUT", "PATCH"]),
+        ([503, 425, 200], ["PUT", "PATCH", "PATCH", "PUT", "PUT", "PATCH"]),
+        ([425, 425, 200], ["PUT", "PATCH", "PUT", "PUT", "PATCH", "PUT", "PATCH"]),
+    ],
+)
+def test_one_whose_start_was_put_off_before_its_claim_holds_again(
+    machine: Machine, api: CallbackApi, claims: list[int], asked: list[str]
+) -> None:
+    # The boot callback's answer, then that of the first question; then the start is put off.
+    api.holds = [(0, 2000), (0, 2000), (4000, 6000), (0, 2000), (0, 0)]
+    api.statuses["PATCH"] = list(claims)
+    machine.boot()
+    assert api.methods == [*asked, "DELETE"]
+    assert 4.0 in machine.slept
+    assert 0.5 in machine.slept
+    assert len({call.body["claim"] for call in api.calls}) == 1
+    assert machine.steps == ["pull", "create", "start", "wait"]
+
+
+@pytest.mark.parametrize("status", [401, 404, 409, 422])
+def test_one_that_is_refused_when_it_holds_again_never_runs(
     machine: Machine, api: CallbackApi, status: int
 ) -> None:
-    api.statuses["PATCH"] = [status, status, 200]
+    api.statuses = {"PATCH": [425, 200], "PUT": [200, status]}
     machine.boot()
-    # Too early: it was given another time, and learns of it before it claims again.
-    again = ["PUT", "PATCH"] if status == 425 else ["PATCH"]
-    assert api.methods == ["PUT", "PATCH", *again, *again, "DELETE"]
-    assert machine.steps == ["pull", "create", "start", "wait"]
+    assert api.methods == ["PUT", "PATCH", "PUT"]
+    assert machine.steps == ["pull", "create"]
+
+
+def test_a_spot_instance_that_is_taken_back_while_it_holds_again_says_so(
+    machine: Machine, api: CallbackApi
+) -> None:
+    def take_back(call: callback_api.Call) -> None:
+        api.takes_spot_back |= call.method == "PATCH"
+
+    api.before_response = take_back
+    api.holds = [(0, 2000), (0, 2000), (1000, 60_000)]
+    api.statuses["PATCH"] = [425, 200]
+    machine.order(JobSpec(image="nginx"), capacity_type="spot")
+    machine.boot()
+    assert api.methods == ["PUT", "PATCH", "PUT", "DELETE"]
+    assert machine.steps == ["pull", "create"]
+    assert machine.record.reason is Reason.SPOT_INTERRUPTED
 
 
 @pytest.mark.parametrize(
@@ -135,23 +188,82 @@ def test_which_clock_counts_and_none_starts_early_by_it(
     assert abs(news["offset_ms"] + ahead_ms) < 30_000
 
 
-@pytest.mark.parametrize("step_s", [3600, 5, -5, -3600])
-def test_a_clock_that_steps_after_the_claim_neither_hastens_nor_delays_the_start(
-    timed: Machine, api: CallbackApi, step_s: int
+@pytest.mark.parametrize(
+    ("step_ms", "counts"),
+    [
+        (3_600_000, False),
+        (10_000, False),
+        (1_500, False),
+        (400, True),
+        (0, True),
+        (-400, True),
+        (-1_500, False),
+        (-10_000, False),
+        (-3_600_000, False),
+    ],
+)
+def test_a_clock_that_steps_after_the_claim_counts_within_a_second_only(
+    timed: Machine, api: CallbackApi, step_ms: int, counts: bool
 ) -> None:
     clock_says(timed, "yes")
-    api.holds = [(0, 0), (0, 1500)]
-    for command in STEPS[:-1]:
-        assert timed.agent(command) == 0
-    time_ms, _, counts = (timed.root / "run/atemporal/start").read_text().split()
-    assert counts == "1"
-    stepped = timed.root / "stepped"
-    stepped.write_text(
-        f"unset EPOCHREALTIME\nEPOCHREALTIME={int(time_ms) // 1000 + step_s}.000000\n"
-    )
-    timed.agent("run", BASH_ENV=str(stepped))
-    assert started_ms(timed) >= api.answered_ms["PATCH"]
-    assert all(float(pause) < 5 for pause in (timed.bin / "slept").read_text().split())
+    api.holds = [(0, 0), (0, 2000)]
+    for step in STEPS[:-1]:
+        assert timed.agent(step) == 0
+    # To step forward is to be nearer to the time, for all that the machine can see.
+    start = timed.root / "run/atemporal/start"
+    time_ms, target, _ = start.read_text().split()
+    start.write_text(f"{int(time_ms) - step_ms} {target} 1\n")
+    before = len(timed.slept)
+    assert timed.agent("run") == 7
+    due_ms = api.answered_ms["PATCH"] - (step_ms if counts else 0)
+    assert started_ms(timed) >= due_ms
+    # No wait is longer than what was left when it claimed, and the hundredths of its counter.
+    assert all(s <= 2.01 - (step_ms / 1000 if counts else 0) for s in timed.slept[before:])
+
+
+@pytest.mark.parametrize(
+    ("way", "ahead_ms"), [("there", -1_500), ("there", -1_200), ("back", 1_500), ("back", 0)]
+)
+def test_an_answer_that_took_long_proves_no_agreement(
+    machine: Machine, api: CallbackApi, way: str, ahead_ms: int
+) -> None:
+    clock_says(machine, "yes")
+    slow(machine, way)
+    api.ahead_ms = ahead_ms
+    for step in STEPS[:-1]:
+        assert machine.agent(step) == 0
+    assert api.body("PUT")["clock"] == {"synchronised": True, "offset_ms": None}
+    assert (machine.root / "run/atemporal/start").read_text().split()[2] == "0"
+
+
+@pytest.mark.parametrize("known", [0, 700, -90_000])
+def test_an_answer_that_took_long_leaves_what_an_earlier_one_said(
+    machine: Machine, api: CallbackApi, known: int
+) -> None:
+    clock_says(machine, "yes")
+    for step in STEPS[:2]:
+        assert machine.agent(step) == 0
+    offset = machine.root / "run/atemporal/offset"
+    offset.write_text(f"{known}\n")
+    slow(machine, "back")
+    for step in STEPS[2:4]:
+        assert machine.agent(step) == 0
+    assert int(offset.read_text()) == known
+
+
+@pytest.mark.parametrize("ahead_ms", [90_000, -90_000, 3_600_000])
+def test_an_answer_that_took_long_refutes_an_agreement(
+    machine: Machine, api: CallbackApi, ahead_ms: int
+) -> None:
+    clock_says(machine, "yes")
+    for step in STEPS[:2]:
+        assert machine.agent(step) == 0
+    offset = machine.root / "run/atemporal/offset"
+    offset.write_text("0\n")
+    slow(machine, "there")
+    api.ahead_ms = ahead_ms
+    assert machine.agent("hold") == 0
+    assert abs(int(offset.read_text()) + ahead_ms) < 30_000
 
 
 @pytest.mark.parametrize(

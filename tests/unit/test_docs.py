@@ -121,6 +121,14 @@ def test_the_original_is_linked_where_it_is_named_first(page: Path) -> None:
         assert linked.match(page.read_text(), named.start()), f"link {ORIGINAL} there"
 
 
+def test_each_number_of_a_guarantee_stands_once_and_in_order() -> None:
+    rows = re.findall(r"^\| ([SOAC])(\d+) \|", _read("guarantees.md"), re.M)
+    assert {letter for letter, _ in rows} == set("SOAC")
+    for letter in "SOAC":
+        numbers = [int(number) for one, number in rows if one == letter]
+        assert numbers == list(range(1, len(numbers) + 1)), letter
+
+
 def test_what_the_guarantees_name_is_there() -> None:
     named = re.findall(r"`([\w/]+\.py)((?:::\w+)*)`", _read("guarantees.md"))
     assert len(named) > 100
