@@ -22,8 +22,8 @@ from atemporal.errors import Refused
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.reconciliation import Status
 from atemporal.fleet.snapshot import Snapshot
-from atemporal.model import Attempt
-from atemporal.store import jobs
+from atemporal.model import Attempt, Launch
+from atemporal.store import groups, jobs
 
 
 @click.command
@@ -74,37 +74,44 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
     """Print the user-data of an attempt's machine.
 
     The callback token and the environment's values are masked, inside the base64 too, unless
-    --reveal is given, which needs the callback keys of the daemons.
+    --reveal is given, which needs the callback keys of the daemons. Machines that were launched
+    together share one user-data, which names no job: each asks the API for its own.
     """
     with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
-    tries = {one.number: one for one in job.attempts}
-    tried = attempt_of(tries, attempt, f"job {job.id} is {job.state}")
-    spec = job.spec
-    if reveal:
-        token = _token(session, tried)
+        tries = {one.number: one for one in job.attempts}
+        tried = attempt_of(tries, attempt, f"job {job.id} is {job.state}")
+        group = None if tried.group_id is None else groups.get(tx, tried.group_id)
+    if group is None:
+        token = _token(session, tried.launch, tried.ref.id) if reveal else masks.MASK
+        env = masks.masked_env(job.spec.env, reveal=reveal)
+        spec = job.spec.model_copy(update={"env": env})
+        rendered = userdata.render(tried.ref, spec, tried.launch, token)
     else:
         token = masks.MASK
-        spec = spec.model_copy(update={"env": masks.masked_env(spec.env, reveal=False)})
-    rendered = userdata.render(tried.ref, spec, tried.launch, token)
+        if reveal:
+            token = _token(session, group.launch, str(group.id), "group")
+        rendered = userdata.render_group(group.id, group.launch, token)
     if session.as_json:
         answer = {"id": str(job.id), "attempt": tried.number, "masked": not reveal}
         output.show_json({**answer, "user_data": rendered.decode()})
         return
+    if group is not None:
+        note(f"shared by the machines of launch group {group.id}; each asks the API for its job")
     if not reveal:
         note("the token and the environment's values are masked; --reveal shows the very bytes")
     click.echo(rendered, nl=False)
 
 
-def _token(session: Session, attempt: Attempt) -> str:
+def _token(
+    session: Session, launch: Launch, holder: str, purpose: tokens.Purpose = "callback"
+) -> str:
     settings = session.settings
     try:
-        return tokens.mint(
-            settings.keys, attempt.launch.key_id, settings.deployment, attempt.ref.id
-        )
+        return tokens.mint(settings.keys, launch.key_id, settings.deployment, holder, purpose)
     except KeyError:
         raise Refused(
-            f"the callback key {attempt.launch.key_id!r} that this attempt was launched with is not "
+            f"the callback key {launch.key_id!r} that the machine was launched with is not "
             "among ATEMPORAL_CALLBACK_KEYS"
         ) from None
 

@@ -99,8 +99,9 @@ class Facts:
     attempt's instances as EC2 shows them, those alive first, or why EC2 could not be asked; empty
     where no earlier call can have launched one. `unproven_s`: so long to wait until such a look proves
     that there is none; 0 when it does. `may_ask_elsewhere`: a policy forbids this offering
-    and perhaps no other. `size` is how many instances the call was for. `circuit_detail` is what EC2
-    refused this process with, `circuit_s` and `rate_limiter_s` are the seconds until it may call again.
+    and perhaps no other. `size` is how many instances the call was for, `repeated` whether it had been
+    sent before. `circuit_detail` is what EC2 refused this process with, `circuit_s` and `rate_limiter_s`
+    are the seconds until it may call again.
     """
 
     offerings: Sequence[Offering]
@@ -109,6 +110,7 @@ class Facts:
     unproven_s: float = 0.0
     may_ask_elsewhere: bool = False
     size: int = 1
+    repeated: bool = False
     circuit_detail: str = ""
     circuit_s: float = 0.0
     rate_limiter_s: float = 0.0
@@ -128,6 +130,9 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
             return launched_earlier(facts) or choose(facts.offerings, facts.unavailable)
         case Unauthorized():
             return Blocked(BlockedReason.AUTHORIZATION, facts.circuit_detail, facts.circuit_s)
+        case Throttled() if facts.size > 1 and facts.repeated:
+            # EC2's bucket of instances may be smaller than this call is large, and stay so.
+            return launched_earlier(facts) or Split()
         case Throttled():
             return Blocked(BlockedReason.THROTTLE, outcome.detail, facts.rate_limiter_s)
         case TokenSpent() | TokenMismatch():

@@ -77,6 +77,8 @@ class Launcher:
         self._log = logger(ACTOR)
         self._key_id = settings.signing_key_id
         self._group_size = group_size(settings)
+        # What a call may be expected to be for: an attempt that is leased for nothing is written twice.
+        self._expected_size = self._group_size
         self.admission = Admission(settings, database, clock=clock, rng=rng)
 
     def ping(self) -> None:
@@ -174,12 +176,12 @@ class Launcher:
                     groups.settle(tx, group.id)
             many = sum(group.size for group, specs in left_over if specs)
             # Groups come first, and may come without end: half of the room is not theirs.
-            left = max(room // 2, room - many)
+            most = left = min(max(room // 2, room - many), calls * self._expected_size)
             leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=left) if left else []
             unlaunched = attempts.with_specs(tx, leased)
             left -= len(leased)
             overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=left) if left else []
-        if many + len(leased) + len(overlooked) >= room or len(ids) >= calls:
+        if len(leased) + len(overlooked) >= most or len(ids) >= calls:
             self.admission.backlog.set()
         if overlooked or unlaunched or left_over:
             self._log.info(
@@ -210,6 +212,8 @@ class Launcher:
         found: list[Begun] = []
         size = self._group_size
         parts = alike(begun, offerings_of=self._offerings, at_most=size)
+        if parts:
+            self._expected_size = min(size, 2 * max(map(len, parts)))
         calls = max(1, self.admission.calls(len(parts)))
         if rest := [one.ref for part in parts[calls:] for one, _ in part]:
             with self._database.begin() as tx:

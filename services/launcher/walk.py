@@ -23,6 +23,7 @@ from atemporal.cloud import (
     Instance,
     NoCapacity,
     OverQuota,
+    Throttled,
     TokenMismatch,
     TokenSpent,
     TooMany,
@@ -227,7 +228,9 @@ class Walk:
         """Look up what the decision about this outcome asks for, and no more."""
         another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota, TooMany))
         by_token = isinstance(outcome, (TokenSpent, TokenMismatch))
-        repeated = self._launch.calls > 1 and (another or isinstance(outcome, Refused))
+        again = self._launch.calls > 1
+        smaller = self._intent.size > 1 and isinstance(outcome, Throttled)
+        repeated = again and (another or smaller or isinstance(outcome, Refused))
         return Facts(
             self._offerings,
             unavailable=self._admission.unavailable(self._offerings) if another else {},
@@ -235,6 +238,7 @@ class Walk:
             unproven_s=self._unproven_s() if by_token or repeated else 0.0,
             may_ask_elsewhere=may_ask_elsewhere,
             size=self._intent.size,
+            repeated=again,
             circuit_detail=self._admission.circuit_breaker.detail,
             circuit_s=self._admission.circuit_breaker.ready_in(),
             rate_limiter_s=self._admission.rate_limit_s(),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import structlog
@@ -29,10 +29,10 @@ from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.settings import Settings
 from atemporal.states import Reason
-from atemporal.store import attempts, jobs, launches
+from atemporal.store import attempts, groups, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.server import Twin
-from atemporal.userdata import render
+from atemporal.userdata import render, render_group
 from tests.answering import Answer, answering
 from tests.api import Api, serving
 from tests.servers.postgres import Postgres
@@ -598,6 +598,26 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, LAUNCH, token)
     other = cli("user-data", job_id, "--reveal", code=1, ATEMPORAL_CALLBACK_KEYS=f"k2{KEYS[2:]}")
     assert "k1" in other.stderr
+
+
+def test_machines_that_were_launched_together_share_their_user_data(
+    cli: Cli, database: Database
+) -> None:
+    group_id, ids = uuid4(), {UUID(cli.submit("-e", f"PASSWORD={SECRET}")) for _ in range(2)}
+    not_called = LAUNCH.model_copy(update={"calls": 0})
+    with database.begin() as tx:
+        ref, other = (one for one in jobs.claim_due(tx, 1000, actor="test") if one.job_id in ids)
+        launches.begin_many(tx, {ref: not_called, other: not_called}, actor="test")
+        assert groups.form(tx, group_id, not_called, [ref, other]) == 2
+    keys = Settings(callback_keys=KEYS).keys
+    token = tokens.mint(keys, "k1", "default", str(group_id), "group")
+
+    masked = cli("user-data", str(ref.job_id))
+    assert str(group_id) in masked.stderr
+    revealed = cli("user-data", str(ref.job_id), "--reveal").stdout_bytes
+    assert revealed == render_group(group_id, not_called, token)
+    assert revealed == cli("user-data", str(other.job_id), "--reveal").stdout_bytes
+    assert masked.stdout_bytes == render_group(group_id, not_called, "***")
 
 
 def test_instances_stand_beside_their_attempts(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
-from atemporal.cloud import CloudError, Instance, Rejected, TokenSpent, TooMany, WrongImage
+from atemporal.cloud import (
+    CloudError,
+    Instance,
+    Rejected,
+    Throttled,
+    TokenSpent,
+    TooMany,
+    WrongImage,
+)
 from atemporal.cloud.instance import tags_of_group
 from atemporal.errors import Conflict, NotFound, Unreadable
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
-from atemporal.store import attempts, groups, jobs
+from atemporal.store import attempts, groups, jobs, launches
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
 from tests.frozen_clock import freeze
@@ -32,6 +40,7 @@ from tests.integration.test_launcher import (
     error,
 )
 
+THROTTLED = error(Throttled, "RequestLimitExceeded")
 TOO_MANY = error(TooMany, "ResourceCountExceeded")
 
 
@@ -182,6 +191,28 @@ class TestOneCall:
         assert world.cloud.sizes == []
         assert world.cloud.calls[0].token == f"{ref.id}.0"
         assert world.has_instance(ref)
+
+    def test_many_that_are_not_alike_are_leased_as_calls_can_be_made(
+        self, world: Groups, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_back: list[int] = []
+        real = launches.put_back
+
+        def spy(tx: Connection, refs: Sequence[AttemptRef]) -> None:
+            put_back.append(len(refs))
+            real(tx, refs)
+
+        monkeypatch.setattr(launches, "put_back", spy)
+        monkeypatch.setattr(world.launcher.admission, "calls", lambda most: min(most, 2))
+        refs = [world.queued(disk_gb=30 + number) for number in range(20)]
+        world.work(refs)
+        assert put_back == [18]
+        for _ in range(9):
+            world.later(1)
+            world.sweep.tick()
+        assert world.each_has_one(refs)
+        # Of those that a sweep took up at most half were for nothing, and not all the others each time.
+        assert max(put_back[1:]) <= 2
 
     def test_what_is_not_alike_is_not_launched_together(self, world: Groups) -> None:
         small = [world.queued() for _ in range(3)]
@@ -347,6 +378,19 @@ class TestOutcomes:
         assert world.each_has_one(refs)
         # No offering was given up for it.
         assert {world.attempt(ref).launch.subnet_id for ref in refs} == {A}
+
+    def test_a_bucket_that_is_smaller_than_the_call_blocks_nobody_for_ever(
+        self, world: Groups
+    ) -> None:
+        world.cloud.outcomes = [THROTTLED] * 3
+        refs = world.burst(8)
+        assert world.cloud.sizes == [8]
+        for _ in range(4):
+            world.later(300)
+            world.sweeps()
+        # The first refusal may be one of requests; the next ones are taken as one of instances.
+        assert world.cloud.sizes[:4] == [8, 8, 4, 4]
+        assert world.each_has_one(refs)
 
     def test_a_quota_that_has_room_for_none_blocks_all(self, world: Groups) -> None:
         world.cloud.outcomes = [OVER_QUOTA] * 20

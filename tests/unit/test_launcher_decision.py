@@ -81,6 +81,20 @@ class TestDecide:
         expected = Blocked(BlockedReason.THROTTLE, answer.detail, 1.5)
         assert decide(answer, facts(rate_limiter_s=1.5)) == expected
 
+    def test_a_throttled_call_for_many_is_made_smaller_when_its_repeat_is_throttled(self) -> None:
+        answer = error(Throttled)
+        assert isinstance(decide(answer, facts(size=200)), Blocked)
+        assert decide(answer, facts(size=200, repeated=True)) == Split()
+        assert isinstance(decide(answer, facts(size=1, repeated=True)), Blocked)
+
+    def test_a_throttled_repeat_is_not_made_smaller_while_an_earlier_call_may_have_launched(
+        self,
+    ) -> None:
+        many = facts(size=200, repeated=True, unproven_s=280.0)
+        decision = decide(error(Throttled), many)
+        assert isinstance(decision, Blocked)
+        assert decision.reason is BlockedReason.ANSWER
+
     @pytest.mark.parametrize("kind", [Unauthorized, Forbidden])
     def test_without_rights_anywhere_it_is_blocked_by_the_circuit_breaker(
         self, kind: type[CloudError]
