@@ -47,7 +47,8 @@ def recording() -> Iterator[list[Explained]]:
     ) -> None:
         if not statement.lstrip(" \n(").lower().startswith(_EXPLAINED):
             return
-        one = parameters[0] if many else parameters
+        # Many rows are a sequence of parameters or, inserted by one statement, one set of them.
+        one = parameters[0] if many and not isinstance(parameters, dict) else parameters
         with connection.connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", one)
             ((plan,),) = cursor.fetchall()

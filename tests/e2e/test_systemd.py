@@ -139,7 +139,7 @@ def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> No
     machine.apply(case.user_data())
     machine.wait_off()
 
-    assert case.api.methods == ["PATCH", "DELETE"]
+    assert case.api.methods == ["PUT", "PATCH", "DELETE"]
     container, states, _ = at_call["PATCH"]
     assert container == "created 0001-01-01T00:00:00Z", "started before it was granted"
     assert states == [
@@ -195,20 +195,20 @@ class TestTheFirstCommandHangs:
     def test_the_job_runs_and_is_reported(self, case: Case) -> None:
         case.machine.apply(case.user_data(), hangs=True)
         case.machine.wait_off()
-        assert case.api.methods == ["PATCH", "DELETE"]
+        assert case.api.methods == ["PUT", "PATCH", "DELETE"]
         assert ExitRecord.model_validate(case.api.body("DELETE")).exit_code == 7
 
     def test_a_claim_that_is_refused_ends_the_machine(self, case: Case) -> None:
         case.api.statuses["PATCH"] = [409]
         case.machine.apply(case.user_data(), hangs=True)
         case.machine.wait_off()
-        assert case.api.methods == ["PATCH"]
+        assert case.api.methods == ["PUT", "PATCH"]
 
     def test_the_deadline_ends_it(self, case: Case) -> None:
         case.api.statuses["PATCH"] = [503]
         case.machine.apply(case.user_data(deadline_s=6), hangs=True)
         case.machine.wait_off()
-        assert set(case.api.methods) == {"PATCH"}
+        assert set(case.api.methods) == {"PUT", "PATCH"}
 
 
 @pytest.mark.parametrize("wrong", ["a file that is none", "no file", "nothing to execute"])
@@ -243,7 +243,7 @@ def test_a_refused_machine_powers_off_without_running(case: Case) -> None:
     case.machine.apply(case.user_data())
     case.machine.wait_off()
     assert case.container == "created 0001-01-01T00:00:00Z"
-    assert case.api.methods == ["PATCH"]
+    assert case.api.methods == ["PUT", "PATCH"]
     assert case.report == []
 
 
@@ -251,7 +251,7 @@ def test_the_deadline_ends_a_machine_that_nobody_answers(case: Case) -> None:
     case.api.statuses["PATCH"] = [503]
     case.machine.apply(case.user_data(deadline_s=6))
     case.machine.wait_off()
-    assert set(case.api.methods) == {"PATCH"}
+    assert set(case.api.methods) == {"PUT", "PATCH"}
     assert case.container == "created 0001-01-01T00:00:00Z"
 
 

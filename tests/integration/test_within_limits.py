@@ -33,6 +33,10 @@ from tests.integration.reaping import limits
 
 SIGN_S = 1.0
 MANY = 16
+PAUSE_S = 0.02
+WITHIN_S = 45.0
+
+pytestmark = pytest.mark.timeout(3 * WITHIN_S)
 
 
 @pytest.fixture
@@ -99,8 +103,8 @@ class Crowd:
             try:
                 tick()
             except Retry:
-                # As a daemon: it has no token now, and asks again.
-                continue
+                # As a daemon: it has no token now, and asks again; not to take the processor from all.
+                self.over.wait(PAUSE_S)
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 self.errors.append(error)
                 return
@@ -138,14 +142,13 @@ def asker(settings: Settings, database: Database, cloud: Cloud) -> Callable[[], 
 
 
 def wait(crowd: Crowd, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert not crowd.errors
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(400)
 def test_they_provoke_no_refusal_beyond_the_first_sign(
     twin: Twin, settings: Settings, database: Database
 ) -> None:
