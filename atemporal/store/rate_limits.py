@@ -127,7 +127,7 @@ _LEFT = "CASE WHEN ahead = 0 AND at - mine > :turn_s THEN 0 ELSE :leave_{bucket}
 _READY = "(1 + first_served + :leave_requests - requests_left) / (:rate * pace)"
 _LAG = "greatest({tokens} - {burst} + least(:lag_s * {rate}, {burst} / 2), 0) / {rate}"
 _CALLS = {
-    "enough": _ENOUGH.format(leave=":leave_requests", least=":at_least"),
+    "enough": _ENOUGH.format(leave=_LEFT.format(bucket="requests"), least=":at_least"),
     "units": "requests - :leave_requests",
     "calls": "granted",
     "taken": "0",

@@ -241,9 +241,12 @@ class TestFairness:
         assert 90 <= b.take(limit, 200) <= 100
         assert 45 <= a.take(limit, 200) <= 55
 
-    @pytest.mark.parametrize("limit", [RUN, TERMINATE])
+    @pytest.mark.parametrize(
+        ("limit", "n", "leave"),
+        [(RUN, 100, 0.0), (TERMINATE, 100, 0.0), (DESCRIBE, 1, 0.5), (Limit.CREATE_TAGS, 2, 0.5)],
+    )
     def test_who_leaves_something_has_its_turn_when_nothing_is_ever_left(
-        self, database: Database, limit: Limit
+        self, database: Database, limit: Limit, n: int, leave: float
     ) -> None:
         rates = {"instances_rate": 3, "terminated_rate": 3}
         burst = limits(database, "burst", **rates)
@@ -258,7 +261,9 @@ class TestFairness:
         for waited in (False, True):
             with database.begin() as tx:
                 tx.execute(scarce, {"waited": waited})
-            assert burst.take(limit, 100) == waited, "one, and not all that is left to others"
+            assert burst.take(limit, n, leave=leave) == waited, (
+                "one, and not all that is left to others"
+            )
 
     @pytest.mark.parametrize("takers", [2, 4])
     def test_none_gets_less_than_a_third_of_its_share(
