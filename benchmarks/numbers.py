@@ -145,6 +145,19 @@ NUMBERS: tuple[Number, ...] = (
         ),
     ),
     Number(
+        "scale",
+        "Each question of a person or a daemon, with 1,000,000 jobs scheduled and 1,000,000 finished",
+        "p95 <= 100 ms",
+        "not measured",
+        (
+            Part(
+                Figure("scale", "a-million-finished", "worst_p95_ms"),
+                "ms p95 of the slowest",
+                at_most=100,
+            ),
+        ),
+    ),
+    Number(
         "burst",
         "1,000 due jobs of one shape, EC2's default buckets",
         "all instances running in <= 5 s of EC2's time, <= 20 RunInstances calls",

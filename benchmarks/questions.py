@@ -112,6 +112,28 @@ QUESTIONS: tuple[Question, ...] = (
         ),
     ),
     Question(
+        "scale",
+        "What is asked again and again, of large tables",
+        (
+            Measure(
+                "a-million-finished",
+                "scale:questions",
+                quick={"future": 20_000, "finished": 20_000, "rounds": 3},
+                times=1,
+                limit_s=1200,
+            ),
+            Measure(
+                "ten-million-finished",
+                "scale:questions",
+                {"finished": 10_000_000, "thin": True},
+                times=1,
+                full=True,
+                database="ten million",
+                limit_s=7200,
+            ),
+        ),
+    ),
+    Question(
         "burst",
         "A thousand at once",
         (Measure("burst", "burst:burst", quick={"many": 100}, times=1),),
