@@ -49,6 +49,12 @@ class CallbackApi:
     ahead_ms: int = 0
     # The start by the first answer to each method, by this machine's clock.
     answered_ms: dict[str, int] = field(default_factory=dict)
+    # What a machine of a launch group is answered: statuses one after the other, and its manifest.
+    group_statuses: list[int] = field(default_factory=lambda: [200])
+    group_manifest: bytes = b""
+    group_calls: list[Call] = field(default_factory=list)
+    # The lines of the signed identity document; None where EC2 gives none.
+    identity: str | None = None
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     when_started: Callable[[], object] = lambda: None
@@ -113,10 +119,16 @@ class _Handler(BaseHTTPRequestHandler):
     do_PATCH = do_DELETE = _callback
 
     def do_POST(self) -> None:
-        """Take a boot callback."""
+        """Take a boot callback, or the question of a machine of a launch group for its job."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        if self.path.startswith("/groups/"):
+            api.group_calls.append(Call(self.command, self.path, token, json.loads(body)))
+            statuses = api.group_statuses
+            status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+            self._respond(status, api.group_manifest if status == 200 else b"")
+            return
         api.boot_calls.append(Call(self.command, self.path, token, json.loads(body)))
         if "started_at" in api.boot_calls[-1].body:
             api.started.set()
@@ -133,14 +145,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._metadata("/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds", _PASS)
 
     def do_GET(self) -> None:
-        """Give the instance's id to who shows a session."""
+        """Give the instance's id, or its identity document, to who shows a session."""
         if self._metadata_refuses():
             return
         header = "X-aws-ec2-metadata-token"
         allowed = self.headers.get(header) == _PASS
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         if self.path.endswith("/spot/instance-action"):
-            api: CallbackApi = self.server.api  # type: ignore[attr-defined]
             self._respond(200 if api.takes_spot_back else 404, b"{}")
+            return
+        if self.path.endswith("/instance-identity/rsa2048"):
+            document = api.identity if allowed and api.identity else ""
+            self._metadata("/latest/dynamic/instance-identity/rsa2048", header, document)
             return
         self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
 
