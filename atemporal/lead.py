@@ -10,8 +10,8 @@ Failure: where nothing is known it is `DEFAULT_S`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from atemporal import image
@@ -23,6 +23,10 @@ LIMIT_S: Final = 600.0
 """The longest lead, in seconds: a machine that waits is paid for."""
 LEAST: Final = 20
 """Of fewer machines of a kind nothing is concluded: the slowest one would be the estimate."""
+MOST: Final = 100
+"""So many of the latest machines of a kind count."""
+DAYS: Final = 14
+"""Older ones say nothing."""
 QUANTILE: Final = 0.95
 MARGIN: Final = 1.05
 MARGIN_S: Final = 5.0
@@ -49,10 +53,11 @@ class Kind(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A machine that became ready `seconds` after its launch was due."""
+    """A machine that was ready `seconds` after its launch was due, at `at` seconds since the epoch."""
 
     kind: Kind
     seconds: float
+    at: float = 0.0
 
 
 class Plan(NamedTuple):
@@ -60,6 +65,33 @@ class Plan(NamedTuple):
 
     ahead_s: float
     again_in_s: float | None
+
+
+class Recent:
+    """The latest machines of each kind: one kind's burst does not push the others out."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._samples: dict[Kind, deque[Sample]] = {}
+        self.until = 0.0
+        """When the latest of them was ready, in seconds since the epoch."""
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Add machines, the oldest first, and forget those that are older than `DAYS` days by now."""
+        for sample in samples:
+            kept = self._samples.setdefault(sample.kind, deque(maxlen=MOST))
+            kept.append(sample)
+            self.until = max(self.until, sample.at)
+        since = self.until - DAYS * 86_400.0
+        for kind, kept in list(self._samples.items()):
+            while kept and kept[0].at < since:
+                kept.popleft()
+            if not kept:
+                del self._samples[kind]
+
+    def all(self) -> Iterator[Sample]:
+        """Those that count."""
+        return (sample for kept in self._samples.values() for sample in kept)
 
 
 class Estimates:

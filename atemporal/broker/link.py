@@ -68,6 +68,7 @@ class Link:
         self._confirms: Confirms | None = None
         self._consumed: tuple[str, Consumer] | None = None
         self._alone = False
+        self._prefetch = 0
         self._received: deque[Received] = deque()
 
     @property
@@ -306,18 +307,21 @@ class Link:
         )
         # One process's memory has no count of deliveries, and nobody to protect.
         self._alone = self._confirms is not None
-        consumer.qos(prefetch_count=1 if self._alone else 2 * limit)
+        self._prefetch = 1 if self._alone else 2 * limit
+        consumer.qos(prefetch_count=self._prefetch)
         consumer.consume()
         self._consumed = (queue, consumer)
 
     def _widen(self, limit: int) -> None:
-        """Take more than one message at a time from now on."""
-        if self._alone and self._consumed is not None:
-            self._alone = False
+        """Take more than one message at a time from now on, and more again where more is asked for."""
+        if self._consumed is None or self._confirms is None:
+            return
+        if self._alone or self._prefetch < limit:
+            self._alone, self._prefetch = False, 2 * limit
             # A quorum queue gives each consumer the limit that was set when it came.
             _, consumer = self._consumed
             consumer.cancel()
-            consumer.qos(prefetch_count=2 * limit)
+            consumer.qos(prefetch_count=self._prefetch)
             consumer.consume()
 
     def _batch(self, limit: int) -> list[Delivery]:

@@ -5,8 +5,9 @@ of them are made, or none. A larger file goes in several, in its order; what can
 that another job has, a server that goes away) says which lines are submitted. With `--skip-errors` the
 good lines are submitted and each bad one is named. Memory does not grow with the file.
 Mechanism: a line without a key gets NAME/NUMBER, where NAME is `--key` or follows from the file's bytes:
-the same command again makes nothing twice. The file is read more than once; a pipe is copied to disk
-first.
+the same command again makes nothing twice, as long as its jobs are kept. A job that has finished is kept
+for `ATEMPORAL_RETENTION` days: then its key is free, and its line makes a new job. The file is read more
+than once; a pipe is copied to disk first.
 """
 
 from __future__ import annotations

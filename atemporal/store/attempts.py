@@ -45,7 +45,7 @@ _LEASE = text(
         SELECT job_id, number FROM attempts
         WHERE state = 'launching' AND instance_id IS NULL AND group_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
-        ORDER BY called_at LIMIT :limit
+        ORDER BY created_at, job_id LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING job_id, number
     """

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from atemporal.lead import AGAIN_S, DEFAULT_S, LIMIT_S, Kind, Plan, Sample
+from atemporal.lead import AGAIN_S, DAYS, DEFAULT_S, LIMIT_S, Kind, Plan, Sample
 from atemporal.model import JobSpec
 from atemporal.tables import CAPACITY_TYPE
 
@@ -46,24 +46,29 @@ _PLAN = text(
     WHERE jobs.id = plan.id AND jobs.state = 'scheduled'
     """
 )
-# So much between a launch's time and its intent, in seconds, is the way through schedulers, broker and
-# launchers. More is an outage or a backlog of theirs, and says nothing of machines.
+# So much between a launch's time and EC2's answer, in seconds, is the way through schedulers, broker and
+# launchers. More is an outage or a backlog of theirs, or a shortage, and says nothing of machines.
 _OUR_DELAY_S = 30
-# A hundred of each kind, and of ten kinds or more: what a few thousand rows cost is milliseconds.
 _SAMPLES = text(
     f"""
     SELECT spec ->> 'image' AS image, launch ->> 'instance_type' AS instance_type,
            {CAPACITY_TYPE} AS capacity_type,
-           extract(epoch FROM coalesce(ready_at, running_at) - greatest(
-               coalesce(dispatch_at, created_at), created_at - interval '{_OUR_DELAY_S} s')) AS took_s
+           extract(epoch FROM ready - greatest(coalesce(dispatch_at, created_at),
+               least(coalesce(launched_at, created_at), ready) - interval '{_OUR_DELAY_S} s')) AS took_s,
+           extract(epoch FROM ready) AS at
     FROM (
-        SELECT job_id, launch, created_at, dispatch_at, ready_at, running_at FROM attempts
-        WHERE coalesce(ready_at, running_at) > now() - make_interval(days => :days)
+        SELECT job_id, launch, created_at, dispatch_at, launched_at,
+               coalesce(ready_at, running_at) AS ready
+        FROM attempts
+        WHERE coalesce(ready_at, running_at)
+            > greatest(now() - make_interval(days => {DAYS}), to_timestamp(:since))
         ORDER BY coalesce(ready_at, running_at) DESC LIMIT :limit) AS latest
     JOIN (SELECT id, spec FROM jobs) AS job ON job.id = latest.job_id
+    ORDER BY ready
     """
 )
-_DAYS, _SAMPLES_LIMIT = 14, 2000
+SAMPLES_LIMIT = 20_000
+"""So many machines are read at once: the latest."""
 
 
 class Unplanned(NamedTuple):
@@ -113,14 +118,19 @@ def write(tx: Connection, plans: Sequence[Planned]) -> None:
     tx.execute(_PLAN, {"plans": json.dumps(rows)})
 
 
-def samples(tx: Connection) -> list[Sample]:
-    """What the latest machines took from the time their launch was due until they were ready.
+def samples(tx: Connection, *, since: float = 0.0) -> list[Sample]:
+    """What the machines took that were ready after `since`, from the time their launch was due.
 
-    Of what passed before the intent to launch at most half a minute counts.
+    `since` is in seconds since the epoch. The oldest comes first. Of what passed before EC2 had launched
+    the instance at most half a minute counts.
     """
-    rows = tx.execute(_SAMPLES, {"days": _DAYS, "limit": _SAMPLES_LIMIT})
+    rows = tx.execute(_SAMPLES, {"since": since, "limit": SAMPLES_LIMIT})
     return [
-        Sample(Kind.of(row.image, row.instance_type, row.capacity_type), float(row.took_s))
+        Sample(
+            Kind.of(row.image, row.instance_type, row.capacity_type),
+            float(row.took_s),
+            float(row.at),
+        )
         for row in rows
         if isinstance(row.image, str) and row.instance_type and row.took_s is not None
     ]

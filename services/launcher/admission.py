@@ -9,7 +9,7 @@ anew for a few refused calls. Without the database nothing may be called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Event
 
 from atemporal.cloud import (
@@ -33,6 +33,7 @@ from atemporal.store import launches
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
 from services.launcher.availability import Availability, Unavailable, in_shortage
+from services.launcher.call_sizes import CallSizes
 from services.launcher.circuit_breaker import CircuitBreaker
 from services.launcher.offerings import Offering
 from services.launcher.spot_breaker import SpotBreaker
@@ -69,6 +70,7 @@ class Admission:
         self.availability = Availability(
             capacity_s=self._capacity_s, quota_s=self._quota_s, clock=clock
         )
+        self.call_sizes = CallSizes(clock=clock)
         self._spot_breaker = SpotBreaker(
             interruptions=settings.spot_interruptions,
             window_s=settings.spot_window_s,
@@ -127,6 +129,15 @@ class Admission:
             self.backlog.set()
         return granted
 
+    def largest(self, offerings: Sequence[Offering]) -> int:
+        """For how many instances one call may be: of the first of the offerings that is available.
+
+        It is one after a call for many was refused, and doubles with each call that launches as many.
+        """
+        available = (one for one in offerings if self.availability.of(one) is None)
+        first = next(available, offerings[0])
+        return self.call_sizes.largest(first, self._group_size)
+
     def unavailable(self, offerings: Collection[Offering]) -> Mapping[Offering, Unavailable]:
         """Those of the offerings that are not to be asked for now."""
         interruptions = []
@@ -158,12 +169,14 @@ class Admission:
         outcome: Instance | CloudError,
         *,
         may_ask_elsewhere: bool,
-        of_many: bool = False,
+        size: int = 1,
     ) -> None:
         """Note what the outcome of one call means for the calls of all attempts.
 
-        A quota that has no room for the many instances of one call may have room for one.
+        `size` is how many instances it was for. A quota that has no room for many may have room for one.
         """
+        if isinstance(outcome, Instance):
+            self.call_sizes.launched(offering, size)
         match outcome:
             case Forbidden() if may_ask_elsewhere:
                 self.circuit_breaker.inconclusive()
@@ -182,7 +195,7 @@ class Admission:
         match outcome:
             case NoCapacity():
                 self.availability.no_capacity(offering, outcome.detail)
-            case OverQuota() | TooMany() if not of_many:
+            case OverQuota() | TooMany() if size == 1:
                 self.availability.over_quota(offering, outcome.detail)
 
     def unauthorized(self, error: Unauthorized) -> None:

@@ -57,7 +57,7 @@ class TryNext:
 
 @dataclass(frozen=True)
 class Split:
-    """The same is to be asked for by a call for half as many instances, at once."""
+    """The same is to be asked for by a call for one instance, at once: its answer says more."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from uuid import UUID
 
 from atemporal import tokens
 from atemporal.cloud import Cloud, Instance
+from atemporal.errors import Unreadable
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, launches
 from atemporal.store.rows import Transaction
-from atemporal.telemetry import log_context
+from atemporal.telemetry import log_context, logger
 from atemporal.userdata import render, render_group
 from services.launcher.admission import Admission
+from services.launcher.offerings import offering_of
 
 ACTOR = "launcher"
 
@@ -74,7 +76,7 @@ class Intent(Protocol):
         ...
 
     def split(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
-        """The same, for half as many instances."""
+        """The same, for one instance."""
         ...
 
     def release(self, tx: Transaction, launch: Launch, *, stale_s: float) -> bool:
@@ -188,7 +190,8 @@ class GroupIntent:
         """One call for as many instances as there are tokens for; a repeated one has paid for them."""
         if launch.calls:
             return admission.take() > 0
-        granted = admission.take(self.size)
+        wanted = min(self.size, admission.largest([offering_of(launch)]))
+        granted = admission.take(wanted)
         self.size = granted or self.size
         return granted > 0
 
@@ -232,11 +235,10 @@ class GroupIntent:
         return groups.replace(tx, self._id, launch, by)
 
     def split(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
-        """Half of its attempts leave."""
-        half = max(1, self.size // 2)
-        if not groups.replace(tx, self._id, launch, by, keep=half):
+        """All of its attempts but one leave."""
+        if not groups.replace(tx, self._id, launch, by, keep=1):
             return False
-        self.size = half
+        self.size = 1
         return True
 
     def release(self, tx: Transaction, launch: Launch, *, stale_s: float) -> bool:
@@ -248,10 +250,19 @@ class GroupIntent:
         return groups.postpone(tx, self._id, launch, actor=ACTOR, **why)
 
     def end(self, tx: Transaction, reason: Reason, detail: str) -> int:
-        """Those that wait end; a call for many that was refused was split before."""
-        waiting = groups.waiting(tx, self._id)
+        """Those that wait end; a call for many that was refused was split before.
+
+        One that this release can not read stays, to its launch deadline.
+        """
+        ended = 0
+        for ref in groups.waiting(tx, self._id):
+            try:
+                with tx.begin_nested():
+                    ended += attempts.end(tx, ref, reason, actor=ACTOR, detail=detail)
+            except Unreadable as error:
+                logger(ACTOR).error("not ended", error=str(error), **log_context(ref))
         groups.settle(tx, self._id)
-        return sum(attempts.end(tx, ref, reason, actor=ACTOR, detail=detail) for ref in waiting)
+        return ended
 
 
 def _proof(settings: Settings, launch: Launch, ref: AttemptRef, instance_id: str) -> str:

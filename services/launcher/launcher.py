@@ -79,6 +79,7 @@ class Launcher:
         self._group_size = group_size(settings)
         # What a call may be expected to be for: an attempt that is leased for nothing is written twice.
         self._expected_size = self._group_size
+        self._odd = False
         self.admission = Admission(settings, database, clock=clock, rng=rng)
 
     def ping(self) -> None:
@@ -176,11 +177,14 @@ class Launcher:
                     groups.settle(tx, group.id)
             many = sum(group.size for group, specs in left_over if specs)
             # Groups come first, and may come without end: half of the room is not theirs.
-            most = left = min(max(room // 2, room - many), calls * self._expected_size)
+            most = min(max(room // 2, room - many), calls * self._expected_size)
+            # Neither what was begun nor what nobody took may keep the other out, of one place neither.
+            self._odd = not self._odd
+            half = (most + self._odd) // 2
+            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=half) if half else []
+            left = most - len(overlooked)
             leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=left) if left else []
             unlaunched = attempts.with_specs(tx, leased)
-            left -= len(leased)
-            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=left) if left else []
         if len(leased) + len(overlooked) >= most or len(ids) >= calls:
             self.admission.backlog.set()
         if overlooked or unlaunched or left_over:
@@ -211,7 +215,7 @@ class Launcher:
         """Make groups of the attempts that are alike, each committed before anything is asked for."""
         found: list[Begun] = []
         size = self._group_size
-        parts = alike(begun, offerings_of=self._offerings, at_most=size)
+        parts = alike(begun, offerings_of=self._offerings, at_most=self.admission.largest)
         if parts:
             self._expected_size = min(size, 2 * max(map(len, parts)))
         calls = max(1, self.admission.calls(len(parts)))

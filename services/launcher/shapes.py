@@ -26,20 +26,24 @@ def alike(
     begun: Iterable[Begun],
     *,
     offerings_of: Callable[[JobSpec], tuple[Offering, ...]],
-    at_most: int,
+    at_most: Callable[[tuple[Offering, ...]], int],
 ) -> list[list[Begun]]:
-    """Sort attempts by their shapes, `at_most` of one together.
+    """Sort attempts by their shapes, `at_most` of those with the same offerings together.
 
     One that may have been asked for is alone: its call must be repeated as it was.
     """
     shapes: dict[object, list[Begun]] = defaultdict(list)
+    size: dict[object, int] = {}
     for attempt, spec in begun:
         shape: object = attempt.ref
         if attempt.launch.calls == 0:
             launch = attempt.launch.model_dump_json(exclude=_NOT_OF_THE_SHAPE)
-            shape = (launch, offerings_of(spec))
+            # As it was asked for: settings that fill what a job omits may change before its call.
+            wanted = offerings_of(spec)
+            shape = (launch, wanted, spec.machine.model_dump_json())
+            size[shape] = at_most(wanted)
         shapes[shape].append((attempt, spec))
-    return [part for one in shapes.values() for part in _parts(one, at_most)]
+    return [part for shape, one in shapes.items() for part in _parts(one, size.get(shape, 1))]
 
 
 def _parts(one: Sequence[Begun], at_most: int) -> list[list[Begun]]:

@@ -154,8 +154,8 @@ class Walk:
         elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
             offering, self._offerings
         )
-        of_many = self._intent.size > 1
-        self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere, of_many=of_many)
+        size = self._intent.size
+        self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere, size=size)
         self._refused = not is_unsure(outcome)
         return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
 
@@ -280,6 +280,7 @@ class Walk:
                 by = placed(self._launch, offering_of(self._launch))
                 with self._database.begin() as tx:
                     going_on = self._intent.split(tx, self._launch, by)
+                self._admission.call_sizes.refused(offering_of(self._launch))
                 self._admission.backlog.set()
                 return self._go_on(by) if going_on else self._stale()
             case Blocked():

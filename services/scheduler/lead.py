@@ -4,7 +4,7 @@ Promise: a job is launched as long before its time as recent machines of its kin
 of that time and not of its submit.
 Mechanism: each such job has a time at which its plan is due: first the longest lead ahead of its time,
 then shortly before its launch. Plans that are due are made in batches, each batch in one transaction;
-the samples are read at most once in `FRESH_S`.
+what has come to be ready meanwhile is read at most once in `FRESH_S`.
 Failure: what is not planned keeps the lead that it has, at first the default one.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from atemporal.lead import Estimates, Kind, Plan, plan
+from atemporal.lead import Estimates, Kind, Plan, Recent, plan
 from atemporal.metrics import counter, histogram
 from atemporal.settings import Settings
 from atemporal.store import leads
@@ -52,6 +52,7 @@ class LeadLoop:
         self._limit_s = float(min(settings.lead_limit_s, settings.hold_limit_s))
         self._interval_s = settings.poll_interval_s
         self._clock = clock
+        self._recent = Recent()
         self._estimates = Estimates()
         self._stale_at = clock()
 
@@ -61,7 +62,8 @@ class LeadLoop:
             due = leads.unplanned(tx, limit=BATCH)
             if due:
                 if self._clock() >= self._stale_at:
-                    self._estimates = Estimates(leads.samples(tx))
+                    self._recent.add(leads.samples(tx, since=self._recent.until))
+                    self._estimates = Estimates(self._recent.all())
                     self._stale_at = self._clock() + FRESH_S
                 plans = [self._plan(one) for one in due]
                 leads.write(tx, plans)

@@ -93,6 +93,27 @@ def test_a_dead_lettered_message_keeps_its_body_and_has_the_reason(link: Link, u
     reader.close()
 
 
+def test_who_had_room_for_few_at_first_gets_many_when_it_has_room_for_many(
+    broker_url: str,
+) -> None:
+    publisher = Link(broker_url, name="publisher")
+    reader = Link(broker_url, name="reader")
+    publisher.publish([due(n) for n in range(3)])
+    while first := reader.receive(LAUNCH, limit=3, linger_s=0.3, timeout_s=1):
+        reader.ack(first)
+    publisher.publish([due(n) for n in range(200)])
+    sizes, got = [], 0
+    while got < 200:
+        batch = reader.receive(LAUNCH, limit=1000, linger_s=1, timeout_s=10)
+        reader.ack(batch)
+        got += len(batch)
+        sizes.append(len(batch))
+    # What had come before is taken as it is.
+    assert max(sizes) > 150
+    reader.close()
+    publisher.close()
+
+
 def test_a_message_that_kills_its_readers_ends_in_the_dead_letters(broker_url: str) -> None:
     publisher = Link(broker_url, name="publisher")
     publisher.publish([due(13)])

@@ -367,15 +367,18 @@ class TestOutcomes:
         assert world.each_has_one(refs)
 
     @pytest.mark.parametrize("refusal", [TOO_MANY, OVER_QUOTA])
-    def test_what_is_too_much_for_one_call_is_halved(
+    def test_what_is_too_much_for_one_call_is_asked_for_one_by_one_and_then_doubled(
         self, world: Groups, refusal: CloudError
     ) -> None:
-        world.cloud.outcomes = [refusal, refusal]
+        world.cloud.outcomes = [refusal]
         refs = world.burst(8)
-        assert world.cloud.sizes == [8, 4, 2]
-        assert len(world.instances(refs)) == 2
+        assert world.cloud.sizes == [8, 1]
+        assert len(world.instances(refs)) == 1
         world.sweeps()
         assert world.each_has_one(refs)
+        assert world.cloud.sizes == [8, 1, 2, 2, 2]
+        world.burst(8)
+        assert world.cloud.sizes[5:] == [4, 4]
         # No offering was given up for it.
         assert {world.attempt(ref).launch.subnet_id for ref in refs} == {A}
 
@@ -389,7 +392,7 @@ class TestOutcomes:
             world.later(300)
             world.sweeps()
         # The first refusal may be one of requests; the next ones are taken as one of instances.
-        assert world.cloud.sizes[:4] == [8, 8, 4, 4]
+        assert world.cloud.sizes[:4] == [8, 8, 1, 1]
         assert world.each_has_one(refs)
 
     def test_a_quota_that_has_room_for_none_blocks_all(self, world: Groups) -> None:
@@ -403,11 +406,54 @@ class TestOutcomes:
 
     @pytest.mark.parametrize("code", ["InvalidParameterValue", "InvalidKeyPair.NotFound"])
     def test_a_refusal_of_many_says_nothing_of_one(self, world: Groups, code: str) -> None:
-        world.cloud.outcomes = [error(Rejected, code)] * 2
+        world.cloud.outcomes = [error(Rejected, code)]
         refs = world.burst(4)
-        assert world.cloud.sizes == [4, 2, 1]
+        assert world.cloud.sizes == [4, 1]
         world.sweeps()
         assert world.each_has_one(refs)
+
+    def test_many_that_are_wrong_cost_one_call_of_many(self, world: Groups) -> None:
+        world.cloud.outcomes = [error(Rejected, "InvalidParameterValue")] * 20
+        world.cloud.script = [error(Rejected, "InvalidParameterValue")] * 20
+        refs = world.burst(12)
+        world.sweeps()
+        assert {world.attempt(ref).reason for ref in refs} == {Reason.LAUNCH_REFUSED}
+        assert world.cloud.sizes == [12, 1]
+        assert len(world.cloud.calls) == 11
+
+    def test_one_that_can_not_be_read_keeps_no_other_from_ending(self, world: Groups) -> None:
+        world.cloud.outcomes = [error(TokenSpent)]
+        refs = [world.queued() for _ in range(3)]
+        begun = world.launcher.begin(refs)
+        with world.database.begin() as tx:
+            tx.execute(text("UPDATE jobs SET spec = '[]' WHERE id = :id"), {"id": refs[1].job_id})
+        for subject, spec in begun:
+            world.launcher.call(subject, spec)
+        (group,) = world.groups()
+        assert group.settled_at is not None
+        with world.database.begin() as tx:
+            states = [
+                tx.scalar(
+                    text("SELECT state FROM attempts WHERE job_id = :id"), {"id": ref.job_id}
+                )
+                for ref in refs
+            ]
+            tx.execute(text("DELETE FROM attempts WHERE job_id = :id"), {"id": refs[1].job_id})
+            tx.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": refs[1].job_id})
+        assert states == ["exited", "launching", "exited"]
+
+    @pytest.mark.parametrize("room", [1, 2, 5])
+    def test_what_can_not_be_launched_keeps_nothing_from_being_begun(
+        self, world: Groups, monkeypatch: pytest.MonkeyPatch, room: int
+    ) -> None:
+        refs = [world.queued(disk_gb=30 + number) for number in range(9)]
+        monkeypatch.setattr(world.launcher.admission, "take", lambda *_: 0)
+        world.work(refs)
+        later = world.queued(disk_gb=90)
+        world.later(300)
+        monkeypatch.setattr(world.launcher, "room", lambda: room)
+        world.sweeps(2)
+        assert world.job(later).state is JobState.WARMING
 
     def test_a_definite_refusal_ends_the_one_that_it_was_for(self, world: Groups) -> None:
         world.cloud.outcomes = [error(Rejected, "InvalidKeyPair.NotFound")] * 2

@@ -27,6 +27,29 @@ def _empty(database: Database) -> Iterator[None]:
         tx.execute(text("TRUNCATE jobs, attempts, events"))
 
 
+@pytest.mark.parametrize(("launched_after_s", "took_s"), [(0, 70), (20, 70), (40, 60), (65, 35)])
+def test_a_sample_is_no_longer_for_what_kept_the_call_to_ec2_back(
+    database: Database, launched_after_s: float, took_s: float
+) -> None:
+    """A backlog of ours, or a lack of capacity: thirty seconds of it count, and what came after."""
+    with database.begin() as tx:
+        job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
+        jobs.claim_due(tx, 1, actor="t")
+        assert launches.begin(tx, AttemptRef(job_id, 1), LAUNCH, actor="t")
+        tx.execute(
+            text(
+                "UPDATE attempts SET created_at = now() - interval '70 s', ready_at = now(),"
+                " dispatch_at = now() - interval '70 s',"
+                " launched_at = now() - interval '70 s' + make_interval(secs => :s)"
+            ),
+            {"s": launched_after_s},
+        )
+        (sample,) = leads.samples(tx)
+        assert leads.samples(tx, since=sample.at) == []
+        assert leads.samples(tx, since=sample.at - 1) == [sample]
+    assert sample.seconds == took_s
+
+
 @pytest.mark.parametrize(
     ("late_s", "took_s"),
     [

@@ -174,7 +174,8 @@ class TestPlan:
             tx.execute(
                 text(
                     "UPDATE attempts SET dispatch_at = ready_at - make_interval(secs => :s),"
-                    " created_at = ready_at - make_interval(secs => :s) WHERE job_id = :id"
+                    " created_at = ready_at - make_interval(secs => :s),"
+                    " launched_at = ready_at - make_interval(secs => :s) WHERE job_id = :id"
                 ),
                 {"s": seconds, "id": ref.job_id},
             )

@@ -4,6 +4,7 @@ the clock that counts and never before."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from atemporal.model import JobSpec
 from atemporal.states import Reason
 from tests import callback_api
-from tests.callback_api import CallbackApi
+from tests.callback_api import Call, CallbackApi
 from tests.unit.test_agent import DOCKER, Machine
 
 REAL_SLEEP = '#!/usr/bin/env bash\necho "$1" >>"${0%/*}/slept"\nexec /bin/sleep "$1"\n'
@@ -331,3 +332,19 @@ def test_an_answer_that_says_nothing_leads_to_the_claim(
     machine.boot()
     assert api.methods == ["PUT", "PATCH", "DELETE"]
     assert not re.search(r"granted", "\n".join(machine.console))
+
+
+def test_a_claim_that_nobody_answers_is_soon_sent_again(timed: Machine, api: CallbackApi) -> None:
+    """A dead replica behind a balancer costs two seconds of a start, not half a minute."""
+    asked: list[float] = []
+
+    def swallow(call: Call) -> None:
+        if call.method == "PATCH":
+            asked.append(time.monotonic())
+            if len(asked) == 1:
+                api.closed.wait(20)
+
+    api.before_response = swallow
+    timed.boot()
+    assert 1.9 <= asked[1] - asked[0] <= 8
+    assert timed.record.exit_code == 7

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from atemporal import image
 from atemporal.lead import (
     AGAIN_S,
+    DAYS,
     DEFAULT_S,
     LEAST,
     LIMIT_S,
     MARGIN,
     MARGIN_S,
+    MOST,
     Estimates,
     Kind,
+    Recent,
     Sample,
     plan,
 )
@@ -25,6 +28,32 @@ NGINX = Kind("docker.io/library/nginx", "t3.small", "on-demand")
 
 def samples(kind: Kind, *seconds: float) -> list[Sample]:
     return [Sample(kind, one) for one in seconds]
+
+
+def test_a_burst_of_one_kind_does_not_push_another_one_out() -> None:
+    recent, other = Recent(), NGINX._replace(repository="docker.io/library/large")
+    recent.add([Sample(other, 200, at) for at in range(LEAST)])
+    recent.add([Sample(NGINX, 60, 100 + at) for at in range(5_000)])
+    estimates = Estimates(recent.all())
+    assert estimates.lead_s(other) == lead_of(200)
+    assert estimates.lead_s(NGINX) == lead_of(60)
+
+
+def test_of_each_kind_the_latest_hundred_count() -> None:
+    recent = Recent()
+    recent.add([Sample(NGINX, 500, 1), *(Sample(NGINX, 60, 2) for _ in range(MOST - 1))])
+    assert len(list(recent.all())) == MOST
+    recent.add([Sample(NGINX, 70, 3)])
+    assert {one.seconds for one in recent.all()} == {60, 70}
+    assert recent.until == 3
+
+
+def test_what_is_older_than_two_weeks_says_nothing_any_more() -> None:
+    recent, other = Recent(), NGINX._replace(repository="docker.io/library/large")
+    recent.add([Sample(other, 200, 0), Sample(NGINX, 60, DAYS * 86_400 - 1)])
+    assert len(list(recent.all())) == 2
+    recent.add([Sample(NGINX, 60, DAYS * 86_400 + 1)])
+    assert {one.kind for one in recent.all()} == {NGINX}
 
 
 def lead_of(seconds: float) -> float:
