@@ -35,8 +35,9 @@ AGAIN_S: Final = 15.0
 """A lead is decided anew so long before the launch, so that the estimate is one of that time."""
 
 CLAIM_AHEAD_S: Final = 2.0
-"""A machine claims so long before its time: enough for a callback that has to be sent twice, and short,
-because from the claim on a cancel ends a machine that may have started its program."""
+"""A machine claims so long before its time: enough for a callback that fails at once and is sent again;
+one that nobody answers makes the start a second or two late. It is no longer, because from the claim on
+a cancel ends a machine that may have started its program."""
 
 
 class Kind(NamedTuple):

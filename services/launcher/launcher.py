@@ -181,9 +181,10 @@ class Launcher:
             # Neither what was begun nor what nobody took may keep the other out, of one place neither.
             self._odd = not self._odd
             half = (most + self._odd) // 2
-            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=half) if half else []
-            left = most - len(overlooked)
-            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=left) if left else []
+            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=half)
+            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=most - len(leased))
+            spare = most - len(leased) - len(overlooked)
+            leased += attempts.lease_unlaunched(tx, stale_s=stale_s, limit=spare)
             unlaunched = attempts.with_specs(tx, leased)
         if len(leased) + len(overlooked) >= most or len(ids) >= calls:
             self.admission.backlog.set()
