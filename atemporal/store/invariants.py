@@ -45,7 +45,7 @@ _MOVED = text(
     SELECT job_id, NULL, NULL FROM attempts WHERE state <> 'closed'
     """
 )
-# The queries below find these in the place of the tables. Job by job, each by its index: for many at
+# The queries find these in the place of the tables. Job by job, each by its index: for many at
 # once Postgres may read the whole table instead.
 _SCOPE = "WITH " + ", ".join(
     f"""
@@ -102,16 +102,18 @@ def moved(tx: Connection, *, after: int | None = None, limit: int = RECENT) -> M
 
 def violations(tx: Connection, jobs: Collection[UUID] | None = None) -> list[Violation]:
     """Return what contradicts the promises, of these jobs or of all; nothing when they hold."""
-    if jobs is None:
-        # Somebody waits for it: it may take longer than any daemon's statement.
-        tx.execute(text("SET LOCAL statement_timeout = 0"))
-        scope, values = "", {}
-    else:
-        scope, values = _SCOPE, {"jobs": list(map(str, jobs))}
+    if jobs is not None:
+        # In one statement: what the queries read is read once, and by one snapshot.
+        found = tx.execute(text(_AT_ONCE), {"jobs": list(map(str, jobs))})
+        return [
+            Violation(INVARIANTS[row.number], row.job_id, row.attempt, row.what) for row in found
+        ]
+    # Somebody waits for it: it may take longer than any daemon's statement.
+    tx.execute(text("SET LOCAL statement_timeout = 0"))
     return [
         Violation(invariant, row.job_id, row.attempt, row.what)
         for invariant in INVARIANTS
-        for row in tx.execute(text(scope + invariant.query), values)
+        for row in tx.execute(text(invariant.query))
     ]
 
 
@@ -355,4 +357,12 @@ INVARIANTS: tuple[Invariant, ...] = (
         WHERE last.state IS DISTINCT FROM a.state
         """,
     ),
+)
+
+_AT_ONCE = _SCOPE + " UNION ALL ".join(
+    f"""
+    SELECT {number} AS number, job_id, attempt, CAST(what AS text) AS what
+    FROM ({invariant.query}) AS broken_{number}
+    """
+    for number, invariant in enumerate(INVARIANTS)
 )
