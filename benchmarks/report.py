@@ -7,6 +7,7 @@ missed is written by a person, in `remarks.json` beside the results, and shown a
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,9 +67,8 @@ def _numbers(results: Mapping[str, Result], remarks: Mapping[str, Any]) -> Itera
         mark = f"**{verdict}**" if verdict is Verdict.MISSED else str(verdict)
         yield f"| {number.what} | {number.target} | {measured} | {mark} | {number.before} |"
         if verdict is Verdict.MISSED:
-            missed.append(
-                f"- *{number.what}*: {remarks.get(number.name, 'no reason is known yet.')}"
-            )
+            why = remarks.get(number.name, "no reason is known yet.")
+            missed.append(_item(f"*{number.what}*: {why}"))
     if missed:
         yield from ("", "What is missed, and why:", "", *missed)
 
@@ -85,7 +85,7 @@ def _conditions(questions: Mapping[str, Result]) -> Iterator[str]:
     yield "## Conditions"
     yield ""
     machines = {_machine(one): None for one in _all_conditions(questions)}
-    yield from (f"- {text}" for text in machines)
+    yield from map(_item, machines)
     yield ""
     yield "| question | run | commit | load before / after | took |"
     yield "|---|---|---|---|---|"
@@ -161,6 +161,17 @@ def _texts(measures: Mapping[str, Any]) -> Iterator[str]:
                 for name, text in run.items()
                 if isinstance(text, str)
             )
+
+
+def _item(text: str) -> str:
+    """One item of a list, in lines that a person can read."""
+    return textwrap.fill(
+        f"- {text}",
+        width=118,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _first_line(text: str) -> str:
