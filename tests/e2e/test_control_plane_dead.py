@@ -18,7 +18,7 @@ import pytest
 from atemporal.states import JobState, Outcome
 from tests.e2e.system import SERVICES, System, TwinProcess, instances
 
-BOOT_S, PULL_S, TIMEOUT_S, SLACK_S = 15, 10, 5, 2
+BOOT_S, PULL_S, TIMEOUT_S, SLACK_S = 15, 10, 20, 2
 DEADLINE_S = BOOT_S + PULL_S + TIMEOUT_S + SLACK_S
 # From RunInstances to the machine's first process, and from its last to `terminated`, on a busy
 # machine.
@@ -50,13 +50,14 @@ def system(
 
 
 def test_machines_end_by_themselves_and_their_exits_are_recovered(
-    system: System, twin: TwinProcess
+    system: System, twin: TwinProcess, tmp_path: Path
 ) -> None:
-    before = len(instances(twin.url))
+    before, go = len(instances(twin.url)), tmp_path / "go"
+    wait = f"until [ -e {go} ]; do sleep 0.1; done"
     jobs = {
-        system.submit("sh", "-c", f"sleep 2; echo was {code}; exit {code}", timeout_s=TIMEOUT_S): (
-            code
-        )
+        system.submit(
+            "sh", "-c", f"{wait}; echo was {code}; exit {code}", timeout_s=TIMEOUT_S
+        ): code
         for code in CODES
     }
     for job_id in jobs:
@@ -64,6 +65,7 @@ def test_machines_end_by_themselves_and_their_exits_are_recovered(
     for name in SERVICES:
         system.kill(name)
     launched = {job_id: system.job(job_id).attempts[0].instance_id for job_id in jobs}
+    go.touch()
     begun = time.monotonic()
 
     def all_gone() -> bool:

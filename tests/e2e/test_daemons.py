@@ -117,7 +117,7 @@ def _set_revision(system: System, revision: str) -> None:
 def test_without_a_callback_key_the_launcher_refuses_to_start(daemons: System) -> None:
     env = {name: value for name, value in daemons.env.items() if "CALLBACK_KEYS" not in name}
     run = subprocess.run(
-        [sys.executable, "-m", "services.launcher"], env=env, capture_output=True, timeout=30
+        [sys.executable, "-m", "services.launcher"], env=env, capture_output=True, timeout=120
     )
     assert run.returncode == 2
     assert b"ATEMPORAL_CALLBACK_KEYS: not set" in run.stderr
@@ -126,7 +126,7 @@ def test_without_a_callback_key_the_launcher_refuses_to_start(daemons: System) -
 def test_a_wrong_setting_is_named(daemons: System) -> None:
     env = {**daemons.env, "ATEMPORAL_POLL_INTERVAL_S": "soon"}
     run = subprocess.run(
-        [sys.executable, "-m", "services.scheduler"], env=env, capture_output=True, timeout=30
+        [sys.executable, "-m", "services.scheduler"], env=env, capture_output=True, timeout=120
     )
     assert run.returncode == 2
     assert b"ATEMPORAL_POLL_INTERVAL_S" in run.stderr

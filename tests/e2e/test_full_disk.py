@@ -61,7 +61,7 @@ def test_a_really_full_disk_costs_one_machine_and_says_what_to_do(
 ) -> None:
     before = len(instances(twin.url))
     job_id = system.submit("true", image=f"{site.registry}/test/{image}:1", backoff_s=0)
-    job = system.wait_closed(job_id)
+    job = system.wait_closed(job_id, 240)
     assert (job.outcome, job.reason) == (Outcome.FAILED, Reason.IMAGE_REFUSED), system.logs()
     (attempt,) = job.attempts
     assert len(instances(twin.url)) == before + 1, "another machine was paid for"
@@ -73,5 +73,5 @@ def test_a_really_full_disk_costs_one_machine_and_says_what_to_do(
 
 def test_what_fits_on_the_same_disk_runs(site: Site, system: System) -> None:
     job_id = system.submit("sh", "-c", "exit 7", image=f"{site.registry}/test/small:1")
-    job = system.wait_closed(job_id)
+    job = system.wait_closed(job_id, 240)
     assert job.exit_code == 7, system.logs()
