@@ -316,6 +316,8 @@ def of_instances(
 
 def members(tx: Connection, group_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
     """The attempts of each of these groups."""
+    if not group_ids:
+        return {}
     columns = [column for column in attempts.c if column.name != "log_tail"]
     query = select(*columns).where(attempts.c.group_id == func.any(list(group_ids)))
     found: dict[UUID, tuple[Attempt, ...]] = {}

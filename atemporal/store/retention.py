@@ -29,12 +29,13 @@ _DELETE = [
     for table, column in (("events", "job_id"), ("attempts", "job_id"), ("jobs", "id"))
 ]
 
+# Group by group, with OFFSET: for all at once Postgres may read all attempts that ever were in a group.
 _EMPTY_GROUPS = text(
     """
     DELETE FROM launch_groups WHERE id IN (
         SELECT id FROM launch_groups
         WHERE settled_at < now() - make_interval(secs => :keep_s)
-          AND NOT EXISTS (SELECT 1 FROM attempts WHERE group_id = launch_groups.id)
+          AND NOT EXISTS (SELECT 1 FROM attempts WHERE group_id = launch_groups.id OFFSET 0)
         ORDER BY settled_at LIMIT :limit
         FOR UPDATE SKIP LOCKED)
     """
