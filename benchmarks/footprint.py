@@ -128,8 +128,8 @@ def _running(
             log = folder / f"{name}.log"
             argv = [sys.executable, "-m", f"services.{name}"]
             process = stack.enter_context(_process(argv, env, log))
-            line = json.loads(_line(log, process, '"url"'))
-            api_url = line["url"]
+            line = json.loads(_line(log, process, '"http://'))
+            api_url = line.get("url", api_url)
             found[name] = process.pid
         yield found, api_url
 
