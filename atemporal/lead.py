@@ -58,7 +58,7 @@ class Sample(NamedTuple):
 
     kind: Kind
     seconds: float
-    at: float = 0.0
+    at: float
 
 
 class Plan(NamedTuple):

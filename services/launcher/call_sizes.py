@@ -39,10 +39,13 @@ class CallSizes:
             self._largest[offering] = (1, self._clock() + FORGET_S)
 
     def launched(self, offering: Offering, size: int) -> None:
-        """Note that EC2 took a call for so many: twice as many may fit too."""
+        """Note that EC2 took a call for so many: twice as many may fit too.
+
+        A smaller call than before is no news: one job now and then must not keep the memory alive.
+        """
         with self._lock:
             known, until = self._largest.get(offering, (1, -inf))
-            if self._clock() < until:
-                self._largest[offering] = (max(known, 2 * size), self._clock() + FORGET_S)
-            else:
+            if self._clock() >= until:
                 self._largest.pop(offering, None)
+            elif 2 * size > known:
+                self._largest[offering] = (2 * size, self._clock() + FORGET_S)

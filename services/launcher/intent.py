@@ -192,7 +192,10 @@ class GroupIntent:
             return admission.take() > 0
         wanted = min(self.size, admission.largest([offering_of(launch)]))
         granted = admission.take(wanted)
-        self.size = granted or self.size
+        if 0 < granted < self.size:
+            # Those that leave are not left to wait for a sweep's time.
+            admission.backlog.set()
+            self.size = granted
         return granted > 0
 
     def ask(self, tx: Transaction, launch: Launch) -> Launch | None:

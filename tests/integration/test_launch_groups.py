@@ -27,6 +27,7 @@ from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, groups, jobs, launches
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
+from services.launcher.offerings import offering_of
 from tests.frozen_clock import freeze
 from tests.integration.test_launcher import (
     NO_CAPACITY,
@@ -393,6 +394,24 @@ class TestOutcomes:
             world.sweeps()
         # The first refusal may be one of requests; the next ones are taken as one of instances.
         assert world.cloud.sizes[:4] == [8, 8, 1, 1]
+        assert world.each_has_one(refs)
+
+    def test_what_a_group_can_not_ask_for_any_more_is_not_left_to_a_sweeps_time(
+        self, world: Groups
+    ) -> None:
+        world.cloud.outcomes = [NO_CAPACITY, NO_CAPACITY]
+        refs = world.burst(4)
+        world.later(world.settings.capacity_cooldown_s + 60)
+        ((group, spec),) = world.launcher.unfinished()
+        for subnet_id in (A, B):
+            offering = offering_of(group.launch)._replace(subnet_id=subnet_id)
+            world.launcher.admission.call_sizes.refused(offering)
+        world.launcher.admission.backlog.clear()
+        world.launcher.call(group, spec)
+        assert world.cloud.sizes[2:] == [1]
+        assert world.launcher.behind
+        for subject, one in world.launcher.unfinished():
+            world.launcher.call(subject, one)
         assert world.each_has_one(refs)
 
     def test_a_quota_that_has_room_for_none_blocks_all(self, world: Groups) -> None:

@@ -51,6 +51,15 @@ def test_smaller_calls_beside_a_larger_one_do_not_shrink_it(sizes: CallSizes) ->
     assert sizes.largest(A, 200) == 8
 
 
+def test_single_launches_do_not_keep_it_small_for_ever(sizes: CallSizes, clock: Clock) -> None:
+    sizes.refused(A)
+    sizes.launched(A, 1)
+    for _ in range(10):
+        clock.now += FORGET_S / 10
+        sizes.launched(A, 1)
+    assert sizes.largest(A, 200) == 200
+
+
 def test_it_is_forgotten_when_there_was_no_news_for_long(sizes: CallSizes, clock: Clock) -> None:
     sizes.refused(A)
     clock.now += FORGET_S - 1

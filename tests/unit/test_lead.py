@@ -27,7 +27,7 @@ NGINX = Kind("docker.io/library/nginx", "t3.small", "on-demand")
 
 
 def samples(kind: Kind, *seconds: float) -> list[Sample]:
-    return [Sample(kind, one) for one in seconds]
+    return [Sample(kind, one, at=0) for one in seconds]
 
 
 def test_a_burst_of_one_kind_does_not_push_another_one_out() -> None:

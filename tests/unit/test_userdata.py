@@ -23,6 +23,8 @@ from atemporal.twin.machine.unit import load
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
 from cloud_config.flatcar import FLATCAR, document
 
+ROOT = Path(__file__).parents[2]
+
 GOLDEN = Path(__file__).with_name("userdata.golden.yaml")
 REF = AttemptRef(UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0d1e"), 2)
 TOKEN = "k1." + "0123456789abcdef" * 4
@@ -234,6 +236,12 @@ def test_a_commands_words_count_as_the_refusal_says(words: int) -> None:
     userdata.check_fits(job(fits))
     with pytest.raises(Invalid, match=f"and {fits} fit"):
         userdata.check_fits(job(fits + 1))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_the_room_is_as_large_as_the_documents_say(page: str) -> None:
+    (stated,) = re.findall(r"about (\d\.\d) KB\s+are left", (ROOT / page).read_text())
+    assert userdata.room(JobSpec(image="nginx:1.9"), FLATCAR) // 100 == float(stated) * 10
 
 
 def test_there_is_always_room_for_an_ordinary_environment() -> None:
