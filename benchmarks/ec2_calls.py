@@ -24,9 +24,10 @@ from typing import Any
 import httpx
 
 from atemporal.states import JobState
-from atemporal.store import attempts, counts
+from atemporal.store import attempts
 from tests.chaos.fleet import SETTINGS, Fleet
 from tests.chaos.run import TWIN_FAULTS
+from tests.counting import jobs_by_state
 
 _FAST = ("SWEEP_INTERVAL_S", "RUN_INSTANCES_RATE", "POLL_INTERVAL_S")
 SIGN_S = 1.0
@@ -83,7 +84,7 @@ def _measured(
     signs = [call["at"] for call in calls if call["code"] == "RequestLimitExceeded"]
     beyond = [c for c in refused if signs and c["at"] > signs[0] + SIGN_S]
     with fleet.database.begin() as tx:
-        ended = counts.count_by_state(tx)
+        ended = jobs_by_state(tx)
     return {
         "jobs": jobs,
         "seconds": round(seconds, 1),
@@ -107,9 +108,7 @@ def _submit(api_url: str) -> None:
 
 def _over(fleet: Fleet) -> bool:
     with fleet.database.begin() as tx:
-        return set(counts.count_by_state(tx)) <= {JobState.FINISHED} and not attempts.still_open(
-            tx
-        )
+        return set(jobs_by_state(tx)) <= {JobState.FINISHED} and not attempts.still_open(tx)
 
 
 def _calls(fleet: Fleet) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ Mechanism: no count that a daemon asks for goes through what is scheduled for an
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, select, text
 
 from atemporal.model import AttemptRef
 from atemporal.states import AttemptState, JobState
 from atemporal.store import due
-from atemporal.tables import DISPATCH_AT, PRIORITY, attempts, jobs
+from atemporal.tables import DISPATCH_AT, PRIORITY, attempts
 
 _WAIT = f"count(*) AS many, extract(epoch FROM now() - min({DISPATCH_AT})) AS oldest_s"
 _DUE = text(
@@ -21,12 +21,6 @@ _DUE = text(
     """
 )
 _QUEUED = text(f"SELECT {_WAIT} FROM jobs WHERE state = 'queued' AND {DISPATCH_AT} <= now()")
-
-
-def count_by_state(tx: Connection) -> dict[JobState, int]:
-    """How many jobs there are in each state that has any; it goes through the whole table."""
-    rows = tx.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
-    return {JobState(state): count for state, count in rows}
 
 
 def open_states(tx: Connection) -> dict[AttemptRef, str]:

@@ -25,12 +25,13 @@ import httpx
 
 from atemporal.errors import AtemporalError
 from atemporal.states import JobState
-from atemporal.store import attempts, counts
+from atemporal.store import attempts
 from tests.chaos.clients import CURSED_TYPE, Submitters
 from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.fleet import REPLICAS, Fleet
 from tests.chaos.oracle import Oracle
 from tests.chaos.verdict import Verdict, check_all, check_force, timeline
+from tests.counting import jobs_by_state
 
 # A token is spent only when its answer was lost and its instance ended before anybody saw it: too
 # rare to wait for, so some jobs want a type for which all of that comes together.
@@ -182,7 +183,7 @@ def _report_progress(fleet: Fleet, oracle: Oracle, begun: float, seconds: float)
         pause.wait(min(15.0, seconds - elapsed))
         try:
             with fleet.database.begin() as tx:
-                states = counts.count_by_state(tx)
+                states = jobs_by_state(tx)
             text = " ".join(f"{state} {number}" for state, number in states.items())
         except AtemporalError as error:
             text = str(error)
@@ -193,7 +194,7 @@ def _report_progress(fleet: Fleet, oracle: Oracle, begun: float, seconds: float)
 def _wait_for_calm(fleet: Fleet) -> bool:
     def calm() -> bool:
         with fleet.database.begin() as tx:
-            states = counts.count_by_state(tx)
+            states = jobs_by_state(tx)
             return set(states) <= {JobState.FINISHED} and not attempts.still_open(tx)
 
     try:

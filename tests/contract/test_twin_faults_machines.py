@@ -417,7 +417,8 @@ def test_a_spot_instance_is_interrupted_with_notice(
 
 
 def test_an_interruption_is_orderly(tmp_path: Path, api: CallbackApi) -> None:
-    with Twin(tmp_path, engine="process") as patient:
+    # Long enough for its report on a host with other work: one that is killed has none.
+    with Twin(tmp_path, engine="process", pace=Pace(kill_after_s=60)) as patient:
         ec2 = client(patient.url)
         instance_id = launch(ec2, api, FOR_EVER, capacity_type="spot")
         # Not at its claim: a machine that ends before it knows the answer has nothing to report.

@@ -26,7 +26,7 @@ from sqlalchemy import text
 from atemporal import migrations, tokens
 from atemporal.cli import main
 from atemporal.cloud import Cloud
-from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.model import AttemptRef, ExitRecord, JobSpec
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts, groups, jobs, launches
@@ -35,17 +35,11 @@ from atemporal.twin.server import Twin
 from atemporal.userdata import render, render_group
 from tests.answering import Answer, answering
 from tests.api import Api, serving
+from tests.launches import LAUNCH
 from tests.servers.postgres import Postgres
 
 SECRET = "s3cret-of-the-job"
 KEYS = "k1:0123456789abcdef0123456789abcdef"
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-)
 
 
 @pytest.fixture

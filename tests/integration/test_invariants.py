@@ -8,20 +8,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
+from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, moved, violations
 from tests.invariants import assert_invariants
-
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-)
+from tests.launches import LAUNCH
 
 # For each invariant, statements that break it, by a hand that no guard and no constraint stops.
 # `{a}` is a job that runs, `{b}` one that finished after two attempts.

@@ -15,21 +15,15 @@ from atemporal.cloud import Instance
 from atemporal.cloud.instance import ATTEMPT_TAG, JOB_TAG
 from atemporal.fleet.plan import Decision, Limits, Memory, Plan, decide
 from atemporal.fleet.snapshot import Snapshot
-from atemporal.model import AttemptRef, Launch, parse_spec
+from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import AttemptState, Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
+from tests.launches import LAUNCH
 
 INSTANCE = "i-0123456789abcdef0"
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-)
 
 
 class Cloud:

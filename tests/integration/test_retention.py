@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 
 from atemporal.errors import NotFound
-from atemporal.model import AttemptRef, ExitRecord, Launch, parse_spec
+from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import JobState, Reason
 from atemporal.store import attempts, events, jobs, launches, listing
 from atemporal.store.database import Database
@@ -18,14 +18,8 @@ from atemporal.store.retention import delete_empty_groups, delete_finished
 from services.reaper import retention
 from services.reaper.retention import RetentionLoop
 from tests.invariants import assert_invariants
+from tests.launches import LAUNCH
 
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-)
 DAY_S = 86_400
 KEEP_S = 90 * DAY_S
 

@@ -26,21 +26,15 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from atemporal.errors import Conflict
-from atemporal.model import AttemptRef, ExitRecord, Launch, MachineClock, parse_spec
+from atemporal.model import AttemptRef, ExitRecord, MachineClock, parse_spec
 from atemporal.states import Again, Fault, Reason, verdict, verdict_of_scarcity
 from atemporal.store import attempts, jobs, launches, starts
 from atemporal.store.invariants import violations
+from tests.launches import LAUNCH
 from tests.servers.postgres import Postgres
 from tests.sim.database import Ground
 from tests.sim.world import BEGINNING
 
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-)
 LIVE = ("launching", "warming", "ready", "running")
 # What may be said of an attempt only before it runs.
 BEFORE = {

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 
 from atemporal import userdata
-from atemporal.model import Launch
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
+from tests.launches import LAUNCH
 from tests.unit.test_agent import REF, TOKEN, Machine
 
 GROUP = UUID("0198c5e0-7a11-7c3e-9d5b-2f4a6b8c0dff")
@@ -33,13 +33,7 @@ def machine(tmp_path: Path, api: CallbackApi) -> Machine:
     """Its user-data is the group's; what it would be told is the manifest of a job."""
     machine = Machine(tmp_path, api)
     api.group_manifest = machine.manifest.read_bytes()
-    launch = Launch(
-        image_id="ami-1",
-        instance_type="t3.small",
-        callback_base=api.url,
-        key_id="k1",
-        deadline_s=600,
-    )
+    launch = LAUNCH.model_copy(update={"callback_base": api.url})
     rendered = userdata.render_group(GROUP, launch, GROUP_TOKEN).decode()
     content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
     assert content

@@ -12,18 +12,12 @@ from atemporal.model import Attempt, JobSpec, Launch, parse_spec
 from atemporal.states import AttemptState
 from services.launcher.offerings import Offering, offerings
 from services.launcher.shapes import alike
+from tests.launches import LAUNCH
 
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:9",
-    key_id="k1",
-    deadline_s=600,
-    calls=0,
-)
+NOT_CALLED = LAUNCH.model_copy(update={"calls": 0})
 
 
-def begun(*, launch: Launch = LAUNCH, **machine: Any) -> tuple[Attempt, JobSpec]:
+def begun(*, launch: Launch = NOT_CALLED, **machine: Any) -> tuple[Attempt, JobSpec]:
     job_id: UUID = uuid4()
     attempt = Attempt(
         job_id=job_id,
@@ -64,5 +58,5 @@ def test_another_wish_is_another_call(machine: dict[str, Any]) -> None:
 
 
 def test_one_that_may_have_been_asked_for_is_alone() -> None:
-    called = LAUNCH.model_copy(update={"calls": 1})
+    called = NOT_CALLED.model_copy(update={"calls": 1})
     assert sizes(begun(launch=called), begun(launch=called), begun()) == [1, 1, 1]
