@@ -85,7 +85,7 @@ MUTANTS = (
         "ref.number,\n            attempts.c.state.in_(attempt_states_before(to)),\n",
         "ref.number,\n",
         (
-            "integration/test_store.py::test_no_attempt_moves_outside_the_tables",
+            "integration/test_transitions.py::test_no_attempt_moves_outside_the_tables",
             SIMULATION,
         ),
     ),
@@ -94,21 +94,21 @@ MUTANTS = (
         "atemporal/store/transitions.py",
         "ref.number,\n            jobs.c.state.in_(job_states_before(to)),\n",
         "ref.number,\n",
-        ("integration/test_store.py::test_no_move_outside_the_tables_is_possible",),
+        ("integration/test_transitions.py::test_no_move_outside_the_tables_is_possible",),
     ),
     Mutant(
         "an update of many attempts that is not guarded",
         "atemporal/store/transitions.py",
         "own.c.number,\n            attempts.c.state.in_(attempt_states_before(to)),\n",
         "own.c.number,\n",
-        ("integration/test_store.py::test_no_attempt_moves_outside_the_tables",),
+        ("integration/test_transitions.py::test_no_attempt_moves_outside_the_tables",),
     ),
     Mutant(
         "an update of many jobs that is not guarded",
         "atemporal/store/transitions.py",
         "given.c.number,\n            jobs.c.state.in_(job_states_before(to)),\n",
         "given.c.number,\n",
-        ("integration/test_store.py::test_of_many_jobs_those_move_that_the_table_lets",),
+        ("integration/test_transitions.py::test_of_many_jobs_those_move_that_the_table_lets",),
     ),
     Mutant(
         "a claimed instance id is believed",

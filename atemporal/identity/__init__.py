@@ -1,17 +1,4 @@
-"""EC2's signed instance identity documents: which instance a machine is, proved and not believed."""
+"""EC2's signed instance identity documents: which instance a machine is, proved and not believed.
 
-from atemporal.identity.certificates import Certificates, certificates, group_size
-from atemporal.identity.document import LONGEST, Document, Unproven, read
-from atemporal.identity.signer import CERTIFICATE, IdentitySigner
-
-__all__ = [
-    "CERTIFICATE",
-    "LONGEST",
-    "Certificates",
-    "Document",
-    "IdentitySigner",
-    "Unproven",
-    "certificates",
-    "group_size",
-    "read",
-]
+Import from the modules: `trusted` needs no cryptography, which is megabytes in a process's memory.
+"""

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from atemporal.cloud import Cloud
 from atemporal.daemon import Daemon, Loop
-from atemporal.identity import CERTIFICATE
+from atemporal.identity.signer import CERTIFICATE
 from atemporal.local.home import Home
 from atemporal.local.postgres import EmbeddedPostgres
 from atemporal.migrations import upgrade

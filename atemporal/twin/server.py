@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from atemporal.errors import Conflict, Invalid, Unavailable
-from atemporal.identity import CERTIFICATE, IdentitySigner
+from atemporal.identity.signer import CERTIFICATE, IdentitySigner
 from atemporal.twin import jsonfile
 from atemporal.twin.containers.engine import detect
 from atemporal.twin.ec2 import limits, wire

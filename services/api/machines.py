@@ -22,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal import tokens
 from atemporal.errors import AtemporalError, Conflict, Denied, Invalid, NotFound
-from atemporal.identity import LONGEST, Certificates, Unproven, certificates, group_size, read
+from atemporal.identity.certificates import Certificates, certificates
+from atemporal.identity.document import LONGEST, Unproven, read
+from atemporal.identity.trusted import group_size
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
 from atemporal.model import LaunchGroup, describe

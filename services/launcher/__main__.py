@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from atemporal import identity
 from atemporal.broker import Link
 from atemporal.cloud import Cloud
 from atemporal.daemon import Loop, serve
+from atemporal.identity.trusted import group_size
 from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
@@ -22,7 +22,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     Raises:
         Invalid: the settings have no callback key, or no certificate for the machines' proofs.
     """
-    if identity.group_size(settings) == 1 and settings.launch_group_size is None:
+    if group_size(settings) == 1 and settings.launch_group_size is None:
         logger("launcher").info(
             "each instance is launched by a call of its own: no certificate is known for the machines' "
             "proofs",

@@ -24,7 +24,7 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.errors import Unknown
-from atemporal.identity import group_size
+from atemporal.identity.trusted import group_size
 from atemporal.limits import Limit
 from atemporal.metrics import gauge
 from atemporal.rate_limits import RateLimits

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
-from atemporal.identity import group_size
+from atemporal.identity.trusted import group_size
 from atemporal.metrics import gauge
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings

@@ -17,7 +17,7 @@ from typing import TypeVar
 import httpx
 
 from atemporal import migrations
-from atemporal.identity import CERTIFICATE
+from atemporal.identity.signer import CERTIFICATE
 from atemporal.store.database import Database
 from tests.servers.ports import free_port
 from tests.servers.postgres import open_postgres

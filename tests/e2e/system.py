@@ -16,7 +16,7 @@ from uuid import UUID
 import httpx
 
 from atemporal import migrations
-from atemporal.identity import CERTIFICATE
+from atemporal.identity.signer import CERTIFICATE
 from atemporal.model import Job
 from atemporal.states import AttemptState, JobState
 from atemporal.store import attempts, jobs

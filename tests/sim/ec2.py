@@ -23,7 +23,7 @@ from uuid import UUID
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from atemporal.cloud.instance import ATTEMPT_TAG, GROUP_TAG, JOB_TAG
-from atemporal.identity import CERTIFICATE, IdentitySigner
+from atemporal.identity.signer import CERTIFICATE, IdentitySigner
 from atemporal.model import AttemptRef
 from cloud_config.flatcar import FLATCAR
 from tests.sim.machine import Machine, Manifest

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from atemporal import tokens
 from atemporal.errors import Invalid
-from atemporal.identity import CERTIFICATE, IdentitySigner
+from atemporal.identity.signer import CERTIFICATE, IdentitySigner
 from atemporal.model import AttemptRef
 from atemporal.settings import load
 from atemporal.states import Reason

@@ -13,10 +13,11 @@ from atemporal import memory
 # What each takes more than a megabyte of and does nothing for a daemon.
 HEAVY = ("rich", "pygments", "boto3", "s3transfer", "alembic", "httpx", "docker", "jsonschema")
 OF_HTTP = ("fastapi", "uvicorn", "click")
+OF_PROOFS = ("cryptography", "asn1crypto")
 UNWANTED = {
-    "services.scheduler": (*HEAVY, *OF_HTTP, "botocore", "urllib3"),
-    "services.launcher": (*HEAVY, *OF_HTTP),
-    "services.reaper": (*HEAVY, *OF_HTTP),
+    "services.scheduler": (*HEAVY, *OF_HTTP, *OF_PROOFS, "botocore", "urllib3"),
+    "services.launcher": (*HEAVY, *OF_HTTP, *OF_PROOFS),
+    "services.reaper": (*HEAVY, *OF_HTTP, *OF_PROOFS),
     "services.api": (*HEAVY, "botocore", "sqlalchemy.orm"),
 }
 

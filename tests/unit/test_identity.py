@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from atemporal.errors import Invalid
-from atemporal.identity import CERTIFICATE, IdentitySigner, Unproven, certificates, read
-from atemporal.identity.certificates import DEFAULT_GROUP_SIZE, group_size, of_aws
-from atemporal.settings import load
+from atemporal.identity.certificates import certificates
+from atemporal.identity.document import Unproven, read
+from atemporal.identity.signer import CERTIFICATE, IdentitySigner
+from atemporal.identity.trusted import DEFAULT_GROUP_SIZE, group_size, of_aws
+from atemporal.settings import Settings, load
 
 DOCUMENT = json.dumps(
     {
@@ -176,7 +178,9 @@ def test_a_twins_key_is_made_once_and_its_own(tmp_path: Path) -> None:
 
 
 def test_aws_certificates_are_whole_and_of_amazon() -> None:
-    found = of_aws()
+    found = {
+        region: x509.load_pem_x509_certificate(pem.encode()) for region, pem in of_aws().items()
+    }
     assert {"us-east-1", "us-west-2", "eu-central-1"} <= found.keys()
     for one in found.values():
         key = one.public_key()
@@ -195,7 +199,9 @@ def test_aws_certificates_are_whole_and_of_amazon() -> None:
 )
 def test_awss_own_certificate_is_taken_for_its_region_only(endpoint: str | None) -> None:
     settings = load(region="us-east-1", ec2_endpoint_url=endpoint)
-    assert list(certificates(settings)) == [of_aws()["us-east-1"]]
+    assert list(certificates(settings)) == [
+        x509.load_pem_x509_certificate(of_aws()["us-east-1"].encode())
+    ]
 
 
 @pytest.mark.parametrize(
@@ -224,11 +230,23 @@ def test_an_endpoint_that_boto3_is_given_counts_as_well(
         certificates(load())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_a_file_without_a_certificate_is_told(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\x00"])
+@pytest.mark.parametrize("read_by", [certificates, group_size])
+def test_a_file_without_a_certificate_is_told(
+    tmp_path: Path, content: bytes | None, read_by: Callable[[Settings], object]
+) -> None:
     path = tmp_path / "identity.pem"
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(Invalid, match=str(path)):
+        read_by(load(identity_certificates=str(path)))
+
+
+def test_a_certificate_that_can_not_be_read_is_told(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "identity.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(Invalid, match=str(path)):
         certificates(load(identity_certificates=str(path)))
 

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from atemporal.identity import IdentitySigner
+from atemporal.identity.signer import IdentitySigner
 from atemporal.twin.faults.plan import FaultPlan
 from atemporal.twin.host.identity import document
 from atemporal.twin.state import Instance, State
