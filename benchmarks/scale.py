@@ -97,6 +97,9 @@ def _fill(database_url: str, future: int, finished: int, *, thin: bool) -> float
 
 def _questions(tx: Connection) -> dict[str, Ask]:
     """By name: what people ask, then what daemons do."""
+    # A scheduler that has just begun reads them all, once.
+    read = leads.samples(tx)
+    latest = read[-_BATCH].at if len(read) > _BATCH else 0.0
     newest = listing.page(tx, states=[JobState.FINISHED], limit=1, newest_first=True).jobs[0].id
     middle = listing.page(tx, states=[JobState.SCHEDULED], limit=1).jobs[0].id
 
@@ -128,7 +131,7 @@ def _questions(tx: Connection) -> dict[str, Ask]:
         "due: overlooked": lambda tx: jobs.overlooked(tx, stale_s=60, limit=_BATCH),
         "due: how many wait": counts.oldest_waiting,
         "leads: what is to be planned": lambda tx: leads.unplanned(tx, limit=_BATCH),
-        "leads: the latest launches": leads.samples,
+        "leads: launches since the last look": lambda tx: leads.samples(tx, since=latest),
         "relay: what is new": lambda tx: events.unrelayed(tx, _BATCH),
         "launcher: what is unlaunched": lambda tx: launches.unlaunched(tx, stale_s=60),
         "launcher: how many boot": launches.booting,

@@ -35,7 +35,10 @@ from atemporal.store.rows import LEFT_OUT
 from atemporal.store.transitions import DUE_CHANNEL
 from atemporal.tables import REVISION
 
-_SERVER_LIMITS = (
+_SESSION = (
+    # What a statement here saves by being compiled is less than the compiling takes: with a million
+    # finished jobs it took 215 ms of the audit's 235.
+    "-c jit=off "
     "-c statement_timeout=30000 -c lock_timeout=10000 "
     "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC "
     # A client whose host or network dies says no goodbye: without these the server keeps its session,
@@ -96,7 +99,7 @@ class Database:
             pool_timeout=10,
             connect_args={
                 "connect_timeout": 5,
-                "options": _SERVER_LIMITS,
+                "options": _SESSION,
                 "application_name": application,
                 **_NETWORK_LIMITS,
             },
@@ -228,7 +231,7 @@ class NotificationListener:
                 url,
                 connect_timeout=5,
                 application_name="atemporal listener",
-                options=_SERVER_LIMITS,
+                options=_SESSION,
                 **_NETWORK_LIMITS,
             )
             self._connection.autocommit = True

@@ -824,6 +824,7 @@ class TestSessions:
             with alone.begin() as tx:
                 assert tx.scalar(text("SHOW idle_session_timeout")) == "0"
                 assert tx.scalar(text("SHOW statement_timeout")) == "30s"
+                assert tx.scalar(text("SHOW jit")) == "off"
         finally:
             alone.dispose()
 
