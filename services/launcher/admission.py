@@ -108,13 +108,13 @@ class Admission:
         """
         return max(self.rate_limit_s(), self.circuit_breaker.ready_in())
 
-    def rate_limit_s(self) -> float:
-        """Seconds until EC2's limits allow the next call.
+    def rate_limit_s(self, instances: int = 1) -> float:
+        """Seconds until EC2's limits allow the next call for so many instances, or for fewer.
 
         Raises:
             Unavailable: the database can not be asked.
         """
-        return self._limits.ready_in(Limit.RUN_INSTANCES)
+        return self._limits.ready_in(Limit.RUN_INSTANCES, instances)
 
     def take(self, instances: int = 1) -> int:
         """Take what one call for so many instances needs; returns for how many it may be.

@@ -63,8 +63,11 @@ class Launcher:
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         """Take what it needs; nothing is called yet. `rng` gives numbers in [0, 1) for jitter.
+
+        `pause` lets that many seconds pass.
 
         Raises:
             Invalid: the settings have no callback key.
@@ -74,6 +77,7 @@ class Launcher:
         self._cloud = cloud
         self._clock = clock
         self._rng = rng
+        self._pause = pause
         self._log = logger(ACTOR)
         self._key_id = settings.signing_key_id
         self._group_size = group_size(settings)
@@ -150,6 +154,7 @@ class Launcher:
             admission=self.admission,
             clock=self._clock,
             rng=self._rng,
+            pause=self._pause,
         ).run()
 
     def unfinished(self) -> list[Begun]:

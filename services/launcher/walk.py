@@ -76,6 +76,9 @@ series(ENDED, reason=get_args(RefusalReason))
 # After so long of one refusal after the other, the rest of the offerings is left to the next tick: a
 # tick must end well before a stopping daemon's patience does.
 TICK_S = 8.0
+# A call for many leaves the last tokens to small ones, so of several at once one finds too few. What
+# will be there within this is worth waiting for: the next tick begins when the other calls have ended.
+SOON_S = 2.0
 
 
 class Walk:
@@ -92,6 +95,7 @@ class Walk:
         admission: Admission,
         clock: Callable[[], float],
         rng: Callable[[], float],
+        pause: Callable[[float], object],
     ) -> None:
         """Take what it needs; nothing is called yet. `rng` gives numbers in [0, 1) for jitter."""
         self._intent = intent
@@ -109,6 +113,7 @@ class Walk:
         self._admission = admission
         self._clock = clock
         self._rng = rng
+        self._pause = pause
         self._log = logger(ACTOR).bind(**intent.log_context)
 
     def run(self) -> None:
@@ -139,7 +144,7 @@ class Walk:
         # May this process call now?
         if self._admission.circuit_breaker.ready_in() > 0:
             return self._unauthorized()
-        if not self._intent.take(self._admission, self._launch):
+        if not self._take():
             return Release()
         # Ask: of all that read the same row, one may call. From here on the call may have been sent.
         if not self._ask():
@@ -158,6 +163,17 @@ class Walk:
         self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere, size=size)
         self._refused = not is_unsure(outcome)
         return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
+
+    def _take(self) -> bool:
+        """Take the tokens of one call; False when there are none, and will be none soon."""
+        if self._intent.take(self._admission, self._launch):
+            return True
+        size = self._intent.size
+        in_s = self._admission.rate_limit_s(size)
+        if size == 1 or in_s > SOON_S:
+            return False
+        self._pause(in_s)
+        return self._intent.take(self._admission, self._launch)
 
     def _unauthorized(self) -> Blocked:
         breaker = self._admission.circuit_breaker

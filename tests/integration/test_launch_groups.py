@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from atemporal.store import attempts, groups, jobs, launches
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
 from services.launcher.offerings import offering_of
-from tests.frozen_clock import freeze
+from tests.frozen_clock import advance, freeze
 from tests.integration.test_launcher import (
     NO_CAPACITY,
     OVER_QUOTA,
@@ -245,6 +246,22 @@ class TestOneCall:
         refs = world.burst(5)
         world.sweeps()
         assert world.cloud.sizes == sizes
+        assert world.each_has_one(refs)
+
+    def test_a_call_for_many_waits_for_a_token_that_is_there_soon(self, world: Groups) -> None:
+        # The last token is left to small calls, so of two at once one finds none.
+        world.restart(run_instances_burst=2, run_instances_rate=4, launch_group_size=2)
+        world.pause = partial(advance, world.database)
+        refs = world.burst(4)
+        assert world.cloud.sizes == [2, 2]
+        assert world.each_has_one(refs)
+
+    def test_a_call_for_many_does_not_wait_for_long(self, world: Groups) -> None:
+        world.restart(run_instances_burst=2, run_instances_rate=0.4, launch_group_size=2)
+        world.pause = lambda seconds: pytest.fail(f"it waits for {seconds} s")
+        refs = world.burst(4)
+        assert world.cloud.sizes == [2]
+        world.sweeps()
         assert world.each_has_one(refs)
 
     def test_the_instance_tokens_bound_a_call_and_the_rest_follows(self, world: Groups) -> None:

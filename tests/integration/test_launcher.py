@@ -160,6 +160,8 @@ class World:
     def __init__(self, database: Database, **settings: Any) -> None:
         self.database = database
         self.now = 1000.0
+        # Who waits for a token finds none, unless a test lets time pass.
+        self.pause: Callable[[float], object] = lambda _: None
         self.settings: Settings = settings_module.load(
             callback_keys="k1:0123456789abcdef0123456789abcdef",
             subnets=(A, B),
@@ -182,6 +184,7 @@ class World:
             cast(Cloud, self.cloud),
             clock=lambda: self.now,
             rng=lambda: 0.0,
+            pause=lambda seconds: self.pause(seconds),
         )
         self.sweep = SweepLoop(self.launcher, interval_s=10)
 
