@@ -163,6 +163,8 @@ def installed(stage: Any) -> Iterator[None]:
         offered = {
             "clock": lambda: stage.schedule.world.now.timestamp(),
             "rng": lambda: stage.schedule.world.rng.random(),
+            # The clock stands still while a tick runs, so what is not there now is not there soon.
+            "pause": lambda _: None,
         }
         taken = signature(build).parameters.keys() & offered.keys()
         return build(*given, **{name: offered[name] for name in taken})
