@@ -42,6 +42,7 @@ PURE = (
     "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
+    "atemporal.recurrence",
     "atemporal.states",
     "atemporal.tokens",
     "atemporal.userdata",
