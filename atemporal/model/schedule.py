@@ -21,6 +21,7 @@ from atemporal.errors import Invalid
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import MAX_TIMEOUT_S, JobSpec, describe, parse_spec, read_spec
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap, Rules
+from atemporal.userdata import check_fits
 
 LABEL = "atemporal/schedule"
 """The label of a schedule's jobs; its value is the schedule's name."""
@@ -30,6 +31,11 @@ _OF_THE_FIRE = ("time", "run_at", "delay_s", "key")
 _LABELS = 31
 
 _Seconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_S)]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a schedule may have this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 class ScheduleFields(Frozen):
@@ -63,7 +69,7 @@ class ScheduleFields(Frozen):
     @field_validator("name")
     @classmethod
     def _name_is_one(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise ValueError(
                 f"{name!r} is no name of a schedule; write up to 63 letters, digits, _ and -, a "
                 "letter or digit first and last"
@@ -182,7 +188,18 @@ def _job(fields: Mapping[str, Any]) -> JobSpec:
             wrong["labels"] = f"has more than {_LABELS} labels; {LABEL} comes with each fire"
     if wrong:
         raise Invalid(wrong)
-    return parse_spec(dict(fields))
+    spec = parse_spec(dict(fields))
+    check_fits(spec)
+    return spec
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON Schema of a schedule's job, without references."""
+    schema = JobSpec.model_json_schema()
+    schema["properties"]["machine"] = schema.pop("$defs")["Machine"]
+    for name in _OF_THE_FIRE:
+        schema["properties"].pop(name, None)
+    return schema
 
 
 def written_job(spec: JobSpec) -> dict[str, Any]:

@@ -37,7 +37,6 @@ from atemporal.store import fires, jobs
 from atemporal.store.jobs import READ_AT, Submission
 from atemporal.store.rows import readable
 from atemporal.tables import schedules
-from atemporal.userdata import check_fits
 
 _NOW = text("SELECT clock_timestamp()")
 _FIRES = text(
@@ -45,7 +44,9 @@ _FIRES = text(
     SELECT fires.fire_time, fires.outcome, fires.reason, fires.job_id, fires.count, fires.until,
            fires.decided_at, coalesce(jobs.outcome, jobs.state) AS job_state
     FROM fires LEFT JOIN jobs ON jobs.id = fires.job_id
-    WHERE schedule_id = :schedule ORDER BY fire_time DESC LIMIT :limit
+    WHERE schedule_id = :schedule
+      AND fire_time <= coalesce(CAST(:until AS timestamptz), 'infinity')
+    ORDER BY fire_time DESC LIMIT :limit
     """
 )
 
@@ -64,9 +65,7 @@ def create(tx: Connection, spec: ScheduleSpec) -> Schedule:
 
     Raises:
         Conflict: there is one of that name.
-        Invalid: the job's environment and command are too large for a machine's user-data.
     """
-    check_fits(spec.job)
     at = spec.line.next_after(_now(tx))
     made = tx.execute(
         pg_insert(schedules)
@@ -101,9 +100,11 @@ def listing(tx: Connection, *, after: str = "", limit: int) -> list[Schedule]:
     return readable(tx, tx.execute(query.order_by(schedules.c.name).limit(limit)).all(), _read)
 
 
-def latest_fires(tx: Connection, schedule: Schedule, *, limit: int) -> list[RecordedFire]:
-    """What became of the latest fires, the latest first; those made ahead too."""
-    rows = tx.execute(_FIRES, {"schedule": schedule.id, "limit": limit})
+def latest_fires(
+    tx: Connection, schedule: Schedule, *, limit: int, until: datetime | None = None
+) -> list[RecordedFire]:
+    """What became of the latest fires, the latest first; without `until` of those made ahead too."""
+    rows = tx.execute(_FIRES, {"schedule": schedule.id, "limit": limit, "until": until})
     return [RecordedFire.model_validate(dict(row._mapping)) for row in rows]
 
 
@@ -126,7 +127,6 @@ def edit(
             f"{version}; look at it and decide again"
         )
     spec = parse_schedule(_merged(before, changes))
-    check_fits(spec.job)
     if _columns(spec) == _columns(before):
         return Changed(before)
     other_line = (spec.cron, spec.zone) != (before.cron, before.zone)

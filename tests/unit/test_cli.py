@@ -138,7 +138,7 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
     env["COMP_WORDS"] = "atemporal s"
     code = "from atemporal.cli import main; main(prog_name='atemporal')"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ["plain,submit", "plain,show"]
+    assert done.stdout.split() == ["plain,submit", "plain,show", "plain,schedule"]
 
 
 @pytest.mark.parametrize(
