@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
 OFFERINGS = "integration/test_launcher.py::TestOfferings"
+ZONES = "unit/test_calendar_zones.py::test_a_line_fires_as_the_rules_say_around_each_change"
 FAILED = 1
 
 
@@ -59,6 +60,33 @@ MUTANTS = (
             f"{OFFERINGS}::test_a_crash_after_the_call_repeats_it_to_the_byte",
             SIMULATION,
         ),
+    ),
+    Mutant(
+        "a fixed time fires when it comes the second time",
+        "atemporal/calendar/zone_rules.py",
+        "wall.replace(tzinfo=where, fold=0)",
+        "wall.replace(tzinfo=where, fold=1)",
+        (
+            "unit/test_cron_line.py::test_a_change_of_the_clock",
+            f"{ZONES}[Europe/Madrid]",
+        ),
+    ),
+    Mutant(
+        "a rhythm that overlooks a change of the clock",
+        "atemporal/calendar/cron_line.py",
+        "            if change is None:\n",
+        "            if True:\n",
+        (
+            "unit/test_cron_line.py::test_a_change_of_the_clock",
+            f"{ZONES}[Europe/Madrid]",
+        ),
+    ),
+    Mutant(
+        "the machine's zone files",
+        "atemporal/calendar/zone_rules.py",
+        "return ZoneInfo.from_file(data, key=name)",
+        "return ZoneInfo(name)",
+        ("unit/test_cron_line.py::test_the_machines_zone_files_change_nothing",),
     ),
     Mutant(
         "the next zone after a timeout",
