@@ -27,7 +27,6 @@ class CronLine:
     text: str
     zone: str
     _fields: str = field(repr=False, compare=False)
-    _where: ZoneInfo = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, zone: str) -> CronLine:
@@ -44,12 +43,17 @@ class CronLine:
         except Invalid as error:
             wrong |= error.fields
         try:
-            where = zone_rules.zone(zone)
+            zone_rules.zone(zone)
         except Invalid as error:
             wrong |= error.fields
         if wrong:
             raise Invalid(wrong)
-        return cls(text, zone, fields, where)
+        return cls(text, zone, fields)
+
+    @property
+    def _where(self) -> ZoneInfo:
+        # By its name each time: a zone that was read from a file can not be copied to another process.
+        return zone_rules.zone(self.zone)
 
     @property
     def fixed(self) -> bool:

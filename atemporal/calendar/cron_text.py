@@ -107,5 +107,7 @@ def _read_term(field: CronField, term: str) -> str:
     except (CronSimError, ValueError):
         raise ValueError(f"{field.name} {term!r}: {advice(field, term)}") from None
     if "/" in term and term.startswith("l"):
-        raise ValueError(f"{field.name} {term!r}: write `{term.split('/')[0]}`, it has no steps")
+        raise ValueError(
+            f"{field.name} {term!r}: write `{term.split('/')[0].upper()}`, it has no steps"
+        )
     return term
