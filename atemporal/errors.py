@@ -66,10 +66,12 @@ class Denied(Refused):
 class Unreadable(Refused):
     """A row of the database that this release can not read; nothing of its content is repeated."""
 
-    def __init__(self, job: str, attempt: int | None, why: str) -> None:
-        """Take whose row it is; without an attempt's number `job` is a launch group's id."""
+    def __init__(
+        self, job: str, attempt: int | None, why: str, *, kind: str = "launch group"
+    ) -> None:
+        """Take whose row it is; without an attempt's number `job` names one of that `kind`."""
         self.job, self.attempt, self.why = job, attempt, why
-        whose = f"launch group {job}" if attempt is None else f"job {job}, attempt {attempt},"
+        whose = f"{kind} {job}" if attempt is None else f"job {job}, attempt {attempt},"
         super().__init__(f"what is stored of {whose} can not be read by this release: {why}")
 
 

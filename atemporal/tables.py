@@ -24,6 +24,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -39,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap
 from atemporal.states import (
     LIVE_ATTEMPT,
     AttemptState,
@@ -59,7 +61,7 @@ metadata = MetaData(
 )
 
 
-REVISION = "0020"
+REVISION = "0021"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -270,6 +272,68 @@ events = Table(
     Column("relayed", Boolean, nullable=False, server_default=false()),
     Index("ix_events_job_id", "job_id", "id"),
     Index("ix_events_unrelayed", "id", postgresql_where=text("NOT relayed")),
+    postgresql_with=_VACUUMED,
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
+    Column("name", Text, nullable=False, unique=True),
+    Column("cron", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("catch_up", Text, nullable=False),
+    Column("window_s", Integer, nullable=False),
+    Column("overlap", Text, nullable=False),
+    Column("start_deadline_s", Integer),
+    # Each change of a person's, so that two of them can not undo each other unseen.
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    _instant("paused_at"),
+    # All fires before this one are decided; it was computed by these zone rules.
+    _instant("next_fire_at"),
+    Column("rules_version", Text, nullable=False),
+    # When something is to be done for it.
+    _instant("look_at"),
+    # Why it can not be fired.
+    Column("problem", Text),
+    _instant("created_at", nullable=False, now=True),
+    _instant("updated_at", nullable=False, now=True),
+    CheckConstraint(_one_of("catch_up", CatchUp), "catch_up"),
+    CheckConstraint(_one_of("overlap", Overlap), "overlap"),
+    CheckConstraint("window_s > 0 AND coalesce(start_deadline_s, 1) > 0", "seconds"),
+    Index("ix_schedules_look", "look_at", postgresql_where=text("paused_at IS NULL")),
+    Index("ix_schedules_rules", "rules_version", postgresql_where=text("paused_at IS NULL")),
+)
+
+fires = Table(
+    "fires",
+    metadata,
+    Column(
+        "schedule_id",
+        Uuid,
+        ForeignKey("schedules.id", name="fk_fires_schedule_id", ondelete="CASCADE"),
+    ),
+    _instant("fire_time", nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("job_id", Uuid),
+    # How many fires the row stands for, and the last one of several.
+    Column("count", Integer, nullable=False, server_default=text("1")),
+    _instant("until"),
+    # Whether nothing more follows from it: it has no job, or one that has finished.
+    Column("settled", Boolean, nullable=False),
+    _instant("decided_at", nullable=False, now=True),
+    PrimaryKeyConstraint("schedule_id", "fire_time"),
+    CheckConstraint(_one_of("outcome", FireOutcome), "outcome"),
+    CheckConstraint(_one_of("reason", FireReason), "reason"),
+    CheckConstraint(
+        "(outcome = 'ran') = (job_id IS NOT NULL) AND (outcome = 'ran') = (reason IS NULL)"
+        " AND (outcome = 'ran' OR settled)",
+        "says_what",
+    ),
+    Index("ix_fires_open", "schedule_id", "fire_time", postgresql_where=text("NOT settled")),
+    Index("ix_fires_settled", "fire_time", postgresql_where=text("settled")),
     postgresql_with=_VACUUMED,
 )
 

@@ -49,7 +49,7 @@ def answering(*answers: Answer) -> Iterator[tuple[str, list[Asked]]]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_DELETE = _serve
+        do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
         def log_message(self, *_: object) -> None:
             """Write nothing."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 
+from atemporal.calendar import rules_version
 from atemporal.model import Launch, parse_spec
 from atemporal.store import jobs
 from atemporal.store.database import Database
@@ -88,6 +89,38 @@ def fill(url: str, *, future: int, finished: int, thin: bool = False) -> None:
                 )
         with connection.cursor() as cursor:
             for table in _TABLES:
+                cursor.execute(f"VACUUM (ANALYZE) {table}")
+
+
+def fill_schedules(url: str, *, schedules: int, fires: int) -> None:
+    """Add recurring schedules that fire in some weeks, each with so many fires of the past."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO schedules (name, cron, zone, spec, catch_up, window_s, overlap,
+                                       next_fire_at, look_at, rules_version)
+                SELECT 'schedule-' || i, '0 2 * * *', 'UTC', %s, 'skip', 86400, 'skip',
+                       now() + interval '30 days', now() + interval '29 days' + i * interval '1 s', %s
+                FROM generate_series(1, %s) AS i
+                """,
+                (
+                    json.dumps({"image": "docker.io/library/busybox:latest"}),
+                    rules_version(),
+                    schedules,
+                ),
+            )
+            cursor.execute(
+                """
+                INSERT INTO fires (schedule_id, fire_time, outcome, job_id, settled)
+                SELECT id, date_trunc('day', now()) - n * interval '1 hour', 'ran',
+                       gen_random_uuid(), true
+                FROM schedules, generate_series(1, %s) AS n
+                """,
+                (fires,),
+            )
+            for table in ("schedules", "fires"):
                 cursor.execute(f"VACUUM (ANALYZE) {table}")
 
 

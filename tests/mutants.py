@@ -61,6 +61,33 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a fixed time fires when it comes the second time",
+        "atemporal/calendar/zone_rules.py",
+        "wall.replace(tzinfo=where, fold=0)",
+        "wall.replace(tzinfo=where, fold=1)",
+        (
+            "unit/test_cron_line.py::test_a_change_of_the_clock",
+            "unit/test_calendar_zones.py::test_a_line_fires_as_the_rules_say_around_each_change",
+        ),
+    ),
+    Mutant(
+        "a rhythm that overlooks a change of the clock",
+        "atemporal/calendar/cron_line.py",
+        "            if change is None:\n",
+        "            if True:\n",
+        (
+            "unit/test_cron_line.py::test_a_change_of_the_clock",
+            "unit/test_calendar_zones.py::test_any_line_fires_as_the_rules_say",
+        ),
+    ),
+    Mutant(
+        "the machine's zone files",
+        "atemporal/calendar/zone_rules.py",
+        "return ZoneInfo.from_file(data, key=name)",
+        "return ZoneInfo(name)",
+        ("unit/test_cron_line.py::test_the_machines_zone_files_change_nothing",),
+    ),
+    Mutant(
         "the next zone after a timeout",
         "services/launcher/decision.py",
         "return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)",

@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-LARGE = ("jobs", "attempts", "events")
+LARGE = ("jobs", "attempts", "events", "schedules", "fires")
 # Partial: what is under way, however much is scheduled or over.
 _SMALL = (
     "ix_attempts_open",
     "uq_attempts_one_live_a_job",
     "ix_events_unrelayed",
     "ix_jobs_queued",
+    "ix_fires_open",
 )
 _EXPLAINED = ("select", "insert", "update", "delete", "with")
 # As many jobs as there are in the tests, and how many of them may be passed over.

@@ -34,6 +34,7 @@ COMMANDS = {
     "reschedule": ("jobs", "Give a job another time, until its container starts."),
     "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
     "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
+    "schedule": ("schedule", "Recurring schedules: make, look, pause, change, delete."),
     "instances": ("machines", "List the instances that EC2 has, and whose they are."),
     "audit": ("audit", "Compare every instance with every attempt."),
     "user-data": ("machines", "Print the user-data of an attempt's machine."),

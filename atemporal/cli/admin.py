@@ -122,10 +122,12 @@ def declare(session: Session) -> None:
 def config(session: Session) -> None:
     """Show the effective settings and where each comes from.
 
-    Secrets are masked.
+    Secrets are masked. The last row is no setting: it is the version of the zone rules.
     """
+    from atemporal.calendar import rules_version
+
     settings = session.settings
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": f"{PREFIX}{name.upper()}",
             "value": masked_setting(getattr(settings, name)),
@@ -134,6 +136,14 @@ def config(session: Session) -> None:
         }
         for name, field in Settings.model_fields.items()
     ]
+    rows.append(
+        {
+            "name": "tzdata",
+            "value": rules_version(),
+            "source": "package",
+            "description": "The zone rules that cron lines follow: the version of the package tzdata.",
+        }
+    )
     if session.as_json:
         output.show_json(rows)
         return

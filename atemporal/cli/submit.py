@@ -261,7 +261,7 @@ def submit(session: Session, /, **given: Any) -> None:
     if given["image"] is None:
         context = click.get_current_context()
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
-    fields = _spec_fields(given)
+    fields = spec_fields(given)
     parse_spec(fields)
     job, created = session.api.submit(fields)
     if created:
@@ -281,7 +281,7 @@ def _how_far(job: JobDetail) -> str:
     return f"in {output.span(seconds)}" if seconds > 0 else "which is now"
 
 
-def _spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+def spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """From what the options gave to a specification's fields; what was not given is left out."""
     if given["time"] is not None and given["delay_s"] is not None:
         raise click.UsageError("give --at or --in, not both")

@@ -21,6 +21,9 @@ from atemporal.client.shapes import (
     JobDetail,
     JobPage,
     LineResult,
+    Schedule,
+    ScheduleDetail,
+    SchedulePage,
 )
 
 __all__ = [
@@ -36,4 +39,7 @@ __all__ = [
     "JobDetail",
     "JobPage",
     "LineResult",
+    "Schedule",
+    "ScheduleDetail",
+    "SchedulePage",
 ]

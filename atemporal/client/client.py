@@ -17,7 +17,15 @@ from urllib.request import (
 )
 
 from atemporal.api_url import DEFAULT_URL
-from atemporal.client.shapes import Event, JobDetail, JobPage, LineResult
+from atemporal.client.shapes import (
+    Event,
+    JobDetail,
+    JobPage,
+    LineResult,
+    Schedule,
+    ScheduleDetail,
+    SchedulePage,
+)
 from atemporal.errors import (
     AtemporalError,
     Conflict,
@@ -193,6 +201,89 @@ class Client:
         """
         return cast(JobDetail, _object(self._call("POST", f"/jobs/{_path(job_id)}/retry", b"")[1]))
 
+    def create_schedule(self, fields: Mapping[str, Any]) -> ScheduleDetail:
+        """Make a recurring schedule by the fields of the API's schema; `job` has those of its job.
+
+        Raises:
+            Invalid: a field is wrong; `fields` has each.
+            Conflict: there is one of that name.
+            Unknown: nobody knows whether it arrived; look for its name.
+        """
+        body = json.dumps(dict(fields)).encode()
+        return cast(ScheduleDetail, _object(self._call("POST", "/schedules", body)[1]))
+
+    def schedules(self, *, limit: int = PAGE, after: str = "") -> SchedulePage:
+        """One page of recurring schedules, by name, from the first one after `after` on."""
+        query = urlencode({"limit": limit, "after": after})
+        return cast(SchedulePage, self._get(f"/schedules?{query}"))
+
+    def schedule(self, name: str, *, next_fires: int = 5, fires: int = 20) -> ScheduleDetail:
+        """A recurring schedule, with so many of its next and of its latest fires.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        query = urlencode({"next": next_fires, "fires": fires})
+        return cast(ScheduleDetail, self._get(f"{_schedule(name)}?{query}"))
+
+    def edit_schedule(
+        self, name: str, changes: Mapping[str, Any], *, version: int | None = None
+    ) -> ScheduleDetail:
+        """Change what is given, of `job` what is given of it; with `version` only if it is that one.
+
+        Raises:
+            NotFound, Conflict: there is none of that name; it has another version.
+            Invalid: a field is wrong; `fields` has each.
+            Unknown: nobody knows whether it arrived; the same again changes nothing more.
+        """
+        sent = {**changes, **({} if version is None else {"version": version})}
+        body = json.dumps(sent).encode()
+        return cast(ScheduleDetail, _object(self._call("PATCH", _schedule(name), body)[1]))
+
+    def pause_schedule(self, name: str) -> ScheduleDetail:
+        """Pause a recurring schedule; one that is paused stays as it is.
+
+        Raises:
+            NotFound: there is none of that name.
+            Unknown: nobody knows whether it arrived; pausing again changes nothing more.
+        """
+        return cast(
+            ScheduleDetail, _object(self._call("POST", f"{_schedule(name)}/pause", b"")[1])
+        )
+
+    def resume_schedule(self, name: str) -> ScheduleDetail:
+        """Resume a recurring schedule; one that is not paused stays as it is.
+
+        Raises:
+            NotFound: there is none of that name.
+            Unknown: nobody knows whether it arrived; resuming again changes nothing more.
+        """
+        return cast(
+            ScheduleDetail, _object(self._call("POST", f"{_schedule(name)}/resume", b"")[1])
+        )
+
+    def run_schedule(self, name: str, *, key: str | None = None) -> tuple[JobDetail, bool]:
+        """Run a recurring schedule's job now; return it, and whether it is new.
+
+        With `key` the same call may be repeated: it gives the same job.
+
+        Raises:
+            NotFound, Conflict: there is none of that name; the key has another job.
+            Unknown: nobody knows whether it arrived.
+        """
+        body = b"" if key is None else json.dumps({"key": key}).encode()
+        status, sent = self._call("POST", f"{_schedule(name)}/run", body)
+        return cast(JobDetail, _object(sent)), status == 201
+
+    def delete_schedule(self, name: str) -> Schedule:
+        """Delete a recurring schedule; return what it was.
+
+        Raises:
+            NotFound: there is none of that name.
+            Unknown: nobody knows whether it arrived.
+        """
+        return cast(Schedule, _object(self._call("DELETE", _schedule(name))[1]))
+
     def _get(self, path: str) -> dict[str, Any]:
         return _object(self._call("GET", path)[1])
 
@@ -234,9 +325,13 @@ def _host(url: str) -> str | None:
     return host if fits and " " not in url else None
 
 
-def _path(text: str) -> str:
+def _schedule(name: str) -> str:
+    return f"/schedules/{_path(name, 'schedule')}"
+
+
+def _path(text: str, what: str = "job") -> str:
     if not text.strip():
-        raise NotFound("the job's id is empty")
+        raise NotFound(f"the {what}'s {'id' if what == 'job' else 'name'} is empty")
     return quote(text.strip(), safe="")
 
 

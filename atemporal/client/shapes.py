@@ -133,6 +133,64 @@ class Event(TypedDict):
     detail: dict[str, Any]
 
 
+class NextFire(TypedDict):
+    """A fire that comes: in UTC, and as its zone's clock shows it; `job_id` if its job is there."""
+
+    time: str
+    local: str
+    job_id: str | None
+
+
+class PastFire(TypedDict):
+    """What became of a fire, or of `count` fires from `time` to `until`."""
+
+    time: str
+    local: str
+    outcome: str
+    reason: str | None
+    job_id: str | None
+    job_state: str | None
+    count: int
+    until: str | None
+    decided_at: str
+
+
+class Schedule(TypedDict):
+    """A recurring schedule, as it is in a list."""
+
+    name: str
+    cron: str
+    zone: str
+    job: dict[str, Any]
+    catch_up: str
+    window_s: int
+    overlap: str
+    start_deadline_s: int | None
+    version: int
+    paused_at: str | None
+    next_fire_at: str | None
+    next_fire_local: str | None
+    rules_version: str
+    problem: str | None
+    created_at: str
+    updated_at: str
+    read_at: str
+
+
+class ScheduleDetail(Schedule):
+    """A recurring schedule, its next fires and its latest."""
+
+    next_fires: list[NextFire]
+    fires: list[PastFire]
+
+
+class SchedulePage(TypedDict):
+    """Schedules by name; `next` is the name to go on after."""
+
+    schedules: list[Schedule]
+    next: str | None
+
+
 class LineResult(TypedDict):
     """What became of one of many jobs: `accepted`, `duplicate` or `rejected`.
 

@@ -4,7 +4,7 @@ Promise: nothing is deleted that anybody still waits for: no job that has not fi
 attempt whose instance is not known to be gone, none with an event that no listener has seen, and not the
 newest job, at which whoever follows the listing may wait. A job goes with all that is of it, or stays
 with all. Its key goes too: the same key makes a new job from then on. A launch group goes after the last
-of its attempts.
+of its attempts. A recurring schedule's fire goes once its time is over, unless its job still lives.
 Mechanism: in the order of their ends, by an index; what somebody else has locked is left for later.
 """
 
@@ -41,6 +41,16 @@ _EMPTY_GROUPS = text(
     """
 )
 
+_OLD_FIRES = text(
+    """
+    DELETE FROM fires WHERE (schedule_id, fire_time) IN (
+        SELECT schedule_id, fire_time FROM fires
+        WHERE settled AND fire_time < now() - make_interval(secs => :keep_s)
+        ORDER BY fire_time LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    """
+)
+
 
 def delete_finished(tx: Connection, *, keep_s: float, limit: int) -> int:
     """Delete up to `limit` jobs that finished more than `keep_s` seconds ago; return how many."""
@@ -57,3 +67,8 @@ def delete_empty_groups(tx: Connection, *, keep_s: float, limit: int) -> int:
     Returns how many.
     """
     return tx.execute(_EMPTY_GROUPS, {"keep_s": keep_s, "limit": limit}).rowcount
+
+
+def delete_old_fires(tx: Connection, *, keep_s: float, limit: int) -> int:
+    """Delete up to `limit` fires that came more than `keep_s` seconds ago; return how many."""
+    return tx.execute(_OLD_FIRES, {"keep_s": keep_s, "limit": limit}).rowcount

@@ -16,7 +16,15 @@ from atemporal.clock import format_utc
 from atemporal.metrics import exposition
 from atemporal.settings import Settings
 from atemporal.store.database import Database
-from services.api import batch, callbacks, docs_page, error_responses, jobs, machines
+from services.api import (
+    batch,
+    callbacks,
+    docs_page,
+    error_responses,
+    jobs,
+    machines,
+    schedules,
+)
 from services.api.auth import Authorizer
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
@@ -59,6 +67,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     for of_clients in (
         jobs.router(settings, database, authorizer, publisher),
         batch.router(database, authorizer),
+        schedules.router(settings, database, authorizer, publisher),
     ):
         app.include_router(of_clients, dependencies=[Depends(_noticing(settings.api_notice))])
     app.include_router(callbacks.router(settings, database, publisher))

@@ -78,7 +78,7 @@ _STATUS: tuple[tuple[type[AtemporalError], HTTPStatus], ...] = (
 _DESCRIPTIONS = {
     HTTPStatus.UNAUTHORIZED: "no token, or a wrong one",
     HTTPStatus.FORBIDDEN: "the token does not allow this",
-    HTTPStatus.NOT_FOUND: "there is no such job",
+    HTTPStatus.NOT_FOUND: "there is none of that id or name",
     HTTPStatus.CONFLICT: "the job's state or specification contradicts the call",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is too large",
     HTTPStatus.TOO_EARLY: "it is not the job's time yet; ask again",

@@ -36,14 +36,15 @@ class RetentionLoop:
         """Delete one batch, unless another reaper does."""
         if not self._keep_s:
             return REST_S
-        deleted = groups = 0
+        deleted = groups = fires = 0
         with self._database.only_one("retention") as mine:
             if mine:
                 with self._database.begin() as tx:
                     deleted = retention.delete_finished(tx, keep_s=self._keep_s, limit=BATCH)
                     groups = retention.delete_empty_groups(tx, keep_s=self._keep_s, limit=BATCH)
+                    fires = retention.delete_old_fires(tx, keep_s=self._keep_s, limit=BATCH)
                 DELETED.inc(deleted)
-        return PAUSE_S if BATCH in (deleted, groups) else REST_S
+        return PAUSE_S if BATCH in (deleted, groups, fires) else REST_S
 
     def reset(self) -> None:
         """There is nothing to drop."""

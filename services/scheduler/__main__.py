@@ -8,6 +8,7 @@ from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.scheduler.due import DueLoop
 from services.scheduler.lead import LeadLoop
+from services.scheduler.recurring import RecurringLoop
 from services.scheduler.relay import RelayLoop
 from services.scheduler.submit import SubmitLoop
 
@@ -22,6 +23,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     return [
         DueLoop(database, link("due"), poll_interval_s=settings.poll_interval_s),
         LeadLoop(database, settings),
+        RecurringLoop(database, link("recurring"), interval_s=settings.poll_interval_s),
         SubmitLoop(database, link("submit")),
         RelayLoop(database, link("relay"), interval_s=settings.poll_interval_s / 2),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,13 +19,23 @@ from sqlalchemy import Connection, text
 
 from atemporal import migrations
 from atemporal.broker import Link, Outgoing
+from atemporal.calendar import rules_version
 from atemporal.daemon import Loop
 from atemporal.errors import NotFound
 from atemporal.messages import SUBMIT
 from atemporal.model import AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import AttemptState, JobState, Outcome
-from atemporal.store import attempts, counts, events, jobs, listing, reconciliation
+from atemporal.store import (
+    attempts,
+    counts,
+    events,
+    fires,
+    jobs,
+    listing,
+    reconciliation,
+    retention,
+)
 from atemporal.store.database import Database
 from services.launcher.__main__ import loops as launcher_loops
 from services.reaper.__main__ import loops as reaper_loops
@@ -39,6 +50,8 @@ pytestmark = pytest.mark.timeout(900)
 
 # With their attempts and events more than a million rows.
 FUTURE, FINISHED = 400_000, 150_000
+# With their fires.
+SCHEDULES, FIRES = 20_000, 20
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +59,7 @@ def million(database_url: str) -> str:
     """A database with a million rows."""
     migrations.upgrade(database_url)
     crowd.fill(database_url, future=FUTURE, finished=FINISHED, thin=True)
+    crowd.fill_schedules(database_url, schedules=SCHEDULES, fires=FIRES)
     return database_url
 
 
@@ -181,6 +195,35 @@ def a_job(database: Database, **wanted: Any) -> UUID:
         return listing.page(tx, **wanted, limit=1, newest_first=True).jobs[0].id
 
 
+def test_what_is_done_for_recurring_schedules_reads_no_table_whole(
+    database: Database, settings: Settings, api: Api
+) -> None:
+    minutely = {"name": "minutely", "cron": "* * * * *", "job": {"image": "busybox"}}
+    with ExitStack() as stack:
+        loops = [one for one in scheduler_loops(settings, database) if one.name == "recurring"]
+        stack.callback(loops[0].reset)
+        seen = stack.enter_context(recording())
+        for overlap in ("skip", "allow", "cancel"):
+            name = f"minutely-{overlap}"
+            made = api.http.post("/schedules", json={**minutely, "name": name, "overlap": overlap})
+            assert made.is_success
+        tick(loops)
+        tick(loops)
+        path = "/schedules/minutely-cancel"
+        assert api.http.get(path).json()["next_fires"][0]["job_id"]
+        assert api.http.get("/schedules?limit=20&after=minutely").is_success
+        assert api.http.patch(path, json={"cron": "*/2 * * * *"}).is_success
+        tick(loops)
+        for verb in ("pause", "resume", "run"):
+            assert api.http.post(f"{path}/{verb}").is_success
+        tick(loops)
+        assert api.http.delete(path).is_success
+        with database.begin() as tx:
+            assert retention.delete_old_fires(tx, keep_s=3600, limit=10) == 10
+    assert len({one.statement for one in seen}) > 20
+    assert_none_walks(seen)
+
+
 def test_no_call_reads_a_table_whole(database: Database, api: Api) -> None:
     over = behind = a_job(database, outcomes=[Outcome.SUCCEEDED], labels=crowd.LABELS)
     later = a_job(database, states=[JobState.SCHEDULED], labels=crowd.LABELS)
@@ -233,6 +276,9 @@ NEEDED: dict[str, Callable[[Connection], object]] = {
     "ix_attempts_open": counts.open_states,
     "ix_jobs_due_by_priority": counts.oldest_waiting,
     "ix_jobs_queued": expire,
+    "ix_schedules_look": lambda tx: fires.due(tx, datetime.now(UTC), limit=10),
+    "ix_schedules_rules": lambda tx: fires.of_other_rules(tx, rules_version(), limit=10),
+    "ix_fires_settled": lambda tx: retention.delete_old_fires(tx, keep_s=3600, limit=10),
     "ix_jobs_end_of_id": lambda tx: jobs_resolve(tx, "00000000000e"),
     "ix_events_job_id": lambda tx: events.of_job(tx, UUID(int=1)),
     "ix_events_unrelayed": lambda tx: events.unrelayed(tx, 10),

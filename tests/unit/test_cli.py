@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from atemporal import client, errors
+from atemporal.calendar import rules_version
 from atemporal.cli import COMMANDS, endings, exit_code, main, masks, output
 from atemporal.client import JobDetail
 from atemporal.model import Attempt, Job, JobSpec, Launch
@@ -138,7 +139,7 @@ def test_completing_a_command_s_name_knows_the_commands() -> None:
     env["COMP_WORDS"] = "atemporal s"
     code = "from atemporal.cli import main; main(prog_name='atemporal')"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ["plain,submit", "plain,show"]
+    assert done.stdout.split() == ["plain,submit", "plain,show", "plain,schedule"]
 
 
 @pytest.mark.parametrize(
@@ -359,6 +360,12 @@ def test_config_tells_settings_from_defaults() -> None:
     assert by_name["ATEMPORAL_REGION"]["source"] == "environment"
     assert by_name["ATEMPORAL_API_PORT"]["source"] == "default"
     assert "callback" in by_name["ATEMPORAL_CALLBACK_URL"]["description"]
+
+
+def test_config_shows_whose_zone_rules_cron_lines_follow() -> None:
+    *_, last = json.loads(run("config", "-o", "json").stdout)
+    assert (last["name"], last["value"], last["source"]) == ("tzdata", rules_version(), "package")
+    assert rules_version() in run("config").stdout
 
 
 @pytest.mark.parametrize(

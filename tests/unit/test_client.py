@@ -47,6 +47,37 @@ def test_a_submit_carries_its_fields_its_key_and_the_token() -> None:
     assert first.headers["authorization"] == "Bearer atp_1"
 
 
+def test_each_call_about_schedules_goes_its_way() -> None:
+    one = Answer(200, b'{"name": "n"}')
+    with answering(*[one] * 8, Answer(201, JOB)) as (url, asked):
+        client = Client(url)
+        client.create_schedule({"name": "n", "cron": "@daily", "job": {"image": "a"}})
+        client.schedules(limit=2, after="m")
+        client.schedule("n", next_fires=1, fires=0)
+        client.edit_schedule("n", {"cron": "@hourly"}, version=3)
+        client.pause_schedule("n")
+        client.resume_schedule("n")
+        client.delete_schedule("a/b")
+        client.schedule("n")
+        job, created = client.run_schedule("n", key="k")
+        with pytest.raises(NotFound, match="name is empty"):
+            client.schedule(" ")
+    assert (job["id"], created) == ("7", True)
+    assert [(one.method, one.path) for one in asked] == [
+        ("POST", "/schedules"),
+        ("GET", "/schedules?limit=2&after=m"),
+        ("GET", "/schedules/n?next=1&fires=0"),
+        ("PATCH", "/schedules/n"),
+        ("POST", "/schedules/n/pause"),
+        ("POST", "/schedules/n/resume"),
+        ("DELETE", "/schedules/a%2Fb"),
+        ("GET", "/schedules/n?next=5&fires=20"),
+        ("POST", "/schedules/n/run"),
+    ]
+    assert json.loads(asked[3].body) == {"cron": "@hourly", "version": 3}
+    assert json.loads(asked[8].body) == {"key": "k"}
+
+
 def test_filters_and_ids_are_escaped() -> None:
     with answering(Answer(200, b'{"jobs": []}'), Answer(404, b'{"error": "none"}')) as (
         url,

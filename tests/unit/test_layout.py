@@ -21,6 +21,7 @@ LONGEST = 450
 VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
 PURE = (
+    "atemporal.calendar",
     "atemporal.causes",
     "atemporal.clock",
     "atemporal.compose_env",
@@ -41,6 +42,7 @@ PURE = (
     "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
+    "atemporal.recurrence",
     "atemporal.states",
     "atemporal.tokens",
     "atemporal.userdata",
@@ -51,16 +53,20 @@ PURE = (
 # for constants that the package itself brings.
 PURE_LIBRARIES = (
     *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
-    "datetime",
+    *("datetime", "difflib"),
     *("enum", "functools", "gzip", "hashlib", "hmac", "importlib.resources", "ipaddress"),
     *("itertools", "json", "math", "operator", "posixpath", "re", "shlex", "string", "struct"),
     *("textwrap", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib"),
     *("annotated_types", "pydantic", "typing_extensions", "yaml"),
 )
+# A pure module's own libraries, imported there and nowhere else in the project: whoever else read a zone
+# would read the machine's files.
+PURE_OWN = {"atemporal.calendar": ("cronsim", "tzdata", "zoneinfo")}
 # Frozen values of an adapter that a pure module may be made from.
 VALUES = ("atemporal.cloud.instance.Instance", "atemporal.cloud.volume.Volume")
 IMPURE_CALLS = re.compile(
     r"(.*\.)?(uuid1|uuid4|uuid7|utcnow|today)|(.*\.)?(datetime|date)\.now"
+    r"|(.*\.)?ZoneInfo(\.no_cache)?"
     r"|open|print|input|exec|eval|__import__"
 )
 
@@ -85,8 +91,8 @@ BELOW = {
     "atemporal.identity": ("atemporal.settings",),
 }
 OWNERS = {
-    library: tuple(adapter for adapter, own in ADAPTERS.items() if library in own)
-    for libraries in ADAPTERS.values()
+    library: tuple(module for module, own in (ADAPTERS | PURE_OWN).items() if library in own)
+    for libraries in (ADAPTERS | PURE_OWN).values()
     for library in libraries
 }
 SQL = re.compile(
@@ -135,7 +141,9 @@ def _about_import(module: str, name: str) -> Iterator[str]:
     ours = top in PACKAGES
     adapter = next((known for known in ADAPTERS if within(module, known)), None)
     if within(module, *PURE):
-        if not within(name, *((*PURE, *VALUES) if ours else PURE_LIBRARIES)):
+        known = next((one for one in PURE_OWN if within(module, one)), "")
+        libraries = (*PURE_LIBRARIES, *PURE_OWN.get(known, ()))
+        if not within(name, *((*PURE, *VALUES) if ours else libraries)):
             yield f"{module} is pure and imports {name}"
     elif adapter and ours:
         if not within(name, *PURE, *BELOW.get(adapter, ()), adapter):
@@ -199,6 +207,15 @@ def test_module_keeps_the_rules(module: str, path: Path) -> None:
         ("atemporal.userdata", "from uuid import uuid4\nx = uuid4()"),
         ("cloud_config.flatcar", "x = open('/etc/hostname')"),
         ("cloud_config.flatcar", "import socket"),
+        # zones: of the pinned package, and read in one place
+        ("atemporal.calendar.zone_rules", "from zoneinfo import ZoneInfo\nx = ZoneInfo('UTC')"),
+        (
+            "atemporal.calendar.zone_rules",
+            "import zoneinfo\nx = zoneinfo.ZoneInfo.no_cache('UTC')",
+        ),
+        ("atemporal.model", "from zoneinfo import ZoneInfo"),
+        ("atemporal.cli.jobs", "from zoneinfo import ZoneInfo"),
+        ("services.scheduler.fires", "import cronsim"),
         # adapters: pure modules and their own library; that library nowhere else
         ("atemporal.cloud", "import requests"),
         ("atemporal.cloud", "import sqlalchemy"),
@@ -250,6 +267,8 @@ def test_the_rules_bite(module: str, source: str) -> None:
             "from cloud_config.flatcar import FLATCAR\nfrom atemporal import errors",
         ),
         ("cloud_config.flatcar", "from importlib.resources import files\nx = files('y').open"),
+        ("atemporal.calendar.zone_rules", "from zoneinfo import ZoneInfo\nx = ZoneInfo.from_file"),
+        ("services.scheduler.fires", "from atemporal.calendar import CronLine"),
         (
             "atemporal.store.jobs",
             "import time\nfrom sqlalchemy import text\nq = 'SELECT 1 FROM x '",

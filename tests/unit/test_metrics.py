@@ -30,6 +30,7 @@ from atemporal.messages import LAUNCH, REAP, SUBMIT
 from atemporal.metrics import FAMILIES, Family, counter, gauge, histogram
 from atemporal.metrics import series as declare
 from atemporal.model import ClockState
+from atemporal.recurrence import FireOutcome
 from atemporal.states import BlockedReason, Reason
 from atemporal.store.invariants import INVARIANTS
 from atemporal.waiting import Phase
@@ -65,7 +66,7 @@ REPORTED = {
 DEADLINES = {Reason.LAUNCH_DEADLINE, Reason.BOOT_DEADLINE, Reason.PULL_DEADLINE}
 DEADLINES |= {Reason.CLAIM_DEADLINE}
 LOOPS = {
-    "scheduler": ["due", "lead", "submit", "relay"],
+    "scheduler": ["due", "lead", "recurring", "submit", "relay"],
     "launcher": ["launch", "launch-sweep", "launch-tags"],
     "reaper": ["reap", "reap-sweep", "reap-volumes", "audit", "reap-notices", "retention"],
     "api": ["publish"],
@@ -98,6 +99,8 @@ CLOSED: dict[str, dict[str, Labels]] = {
         **_common("scheduler"),
         "atemporal_dead_letters_total": {"queue": [SUBMIT]},
         "atemporal_submits_total": {"via": ["amqp"], "result": RESULTS},
+        "atemporal_fires_total": {"outcome": FireOutcome},
+        "atemporal_attempts_ended_total": {"reason": [Reason.CANCELLED]},
     },
     "launcher": {
         **_common("launcher"),
@@ -130,6 +133,7 @@ CLOSED: dict[str, dict[str, Labels]] = {
             "reason": REPORTED | {Reason.CANCELLED, Reason.RESCHEDULED}
         },
         "atemporal_submits_total": {"via": ["http"], "result": RESULTS},
+        "atemporal_fires_total": {"outcome": FireOutcome},
         "atemporal_callbacks_total": {
             "kind": ["up", "started", "ready", "claim", "exit"],
             "result": ["taken", "early", "stale", "refused", "denied", "failed"],

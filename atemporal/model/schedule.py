@@ -1,0 +1,221 @@
+"""A recurring schedule: what is asked for, how it is recorded, and what became of its fires.
+
+Promise: whatever is in a `ScheduleSpec` has been checked, the job and the cron line too; a bad field is
+refused with its name (`job.image` for one of the job's) and the reason. Its job has neither a time nor a
+key: each fire gives it both, and the label `LABEL`, by which a schedule's jobs are found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field, StrictInt, ValidationError, field_validator
+
+from atemporal.calendar import CronLine
+from atemporal.clock import format_utc
+from atemporal.errors import Invalid
+from atemporal.model.frozen import Frozen
+from atemporal.model.job_spec import MAX_TIMEOUT_S, JobSpec, describe, parse_spec, read_spec
+from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap, Rules
+from atemporal.userdata import check_fits
+
+LABEL = "atemporal/schedule"
+"""The label of a schedule's jobs; its value is the schedule's name."""
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_OF_THE_FIRE = ("time", "run_at", "delay_s", "key")
+_LABELS = 31
+
+_Seconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_S)]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a schedule may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+class ScheduleFields(Frozen):
+    """The fields of a schedule but for its job."""
+
+    name: str = Field(description="What the schedule is called: letters, digits, _ and -.")
+    cron: str = Field(
+        max_length=1024, description="When it fires: five cron fields, or like @daily."
+    )
+    zone: str = Field(
+        default="UTC", description="The zone whose clock that is read on, like Europe/Berlin."
+    )
+    catch_up: CatchUp = Field(
+        default=CatchUp.SKIP,
+        description="Which fires are run late that came while no scheduler worked: none, the latest "
+        "one, or each.",
+    )
+    window_s: _Seconds = Field(
+        default=86_400, description="How old a fire may be that is caught up on."
+    )
+    overlap: Overlap = Field(
+        default=Overlap.ALLOW,
+        description="What a fire does while the job of an earlier one has not finished: run beside it, "
+        "be skipped, or cancel it.",
+    )
+    start_deadline_s: _Seconds | None = Field(
+        default=None,
+        description="A fire that is decided so long after its time, or longer, is skipped.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one(cls, name: str) -> str:
+        if not is_name(name):
+            raise ValueError(
+                f"{name!r} is no name of a schedule; write up to 63 letters, digits, _ and -, a "
+                "letter or digit first and last"
+            )
+        return name
+
+    @property
+    def rules(self) -> Rules:
+        """What is wanted of its fires."""
+        return Rules(self.catch_up, self.window_s, self.overlap, self.start_deadline_s)
+
+
+class ScheduleSpec(ScheduleFields):
+    """What a schedule is asked to be."""
+
+    job: JobSpec
+
+    @property
+    def line(self) -> CronLine:
+        """Its cron line in its zone."""
+        return CronLine.parse(self.cron, self.zone)
+
+
+class Schedule(ScheduleSpec):
+    """A schedule as it is recorded.
+
+    All fires before `next_fire_at` are decided; None when it never fires again. `rules_version` is that
+    of the zone rules by which it was computed. `version` counts the changes. `problem` is why it can not
+    be fired. `read_at` is when this was so, by the database's clock.
+    """
+
+    id: UUID
+    version: int
+    paused_at: datetime | None = None
+    next_fire_at: datetime | None = None
+    rules_version: str
+    problem: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    read_at: datetime
+
+    def job_at(self, fire: datetime) -> JobSpec:
+        """The job of a fire: its key makes it once only."""
+        key = f"schedule:{self.name}:{format_utc(fire)}"
+        return self.labelled().model_copy(update={"time": fire, "key": key})
+
+    def labelled(self) -> JobSpec:
+        """The job with the label that names the schedule, without a time: it is due now."""
+        labels = dict(sorted({**self.job.labels, LABEL: self.name}.items()))
+        return self.job.model_copy(update={"labels": labels})
+
+
+class RecordedFire(Frozen):
+    """What became of a fire, or of `count` fires from `fire_time` until `until`.
+
+    `job_state` is its job's outcome once that has finished, else its state; None when there is none, or
+    it was deleted.
+    """
+
+    fire_time: datetime
+    outcome: FireOutcome
+    reason: FireReason | None = None
+    job_id: UUID | None = None
+    job_state: str | None = None
+    count: int = 1
+    until: datetime | None = None
+    decided_at: datetime
+
+
+def parse_schedule(fields: Mapping[str, Any]) -> ScheduleSpec:
+    """Check the fields of a schedule.
+
+    Raises:
+        Invalid: with each bad field and why.
+    """
+    given = dict(fields)
+    wrong: dict[str, str] = {}
+    job = given.pop("job", None)
+    spec: JobSpec | None = None
+    if not isinstance(job, Mapping):
+        wrong["job"] = "write an object with the fields of a job, like {'image': 'nginx'}"
+    else:
+        try:
+            spec = _job(job)
+        except Invalid as error:
+            wrong |= {f"job.{name}": why for name, why in error.fields.items()}
+    parsed: ScheduleFields | None = None
+    try:
+        parsed = ScheduleFields.model_validate(given)
+    except ValidationError as error:
+        wrong |= describe(error)
+    cron, zone = given.get("cron"), given.get("zone", "UTC")
+    if isinstance(cron, str) and isinstance(zone, str) and not {"cron", "zone"} & wrong.keys():
+        try:
+            line = CronLine.parse(cron, zone)
+        except Invalid as error:
+            wrong |= error.fields
+    if wrong or parsed is None or spec is None:
+        raise Invalid(wrong)
+    return ScheduleSpec.model_construct(
+        **{**dict(parsed), "cron": line.text, "zone": line.zone, "job": spec}
+    )
+
+
+def _job(fields: Mapping[str, Any]) -> JobSpec:
+    wrong = {
+        name: "belongs to each fire of a schedule, and can not be given"
+        for name in _OF_THE_FIRE
+        if fields.get(name) is not None
+    }
+    labels = fields.get("labels")
+    if isinstance(labels, Mapping):
+        if LABEL in labels:
+            wrong["labels"] = f"{LABEL} is given to the jobs of a schedule by itself"
+        elif len(labels) > _LABELS:
+            wrong["labels"] = f"has more than {_LABELS} labels; {LABEL} comes with each fire"
+    if wrong:
+        raise Invalid(wrong)
+    spec = parse_spec(dict(fields))
+    check_fits(spec)
+    return spec
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON Schema of a schedule's job, without references."""
+    schema = JobSpec.model_json_schema()
+    schema["properties"]["machine"] = schema.pop("$defs")["Machine"]
+    for name in _OF_THE_FIRE:
+        schema["properties"].pop(name, None)
+    return schema
+
+
+def written_job(spec: JobSpec) -> dict[str, Any]:
+    """The job's fields as JSON, as they are stored and as they are given."""
+    return spec.model_dump(mode="json", exclude=set(_OF_THE_FIRE))
+
+
+def read_schedule(row: Mapping[str, Any]) -> Schedule:
+    """Read a schedule's row, whichever release wrote it.
+
+    Raises:
+        ValidationError: a value of it means nothing to this release.
+    """
+    given = {name: row[name] for name in Schedule.model_fields if name in row}
+    fields = {name: given.pop(name) for name in ScheduleFields.model_fields}
+    checked = ScheduleFields.model_validate(fields)
+    return Schedule.model_construct(
+        **{**given, **dict(checked), "job": read_spec(row["spec"], None)}
+    )

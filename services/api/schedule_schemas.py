@@ -1,0 +1,136 @@
+"""What the calls about recurring schedules return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self, cast
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from atemporal import image
+from atemporal.calendar import CronLine
+from atemporal.errors import Invalid
+from atemporal.job_view import Instant
+from atemporal.model.schedule import RecordedFire, Schedule, written_job
+from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap
+
+
+class NextFire(BaseModel):
+    """A fire that comes."""
+
+    time: Instant
+    local: str = Field(description="what the zone's clock shows then")
+    job_id: UUID | None = Field(description="of its job, if that was made already")
+
+
+class PastFire(BaseModel):
+    """What became of a fire, or of several."""
+
+    time: Instant
+    local: str
+    outcome: FireOutcome
+    reason: FireReason | None = Field(description="why it was not run")
+    job_id: UUID | None
+    job_state: str | None = Field(
+        description="its job's outcome, or its state; null: none or gone"
+    )
+    count: int = Field(description="how many fires it stands for, from `time` to `until`")
+    until: Instant | None
+    decided_at: Instant
+
+
+class ScheduleSummary(BaseModel):
+    """A recurring schedule in a list."""
+
+    name: str
+    cron: str
+    zone: str
+    job: dict[str, Any] = Field(description="the job of each fire")
+    catch_up: CatchUp
+    window_s: int
+    overlap: Overlap
+    start_deadline_s: int | None
+    version: int = Field(description="counts the changes")
+    paused_at: Instant | None
+    next_fire_at: Instant | None = Field(description="null: it is paused, or never fires again")
+    next_fire_local: str | None
+    rules_version: str = Field(description="of the zone rules that the next fire follows from")
+    problem: str | None = Field(description="why it can not be fired")
+    created_at: Instant
+    updated_at: Instant
+    read_at: Instant
+
+    @classmethod
+    def show(cls, schedule: Schedule, **more: Any) -> Self:
+        """Show one schedule."""
+        line = _line(schedule)
+        at = line.next_after(schedule.read_at) if line and not schedule.paused_at else None
+        job = written_job(schedule.job)
+        shown = {
+            **{name: getattr(schedule, name, None) for name in cls.model_fields},
+            "job": {**job, "image": image.familiar(schedule.job.image)},
+            "next_fire_at": at,
+            "next_fire_local": line.local(at).isoformat() if line and at else None,
+            **more,
+        }
+        return cast(Self, cls.model_construct(**shown))
+
+
+class ScheduleDetail(ScheduleSummary):
+    """A recurring schedule."""
+
+    next_fires: tuple[NextFire, ...]
+    fires: tuple[PastFire, ...] = Field(description="what became of the latest, the latest first")
+
+    @classmethod
+    def show_all(
+        cls,
+        schedule: Schedule,
+        ended: Sequence[RecordedFire],
+        ahead: Mapping[datetime, UUID],
+        *,
+        following: int,
+    ) -> ScheduleDetail:
+        """Show one schedule with so many fires that come, `ahead` with the jobs that are made."""
+        line = _line(schedule)
+
+        def local(at: datetime) -> str:
+            return (line.local(at) if line else at).isoformat()
+
+        coming: list[NextFire] = []
+        at = line.next_after(schedule.read_at) if line and not schedule.paused_at else None
+        while line and at is not None and len(coming) < following:
+            coming.append(NextFire.model_construct(time=at, local=local(at), job_id=ahead.get(at)))
+            at = line.next_after(at)
+        past = [
+            PastFire.model_construct(
+                **{**dict(one), "time": one.fire_time, "local": local(one.fire_time)}
+            )
+            for one in ended
+        ]
+        return cls.show(schedule, next_fires=tuple(coming), fires=tuple(past))
+
+
+class SchedulePage(BaseModel):
+    """Schedules by name."""
+
+    schedules: list[ScheduleSummary]
+    next: str | None = Field(description="to be given as `after` for the next page")
+
+    @classmethod
+    def show(cls, found: Sequence[Schedule], *, full: bool) -> SchedulePage:
+        """Show a page."""
+        shown = [ScheduleSummary.show(one) for one in found]
+        return cls.model_construct(
+            schedules=shown, next=found[-1].name if found and full else None
+        )
+
+
+def _line(schedule: Schedule) -> CronLine | None:
+    """Its line; None where this release can not read it."""
+    try:
+        return schedule.line
+    except Invalid:
+        return None

@@ -1,0 +1,281 @@
+"""Recurring schedules, for clients: make, look, change, pause, resume, run now, delete.
+
+Promise: what is answered is committed; a bad field is refused with its name before anything happens.
+What a change takes back of jobs that were made ahead is taken back when it is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BeforeValidator, Field
+
+from atemporal.errors import Invalid, NotFound
+from atemporal.json_object import read_object
+from atemporal.messages import JobCancel
+from atemporal.metrics import series
+from atemporal.metrics.endings import ENDED
+from atemporal.metrics.fires import FIRES
+from atemporal.model import parse_spec
+from atemporal.model.schedule import ScheduleFields, is_name, job_schema, parse_schedule
+from atemporal.settings import Settings
+from atemporal.states import Reason
+from atemporal.store import fires, jobs, schedules
+from atemporal.store.database import Database
+from atemporal.store.rows import Transaction
+from atemporal.store.schedules import Changed
+from atemporal.telemetry import logger
+from services.api import request_body
+from services.api.auth import Authorizer
+from services.api.error_responses import possible
+from services.api.publisher import Publisher
+from services.api.query import only_query
+from services.api.schedule_schemas import ScheduleDetail, SchedulePage, ScheduleSummary
+from services.api.schemas import JobDetail
+
+PAGE = 1000
+FIRES_SHOWN, NEXT_SHOWN = 20, 5
+_MOST_SHOWN = 1000, 100
+
+series(ENDED, reason=[Reason.CANCELLED])
+
+_DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_BAD = HTTPStatus.UNPROCESSABLE_ENTITY
+_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, _BAD)
+_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
+_MAKE = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
+_or_absent = BeforeValidator(lambda value: value or None)
+
+
+async def path_name(name: str) -> str:
+    """The schedule's name in the path.
+
+    Raises:
+        NotFound: it is no name, so no schedule has it.
+    """
+    if not is_name(name):
+        raise NotFound(f"there is no schedule named {name!r}")
+    return name
+
+
+def router(
+    settings: Settings, database: Database, authorizer: Authorizer, publisher: Publisher
+) -> APIRouter:
+    """Build the calls for schedules."""
+    deadlines = settings.deadlines
+    routes = APIRouter(tags=["schedules"])
+    no_query = Depends(only_query())
+    log = logger("schedules")
+    reader, submitter = authorizer.needs("read"), authorizer.needs("submit")
+
+    def detail(
+        tx: Transaction, name: str, *, latest: int = FIRES_SHOWN, following: int = NEXT_SHOWN
+    ) -> ScheduleDetail:
+        schedule = schedules.get(tx, name)
+        ended = schedules.latest_fires(tx, schedule, limit=latest, until=schedule.read_at)
+        ahead = fires.open_fires(tx, schedule.id)
+        return ScheduleDetail.show_all(schedule, ended, ahead, following=following)
+
+    def after(changed: Changed, what: str, actor: str) -> None:
+        for ref in changed.ended:
+            publisher.put(JobCancel.of(ref))
+            ENDED.labels(Reason.CANCELLED).inc()
+        for fire in changed.passed_over:
+            FIRES.labels(fire.outcome).inc(fire.count)
+        log.info(what, schedule=changed.schedule.name, actor=actor, ended=len(changed.ended))
+
+    @routes.get(
+        "/schedules",
+        summary="List recurring schedules",
+        responses=possible(*_DENIALS, _BAD),
+        dependencies=[Depends(reader), Depends(only_query("limit", "after"))],
+    )
+    def list_schedules(
+        limit: Annotated[
+            Annotated[int, Field(ge=1, le=PAGE)] | None,
+            Query(description="of one page"),
+            _or_absent,
+        ] = None,
+        after: Annotated[str, Query(description="`next` of a page")] = "",
+    ) -> SchedulePage:
+        """Schedules by name; `next` is the name to go on after, or null."""
+        with database.begin() as tx:
+            found = schedules.listing(tx, after=after, limit=limit or PAGE)
+        return SchedulePage.show(found, full=len(found) == (limit or PAGE))
+
+    @routes.post(
+        "/schedules",
+        status_code=HTTPStatus.CREATED,
+        summary="Make a recurring schedule",
+        responses=_MAKE,
+        dependencies=[no_query],
+        openapi_extra=_documented(_schema(required=["name", "cron", "job"])),
+    )
+    def create(
+        response: Response,
+        actor: str = Depends(submitter),
+        body: bytes = Depends(request_body.whole),
+    ) -> ScheduleDetail:
+        """Run a job again and again, by a cron line in a zone; the first time at its next fire."""
+        spec = parse_schedule(read_object(body))
+        with database.begin() as tx:
+            made = schedules.create(tx, spec)
+            shown = detail(tx, made.name)
+        log.info("created", schedule=made.name, actor=actor)
+        response.headers["Location"] = f"/schedules/{made.name}"
+        return shown
+
+    @routes.get(
+        "/schedules/{name}",
+        summary="Show a recurring schedule",
+        responses=_ONE,
+        dependencies=[Depends(reader), Depends(only_query("fires", "next"))],
+    )
+    def show(
+        name: str = Depends(path_name),
+        fires: Annotated[
+            int, Query(ge=0, le=_MOST_SHOWN[0], description="how many of the latest")
+        ] = FIRES_SHOWN,
+        next: Annotated[  # noqa: A002 - the parameter's name
+            int, Query(ge=0, le=_MOST_SHOWN[1], description="how many of the next")
+        ] = NEXT_SHOWN,
+    ) -> ScheduleDetail:
+        """The schedule, its next fires, and what became of the latest."""
+        with database.begin() as tx:
+            return detail(tx, name, latest=fires, following=next)
+
+    @routes.patch(
+        "/schedules/{name}",
+        summary="Change a recurring schedule",
+        responses=_CHANGE,
+        dependencies=[no_query],
+        openapi_extra=_documented(_schema(version=True)),
+    )
+    def edit(
+        actor: str = Depends(submitter),
+        name: str = Depends(path_name),
+        body: bytes = Depends(request_body.whole),
+    ) -> ScheduleDetail:
+        """Change what is given, of the job what is given of it.
+
+        With `version`, only if that is still the schedule's.
+        """
+        changes = read_object(body)
+        version = changes.pop("version", None)
+        if version is not None and type(version) is not int:
+            raise Invalid({"version": "is no whole number"})
+        with database.begin() as tx:
+            changed = schedules.edit(tx, name, changes, version=version, actor=actor)
+            shown = detail(tx, name)
+        after(changed, "edited", actor)
+        return shown
+
+    @routes.delete(
+        "/schedules/{name}",
+        summary="Delete a recurring schedule",
+        responses=_ONE,
+        dependencies=[no_query],
+    )
+    def remove(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleSummary:
+        """Delete it with the record of its fires. Jobs that have begun stay."""
+        with database.begin() as tx:
+            changed = schedules.remove(tx, name, actor=actor)
+        after(changed, "deleted", actor)
+        return ScheduleSummary.show(changed.schedule)
+
+    @routes.post(
+        "/schedules/{name}/pause",
+        summary="Pause a recurring schedule",
+        responses=_ONE,
+        dependencies=[no_query],
+    )
+    def pause(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleDetail:
+        """Fire no more, also not what was made ahead. Again: no change."""
+        with database.begin() as tx:
+            changed = schedules.pause(tx, name, actor=actor)
+            shown = detail(tx, name)
+        after(changed, "paused", actor)
+        return shown
+
+    @routes.post(
+        "/schedules/{name}/resume",
+        summary="Resume a recurring schedule",
+        responses=_ONE,
+        dependencies=[no_query],
+    )
+    def resume(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleDetail:
+        """Fire again, from now on; the fires of the pause are skipped. Again: no change."""
+        with database.begin() as tx:
+            changed = schedules.resume(tx, name)
+            shown = detail(tx, name)
+        after(changed, "resumed", actor)
+        return shown
+
+    @routes.post(
+        "/schedules/{name}/run",
+        status_code=HTTPStatus.CREATED,
+        summary="Run a recurring schedule's job now",
+        response_model=JobDetail,
+        responses={
+            200: {"model": JobDetail, "description": "the job that has this key"},
+            **_CHANGE,
+        },
+        dependencies=[no_query],
+        openapi_extra=_documented(
+            {"type": "object", "properties": {"key": {"type": "string"}}}, required=False
+        ),
+    )
+    def run_now(
+        response: Response,
+        actor: str = Depends(submitter),
+        name: str = Depends(path_name),
+        body: bytes = Depends(request_body.whole),
+    ) -> Any:
+        """Make a job of it that is due now; it is none of its fires, and does not change them.
+
+        With `key` in the body the same call gives the same job.
+        """
+        key = _key(body)
+        with database.begin() as tx:
+            made = schedules.run_now(tx, name, key=key, actor=actor)
+            job = jobs.get(tx, made.job_id)
+        log.info("run now", schedule=name, job=str(job.id), actor=actor)
+        response.status_code = HTTPStatus.CREATED if made.created else HTTPStatus.OK
+        response.headers["Location"] = f"/jobs/{job.id}"
+        return JobDetail.show(job, deadlines)
+
+    return routes
+
+
+def _schema(*, required: list[str] | None = None, version: bool = False) -> dict[str, Any]:
+    """The fields of a request, for OpenAPI: they are read by hand."""
+    schema = ScheduleFields.model_json_schema(ref_template="#/$defs/{model}")
+    defined = schema.pop("$defs", {})
+    properties = {name: _inlined(one, defined) for name, one in schema["properties"].items()}
+    properties["job"] = {**job_schema(), "description": "The job of each fire."}
+    if version:
+        del properties["name"]
+        properties["version"] = {"type": "integer", "description": "the version that was read"}
+    return {"type": "object", "required": required or [], "properties": properties}
+
+
+def _inlined(one: Mapping[str, Any], defined: Mapping[str, Any]) -> dict[str, Any]:
+    # A reference inside would point to the root of the whole document.
+    reference = one.get("$ref", "").rpartition("/")[2]
+    return {**defined.get(reference, {}), **{k: v for k, v in one.items() if k != "$ref"}}
+
+
+def _documented(schema: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:
+    content = {request_body.JSON: {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def _key(body: bytes) -> str | None:
+    """The key in a body that may be empty, by the rules for any job's."""
+    given = read_object(body) if body.strip() else {}
+    if unknown := given.keys() - {"key"}:
+        raise Invalid(dict.fromkeys(sorted(unknown), "unknown field"))
+    return parse_spec({"image": "none", **given}).key
