@@ -28,6 +28,7 @@ PURE = (
     "atemporal.end_code",
     "atemporal.environment",
     "atemporal.errors",
+    "atemporal.event_types",
     "atemporal.fleet.ending",
     "atemporal.fleet.leftovers",
     "atemporal.fleet.named",
