@@ -42,6 +42,7 @@ PURE = (
     "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
+    "atemporal.pattern",
     "atemporal.states",
     "atemporal.tokens",
     "atemporal.userdata",
