@@ -23,7 +23,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from pika.exceptions import UnroutableError
 
-from atemporal.messages import EVENTS
+from atemporal.messages import COMMANDS, EVENTS
 from tests.e2e.system import System
 from tests.provision import GO_PATH, ROOT
 from tests.servers.child import Child
@@ -117,6 +117,18 @@ def test_a_client_hears_what_became_of_its_submit(
     status, rejected = submit(image="nginx")
     assert (status, rejected["status"], rejected["id"]) == (1, "rejected", accepted["id"])
     assert list(rejected["errors"]) == ["key"]
+
+
+def test_the_tools_of_the_shell_can_not_have_a_direct_reply(env: dict[str, str]) -> None:
+    options = ["-e", COMMANDS, "-r", "job.submit", "-t", "amq.rabbitmq.reply-to", "-b", "{}"]
+    done = subprocess.run(
+        [_program("amqp-publish"), "-u", env["AMQP_URL"], *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "fast reply consumer does not exist" in done.stderr
 
 
 class Listener:
