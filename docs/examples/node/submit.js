@@ -17,6 +17,7 @@ async function main(key, direct) {
 
   const reply = new Promise((resolve, reject) => {
     channel.consume(replies, (answer) => resolve(JSON.parse(answer.content)), { noAck: true }).catch(reject);
+    for (const one of [connection, channel]) one.on("error", reject);
     channel.on("return", () => reject(new Error("the broker has no queue for it: is atemporal set up there?")));
     setTimeout(() => reject(new Error("no reply: send it again, with the same key")), 30_000).unref();
   });
