@@ -10,13 +10,24 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
+from atemporal.pattern import whole
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-INSTANT_PATTERN = (
-    r"^\s*(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?\s*$"
+_INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
 )
-"""The form of an instant, for schemas too: valid in Python and in JSON Schema's dialect."""
-_INSTANT = re.compile(INSTANT_PATTERN, re.ASCII)
+# What a clock can show. The calendar and the years 1 to 9999 in UTC are beyond an expression.
+_SPACE = " \t\n\r\f\v"
+_DATE = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_HOUR, _SIXTY = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+INSTANT_PATTERN = whole(
+    rf"[ \t\n\r\f\v]*(?!0000){_DATE}[Tt ]{_HOUR}:{_SIXTY}(?::{_SIXTY}(?:[.,][0-9]+)?)?"
+    rf"(?:[Zz]|[+-]{_HOUR}(?::?{_SIXTY})?)?[ \t\n\r\f\v]*"
+)
+"""The form of an instant, for schemas: all that it refuses, `parse_utc` refuses."""
+_SHOWN = re.compile(INSTANT_PATTERN)
 _BARE_DATE = re.compile(r"\d{4}-?\d\d-?\d\d", re.ASCII)
 TIME_FORM = "2015-04-25T05:27:27.069Z"
 _DURATION = re.compile(r"(?=.)(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?", re.ASCII)
@@ -33,13 +44,13 @@ def parse_utc(text: str) -> datetime:
     It is ISO 8601's extended form: a date, `T` or one space, hours and minutes; seconds and their
     fraction may be left out, and what is finer than a microsecond is cut off. The zone is `Z` or an
     offset (`+02:00`, `+0200`, `+02`); without one the time is UTC, as the original's was. Letters may be
-    lower-case, white space around it does not count. Nothing else is guessed: neither a bare date nor a
-    number is a time.
+    lower-case, white space of ASCII around it does not count. Nothing else is guessed: neither a bare
+    date nor a number is a time.
 
     Raises:
         ValueError: the text is no such instant; the message shows one that is.
     """
-    text = text.strip()
+    text = text.strip(_SPACE)
     if not text:
         raise ValueError(f"is empty; write UTC as {TIME_FORM}, or leave it out for now")
     match = _INSTANT.fullmatch(text)
@@ -50,10 +61,11 @@ def parse_utc(text: str) -> datetime:
         )
     date, minutes, seconds, fraction, sign, hours_off, minutes_off = match.groups()
     try:
+        # Not left to the library: Python 3.14 reads 24:00, the ones before do not.
+        if not _SHOWN.search(text):
+            raise ValueError("out of range")
         instant = datetime.fromisoformat(f"{date}T{minutes}:{seconds or '00'}")
         instant = instant.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
-        if int(hours_off or 0) > 23 or int(minutes_off or 0) > 59:
-            raise ValueError("an offset is below a day")
         offset = timedelta(hours=int(hours_off or 0), minutes=int(minutes_off or 0))
         zone = timezone(-offset if sign == "-" else offset)
         return instant.replace(tzinfo=zone).astimezone(UTC)

@@ -13,7 +13,12 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 
+from atemporal.pattern import whole
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED_PREFIX = "ATEMPORAL_"
+NAME_PATTERN = whole(rf"(?!{RESERVED_PREFIX}){_NAME.pattern}")
+"""What may be a variable's name, for schemas."""
 # What is repeated in a refusal: upper case, as names are and few secrets, perhaps behind `export`.
 _MEANT_AS_NAME = re.compile(r"(export\s+)?[A-Z0-9_.\s-]{1,40}")
 # Go's white space, by which docker and compose read: Python counts four separators more.
@@ -21,7 +26,6 @@ SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
 )
 SPACE += "\u2028\u2029\u202f\u205f\u3000"
-RESERVED_PREFIX = "ATEMPORAL_"
 
 
 def check(env: Mapping[str, str]) -> None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import re
 
+from atemporal.pattern import whole
+
 _ALNUM = r"[a-z0-9]+"
 _COMPONENT = rf"{_ALNUM}(?:(?:[._]|__|-+){_ALNUM})*"
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_IPV6 = r"\[[a-fA-F0-9:]+\]"
+# The grammar also takes `[0]`, which docker then takes for a path and refuses.
+_IPV6 = r"\[[a-fA-F0-9]*:[a-fA-F0-9:]*\]"
 _DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|{_IPV6})(?::[0-9]+)?"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
@@ -28,6 +31,13 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _PATH_LIMIT = 255
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _DEFAULT_REGISTRY = "docker.io"
+
+_DIGESTS = "|".join(f"{name}:[a-f0-9]{{{digits}}}" for name, digits in _DIGEST_LENGTHS.items())
+PATTERN = whole(
+    r"(?![a-f0-9]{64}$)(?!(?:(?:index\.)?docker\.io/)?(?:library/)?sha256(?:[:@]|$))"
+    rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@(?:{_DIGESTS}))?"
+)
+"""What `normalise` takes, for schemas; the limit on the path is beyond an expression."""
 
 
 def normalise(text: str) -> str:

@@ -63,6 +63,14 @@ class Message(BaseModel):
     v: Literal[1] = 1
     type: str
 
+    @field_validator("v", mode="before")
+    @classmethod
+    def _v_is_a_number(cls, v: Any) -> Any:
+        # For Python, and so for a Literal, True and 1.0 are 1.
+        if type(v) is not int:
+            raise ValueError("write the number 1")
+        return v
+
     @classmethod
     def type_name(cls) -> str:
         """The `type` of all messages of this class."""

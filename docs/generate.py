@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from atemporal import asyncapi
 from atemporal.cli.masks import masked_url
+from atemporal.event_types import EVENT_TYPES
 from atemporal.job_view import JobView
-from atemporal.messages import MESSAGES, JobEvent, JobSubmit, SubmitReply
-from atemporal.model import JobSpec
+from atemporal.messages import MESSAGES, JobEvent, SubmitReply
 from atemporal.settings import PREFIX, Settings
 from atemporal.states import diagram
 
@@ -35,6 +36,7 @@ separated by commas.
 """
 _METRICS = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- end of metrics -->)", re.DOTALL)
 _QUEUES = re.compile(r"(?<=<!-- queues -->\n).*?(?=<!-- end of queues -->)", re.DOTALL)
+_EVENTS = re.compile(r"(?<=<!-- events -->\n).*?(?=<!-- end of events -->)", re.DOTALL)
 
 PROCESSES = ("scheduler", "launcher", "reaper", "api")
 # A process shows what it has imported, so each is asked in a process of its own.
@@ -50,11 +52,8 @@ print(json.dumps([asdict(family) for family in FAMILIES.values()]))
 
 def generated() -> dict[Path, str]:
     """Every generated file's whole text."""
-    submit = JobSubmit.model_json_schema()
-    submit["properties"]["job"] = JobSpec.model_json_schema(ref_template="#/$defs/{model}")
-    submit["$defs"] = submit["properties"]["job"].pop("$defs")
     schemas = {
-        "job.submit": submit,
+        "job.submit": asyncapi.submit_schema(),
         "job.submit.reply": SubmitReply.model_json_schema(),
         "event": JobEvent.model_json_schema(),
         "job": JobView.model_json_schema(mode="serialization"),
@@ -63,12 +62,15 @@ def generated() -> dict[Path, str]:
         DOCS / "schemas" / f"{name}.v1.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
         for name, schema in schemas.items()
     }
+    # In the order in which a reader wants it.
+    files[DOCS / "schemas" / "asyncapi.json"] = json.dumps(asyncapi.document(), indent=2) + "\n"
     page = DOCS / "ARCHITECTURE.md"
     diagrams = iter(diagram().split("\n\n"))
     files[page] = _MERMAID.sub(lambda _: f"```mermaid\n{next(diagrams)}\n```", page.read_text())
     page = DOCS / "messages.md"
     files[DOCS / "settings.md"] = settings()
-    files[page] = _QUEUES.sub(lambda _: queues(), page.read_text())
+    messages = _QUEUES.sub(lambda _: queues(), page.read_text())
+    files[page] = _EVENTS.sub(lambda _: events(), messages)
     page = DOCS / "metrics.md"
     files[page] = _METRICS.sub(lambda _: metrics(), page.read_text())
     return files
@@ -126,6 +128,13 @@ def queues() -> str:
         for kind in MESSAGES
         if kind.queue is not None
     )
+    return "\n".join(rows) + "\n"
+
+
+def events() -> str:
+    """The table of the events' types."""
+    rows = ["| type | means |", "|---|---|"]
+    rows += [f"| `{name}` | {meaning} |" for name, meaning in EVENT_TYPES.items()]
     return "\n".join(rows) + "\n"
 
 

@@ -2,8 +2,9 @@
 
 Promise: `python -m tests.provision` returns with success only when every tier of the tests can run: a
 need is met by what an environment variable names, else by what is installed, else by Debian's
-packages (as root), else, for the broker, by docker. Otherwise it says what is missing and what to do,
-and fails; nothing is skipped. It is quick when nothing is missing.
+packages (as root), else, for the broker, by docker. What comes by npm is put beside its lock file.
+Otherwise it says what is missing and what to do, and fails; nothing is skipped. It is quick when nothing
+is missing.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.servers import postgres, rabbitmq
 
+ROOT = Path(__file__).parents[1]
+GO_PATH = "/usr/share/gocode"
+"""Where Debian keeps what Go programs import."""
+_LOCK = "package-lock.json"
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _SAVED_POLICY = _POLICY.with_suffix(".d.before-atemporal")
 _NO_SERVICES = "#!/bin/sh\n# Here only while the tests of atemporal install packages.\nexit 101\n"
@@ -26,18 +32,55 @@ _NO_SERVICES = "#!/bin/sh\n# Here only while the tests of atemporal install pack
 
 @dataclass(frozen=True)
 class Need:
-    """One thing of the machine: how it is known to be there, and Debian's package for it."""
+    """One thing of the machine: how it is known to be there, and Debian's package for it.
+
+    One that the package does not bring, but a program of it, has `fetch`.
+    """
 
     name: str
     package: str
     found: Callable[[], bool]
     otherwise: str = ""
+    fetch: Callable[[], object] | None = None
 
 
 def _program(name: str, package: str | None = None) -> Need:
     """A program on the path, in the folders for administrators too."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     return Need(name, package or name, lambda: shutil.which(name, path=path) is not None)
+
+
+def _file(path: str, package: str) -> Need:
+    return Need(path, package, Path(path).exists)
+
+
+def _npm(name: str, folder: Path) -> Need:
+    """What the folder's lock file pins, beside it in `node_modules`."""
+    return Need(
+        name,
+        "npm",
+        lambda: _read(folder / _LOCK) == _read(folder / "node_modules" / _LOCK),
+        f"or run npm ci in {folder}",
+        partial(_npm_ci, folder),
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _npm_ci(folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        return
+    print(f"Installing for the tests: what {folder / _LOCK} names", flush=True)
+    argv = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(
+        argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
+    )
+    if not done.returncode:
+        # Written last: a run that was killed begins again.
+        shutil.copyfile(folder / _LOCK, folder / "node_modules" / _LOCK)
 
 
 def _postgres() -> bool:
@@ -61,15 +104,28 @@ NEEDS = (
     _program("mmdebstrap"),
     _program("busybox", "busybox-static"),
     _program("promtool", "prometheus"),
+    # Other people's AMQP clients, and what AsyncAPI says of itself.
+    _program("amqp-publish", "amqp-tools"),
+    _program("go", "golang-go"),
+    _file(
+        f"{GO_PATH}/src/github.com/rabbitmq/amqp091-go", "golang-github-rabbitmq-amqp091-go-dev"
+    ),
+    _program("npm"),
+    _npm("amqplib", ROOT / "docs" / "examples" / "node"),
+    _npm("asyncapi-specs", ROOT / "tests" / "npm"),
 )
 
 
 def provision(needs: Sequence[Need]) -> list[Need]:
     """Meet the needs as far as this machine allows; return those that are not met."""
     missing = [need for need in needs if not need.found()]
-    if missing and os.getuid() == 0 and shutil.which("apt-get"):
-        _install(sorted({need.package for need in missing}))
-        missing = [need for need in missing if not need.found()]
+    packages = sorted({need.package for need in missing if need.fetch is None})
+    if packages and os.getuid() == 0 and shutil.which("apt-get"):
+        _install(packages)
+    for need in missing:
+        if need.fetch is not None:
+            need.fetch()
+    missing = [need for need in missing if not need.found()]
     if any(need.name == "rabbitmq" for need in missing) and rabbitmq.docker_works():
         missing = [need for need in missing if need.name != "rabbitmq"]
     return missing

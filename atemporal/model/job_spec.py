@@ -7,7 +7,6 @@ database was checked when it was written, maybe by another release: there the ty
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -31,14 +30,11 @@ from atemporal import environment, image
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
+from atemporal.model import forms
 from atemporal.model.frozen import Frozen
 from atemporal.model.text import storable
 
 CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
-
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
-_PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
-_INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
@@ -90,7 +86,7 @@ _LEAD = BeforeValidator(_lead)
 class Machine(Frozen):
     """The instance a job wants; what is left out comes from the deployment's settings."""
 
-    instance_types: tuple[str, ...] = Field(
+    instance_types: tuple[forms.InstanceType, ...] = Field(
         default=(),
         max_length=20,
         description="The kinds of machine that will do, like t3.small, the first one first.",
@@ -101,7 +97,7 @@ class Machine(Frozen):
         validation_alias=AliasChoices("capacity_type", "market"),
         description="How to pay for the machine.",
     )
-    subnets: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(
+    subnets: tuple[forms.Subnet, ...] = Field(
         default=(), description="The subnets that will do, the first one first."
     )
     disk_gb: Annotated[Whole, Field(ge=8, le=16_384)] | None = Field(
@@ -112,7 +108,7 @@ class Machine(Frozen):
     @classmethod
     def _types_look_right(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         for name in types:
-            if not _INSTANCE_TYPE.fullmatch(name):
+            if not forms.INSTANCE_TYPE.fullmatch(name):
                 raise ValueError(f"{name!r} is not an instance type; write for example t3.small")
         return types
 
@@ -120,11 +116,11 @@ class Machine(Frozen):
 class JobFields(Frozen):
     """The fields of a specification, each listed here and nowhere else: `JobSpec` has their rules."""
 
-    image: Annotated[str, Field(max_length=512, description="The image to run.")]
-    command: Annotated[tuple[str, ...], Field(max_length=256)] | None = Field(
+    image: Annotated[forms.Image, Field(max_length=512, description="The image to run.")]
+    command: Annotated[forms.Command, Field(max_length=256)] | None = Field(
         default=None, description="What to run in place of the image's own command."
     )
-    env: Annotated[dict[str, str], _ObjectOrEmptyList] = Field(
+    env: Annotated[forms.Environment, _ObjectOrEmptyList] = Field(
         default_factory=dict, repr=False, description="The variables of the job's environment."
     )
     time: Instant | None = Field(
@@ -166,13 +162,13 @@ class JobFields(Frozen):
     machine: Annotated[Machine, _ObjectOrEmptyList] = Field(
         default=Machine(), description="The instance that the job wants."
     )
-    ports: Annotated[tuple[str, ...], Field(max_length=32)] = Field(
+    ports: Annotated[tuple[forms.Port, ...], forms.OF_A_KIND_ONCE, Field(max_length=32)] = Field(
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
-    labels: Annotated[dict[str, str], Field(max_length=32), _ObjectOrEmptyList] = Field(
+    labels: Annotated[forms.Labels, Field(max_length=32), _ObjectOrEmptyList] = Field(
         default_factory=dict, description="Names and values to find the job by."
     )
-    key: Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f]+$")] | None = Field(
+    key: Annotated[forms.Key, Field(max_length=255)] | None = Field(
         default=None, description="Your name for this submit: the same key is the same job."
     )
 
@@ -186,6 +182,8 @@ class JobSpec(JobFields):
     `infra_retries` how often the infrastructure may. With `retry_on` only these exit codes lead to
     another attempt, those in `no_retry_on` never do. `ports` are published as `host:container`.
     """
+
+    model_config = ConfigDict(json_schema_extra={"not": forms.BOTH_TIMES})
 
     @field_validator("image")
     @classmethod
@@ -220,19 +218,22 @@ class JobSpec(JobFields):
     def _ports_are_ports(cls, ports: tuple[str, ...]) -> tuple[str, ...]:
         taken: dict[tuple[int, str], str] = {}
         for port in ports:
-            match = _PORT.fullmatch(port)
+            match = forms.PORT.fullmatch(port)
             if not match or not all(0 < int(number) < 65536 for number in match.group(1, 2)):
                 raise ValueError(f"{port!r} is not HOST:CONTAINER[/tcp|/udp], for example 80:8080")
-            other = taken.setdefault((int(match[1]), match[3] or "tcp"), port)
-            if other is not port:
-                raise ValueError(f"{other!r} and {port!r} want the same port of the machine")
+            wanted = (int(match[1]), match[3] or "tcp")
+            if wanted in taken:
+                raise ValueError(
+                    f"{taken[wanted]!r} and {port!r} want the same port of the machine"
+                )
+            taken[wanted] = port
         return ports
 
     @field_validator("labels")
     @classmethod
     def _labels_are_short(cls, labels: dict[str, str]) -> dict[str, str]:
         for name, value in labels.items():
-            if not _LABEL.fullmatch(name):
+            if not forms.LABEL.fullmatch(name):
                 raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
             if len(value) > 255 or not storable(value):
                 raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
+from atemporal import client
 from atemporal.client import Client
 from atemporal.errors import (
     AtemporalError,
@@ -203,3 +206,18 @@ def test_refused_lines_are_named_by_their_numbers() -> None:
         Client(url).submit_lines([b"{}"])
     assert refusal.value.lines == {3: {"image": "no"}}
     assert str(refusal.value) == "line 3: image: no; and: 119 more lines"
+
+
+def test_all_that_is_public_says_what_it_is_and_of_which_types() -> None:
+    shapes = [getattr(client, name) for name in client.__all__]
+    public = [one for one in shapes if isinstance(one, type)]
+    methods = [
+        one for name, one in vars(Client).items() if callable(one) and not name.startswith("_")
+    ]
+    assert len(methods) >= 9
+    for one in [*public, *methods]:
+        assert one.__doc__, one
+    for method in methods:
+        names = inspect.signature(method).parameters.keys() - {"self"}
+        assert names | {"return"} <= get_type_hints(method).keys(), method
+    assert (Path(client.__file__).parents[1] / "py.typed").exists()

@@ -26,7 +26,7 @@ DECISIONS = DOCS / "adr"
 PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-        *DOCS.rglob("*.md"),
+        *(page for page in DOCS.rglob("*.md") if "node_modules" not in page.parts),
         *(ROOT / "services").glob("*/README.md"),
     ]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,23 @@ def test_a_killed_run_does_not_take_its_policy_for_the_machines(policy: Path) ->
     with provision._no_services_started():
         assert "exit 101" in policy.read_text()
     assert policy.read_text() == "#!/bin/sh\nexit 0\n"
+
+
+def test_what_npm_brings_is_fetched_again_when_its_lock_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def ci(argv: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        calls.append(argv[1:2])
+        (tmp_path / "node_modules").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(argv, 0)
+
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", ci)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    need = provision._npm("left-pad", tmp_path)
+    for lock in ("one", "one", "two"):
+        (tmp_path / "package-lock.json").write_text(lock)
+        assert provision.provision([need]) == []
+    assert calls == [["ci"], ["ci"]]

@@ -1,0 +1,67 @@
+"""The forms of a specification's texts, as its schemas show them.
+
+Promise: whatever a schema refuses by these forms, `JobSpec` refuses, and the other way round, but for
+what no expression can say. That is listed in docs/messages.md; `tests/unit/test_schema.py` compares.
+Mechanism: a type here has a pattern for the schema only. Whether a text will do is decided by the rules
+of `JobSpec`, which have a sentence for whoever wrote it. Where pydantic decides, the type also says
+`pattern`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.fields import FieldInfo
+
+from atemporal import environment, image
+from atemporal.pattern import NO_NUL, whole
+
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
+INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
+
+_KEY, _SUBNET = r"[^\x00-\x1f]+", "subnet-[0-9a-f]+"
+# 1 to 65535, in five digits at most.
+_PORT_NUMBER = (
+    "(?:0{0,4}[1-9]|0{0,3}[1-9][0-9]|0{0,2}[1-9][0-9]{2}|0?[1-9][0-9]{3}|[1-5][0-9]{4}"
+    "|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+
+
+def _shown(**schema: Any) -> Any:
+    """What a schema says, and pydantic does not check."""
+    return Field(json_schema_extra=schema)
+
+
+Image = Annotated[str, _shown(pattern=image.PATTERN)]
+InstanceType = Annotated[str, _shown(pattern=whole(INSTANCE_TYPE.pattern))]
+Subnet = Annotated[str, Field(pattern=f"^{_SUBNET}$"), _shown(pattern=whole(_SUBNET))]
+Key = Annotated[str, Field(pattern=f"^{_KEY}$"), _shown(pattern=whole(_KEY))]
+Port = Annotated[str, _shown(pattern=whole(rf"{_PORT_NUMBER}:{_PORT_NUMBER}(?:/(?:tcp|udp))?"))]
+Command = Annotated[
+    tuple[Annotated[str, _shown(pattern=NO_NUL)], ...],
+    # The first is the program. Dialects of before 2020 pass over this.
+    _shown(prefixItems=[{"type": "string", "minLength": 1, "pattern": NO_NUL}]),
+]
+Environment = Annotated[
+    dict[str, str],
+    _shown(
+        propertyNames={"pattern": environment.NAME_PATTERN},
+        additionalProperties={"type": "string", "pattern": NO_NUL},
+    ),
+]
+Labels = Annotated[
+    dict[str, str],
+    _shown(
+        propertyNames={"pattern": whole(LABEL.pattern)},
+        additionalProperties={"type": "string", "maxLength": 255, "pattern": NO_NUL},
+    ),
+]
+OF_A_KIND_ONCE: FieldInfo = _shown(uniqueItems=True)
+BOTH_TIMES: dict[str, Any] = {
+    "properties": {"time": {"type": "string"}, "delay_s": {"type": "integer"}},
+    "required": ["time", "delay_s"],
+}
+"""A time and a delay: one of them has to be null or absent."""

@@ -1,0 +1,47 @@
+"""Submit the job on standard input by a message, and print what became of it.
+
+    AMQP_URL=amqp://user:password@host:5672/%2F python submit.py KEY [--direct] < job.json
+
+`--direct` takes RabbitMQ's direct reply-to in place of a queue of its own.
+"""
+
+import json
+import os
+import sys
+import time
+
+import pika
+
+key, direct = sys.argv[1], "--direct" in sys.argv
+message = {"type": "job.submit", "v": 1, "job": json.load(sys.stdin)}
+
+connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
+channel = connection.channel()
+channel.confirm_delivery()
+
+replies = "amq.rabbitmq.reply-to"
+if not direct:
+    replies = channel.queue_declare("", exclusive=True).method.queue
+
+answers = []
+channel.basic_consume(replies, lambda *delivery: answers.append(delivery[-1]), auto_ack=True)
+
+# Raises when the broker does not take it, or has no queue for it.
+channel.basic_publish(
+    "atemporal",
+    "job.submit",
+    json.dumps(message),
+    pika.BasicProperties(message_id=key, delivery_mode=2, reply_to=replies),
+    mandatory=True,
+)
+
+give_up_at = time.monotonic() + 30
+while not answers and time.monotonic() < give_up_at:
+    connection.process_data_events(time_limit=1)
+connection.close()
+
+if not answers:
+    sys.exit("no reply: send it again, with the same key")
+reply = json.loads(answers[0])
+print(json.dumps(reply))
+sys.exit(reply["status"] == "rejected")
