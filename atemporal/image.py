@@ -18,7 +18,8 @@ from atemporal.pattern import whole
 _ALNUM = r"[a-z0-9]+"
 _COMPONENT = rf"{_ALNUM}(?:(?:[._]|__|-+){_ALNUM})*"
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-# The grammar also takes `[0]`, which docker then takes for a path and refuses.
+# The grammar also takes brackets without a colon. No address is written so: docker refuses `[0]/a`, and
+# what it takes, `[A]/a` or `[0]:5000/a`, is no host that it could reach.
 _IPV6 = r"\[[a-fA-F0-9]*:[a-fA-F0-9:]*\]"
 _DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|{_IPV6})(?::[0-9]+)?"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
