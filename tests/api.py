@@ -11,20 +11,14 @@ from uuid import UUID
 import httpx
 
 from atemporal import migrations, tokens
-from atemporal.model import AttemptRef, Job, Launch, parse_spec
+from atemporal.model import AttemptRef, Job, parse_spec
 from atemporal.settings import Settings
 from atemporal.store import attempts, events, jobs, launches
 from atemporal.store.database import Database
 from services.api.server import ApiServer
+from tests.launches import LAUNCH
 
 KEYS = "k1:0123456789abcdef0123456789abcdef"
-LAUNCH = Launch(
-    image_id="ami-1",
-    instance_type="t3.small",
-    callback_base="http://127.0.0.1:1",
-    key_id="k1",
-    deadline_s=100,
-)
 
 
 def token_of(ref: AttemptRef, deployment: str = "default") -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
-OFFERINGS = "integration/test_launcher.py::TestOfferings"
+OFFERINGS = "integration/test_offerings.py::TestOfferings"
 FAILED = 1
 
 

@@ -1,4 +1,4 @@
-"""What tests of the reaper and its like share: their world, on an empty cloud for each test."""
+"""What several tests share: the reaper's world on an empty cloud, and a command's own output."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from atemporal.store.database import Database
 from tests.integration.reaping import World
@@ -25,3 +26,12 @@ def world(clients: World, tmp_path: Path) -> Iterator[World]:
     clients.open(tmp_path / "twin")
     yield clients
     clients.shut()
+
+
+@pytest.fixture(scope="module")
+def own_output() -> Iterator[None]:
+    """What the served API logs is no output of the command's: they are two processes for real."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
+    yield
+    structlog.configure(**before)

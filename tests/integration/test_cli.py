@@ -12,19 +12,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import structlog
-from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from atemporal import migrations, tokens
-from atemporal.cli import main
 from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, ExitRecord, JobSpec
 from atemporal.settings import Settings
@@ -35,11 +30,13 @@ from atemporal.twin.server import Twin
 from atemporal.userdata import render, render_group
 from tests.answering import Answer, answering
 from tests.api import Api, serving
+from tests.integration.command_line import KEYS, Cli
 from tests.launches import LAUNCH
 from tests.servers.postgres import Postgres
 
+pytestmark = pytest.mark.usefixtures("own_output")
+
 SECRET = "s3cret-of-the-job"
-KEYS = "k1:0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
@@ -47,53 +44,6 @@ def database(database_url: str, cli: Cli) -> Iterator[Database]:
     made = Database(database_url)
     yield made
     made.dispose()
-
-
-class Cli:
-    """Calls `atemporal` with the address of an API, and an operator's settings for its database."""
-
-    def __init__(self, database_url: str, api_url: str) -> None:
-        self.env = {
-            "ATEMPORAL_API_URL": api_url,
-            "ATEMPORAL_DATABASE_URL": database_url,
-            "ATEMPORAL_CALLBACK_KEYS": KEYS,
-        }
-
-    def __call__(self, *words: str, code: int = 0, **env: str) -> Result:
-        done = CliRunner(env={**self.env, **env}).invoke(main, words, catch_exceptions=False)
-        assert done.exit_code == code, done.output
-        assert "Traceback" not in done.output
-        return done
-
-    def json(self, *words: str, code: int = 0, **env: str) -> Any:
-        return json.loads(self(*words, "-o", "json", code=code, **env).stdout)
-
-    def submit(self, *words: str) -> str:
-        return self("submit", "nginx", *words).stdout.strip()
-
-    @contextmanager
-    def background(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        code = "from atemporal.cli import main; main(prog_name='atemporal')"
-        with subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_output() -> Iterator[None]:
-    """What the served API logs is no output of the command's: they are two processes for real."""
-    before = structlog.get_config()
-    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
@@ -22,16 +21,9 @@ from atemporal.store import listing
 from tests.answering import Answer, answering
 from tests.api import Api, serving
 
+pytestmark = pytest.mark.usefixtures("own_output")
+
 GOOD = {"image": "nginx:1.9"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_output() -> Iterator[None]:
-    """What the served API logs is no output of the command's: they are two processes for real."""
-    before = structlog.get_config()
-    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")

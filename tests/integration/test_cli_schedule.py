@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from sqlalchemy import text
 
 from tests.api import Api, serving
-from tests.integration.test_cli import Cli
+from tests.integration.command_line import Cli
+
+pytestmark = pytest.mark.usefixtures("own_output")
 
 CRON = ("--cron", "0 2 * * *", "--tz", "America/Sao_Paulo")
 SECRET = "s3cret-of-the-job"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_output() -> Iterator[None]:
-    """What the served API logs is no output of the command's: they are two processes for real."""
-    before = structlog.get_config()
-    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from atemporal.store.database import Database
 from services.scheduler.due import BATCH, DueLoop
 from services.scheduler.relay import RelayLoop
 from services.scheduler.submit import SubmitLoop
-from tests.api import LAUNCH as INTENT
+from tests.launches import LAUNCH as INTENT
 from tests.servers.postgres import Postgres
 
 

@@ -15,28 +15,38 @@ from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from atemporal import calendar
 from atemporal.broker import Link
-from atemporal.errors import Conflict, Invalid, NotFound
-from atemporal.model import AttemptRef, Job
-from atemporal.model.schedule import LABEL, RecordedFire, Schedule, parse_schedule
-from atemporal.recurrence import HORIZON_S, LISTED, PIECE, FireOutcome, FireReason
+from atemporal.errors import Conflict
+from atemporal.model.schedule import LABEL
+from atemporal.recurrence import LISTED, PIECE, FireReason
 from atemporal.states import JobState, Outcome
-from atemporal.store import attempts, jobs, launches, retention, schedules
-from atemporal.store import fires as fire_store
+from atemporal.store import attempts, jobs, retention, schedules
 from atemporal.store.database import Database
 from services.scheduler.recurring import RecurringLoop
-from tests.api import LAUNCH
-
-# A January's day at two o'clock in the morning of the zone, for years to come.
-ZONE = "America/Sao_Paulo"
-T = datetime(2041, 1, 10, 5, tzinfo=UTC)
-HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
-HORIZON = timedelta(seconds=HORIZON_S)
-RAN, SKIPPED, MISSED = FireOutcome.RAN, FireOutcome.SKIPPED, FireOutcome.MISSED
+from tests.integration.recurring import (
+    HORIZON,
+    HOUR,
+    MINUTE,
+    MISSED,
+    RAN,
+    SECOND,
+    Clock,
+    T,
+    a_loop,
+    all_jobs,
+    begin,
+    ends,
+    finish,
+    fires_of,
+    job,
+    make,
+    run,
+    shown,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +54,6 @@ def _empty(database: Database) -> Iterator[None]:
     yield
     with database.begin() as tx:
         tx.execute(text("TRUNCATE schedules, fires, jobs, attempts, events"))
-
-
-class Clock:
-    """The time that everybody is told."""
-
-    def __init__(self) -> None:
-        self.now = T - 3 * HOUR
-
-    def __call__(self, _tx: Connection) -> datetime:
-        return self.now
 
 
 @pytest.fixture
@@ -68,80 +68,6 @@ def loop(database: Database, clock: Clock) -> Iterator[RecurringLoop]:
     made = a_loop(database, clock)
     yield made
     made.reset()
-
-
-def a_loop(database: Database, clock: Clock, **more: Any) -> RecurringLoop:
-    return RecurringLoop(
-        database, Link("memory://", name="recurring"), interval_s=1.0, time_of=clock, **more
-    )
-
-
-def run(loop: RecurringLoop) -> None:
-    """Tick until there is nothing more to do."""
-    while loop.tick() == 0.0:
-        pass
-
-
-def make(database: Database, **fields: Any) -> Schedule:
-    given = {"name": "nightly", "cron": "0 2 * * *", "zone": ZONE, "job": {"image": "busybox"}}
-    with database.begin() as tx:
-        return schedules.create(tx, parse_schedule(given | fields))
-
-
-def shown(database: Database, name: str = "nightly") -> Schedule:
-    with database.begin() as tx:
-        return schedules.get(tx, name)
-
-
-def fires_of(database: Database, name: str = "nightly") -> list[RecordedFire]:
-    """What became of its fires, the first first."""
-    with database.begin() as tx:
-        schedule = schedules.get(tx, name)
-        return schedules.latest_fires(tx, schedule, limit=100)[::-1]
-
-
-def ends(database: Database, name: str = "nightly") -> list[tuple[datetime, str]]:
-    return [(one.fire_time, one.reason or one.outcome) for one in fires_of(database, name)]
-
-
-def job(database: Database, job_id: UUID | None) -> Job:
-    assert job_id is not None
-    with database.begin() as tx:
-        return jobs.get(tx, job_id)
-
-
-def all_jobs(database: Database) -> list[Job]:
-    with database.begin() as tx:
-        return [
-            jobs.get(tx, one) for one in tx.scalars(text("SELECT id FROM jobs ORDER BY run_at"))
-        ]
-
-
-def finish(database: Database, job_id: UUID | None) -> None:
-    """The job ends: how, is all the same here."""
-    assert job_id is not None
-    with database.begin() as tx:
-        jobs.cancel(tx, job_id, actor="test")
-
-
-def begin(database: Database, job_id: UUID | None, *, running: bool) -> AttemptRef:
-    """Bring a job to an attempt whose machine boots, or runs."""
-    assert job_id is not None
-    ref = AttemptRef(job_id, 1)
-    with database.begin() as tx:
-        tx.execute(
-            text("UPDATE jobs SET state = 'queued', attempt = 1 WHERE id = :id"), {"id": job_id}
-        )
-        assert launches.begin(tx, ref, LAUNCH, actor="test")
-        attempts.launched(tx, ref, f"i-{job_id.hex[:17]}", actor="test")
-        if running:
-            tx.execute(
-                text("UPDATE jobs SET due_at = now(), run_at = now() WHERE id = :id"),
-                {"id": job_id},
-            )
-            attempts.claim(tx, ref, claim_id="c", instance_id=None, actor="test")
-    assert job(database, job_id).state is (JobState.RUNNING if running else JobState.WARMING)
-    return ref
 
 
 def test_the_job_of_a_fire_is_there_ahead_of_its_time_and_once(
@@ -369,270 +295,6 @@ class TestOverlap:
         assert [one.job_state for one in fires_of(database)] == ["cancelled", "scheduled"]
 
 
-class TestPause:
-    @pytest.mark.parametrize("warming", [False, True])
-    def test_what_was_made_ahead_is_taken_back_and_made_again(
-        self, database: Database, clock: Clock, loop: RecurringLoop, warming: bool
-    ) -> None:
-        make(database)
-        clock.now = T - 10 * MINUTE
-        run(loop)
-        (fire,) = fires_of(database)
-        if warming:
-            begin(database, fire.job_id, running=False)
-        with database.begin() as tx:
-            paused = schedules.pause(tx, "nightly", actor="test")
-            again = schedules.pause(tx, "nightly", actor="test")
-            assert again.schedule.version == paused.schedule.version == 2
-        assert len(paused.ended) == int(warming)
-        assert paused.schedule.paused_at == clock.now
-        assert fires_of(database) == []
-        withdrawn = job(database, fire.job_id)
-        assert withdrawn.outcome is Outcome.CANCELLED
-        assert withdrawn.spec.key == (
-            f"schedule:nightly:2041-01-10T05:00:00.000Z:withdrawn:{withdrawn.id}"
-        )
-        run(loop)
-        assert fires_of(database) == []
-        clock.now = T - 8 * MINUTE
-        with database.begin() as tx:
-            schedules.resume(tx, "nightly")
-        run(loop)
-        (anew,) = fires_of(database)
-        assert (anew.fire_time, anew.job_state) == (T, "scheduled")
-        assert anew.job_id != fire.job_id
-
-    def test_a_job_that_has_begun_runs_on(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database)
-        clock.now = T - SECOND
-        run(loop)
-        (fire,) = fires_of(database)
-        begin(database, fire.job_id, running=True)
-        with database.begin() as tx:
-            schedules.pause(tx, "nightly", actor="test")
-        assert job(database, fire.job_id).state is JobState.RUNNING
-        assert ends(database) == [(T, "ran")]
-        with database.begin() as tx:
-            schedules.resume(tx, "nightly")
-        run(loop)
-        assert ends(database) == [(T, "ran")]
-
-    def test_the_fires_of_the_pause_are_skipped(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database, catch_up="all")
-        clock.now = T - HOUR
-        with database.begin() as tx:
-            schedules.pause(tx, "nightly", actor="test")
-        clock.now = T + 30 * HOUR
-        run(loop)
-        with database.begin() as tx:
-            resumed = schedules.resume(tx, "nightly")
-        assert len(resumed.passed_over) == 2
-        run(loop)
-        assert ends(database) == [(T, FireReason.PAUSED), (T + 24 * HOUR, FireReason.PAUSED)]
-        assert shown(database).next_fire_at == T + 48 * HOUR
-
-
-class TestEdit:
-    def edit(self, database: Database, version: int | None = None, **changes: Any) -> Schedule:
-        with database.begin() as tx:
-            return schedules.edit(tx, "nightly", changes, version=version, actor="t").schedule
-
-    def test_between_the_computing_and_the_fire_the_new_line_counts(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database)
-        clock.now = T - HORIZON
-        changed = self.edit(database, cron="30 2 * * *")
-        assert (changed.version, changed.next_fire_at) == (2, T + 30 * MINUTE)
-        run(loop)
-        clock.now = T + 20 * MINUTE
-        run(loop)
-        assert ends(database) == [(T + 30 * MINUTE, "ran")]
-
-    def test_a_scheduler_passes_over_a_schedule_that_is_being_changed(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database)
-        clock.now = T - HORIZON
-        with database.begin() as tx:
-            schedules.edit(tx, "nightly", {"cron": "30 2 * * *"}, version=1, actor="t")
-            run(loop)
-            assert fires_of(database) == []
-        clock.now = T + 20 * MINUTE
-        run(loop)
-        assert ends(database) == [(T + 30 * MINUTE, "ran")]
-
-    def test_an_edit_waits_for_a_scheduler_and_takes_back_what_that_made(
-        self, database: Database, clock: Clock
-    ) -> None:
-        make(database)
-        clock.now = T - HORIZON
-        with ThreadPoolExecutor(1) as pool:
-            with database.begin() as tx:
-                rows = fire_store.due(tx, clock.now, limit=1)
-                edit = pool.submit(self.edit, database, cron="30 2 * * *")
-                wait_for_a_lock(database)
-                fire_store.decide_due(
-                    tx, rows, clock.now, rules=calendar.rules_version(), actor="scheduler"
-                )
-            edit.result(30)
-        assert fires_of(database) == []
-        (one,) = all_jobs(database)
-        assert one.outcome is Outcome.CANCELLED
-
-    def test_another_job_is_made_in_place_of_what_was_made_ahead(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database, job={"image": "busybox", "env": {"A": "b"}, "machine": {"disk_gb": 20}})
-        clock.now = T - HORIZON
-        run(loop)
-        self.edit(database, job={"image": "alpine", "machine": {"instance_types": ["t3.small"]}})
-        run(loop)
-        (fire,) = fires_of(database)
-        spec = job(database, fire.job_id).spec
-        assert spec.image == "docker.io/library/alpine:latest"
-        assert spec.env == {"A": "b"}
-        assert (spec.machine.disk_gb, spec.machine.instance_types) == (20, ("t3.small",))
-        assert len(all_jobs(database)) == 2
-
-    def test_what_the_new_line_names_too_stays_as_it_was_made(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database)
-        clock.now = T - HORIZON
-        run(loop)
-        (before,) = fires_of(database)
-        self.edit(database, cron="0 2,14 * * *", overlap="skip")
-        run(loop)
-        assert fires_of(database) == [before]
-        assert shown(database).next_fire_at == T + 12 * HOUR
-
-    def test_another_policy_touches_no_job_and_counts_at_once(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database, cron="0 * * * *", overlap="skip")
-        clock.now = T - HORIZON
-        run(loop)
-        assert [at for at, _ in ends(database)][-1:] == [T]
-        clock.now = T + HOUR - MINUTE
-        run(loop)
-        count = len(fires_of(database))
-        self.edit(database, overlap="allow")
-        run(loop)
-        assert len(fires_of(database)) == count + 1
-
-    def test_what_was_due_by_the_old_line_is_not_run_by_the_new_one(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database, catch_up="all")
-        clock.now = T + 3 * HOUR
-        self.edit(database, cron="0 4 * * *")
-        run(loop)
-        assert ends(database) == [(T, FireReason.EDITED)]
-        assert shown(database).next_fire_at == T + 26 * HOUR
-
-    def test_the_same_again_changes_nothing(self, database: Database, clock: Clock) -> None:
-        made = make(database)
-        assert self.edit(database, cron="0 2 * * *", job={"image": "busybox"}).version == 1
-        assert shown(database).updated_at == made.updated_at
-
-    def test_who_read_an_older_version_is_refused(self, database: Database, clock: Clock) -> None:
-        make(database)
-        self.edit(database, version=1, cron="0 3 * * *")
-        with pytest.raises(Conflict, match="version 2, not 1"):
-            self.edit(database, version=1, cron="0 4 * * *")
-        assert shown(database).cron == "0 3 * * *"
-
-    def test_a_bad_change_changes_nothing(self, database: Database, clock: Clock) -> None:
-        make(database)
-        for changes in (
-            {"cron": "61 * * * *"},
-            {"zone": "Mars"},
-            {"name": "other"},
-            {"job": {"key": "x"}},
-            {"job": 5},
-        ):
-            with pytest.raises(Invalid):
-                self.edit(database, **changes)
-        assert shown(database).version == 1
-
-
-def wait_for_a_lock(database: Database) -> None:
-    deadline = time.monotonic() + 30
-    query = text("SELECT bool_or(NOT granted) FROM pg_locks")
-    while True:
-        with database.begin() as tx:
-            if tx.scalar(query):
-                return
-        assert time.monotonic() < deadline, "nobody waited for the lock"
-        time.sleep(0.02)
-
-
-class TestOtherRules:
-    """The zone rules change: this process has others than computed the next fire."""
-
-    def stale(self, database: Database, clock: Clock) -> None:
-        make(database)
-        with database.begin() as tx:
-            tx.execute(
-                text(
-                    "UPDATE schedules SET rules_version = '1999.1', next_fire_at = :at,"
-                    " look_at = :look"
-                ),
-                {"at": T + HOUR, "look": T + HOUR - HORIZON},
-            )
-
-    def test_the_next_fire_is_computed_anew_when_a_scheduler_starts(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        self.stale(database, clock)
-        run(loop)
-        after = shown(database)
-        assert (after.next_fire_at, after.rules_version) == (T, calendar.rules_version())
-        clock.now = T - HORIZON
-        run(loop)
-        assert ends(database) == [(T, "ran")]
-
-    def test_a_job_that_was_made_for_a_fire_that_is_none_is_taken_back(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        make(database)
-        clock.now = T - HORIZON
-        run(loop)
-        with database.begin() as tx:
-            tx.execute(text("UPDATE fires SET fire_time = :at"), {"at": T + 5 * MINUTE})
-            tx.execute(text("UPDATE jobs SET key = 'schedule:nightly:other'"))
-            tx.execute(text("UPDATE schedules SET rules_version = '1999.1', look_at = now()"))
-        run(a_loop(database, clock))
-        (fire,) = fires_of(database)
-        assert fire.fire_time == T
-        assert [one.outcome for one in all_jobs(database)] == [Outcome.CANCELLED, None]
-
-    def test_one_that_can_not_be_read_says_why_and_holds_up_no_other(
-        self, database: Database, clock: Clock, loop: RecurringLoop
-    ) -> None:
-        for name in ("bad", "good", "torn"):
-            make(database, name=name)
-        with database.begin() as tx:
-            tx.execute(text("UPDATE schedules SET zone = 'Mars/Base' WHERE name = 'bad'"))
-            tx.execute(text("UPDATE schedules SET spec = '{}' WHERE name = 'torn'"))
-        clock.now = T - HORIZON
-        run(loop)
-        assert ends(database, "good") == [(T, "ran")]
-        problem = shown(database, "bad").problem
-        assert problem is not None
-        assert "Mars/Base" in problem
-        with database.begin() as tx:
-            schedules.edit(tx, "bad", {"zone": ZONE}, version=None, actor="t")
-        run(loop)
-        assert ends(database, "bad") == [(T, "ran")]
-        assert shown(database, "bad").problem is None
-
-
 def test_a_job_that_runs_now_is_no_fire(
     database: Database, clock: Clock, loop: RecurringLoop
 ) -> None:
@@ -644,24 +306,6 @@ def test_a_job_that_runs_now_is_no_fire(
     assert [one.created for one in keyed] == [True, False]
     assert fires_of(database) == []
     assert shown(database).next_fire_at == T
-
-
-def test_a_delete_takes_back_what_was_made_ahead_and_the_name_is_free(
-    database: Database, clock: Clock, loop: RecurringLoop
-) -> None:
-    make(database)
-    clock.now = T - HORIZON
-    run(loop)
-    with database.begin() as tx:
-        schedules.remove(tx, "nightly", actor="test")
-    with pytest.raises(NotFound), database.begin() as tx:
-        schedules.get(tx, "nightly")
-    assert all_jobs(database)[0].outcome is Outcome.CANCELLED
-    make(database)
-    run(loop)
-    assert ends(database) == [(T, "ran")]
-    with pytest.raises(Conflict):
-        make(database)
 
 
 def test_a_fire_whose_key_somebody_took_for_another_job_is_skipped(

@@ -21,7 +21,7 @@ from atemporal.model import AttemptRef
 from atemporal.store import groups
 from atemporal.store.database import Database
 from services.launcher import tagging
-from tests.integration.test_launch_groups import Groups
+from tests.integration.grouping import Groups
 
 
 class Tagger:

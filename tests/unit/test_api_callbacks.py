@@ -18,7 +18,8 @@ from sqlalchemy import text
 from atemporal.model import LOG_TAIL_LIMIT, AttemptRef
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, launches
-from tests.api import LAUNCH, Api, bearer, serving, token_of
+from tests.api import Api, bearer, serving, token_of
+from tests.launches import LAUNCH
 
 
 @pytest.fixture(scope="module")

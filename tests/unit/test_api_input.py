@@ -16,7 +16,7 @@ from atemporal.states import AttemptState, Reason
 from services.api import exit_report, request_body
 from services.api.auth import is_loopback
 from services.api.submission import documentation, specification
-from tests.api import LAUNCH
+from tests.launches import LAUNCH
 
 FORM = "application/x-www-form-urlencoded"
 LINES = "NAME=bond, james bond!\n" + "".join(f"N{number}=value>>>???\n" for number in range(20))

@@ -22,7 +22,8 @@ from atemporal.settings import load
 from atemporal.states import Reason
 from atemporal.store import attempts, groups, launches
 from services.api.machines import Doorkeeper
-from tests.api import KEYS, LAUNCH, Api, bearer, serving, token_of
+from tests.api import KEYS, Api, bearer, serving, token_of
+from tests.launches import LAUNCH
 
 ACCOUNT = "123456789012"
 _KEYS = {"k1": KEYS.removeprefix("k1:").encode()}

@@ -17,7 +17,7 @@ from atemporal.messages import JobEvent
 from atemporal.model import Attempt, Event, Job, JobFields, read_spec
 from atemporal.states import AttemptState, JobState
 from services.api.schemas import AttemptDetail, JobDetail, JobPage, JobSummary
-from tests.api import LAUNCH
+from tests.launches import LAUNCH
 
 AT = datetime(2015, 4, 25, 5, 27, 27, 69_000, tzinfo=UTC)
 SECRET = "bond, james bond!"
