@@ -74,7 +74,15 @@ def familiar(reference: str) -> str:
     path = reference.removeprefix(f"{_DEFAULT_REGISTRY}/")
     # Not every reference can be shortened: `docker.io/quay.io/x` without its registry is another.
     shorter = (path.removeprefix("library/"), path)
-    return next((short for short in shorter if normalise(short) == reference), reference)
+    return next((short for short in shorter if _means(short, reference)), reference)
+
+
+def _means(text: str, reference: str) -> bool:
+    """Whether the text would be read as the reference; an older release took more than this one."""
+    try:
+        return normalise(text) == reference
+    except ValueError:
+        return False
 
 
 def _check_digest(digest: str) -> None:

@@ -104,6 +104,7 @@ class Walk:
         # When the last of the earlier calls was sent whose outcome nobody knows.
         self._earlier_at = intent.launch.unsure_at
         self._refused = False
+        self._until = 0.0
         self._offerings = offerings(
             spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
         )
@@ -118,10 +119,10 @@ class Walk:
 
     def run(self) -> None:
         """Ask for one offering after the other, until there is an instance or a reason to wait."""
-        until = self._clock() + TICK_S
+        self._until = self._clock() + TICK_S
         going_on = True
         while going_on:
-            in_time = self._clock() < until
+            in_time = self._clock() < self._until
             going_on = self._apply(self._round() if in_time else Release())
 
     def _round(self) -> Decision:
@@ -168,9 +169,11 @@ class Walk:
         """Take the tokens of one call; False when there are none, and will be none soon."""
         if self._intent.take(self._admission, self._launch):
             return True
-        size = self._intent.size
-        in_s = self._admission.rate_limit_s(size)
-        if size == 1 or in_s > SOON_S:
+        # Those of one instance are made as there are tokens, so there are never many that wait.
+        if self._intent.size == 1 or self._launch.calls:
+            return False
+        in_s = self._admission.rate_limit_s(self._intent.size)
+        if in_s > min(SOON_S, self._until - self._clock()):
             return False
         self._pause(in_s)
         return self._intent.take(self._admission, self._launch)

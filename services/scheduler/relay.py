@@ -26,6 +26,8 @@ REFUSED = counter(
 )
 
 BATCH = 500
+# A tick keeps the connection alive too, which the broker ends after a minute without a sign.
+_IDLE_S = 10.0
 
 
 class RelayLoop:
@@ -36,11 +38,13 @@ class RelayLoop:
     def __init__(self, database: Database, link: Link, *, interval_s: float) -> None:
         """Take the connections; none is open yet.
 
-        It looks every `interval_s` seconds while there are events, and half as often otherwise.
+        It looks every `interval_s` seconds while there are events, and half as often otherwise, if that
+        is once in ten seconds at least.
         """
         self._database = database
         self._link = link
         self._interval_s = interval_s
+        self._idle_s = max(interval_s, min(2 * interval_s, _IDLE_S))
         self._log = logger(self.name)
 
     def tick(self) -> float:
@@ -57,7 +61,7 @@ class RelayLoop:
         if len(waiting) == BATCH:
             return 0.0
         # Where nothing happens it was half of what an idle scheduler did.
-        return self._interval_s if waiting else 2 * self._interval_s
+        return self._interval_s if waiting else self._idle_s
 
     def _tell(self, refused: Sequence[tuple[Outgoing, str]]) -> None:
         if refused:

@@ -15,6 +15,7 @@ from atemporal.cloud import (
     Instance,
 )
 from atemporal.errors import Conflict, NotFound
+from atemporal.limits import Limit
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, Reason
 from atemporal.store import attempts, groups, jobs, launches
@@ -130,6 +131,21 @@ class TestOneCall:
         refs = world.burst(4)
         assert world.cloud.sizes == [2]
         world.sweeps()
+        assert world.each_has_one(refs)
+
+    def test_a_call_for_one_and_a_repeated_one_do_not_wait(self, world: Groups) -> None:
+        world.restart(run_instances_burst=1, run_instances_rate=1, launch_group_size=2)
+        world.pause = lambda seconds: pytest.fail(f"it waits for {seconds} s")
+        world.burst(1)
+        refs = world.burst(1)
+        assert world.instances(refs) == []
+        world.sweeps()
+        world.cloud.outcomes = [UNKNOWN[0]]
+        refs = world.burst(2)
+        world.limits.throttled(Limit.RUN_INSTANCES)
+        world.later(world.settings.stale_after_s + 1)
+        world.sweep.tick()
+        world.sweeps(40)
         assert world.each_has_one(refs)
 
     def test_the_instance_tokens_bound_a_call_and_the_rest_follows(self, world: Groups) -> None:

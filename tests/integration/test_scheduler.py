@@ -556,6 +556,24 @@ def test_no_binding_of_a_listener_gets_a_submit_or_its_environment(
     assert all(set(body) >= {"event_id", "job_id", "at"} for _, body in heard)
 
 
+@pytest.mark.parametrize(("interval_s", "idle_s"), [(0.5, 1.0), (8.0, 10.0), (30.0, 30.0)])
+def test_the_relay_looks_more_rarely_while_nothing_happens_but_keeps_its_connection(
+    database: Database, broker_url: str, link: Link, interval_s: float, idle_s: float
+) -> None:
+    relay = RelayLoop(database, link, interval_s=interval_s)
+    while events_left(database):
+        relay.tick()
+    assert relay.tick() == idle_s
+    with database.begin() as tx:
+        jobs.submit_one(tx, parse_spec({"image": "nginx"}), actor="test")
+    assert relay.tick() == interval_s
+
+
+def events_left(database: Database) -> int:
+    with database.begin() as tx:
+        return int(tx.scalar(text("SELECT count(*) FROM events WHERE NOT relayed")) or 0)
+
+
 def test_events_carry_labels_and_key_and_at_the_end_outcome_and_exit_code(
     database: Database, broker_url: str, link: Link
 ) -> None:

@@ -49,6 +49,11 @@ def test_the_short_form_means_the_same_image(normal: str, short: str) -> None:
     assert image.normalise(short) == normal
 
 
+@pytest.mark.parametrize("stored", ["docker.io/[0]/a:latest", "[A]/a:latest", "[0]:5000/a:latest"])
+def test_what_an_older_release_took_is_shown_as_it_stands(stored: str) -> None:
+    assert image.familiar(stored) == stored
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -79,6 +79,12 @@ def test_the_clients_types_are_what_the_api_sends(view: type[BaseModel], shape: 
     assert get_type_hints(shape).keys() == sent.keys()
 
 
+def test_an_image_that_is_refused_by_now_spoils_no_page() -> None:
+    stored = read_spec(STORED | {"image": "docker.io/[0]/a:latest"}, None)
+    view = shown(JobSummary.show(JOB.model_copy(update={"spec": stored}), {}))
+    assert view["image"] == "docker.io/[0]/a:latest"
+
+
 def test_the_originals_keys_come_first_and_read_as_they_did() -> None:
     view = shown(JobDetail.show(JOB, {}))
     assert list(view)[:5] == ["id", "image", "time", "state", "instances"]
