@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from atemporal import userdata
+from atemporal.model import Launch
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 from tests.launches import LAUNCH
@@ -33,12 +34,17 @@ def machine(tmp_path: Path, api: CallbackApi) -> Machine:
     """Its user-data is the group's; what it would be told is the manifest of a job."""
     machine = Machine(tmp_path, api)
     api.group_manifest = machine.manifest.read_bytes()
-    launch = LAUNCH.model_copy(update={"callback_base": api.url})
+    show_group(machine, api, LAUNCH)
+    return machine
+
+
+def show_group(machine: Machine, api: CallbackApi, launch: Launch) -> None:
+    """Give it the user-data of the group."""
+    launch = launch.model_copy(update={"callback_base": api.url})
     rendered = userdata.render_group(GROUP, launch, GROUP_TOKEN).decode()
     content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
     assert content
     machine.manifest.write_bytes(base64.b64decode(content[1]))
-    return machine
 
 
 def test_it_shows_its_document_and_runs_the_job_that_it_is_told(
@@ -95,3 +101,13 @@ def test_an_answer_that_is_no_manifest_runs_nothing(
     assert machine.agent("assign") == 0
     assert [machine.agent(command) for command in ("pull", "create", "run")] == [1, 1, 1]
     assert (machine.steps, api.calls) == ([], [])
+
+
+def test_one_that_gives_up_says_what_it_was_answered_last(
+    machine: Machine, api: CallbackApi
+) -> None:
+    show_group(machine, api, LAUNCH.model_copy(update={"boot_s": 2}))
+    api.group_statuses = [503] * 9
+    machine.boot()
+    assert (api.calls, machine.steps) == ([], [])
+    assert any(f"{api.url}/groups/{GROUP}/machines answers 503" in one for one in machine.console)
