@@ -117,9 +117,9 @@ def test_a_client_hears_what_became_of_its_submit(
     def submit(**fields: Any) -> tuple[int, dict[str, Any]]:
         """Its exit status, and the reply that it printed."""
         asking = ask(client, key, direct, **fields)
-        said, errors = asking.communicate(timeout=60)
-        assert said, f"{errors}\n{system.logs()}"
-        reply = json.loads(said)
+        printed, errors = asking.communicate(timeout=60)
+        assert printed, f"{errors}\n{system.logs()}"
+        reply = json.loads(printed)
         valid("job.submit.reply.v1.json", reply)
         return asking.returncode, reply
 
@@ -320,15 +320,15 @@ def test_who_gets_no_reply_ends_with_2_and_may_ask_again(
         (client, direct): ask(client, f"{client} {direct}", direct) for client, direct in ASKING
     }
     for asking in started.values():
-        said, errors = asking.communicate(timeout=60)
-        assert (asking.returncode, said) == (2, ""), errors
+        printed, errors = asking.communicate(timeout=60)
+        assert (asking.returncode, printed) == (2, ""), errors
         assert "no reply: send it again, with the same key" in errors
     assert not _is_there(broker_url, _reply_queue(started["shell", False]))
     system.start("scheduler")
     for client, direct in started:
         again = ask(client, f"{client} {direct}", direct)
-        said, errors = again.communicate(timeout=60)
-        assert (again.returncode, json.loads(said)["status"]) == (0, "duplicate"), errors
+        printed, errors = again.communicate(timeout=60)
+        assert (again.returncode, json.loads(printed)["status"]) == (0, "duplicate"), errors
 
 
 def test_the_reply_queue_of_the_shell_is_deleted_when_a_signal_ends_it(
@@ -363,8 +363,8 @@ def test_when_the_broker_stops_who_waits_ends_with_2_and_so_does_who_listens(
     rabbitmq_server.stop()
     try:
         for client, asking in started:
-            said, errors = asking.communicate(timeout=60)
-            assert (asking.returncode, said) == (2, ""), errors
+            printed, errors = asking.communicate(timeout=60)
+            assert (asking.returncode, printed) == (2, ""), errors
             assert "send it again, with the same key" in errors
             # It is told at once, and not after the longest wait.
             assert client == "shell" or "no reply" not in errors
@@ -382,8 +382,8 @@ def test_a_submit_that_no_queue_takes_ends_with_2(system: System, ask: Ask, chan
         # The shell's tools can not ask for a message back: theirs gets no reply.
         for client in ("python", "node", "go"):
             asking = ask(client, f"nowhere {client}")
-            said, errors = asking.communicate(timeout=20)
-            assert (asking.returncode, said) == (2, "")
+            printed, errors = asking.communicate(timeout=20)
+            assert (asking.returncode, printed) == (2, "")
             assert "no queue for it" in errors
     finally:
         channel.queue_bind(*binding)
@@ -420,8 +420,8 @@ def test_an_api_that_restarts_is_no_failed_job(system: System, env: dict[str, st
     system.kill("api")
     assert running.stderr.readline().startswith("again in 5 s:")
     system.start("api")
-    said, errors = running.communicate(timeout=100)
-    assert (running.returncode, said) == (7, "hello\n"), errors
+    printed, errors = running.communicate(timeout=100)
+    assert (running.returncode, printed) == (7, "hello\n"), errors
 
 
 def test_the_patience_with_an_api_has_an_end(env: dict[str, str], tmp_path: Path) -> None:
