@@ -389,6 +389,15 @@ def test_a_submit_that_no_queue_takes_ends_with_2(system: System, ask: Ask, chan
         channel.queue_bind(*binding)
 
 
+def test_a_listener_takes_a_hundred_at_a_time(
+    listeners: dict[str, Listener], rabbitmq_server: RabbitMQ, broker_url: str
+) -> None:
+    vhost = broker_url.rpartition("/")[2]
+    listed = rabbitmq_server.ctl("list_consumers", "-p", vhost, "queue_name", "prefetch_count")
+    taken = dict(line.split() for line in listed.splitlines() if line.startswith("heard."))
+    assert taken == {f"heard.{client}": "100" for client in listeners if client != "shell"}
+
+
 def test_a_listener_whose_queue_is_deleted_ends_with_2(
     listeners: dict[str, Listener], channel: Any
 ) -> None:
