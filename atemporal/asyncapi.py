@@ -6,7 +6,8 @@ none of the daemons' own, and it stands alone: no reference leads out of it. Eve
 against its schema.
 Mechanism: `docs/generate.py` writes it to `docs/schemas/asyncapi.json`; tests compare the two and hold
 it against AsyncAPI's own JSON Schema.
-Failure: none; what would make the document wrong makes a test fail.
+Failure: none; what would make the document wrong makes a test fail. It is here, and not beside
+`docs/generate.py`, because here its types are checked.
 """
 
 from __future__ import annotations

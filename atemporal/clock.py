@@ -13,21 +13,30 @@ from datetime import UTC, datetime, timedelta, timezone
 from atemporal.pattern import whole
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
-    re.ASCII,
-)
+
+
+def _instant(date: str, hour: str, sixty: str) -> str:
+    """The one form of an instant, of the parts that it is to have."""
+    return (
+        rf"[ \t\n\r\f\v]*({date})[Tt ]({hour}:{sixty})(?::({sixty})(?:[.,]([0-9]+))?)?"
+        rf"(?:[Zz]|([+-])({hour})(?::?({sixty}))?)?[ \t\n\r\f\v]*"
+    )
+
+
 # What a clock can show. The calendar and the years 1 to 9999 in UTC are beyond an expression.
-_SPACE = " \t\n\r\f\v"
-_DATE = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
-_HOUR, _SIXTY = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+_YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 INSTANT_PATTERN = whole(
-    rf"[ \t\n\r\f\v]*(?!0000){_DATE}[Tt ]{_HOUR}:{_SIXTY}(?::{_SIXTY}(?:[.,][0-9]+)?)?"
-    rf"(?:[Zz]|[+-]{_HOUR}(?::?{_SIXTY})?)?[ \t\n\r\f\v]*"
+    _instant(
+        date=f"{_YEAR}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])",
+        hour="(?:[01][0-9]|2[0-3])",
+        sixty="[0-5][0-9]",
+    )
 )
 """The form of an instant, for schemas: all that it refuses, `parse_utc` refuses."""
 _SHOWN = re.compile(INSTANT_PATTERN)
+_WRITTEN = re.compile(
+    _instant(date="[0-9]{4}-[0-9]{2}-[0-9]{2}", hour="[0-9]{2}", sixty="[0-9]{2}")
+)
 _BARE_DATE = re.compile(r"\d{4}-?\d\d-?\d\d", re.ASCII)
 TIME_FORM = "2015-04-25T05:27:27.069Z"
 _DURATION = re.compile(r"(?=.)(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?", re.ASCII)
@@ -50,29 +59,30 @@ def parse_utc(text: str) -> datetime:
     Raises:
         ValueError: the text is no such instant; the message shows one that is.
     """
-    text = text.strip(_SPACE)
-    if not text:
-        raise ValueError(f"is empty; write UTC as {TIME_FORM}, or leave it out for now")
-    match = _INSTANT.fullmatch(text)
+    # Not left to the library: Python 3.14 reads 24:00, the ones before do not.
+    match = _SHOWN.fullmatch(text)
     if match is None:
-        hint = "it has no time of day; " if _BARE_DATE.fullmatch(text) else ""
-        raise ValueError(
-            f"{text!r} is not a time: {hint}write UTC as {TIME_FORM} or with an offset"
-        )
+        raise ValueError(_why_no_time(text))
     date, minutes, seconds, fraction, sign, hours_off, minutes_off = match.groups()
     try:
-        # Not left to the library: Python 3.14 reads 24:00, the ones before do not.
-        if not _SHOWN.search(text):
-            raise ValueError("out of range")
         instant = datetime.fromisoformat(f"{date}T{minutes}:{seconds or '00'}")
         instant = instant.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
         offset = timedelta(hours=int(hours_off or 0), minutes=int(minutes_off or 0))
         zone = timezone(-offset if sign == "-" else offset)
         return instant.replace(tzinfo=zone).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(
-            f"{text!r} is not a time: no clock shows it; write UTC as {TIME_FORM} or with an offset"
-        ) from None
+        raise ValueError(_why_no_time(text)) from None
+
+
+def _why_no_time(text: str) -> str:
+    if not text.strip():
+        return f"is empty; write UTC as {TIME_FORM}, or leave it out for now"
+    hint = ""
+    if _WRITTEN.fullmatch(text):
+        hint = "no clock shows it; "
+    elif _BARE_DATE.fullmatch(text.strip()):
+        hint = "it has no time of day; "
+    return f"{text!r} is not a time: {hint}write UTC as {TIME_FORM} or with an offset"
 
 
 def parse_duration(text: str) -> int:

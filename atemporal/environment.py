@@ -17,8 +17,8 @@ from atemporal.pattern import whole
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX = "ATEMPORAL_"
-NAME_PATTERN = whole(rf"(?!{RESERVED_PREFIX}){_NAME.pattern}")
-"""What may be a variable's name, for schemas."""
+NAME_PATTERN, NO_NAME_PATTERN = whole(_NAME.pattern), f"^{RESERVED_PREFIX}"
+"""What may be a variable's name, and which of these may not, for schemas."""
 # What is repeated in a refusal: upper case, as names are and few secrets, perhaps behind `export`.
 _MEANT_AS_NAME = re.compile(r"(export\s+)?[A-Z0-9_.\s-]{1,40}")
 # Go's white space, by which docker and compose read: Python counts four separators more.

@@ -2,7 +2,8 @@
 
 Promise: every event that is recorded has one of these types, which is its routing key as well; the table
 in `docs/messages.md` and the AsyncAPI document are made from this list. A type that is not here is a
-mistake of ours, and a test of the store's source says so.
+mistake of ours: a test compares the list with what the store can write, and no test's database takes
+another type.
 """
 
 from __future__ import annotations

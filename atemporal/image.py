@@ -34,11 +34,12 @@ _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _DEFAULT_REGISTRY = "docker.io"
 
 _DIGESTS = "|".join(f"{name}:[a-f0-9]{{{digits}}}" for name, digits in _DIGEST_LENGTHS.items())
-PATTERN = whole(
-    r"(?![a-f0-9]{64}$)(?!(?:(?:index\.)?docker\.io/)?(?:library/)?sha256(?:[:@]|$))"
-    rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@(?:{_DIGESTS}))?"
+PATTERN = whole(rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::{_TAG})?(?:@(?:{_DIGESTS}))?")
+"""What `normalise` takes, but for the ids below, for schemas; the limit on the path is beyond both."""
+ID_PATTERN = whole(
+    rf"{_IDENTIFIER.pattern}|(?:(?:index\.)?docker\.io/)?(?:library/)?sha256(?:[:@].*)?"
 )
-"""What `normalise` takes, for schemas; the limit on the path is beyond an expression."""
+"""An image's id, which has the form of a reference and is none."""
 
 
 def normalise(text: str) -> str:

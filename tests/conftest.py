@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings as hypothesis_settings
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 
 from atemporal import migrations
+from atemporal.event_types import EVENT_TYPES
 from atemporal.metrics import FAMILIES
 from atemporal.store.database import Database
 from tests.servers.postgres import Postgres, open_postgres
@@ -115,8 +117,11 @@ def broker_url(rabbitmq_server: RabbitMQ) -> str:
 
 @pytest.fixture(scope="module")
 def database(database_url: str) -> Iterator[Database]:
-    """This module's database, with all tables."""
+    """This module's database, with all tables, which takes events of the listed types only."""
     migrations.upgrade(database_url)
     database = Database(database_url)
+    with database.begin() as tx:
+        listed = ", ".join(f"'{name}'" for name in EVENT_TYPES)
+        tx.execute(text(f"ALTER TABLE events ADD CONSTRAINT is_listed CHECK (type IN ({listed}))"))
     yield database
     database.dispose()

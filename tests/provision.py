@@ -34,7 +34,8 @@ _NO_SERVICES = "#!/bin/sh\n# Here only while the tests of atemporal install pack
 class Need:
     """One thing of the machine: how it is known to be there, and Debian's package for it.
 
-    One that the package does not bring, but a program of it, has `fetch`.
+    One that the package does not bring, but a program of it, has `fetch`; then `otherwise` is how a
+    person does the same.
     """
 
     name: str
@@ -60,7 +61,7 @@ def _npm(name: str, folder: Path) -> Need:
         name,
         "npm",
         lambda: _read(folder / _LOCK) == _read(folder / "node_modules" / _LOCK),
-        f"or run npm ci in {folder}",
+        f"run npm ci in {folder} (it needs the network)",
         partial(_npm_ci, folder),
     )
 
@@ -171,11 +172,12 @@ def main(names: Sequence[str]) -> int:
         return 0
     print("\nThe tests need more than this machine has:", file=sys.stderr)
     for need in missing:
-        print(
-            f"  {need.name}: install it{need.otherwise and ', ' + need.otherwise}", file=sys.stderr
-        )
-    packages = " ".join(sorted({need.package for need in missing}))
-    print(f"On Debian and Ubuntu, as root: apt-get install {packages}", file=sys.stderr)
+        ways = [need.otherwise] if need.fetch else ["install it", need.otherwise]
+        print(f"  {need.name}: {', '.join(filter(None, ways))}", file=sys.stderr)
+    # What is fetched by a program waits for that program, which is a need of its own.
+    packages = " ".join(sorted({need.package for need in missing if need.fetch is None}))
+    if packages:
+        print(f"On Debian and Ubuntu, as root: apt-get install {packages}", file=sys.stderr)
     return 1
 
 

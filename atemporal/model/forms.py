@@ -3,8 +3,8 @@
 Promise: whatever a schema refuses by these forms, `JobSpec` refuses, and the other way round, but for
 what no expression can say. That is listed in docs/messages.md; `tests/unit/test_schema.py` compares.
 Mechanism: a type here has a pattern for the schema only. Whether a text will do is decided by the rules
-of `JobSpec`, which have a sentence for whoever wrote it. Where pydantic decides, the type also says
-`pattern`.
+of `JobSpec`, which have a sentence for whoever wrote it. Where `Field` itself has the pattern, pydantic
+decides by it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
-_KEY, _SUBNET = r"[^\x00-\x1f]+", "subnet-[0-9a-f]+"
 # 1 to 65535, in five digits at most.
 _PORT_NUMBER = (
     "(?:0{0,4}[1-9]|0{0,3}[1-9][0-9]|0{0,2}[1-9][0-9]{2}|0?[1-9][0-9]{3}|[1-5][0-9]{4}"
@@ -35,10 +34,15 @@ def _shown(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
-Image = Annotated[str, _shown(pattern=image.PATTERN)]
+def _not(pattern: str) -> dict[str, Any]:
+    """What a text must not be: an expression could say it by look-around alone, which not all know."""
+    return {"not": {"pattern": pattern}}
+
+
+Image = Annotated[str, _shown(pattern=image.PATTERN, **_not(image.ID_PATTERN))]
 InstanceType = Annotated[str, _shown(pattern=whole(INSTANCE_TYPE.pattern))]
-Subnet = Annotated[str, Field(pattern=f"^{_SUBNET}$"), _shown(pattern=whole(_SUBNET))]
-Key = Annotated[str, Field(pattern=f"^{_KEY}$"), _shown(pattern=whole(_KEY))]
+Subnet = Annotated[str, Field(pattern="^subnet-[0-9a-f]+$")]
+Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 Port = Annotated[str, _shown(pattern=whole(rf"{_PORT_NUMBER}:{_PORT_NUMBER}(?:/(?:tcp|udp))?"))]
 Command = Annotated[
     tuple[Annotated[str, _shown(pattern=NO_NUL)], ...],
@@ -48,7 +52,10 @@ Command = Annotated[
 Environment = Annotated[
     dict[str, str],
     _shown(
-        propertyNames={"pattern": environment.NAME_PATTERN},
+        propertyNames={
+            "pattern": environment.NAME_PATTERN,
+            **_not(environment.NO_NAME_PATTERN),
+        },
         additionalProperties={"type": "string", "pattern": NO_NUL},
     ),
 ]
@@ -59,7 +66,8 @@ Labels = Annotated[
         additionalProperties={"type": "string", "maxLength": 255, "pattern": NO_NUL},
     ),
 ]
-OF_A_KIND_ONCE: FieldInfo = _shown(uniqueItems=True)
+EACH_ONCE: FieldInfo = _shown(uniqueItems=True)
+"""The list holds no element twice, as written."""
 BOTH_TIMES: dict[str, Any] = {
     "properties": {"time": {"type": "string"}, "delay_s": {"type": "integer"}},
     "required": ["time", "delay_s"],

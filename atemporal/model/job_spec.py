@@ -162,7 +162,7 @@ class JobFields(Frozen):
     machine: Annotated[Machine, _ObjectOrEmptyList] = Field(
         default=Machine(), description="The instance that the job wants."
     )
-    ports: Annotated[tuple[forms.Port, ...], forms.OF_A_KIND_ONCE, Field(max_length=32)] = Field(
+    ports: Annotated[tuple[forms.Port, ...], forms.EACH_ONCE, Field(max_length=32)] = Field(
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
     labels: Annotated[forms.Labels, Field(max_length=32), _ObjectOrEmptyList] = Field(

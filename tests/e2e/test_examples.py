@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,12 +23,14 @@ import httpx
 import pika
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
-from pika.exceptions import UnroutableError
+from pika.exceptions import ChannelClosedByBroker, UnroutableError
 
-from atemporal.messages import COMMANDS, EVENTS
+from atemporal.messages import COMMANDS, EVENTS, JobSubmit
 from tests.e2e.system import System
 from tests.provision import GO_PATH, ROOT
 from tests.servers.child import Child
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import RabbitMQ
 
 EXAMPLES = ROOT / "docs" / "examples"
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -36,6 +40,7 @@ ASKING = [(client, direct) for client in CLIENTS for direct in (False, True)][:-
 JOB = {"image": "busybox:1.36", "command": ["true"], "ports": [], "delay_s": 86_400}
 
 Command = Callable[[str, str], list[str]]
+Ask = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,30 @@ def env(system: System, broker_url: str) -> dict[str, str]:
     return {**os.environ, "AMQP_URL": broker_url, "ATEMPORAL_API_URL": system.api_url}
 
 
+@pytest.fixture
+def ask(env: dict[str, str], command: Command, tmp_path: Path) -> Ask:
+    """Start a client's `submit`, with a key and the fields of a job."""
+    number = count()
+
+    def start(client: str, key: str, direct: bool = False, **fields: Any) -> subprocess.Popen[str]:
+        job = tmp_path / f"{client} {next(number)}.json"
+        own_key = {"key": key} if client == "shell" else {}
+        job.write_text(json.dumps({**JOB, **fields, **own_key}))
+        argv = [*command(client, "submit"), *([] if own_key else [key])]
+        with job.open() as stdin:
+            return subprocess.Popen(
+                [*argv, *(["--direct"] if direct else [])],
+                env=env,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+
+    return start
+
+
 def valid(schema: str, value: Any) -> None:
     """Fail when the value is not what the published schema says."""
     schema_itself = json.loads((SCHEMAS / schema).read_text())
@@ -81,26 +110,18 @@ def valid(schema: str, value: Any) -> None:
     ("client", "direct"), ASKING, ids=lambda one: one if isinstance(one, str) else "direct" * one
 )
 def test_a_client_hears_what_became_of_its_submit(
-    system: System, env: dict[str, str], command: Command, client: str, direct: bool
+    system: System, ask: Ask, client: str, direct: bool
 ) -> None:
     key = f"{client}-{direct}"
 
     def submit(**fields: Any) -> tuple[int, dict[str, Any]]:
         """Its exit status, and the reply that it printed."""
-        job = {**JOB, **fields, **({"key": key} if client == "shell" else {})}
-        argv = [*command(client, "submit"), *([] if client == "shell" else [key])]
-        done = subprocess.run(
-            [*argv, *(["--direct"] if direct else [])],
-            input=json.dumps(job),
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.stdout, f"{done.stderr}\n{system.logs()}"
-        reply = json.loads(done.stdout)
+        asking = ask(client, key, direct, **fields)
+        printed, errors = asking.communicate(timeout=60)
+        assert printed, f"{errors}\n{system.logs()}"
+        reply = json.loads(printed)
         valid("job.submit.reply.v1.json", reply)
-        return done.returncode, reply
+        return asking.returncode, reply
 
     status, accepted = submit()
     assert (status, accepted["status"]) == (0, "accepted")
@@ -254,3 +275,170 @@ def test_a_job_is_run_over_http_by_the_client(system: System, env: dict[str, str
     refused = run("refused", "No Image")
     assert refused.returncode == 1
     assert "Invalid: image:" in refused.stderr
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[Any]:
+    """A channel of the tests' own."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    yield connection.channel()
+    if connection.is_open:
+        connection.close()
+
+
+def _submits(channel: Any) -> int:
+    """How many submits nobody has read."""
+    waiting: int = channel.queue_declare(JobSubmit.queue, passive=True).method.message_count
+    return waiting
+
+
+def _wait_for_submits(system: System, channel: Any, least: int) -> None:
+    system.wait(f"{least} submits are there", lambda: _submits(channel) >= least)
+
+
+def _is_there(broker_url: str, queue: str) -> bool:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    try:
+        connection.channel().queue_declare(queue, passive=True)
+    except ChannelClosedByBroker:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _reply_queue(asking: subprocess.Popen[str]) -> str:
+    """That of the shell's program."""
+    return f"replies.{socket.gethostname()}.{asking.pid}"
+
+
+def test_who_gets_no_reply_ends_with_2_and_may_ask_again(
+    system: System, ask: Ask, broker_url: str
+) -> None:
+    system.kill("scheduler")
+    started = {
+        (client, direct): ask(client, f"{client} {direct}", direct) for client, direct in ASKING
+    }
+    for asking in started.values():
+        printed, errors = asking.communicate(timeout=60)
+        assert (asking.returncode, printed) == (2, ""), errors
+        assert "no reply: send it again, with the same key" in errors
+    assert not _is_there(broker_url, _reply_queue(started["shell", False]))
+    system.start("scheduler")
+    for client, direct in started:
+        again = ask(client, f"{client} {direct}", direct)
+        printed, errors = again.communicate(timeout=60)
+        assert (again.returncode, json.loads(printed)["status"]) == (0, "duplicate"), errors
+
+
+def test_the_reply_queue_of_the_shell_is_deleted_when_a_signal_ends_it(
+    system: System, ask: Ask, channel: Any, broker_url: str
+) -> None:
+    system.kill("scheduler")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        before = _submits(channel)
+        asking = ask("shell", f"by {number}")
+        _wait_for_submits(system, channel, before + 1)
+        assert _is_there(broker_url, _reply_queue(asking))
+        os.killpg(asking.pid, number)
+        asking.communicate(timeout=20)
+        assert asking.returncode == 2
+        assert not _is_there(broker_url, _reply_queue(asking))
+
+
+def test_when_the_broker_stops_who_waits_ends_with_2_and_so_does_who_listens(
+    system: System,
+    ask: Ask,
+    listeners: dict[str, Listener],
+    channel: Any,
+    rabbitmq_server: RabbitMQ,
+) -> None:
+    system.kill("scheduler")
+    before = _submits(channel)
+    started = [
+        (client, ask(client, f"lost {client} {direct}", direct)) for client, direct in ASKING
+    ]
+    _wait_for_submits(system, channel, before + len(started))
+    channel.connection.close()
+    rabbitmq_server.stop()
+    try:
+        for client, asking in started:
+            printed, errors = asking.communicate(timeout=60)
+            assert (asking.returncode, printed) == (2, ""), errors
+            assert "send it again, with the same key" in errors
+            # It is told at once, and not after the longest wait.
+            assert client == "shell" or "no reply" not in errors
+        for client, listener in listeners.items():
+            status = listener.child.wait()
+            assert status == 2 or (client == "shell" and status), listener.child.output()
+    finally:
+        rabbitmq_server.start()
+
+
+def test_a_submit_that_no_queue_takes_ends_with_2(system: System, ask: Ask, channel: Any) -> None:
+    binding = (JobSubmit.queue, COMMANDS, JobSubmit.type_name())
+    channel.queue_unbind(*binding)
+    try:
+        # The shell's tools can not ask for a message back: theirs gets no reply.
+        for client in ("python", "node", "go"):
+            asking = ask(client, f"nowhere {client}")
+            printed, errors = asking.communicate(timeout=20)
+            assert (asking.returncode, printed) == (2, "")
+            assert "no queue for it" in errors
+    finally:
+        channel.queue_bind(*binding)
+
+
+def test_a_listener_takes_a_hundred_at_a_time(
+    listeners: dict[str, Listener], rabbitmq_server: RabbitMQ, broker_url: str
+) -> None:
+    vhost = broker_url.rpartition("/")[2]
+    listed = rabbitmq_server.ctl("list_consumers", "-p", vhost, "queue_name", "prefetch_count")
+    taken = dict(line.split() for line in listed.splitlines() if line.startswith("heard."))
+    assert taken == {f"heard.{client}": "100" for client in listeners if client != "shell"}
+
+
+def test_a_listener_whose_queue_is_deleted_ends_with_2(
+    listeners: dict[str, Listener], channel: Any
+) -> None:
+    for client in ("python", "node", "go"):
+        channel.queue_delete(f"heard.{client}")
+        assert listeners[client].child.wait() == 2
+        assert "the queue was deleted" in listeners[client].child.output()
+
+
+def _run(env: Mapping[str, str], *argv: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *map(str, argv)],
+        env={**env, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_api_that_restarts_is_no_failed_job(system: System, env: dict[str, str]) -> None:
+    system.kill("api")
+    script = EXAMPLES / "python" / "run.py"
+    running = _run(env, script, "patient", "busybox:1.36", "sh", "-c", "echo hello; exit 7")
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith("again in 5 s:")
+    system.start("api")
+    while not (line := running.stderr.readline()).startswith("submitted"):
+        assert line.startswith("again in 5 s:")
+    system.kill("api")
+    assert running.stderr.readline().startswith("again in 5 s:")
+    system.start("api")
+    printed, errors = running.communicate(timeout=100)
+    assert (running.returncode, printed) == (7, "hello\n"), errors
+
+
+def test_the_patience_with_an_api_has_an_end(env: dict[str, str], tmp_path: Path) -> None:
+    text = (EXAMPLES / "python" / "run.py").read_text()
+    assert "PATIENCE_S = 300" in text
+    impatient = tmp_path / "run.py"
+    impatient.write_text(text.replace("PATIENCE_S = 300", "PATIENCE_S = 0"))
+    nowhere = {**env, "ATEMPORAL_API_URL": f"http://127.0.0.1:{free_port()}"}
+    running = _run(nowhere, impatient, "key", "busybox:1.36")
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors.split(":")[0]) == (2, "Unavailable")

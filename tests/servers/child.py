@@ -65,6 +65,14 @@ class Child:
                 raise RuntimeError(f"{self.name} not ready in {within_s} s:\n{self.output()}")
             time.sleep(0.02)
 
+    def wait(self, within_s: float = 60) -> int:
+        """Return the status that it ends with by itself.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended in time.
+        """
+        return self._process.wait(within_s)
+
     def end(self, how: signal.Signals, within_s: float = 30) -> None:
         """Send the signal and wait until the process is gone; after `within_s` it is killed."""
         self._process.send_signal(how)

@@ -37,6 +37,23 @@ def test_what_is_missing_is_named_with_what_to_do(
     assert provision.main(["typo"]) == 2
 
 
+def test_what_npm_could_not_fetch_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(argv: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(argv, 1)
+
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", offline)
+    (tmp_path / "package-lock.json").write_text("{}")
+    monkeypatch.setattr(provision, "NEEDS", (provision._npm("left-pad", tmp_path),))
+    assert provision.main([]) == 1
+    text = capsys.readouterr().err
+    assert f"left-pad: run npm ci in {tmp_path} (it needs the network)\n" in text
+    assert "install it" not in text
+    assert "apt-get" not in text
+
+
 def test_root_installs_what_is_missing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     installed: list[str] = []
     monkeypatch.setattr(os, "getuid", lambda: 0)

@@ -8,10 +8,13 @@ const amqp = require("amqplib");
 async function main(queue) {
   const connection = await amqp.connect(process.env.AMQP_URL);
   const channel = await connection.createChannel();
+  // An orderly end of the broker is a `close` without an `error`.
+  for (const one of [connection, channel]) one.on("error", fail).on("close", fail);
   await channel.assertQueue(queue, { durable: true, arguments: { "x-queue-type": "quorum" } });
   await channel.bindQueue(queue, "atemporal.events", "job.finished.#");
   await channel.prefetch(100);
   await channel.consume(queue, (event) => {
+    if (!event) return fail(new Error("the queue was deleted"));
     // An event can come twice: whatever you do with it, do it once for its `event_id`.
     console.log(event.content.toString());
     channel.ack(event);
@@ -19,7 +22,9 @@ async function main(queue) {
   console.error("listening");
 }
 
-main(process.argv[2]).catch((error) => {
-  console.error(error.message);
+function fail(error) {
+  console.error(error?.message ?? "connection lost");
   process.exit(2);
-});
+}
+
+main(process.argv[2]).catch(fail);

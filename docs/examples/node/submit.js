@@ -16,10 +16,13 @@ async function main(key, direct) {
     : (await channel.assertQueue("", { exclusive: true })).queue;
 
   const reply = new Promise((resolve, reject) => {
-    channel.consume(replies, (answer) => resolve(JSON.parse(answer.content)), { noAck: true }).catch(reject);
-    for (const one of [connection, channel]) one.on("error", reject);
-    channel.on("return", () => reject(new Error("the broker has no queue for it: is atemporal set up there?")));
-    setTimeout(() => reject(new Error("no reply: send it again, with the same key")), 30_000).unref();
+    const fail = (why) => reject(new Error(why));
+    channel.consume(replies, resolve, { noAck: true }).catch(reject);
+    // An orderly end of the broker is a `close` without an `error`.
+    for (const one of [connection, channel]) one.on("error", reject).on("close", () => fail("connection lost"));
+    channel.on("return", () => fail("the broker has no queue for it: is atemporal set up there? If so"));
+    channel.on("nack", () => fail("the broker did not take it"));
+    setTimeout(() => fail("no reply"), 30_000);
   });
   channel.publish("atemporal", "job.submit", Buffer.from(JSON.stringify(message)), {
     messageId: key,
@@ -27,13 +30,13 @@ async function main(key, direct) {
     replyTo: replies,
     mandatory: true,
   });
-  const [answer] = await Promise.all([reply, channel.waitForConfirms()]);
-  await connection.close();
+  const answer = JSON.parse((await reply).content);
   console.log(JSON.stringify(answer));
+  await connection.close();
   return answer.status === "rejected" ? 1 : 0;
 }
 
 main(process.argv[2], process.argv.includes("--direct")).then(process.exit, (error) => {
-  console.error(error.message);
+  console.error(`${error.message}: send it again, with the same key`);
   process.exit(2);
 });

@@ -5,4 +5,6 @@
 #
 # The queue ends with its connection: what comes while nobody listens is lost.
 set -eu
-exec amqp-consume -u "$AMQP_URL" -e atemporal.events -r 'job.finished.#' -- sh -c 'cat; echo'
+set -- --url "$AMQP_URL" --heartbeat 30
+case $AMQP_URL in amqps:*) set -- "$@" --cacert /etc/ssl/certs/ca-certificates.crt ;; esac
+exec amqp-consume "$@" -e atemporal.events -r 'job.finished.#' -p 100 -- sh -c 'cat; echo'

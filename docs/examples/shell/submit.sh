@@ -7,14 +7,20 @@
 # a direct reply either, because each of them has a connection of its own.
 set -eu
 
+set -- --url "$AMQP_URL" --heartbeat 30
+case $AMQP_URL in amqps:*) set -- "$@" --cacert /etc/ssl/certs/ca-certificates.crt ;; esac
 replies=replies.$(hostname).$$
-amqp-declare-queue -u "$AMQP_URL" -d -q "$replies" > /dev/null
-trap 'amqp-delete-queue -u "$AMQP_URL" -q "$replies" > /dev/null' EXIT
-
-amqp-publish -u "$AMQP_URL" -e atemporal -r job.submit -p -t "$replies"
-reply=$(timeout 30 amqp-consume -u "$AMQP_URL" -q "$replies" -c 1 cat) || {
-  echo "no reply: send it again, with the same key" >&2
+fail() {
+  echo "$1: send it again, with the same key" >&2
   exit 2
 }
+
+# Not every shell does what is for EXIT when a signal ends it.
+trap 'exit 2' INT TERM HUP
+trap 'amqp-delete-queue "$@" -q "$replies" > /dev/null || true' EXIT
+amqp-declare-queue "$@" -d -q "$replies" > /dev/null || fail "no queue for the reply"
+
+amqp-publish "$@" -e atemporal -r job.submit -p -t "$replies" || fail "not sent"
+reply=$(timeout --foreground 30 amqp-consume "$@" -q "$replies" -c 1 cat) || fail "no reply"
 echo "$reply"
 case $reply in *'"status":"rejected"'*) exit 1 ;; esac

@@ -7,15 +7,19 @@ package main
 
 import (
 	"fmt"
-	"log"
 	"os"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+func fail(why any) {
+	fmt.Fprintln(os.Stderr, why)
+	os.Exit(2)
+}
+
 func must[T any](value T, err error) T {
 	if err != nil {
-		log.Fatal(err)
+		fail(err)
 	}
 	return value
 }
@@ -26,7 +30,10 @@ func main() {
 	channel := must(connection.Channel())
 	must(channel.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "quorum"}))
 	if err := channel.QueueBind(queue, "job.finished.#", "atemporal.events", false, nil); err != nil {
-		log.Fatal(err)
+		fail(err)
+	}
+	if err := channel.Qos(100, 0, false); err != nil {
+		fail(err)
 	}
 	events := must(channel.Consume(queue, "", false, false, false, false, nil))
 	fmt.Fprintln(os.Stderr, "listening")
@@ -35,8 +42,8 @@ func main() {
 		// An event can come twice: whatever you do with it, do it once for its `event_id`.
 		fmt.Println(string(event.Body))
 		if err := event.Ack(false); err != nil {
-			log.Fatal(err)
+			fail(err)
 		}
 	}
-	log.Fatal("the connection has ended")
+	fail("the connection is lost, or the queue was deleted")
 }

@@ -9,16 +9,20 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log"
 	"os"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+func fail(why any) {
+	fmt.Fprintf(os.Stderr, "%v: send it again, with the same key\n", why)
+	os.Exit(2)
+}
+
 func must[T any](value T, err error) T {
 	if err != nil {
-		log.Fatal(err)
+		fail(err)
 	}
 	return value
 }
@@ -27,7 +31,7 @@ func main() {
 	key, direct := os.Args[1], len(os.Args) > 2 && os.Args[2] == "--direct"
 	var job json.RawMessage
 	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil {
-		log.Fatal(err)
+		fail(err)
 	}
 	message := must(json.Marshal(map[string]any{"type": "job.submit", "v": 1, "job": job}))
 
@@ -35,7 +39,7 @@ func main() {
 	defer connection.Close()
 	channel := must(connection.Channel())
 	if err := channel.Confirm(false); err != nil {
-		log.Fatal(err)
+		fail(err)
 	}
 
 	replies := "amq.rabbitmq.reply-to"
@@ -43,31 +47,48 @@ func main() {
 		replies = must(channel.QueueDeclare("", false, false, true, false, nil)).Name
 	}
 	answers := must(channel.Consume(replies, "", true, false, false, false, nil))
+	confirms := channel.NotifyPublish(make(chan amqp.Confirmation, 1))
 	returned := channel.NotifyReturn(make(chan amqp.Return, 1))
 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	confirmed := must(channel.PublishWithDeferredConfirmWithContext(
+	if err := channel.PublishWithContext(
 		ctx, "atemporal", "job.submit", true, false,
 		amqp.Publishing{MessageId: key, DeliveryMode: amqp.Persistent, ReplyTo: replies, Body: message},
-	))
-	if !confirmed.Wait() {
-		log.Fatal("the broker did not take it: send it again, with the same key")
+	); err != nil {
+		fail(err)
 	}
 
-	select {
-	case answer := <-answers:
-		var reply struct{ Status string }
-		if err := json.Unmarshal(answer.Body, &reply); err != nil {
-			log.Fatal(err)
+	for {
+		// When the connection is lost, all three channels are closed.
+		select {
+		case confirm, ok := <-confirms:
+			if !ok {
+				fail("connection lost")
+			}
+			if !confirm.Ack {
+				fail("the broker did not take it")
+			}
+		case _, ok := <-returned:
+			if !ok {
+				fail("connection lost")
+			}
+			fail("the broker has no queue for it: is atemporal set up there? If so")
+		case answer, ok := <-answers:
+			if !ok {
+				fail("connection lost")
+			}
+			var reply struct{ Status string }
+			if err := json.Unmarshal(answer.Body, &reply); err != nil {
+				fail(err)
+			}
+			fmt.Println(string(answer.Body))
+			if reply.Status == "rejected" {
+				os.Exit(1)
+			}
+			return
+		case <-ctx.Done():
+			fail("no reply")
 		}
-		fmt.Println(string(answer.Body))
-		if reply.Status == "rejected" {
-			os.Exit(1)
-		}
-	case <-returned:
-		log.Fatal("the broker has no queue for it: is atemporal set up there?")
-	case <-ctx.Done():
-		log.Fatal("no reply: send it again, with the same key")
 	}
 }
