@@ -77,7 +77,7 @@ class RecurringLoop:
             rules = self._rules()
             stale = self._clock() >= self._rules_at
             rows = (
-                fires.of_other_rules(tx, rules, limit=BATCH)
+                fires.of_other_rules(tx, rules, now, limit=BATCH)
                 if stale
                 else fires.due(tx, now, limit=BATCH)
             )
