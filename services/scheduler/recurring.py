@@ -7,7 +7,8 @@ Mechanism: the schedules that it is time for are locked in small batches, each b
 with its jobs; others pass over them. When the loop starts, and once an hour, it looks for schedules
 whose next fire was computed by other zone rules, and computes it anew.
 Failure: what is not done is done by the next tick, or by another scheduler. Without the broker an
-earlier job that was cancelled is found by the reaper's sweep.
+earlier job that was cancelled is found by the reaper's sweep. A schedule that this process can not read
+is put off for a minute, in which another scheduler may have it.
 """
 
 from __future__ import annotations
