@@ -35,6 +35,11 @@ from atemporal.userdata import check_fits
 LABEL = "atemporal/schedule"
 """The label of a schedule's jobs; its value is the schedule's name."""
 
+NEXT_SHOWN, MOST_NEXT = 5, 100
+"""So many of the next fires are shown with a schedule, and so many at most."""
+FIRES_SHOWN, MOST_FIRES = 20, 1000
+"""The same of the latest."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _OF_THE_FIRE = ("time", "run_at", "delay_s", "key")
 # The label that names the schedule is one too.
@@ -73,7 +78,7 @@ class ScheduleFields(Frozen):
     )
     start_deadline_s: _Seconds | None = Field(
         default=None,
-        description="A fire that is decided so long after its time, or longer, is skipped.",
+        description="A fire that is decided longer than this after its time is skipped.",
     )
 
     @field_validator("name")
@@ -119,8 +124,8 @@ class Schedule(ScheduleSpec):
     """A schedule as it is recorded.
 
     All fires before `next_fire_at` are decided; None when it never fires again. `rules_version` is that
-    of the zone rules by which it was computed. `version` counts the changes. `problem` is why it can not
-    be fired. `read_at` is when this was so, by the database's clock.
+    of the zone rules by which it was computed. `version` counts the changes. `problem` is why the
+    schedule can not be fired. `read_at` is when this was so, by the database's clock.
     """
 
     id: UUID

@@ -23,7 +23,16 @@ from atemporal.metrics import series
 from atemporal.metrics.endings import ENDED
 from atemporal.metrics.fires import FIRES
 from atemporal.model import parse_spec
-from atemporal.model.schedule import ScheduleFields, is_name, job_schema, parse_schedule
+from atemporal.model.schedule import (
+    FIRES_SHOWN,
+    MOST_FIRES,
+    MOST_NEXT,
+    NEXT_SHOWN,
+    ScheduleFields,
+    is_name,
+    job_schema,
+    parse_schedule,
+)
 from atemporal.recurrence import Overlap
 from atemporal.settings import Settings
 from atemporal.states import Reason
@@ -35,14 +44,11 @@ from atemporal.telemetry import logger
 from services.api import request_body
 from services.api.auth import Authorizer, bearer
 from services.api.error_responses import possible
+from services.api.jobs import PAGE
 from services.api.publisher import Publisher
 from services.api.query import only_query
 from services.api.schedule_schemas import ScheduleDetail, SchedulePage, ScheduleSummary
 from services.api.schemas import JobDetail
-
-PAGE = 1000
-FIRES_SHOWN, NEXT_SHOWN = 20, 5
-_MOST_SHOWN = 1000, 100
 
 series(ENDED, reason=[Reason.CANCELLED])
 
@@ -163,10 +169,10 @@ def router(
     def show(
         name: str = Depends(path_name),
         fires: Annotated[
-            int, Query(ge=0, le=_MOST_SHOWN[0], description="how many of the latest")
+            int, Query(ge=0, le=MOST_FIRES, description="how many of the latest")
         ] = FIRES_SHOWN,
         next: Annotated[  # noqa: A002 - the parameter's name
-            int, Query(ge=0, le=_MOST_SHOWN[1], description="how many of the next")
+            int, Query(ge=0, le=MOST_NEXT, description="how many of the next")
         ] = NEXT_SHOWN,
     ) -> ScheduleDetail:
         """The schedule, its next fires, and what became of the latest."""
