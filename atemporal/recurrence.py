@@ -6,7 +6,7 @@ decision is bounded, however long nobody decided: it looks at `PIECE` fires, mak
 
 Mechanism: a job's time is when its container starts, so its job has to be there ahead of that: a fire
 is decided `HORIZON_S` ahead of its time. That is longer than the longest lead, so its lead is still
-learned, and a scheduler that is away for less than the difference costs nothing.
+learned, and a scheduler that is away for less than the difference still decides in time for it.
 
 - A fire that nobody decided until `GRACE_S` after its time is *late*: the scheduler was away. The
   catch-up decides: none of the late ones is run, the latest one, or each; only those within the window.

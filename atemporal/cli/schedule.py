@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from atemporal.cli import output
-from atemporal.cli.arguments import LONGEST_S, duration_from, text
+from atemporal.cli.arguments import LONGEST_S, duration_from, duration_text, text
 from atemporal.cli.masks import masked_env, masked_job
 from atemporal.cli.output import clean, distance, note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -23,10 +24,19 @@ from atemporal.cli.submit import options, spec_fields
 from atemporal.cli.wording import at
 from atemporal.client import PAGE, Schedule, ScheduleDetail
 from atemporal.errors import AtemporalError
-from atemporal.model.schedule import ScheduleFields, parse_schedule
+from atemporal.model.job_spec import JobSpec, Machine
+from atemporal.model.schedule import (
+    FIRES_SHOWN,
+    MOST_FIRES,
+    MOST_NEXT,
+    NEXT_SHOWN,
+    ScheduleFields,
+    parse_schedule,
+)
 from atemporal.recurrence import CatchUp, Overlap
 
-_OF_THE_FIRE = ("time", "delay_s", "key", "market")
+# What a submit has besides: each fire has a time and a key of its own, and a new command no old names.
+_NOT_TAKEN = ("time", "delay_s", "key", "market")
 _SECONDS = duration_from(1, LONGEST_S)
 
 
@@ -53,43 +63,52 @@ def _deadline(
 
 
 def _help(name: str) -> str:
-    return ScheduleFields.model_fields[name].description or ""
+    field = ScheduleFields.model_fields[name]
+    if field.is_required():
+        return field.description or ""
+    default = "none" if field.default is None else field.default
+    shown = duration_text(default) if type(default) is int else default
+    return f"{field.description}  [default: {shown}]"
+
+
+def _without_default(option: click.Parameter) -> click.Parameter:
+    """The same for who changes a schedule: what is not given stays as it is."""
+    fields = {*ScheduleFields.model_fields, *JobSpec.model_fields, *Machine.model_fields}
+    if isinstance(option, click.Option) and option.name in fields:
+        option = copy(option)
+        option.help = (option.help or "").partition("  [default: ")[0]
+    return option
 
 
 def _options() -> list[click.Parameter]:
     """The options of a schedule, then those of its job."""
     own: list[click.Parameter] = [
         click.Option(["--cron"], callback=text, metavar="LINE", help=_help("cron")),
-        click.Option(
-            ["--tz", "zone"],
-            callback=text,
-            metavar="ZONE",
-            help=f"{_help('zone')}  [default: UTC]",
-        ),
+        click.Option(["--tz", "zone"], callback=text, metavar="ZONE", help=_help("zone")),
         click.Option(
             ["--catch-up"],
             type=click.Choice([one.value for one in CatchUp]),
-            help=f"{_help('catch_up')}  [default: skip]",
+            help=_help("catch_up"),
         ),
         click.Option(
             ["--window", "window_s"],
             callback=_SECONDS,
             metavar="DURATION",
-            help=f"{_help('window_s')}  [default: 1d]",
+            help=_help("window_s"),
         ),
         click.Option(
             ["--overlap"],
             type=click.Choice([one.value for one in Overlap]),
-            help=f"{_help('overlap')}  [default: allow]",
+            help=_help("overlap"),
         ),
         click.Option(
             ["--start-deadline", "start_deadline_s"],
             callback=_deadline,
             metavar="DURATION",
-            help=f"{_help('start_deadline_s')}  [default: none]",
+            help=_help("start_deadline_s"),
         ),
     ]
-    return [*own, *(one for one in options() if one.name not in _OF_THE_FIRE)]
+    return [*own, *(one for one in options() if one.name not in _NOT_TAKEN)]
 
 
 _NAME = click.Argument(["name"], shell_complete=_known)
@@ -156,8 +175,12 @@ def list_schedules(session: Session) -> None:
 
 
 @schedule.command(params=[_NAME])
-@click.option("--next", "following", type=click.IntRange(0, 100), default=5, show_default=True)
-@click.option("--fires", type=click.IntRange(0, 1000), default=20, show_default=True)
+@click.option(
+    "--next", "following", type=click.IntRange(0, MOST_NEXT), default=NEXT_SHOWN, show_default=True
+)
+@click.option(
+    "--fires", type=click.IntRange(0, MOST_FIRES), default=FIRES_SHOWN, show_default=True
+)
 @click.option("--reveal", is_flag=True, help="Show the environment's values.")
 @output_option
 @pass_session
@@ -203,7 +226,7 @@ def show(session: Session, name: str, following: int, fires: int, reveal: bool) 
 @output_option
 @pass_session
 def pause(session: Session, name: str) -> None:
-    """Fire no more until `resume`; jobs made ahead and not begun are cancelled."""
+    """Fire no more until `resume`; jobs of its fires that have not begun are cancelled."""
     _done(session, session.api.pause_schedule(name), f"{name} paused")
 
 
@@ -234,14 +257,15 @@ def run_now(session: Session, name: str, key: str | None) -> None:
         click.echo(job["id"])
 
 
-@schedule.command(params=[_NAME, _IMAGE, _COMMAND, *_options()])
+@schedule.command(params=[_NAME, _IMAGE, _COMMAND, *map(_without_default, _options())])
 @output_option
 @pass_session
 def edit(session: Session, /, **given: Any) -> None:
     """Change what is given; the rest stays.
 
     Of the environment and the labels all is replaced if one is given; a new command needs its image
-    before it. Jobs that were made ahead for the next minutes are made anew if they would be others.
+    before it. Jobs that were made ahead for the next minutes are made anew if they would be others; what
+    is due already stays as it is.
     """
     job = spec_fields(_whole(given))
     replaced = {
@@ -261,7 +285,7 @@ def edit(session: Session, /, **given: Any) -> None:
 @output_option
 @pass_session
 def delete(session: Session, name: str) -> None:
-    """Delete a schedule with the record of its fires; jobs that have begun stay."""
+    """Delete a schedule with the record of its fires; jobs that have not begun are cancelled."""
     deleted = session.api.delete_schedule(name)
     if session.as_json:
         output.show_json(_masked(deleted))
@@ -271,7 +295,7 @@ def delete(session: Session, name: str) -> None:
 
 def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a submit's options would have given."""
-    return {**given, **dict.fromkeys(_OF_THE_FIRE)}
+    return {**given, **dict.fromkeys(_NOT_TAKEN)}
 
 
 def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +325,8 @@ def _next(shown: Schedule | ScheduleDetail) -> str:
     if shown["paused_at"]:
         return "when it is resumed: it is paused"
     if shown["next_fire_at"] is None:
-        return "never again"
+        problem = shown["problem"]
+        return f"when this is mended: {problem}" if problem else "never again"
     return f"{shown['next_fire_local']} ({shown['next_fire_at']})"
 
 

@@ -217,14 +217,17 @@ class Client:
         query = urlencode({"limit": limit, "after": after})
         return cast(SchedulePage, self._get(f"/schedules?{query}"))
 
-    def schedule(self, name: str, *, next_fires: int = 5, fires: int = 20) -> ScheduleDetail:
-        """A recurring schedule, with so many of its next and of its latest fires.
+    def schedule(
+        self, name: str, *, next_fires: int | None = None, fires: int | None = None
+    ) -> ScheduleDetail:
+        """A recurring schedule, with so many of its next and of its latest fires; else a few.
 
         Raises:
             NotFound: there is none of that name.
         """
-        query = urlencode({"next": next_fires, "fires": fires})
-        return cast(ScheduleDetail, self._get(f"{_schedule(name)}?{query}"))
+        asked = {"next": next_fires, "fires": fires}
+        query = urlencode({name: many for name, many in asked.items() if many is not None})
+        return cast(ScheduleDetail, self._get(f"{_schedule(name)}{query and '?'}{query}"))
 
     def edit_schedule(
         self, name: str, changes: Mapping[str, Any], *, version: int | None = None

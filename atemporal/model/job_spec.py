@@ -39,6 +39,7 @@ CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
 LONGEST_LEAD_S = int(LIMIT_S)
+MOST_LABELS = 32
 
 # Neither true nor "60" nor 1e2 is a whole number.
 Whole = Annotated[int, Strict()]
@@ -165,7 +166,7 @@ class JobFields(Frozen):
     ports: Annotated[tuple[forms.Port, ...], forms.EACH_ONCE, Field(max_length=32)] = Field(
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
-    labels: Annotated[forms.Labels, Field(max_length=32), _ObjectOrEmptyList] = Field(
+    labels: Annotated[forms.Labels, Field(max_length=MOST_LABELS), _ObjectOrEmptyList] = Field(
         default_factory=dict, description="Names and values to find the job by."
     )
     key: Annotated[forms.Key, Field(max_length=255)] | None = Field(
@@ -316,6 +317,18 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
         return JobSpec.model_validate(fields)
     except ValidationError as error:
         raise Invalid(describe(error)) from None
+
+
+def by_own_names(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given fields by their names in the model, where another name was given alone."""
+    fields = dict(given)
+    for name, field in model.model_fields.items():
+        if isinstance(field.validation_alias, AliasChoices) and name not in fields:
+            for other in field.validation_alias.choices:
+                if isinstance(other, str) and other in fields:
+                    fields[name] = fields.pop(other)
+                    break
+    return fields
 
 
 def describe(error: ValidationError) -> dict[str, str]:

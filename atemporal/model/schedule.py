@@ -19,16 +19,31 @@ from atemporal.calendar import CronLine
 from atemporal.clock import format_utc
 from atemporal.errors import Invalid
 from atemporal.model.frozen import Frozen
-from atemporal.model.job_spec import MAX_TIMEOUT_S, JobSpec, describe, parse_spec, read_spec
+from atemporal.model.job_spec import (
+    MAX_TIMEOUT_S,
+    MOST_LABELS,
+    JobSpec,
+    Machine,
+    by_own_names,
+    describe,
+    parse_spec,
+    read_spec,
+)
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap, Rules
 from atemporal.userdata import check_fits
 
 LABEL = "atemporal/schedule"
 """The label of a schedule's jobs; its value is the schedule's name."""
 
+NEXT_SHOWN, MOST_NEXT = 5, 100
+"""So many of the next fires are shown with a schedule, and so many at most."""
+FIRES_SHOWN, MOST_FIRES = 20, 1000
+"""The same of the latest."""
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _OF_THE_FIRE = ("time", "run_at", "delay_s", "key")
-_LABELS = 31
+# The label that names the schedule is one too.
+_LABELS = MOST_LABELS - 1
 
 _Seconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_S)]
 
@@ -63,7 +78,7 @@ class ScheduleFields(Frozen):
     )
     start_deadline_s: _Seconds | None = Field(
         default=None,
-        description="A fire that is decided so long after its time, or longer, is skipped.",
+        description="A fire that is decided longer than this after its time is skipped.",
     )
 
     @field_validator("name")
@@ -89,16 +104,28 @@ class ScheduleSpec(ScheduleFields):
 
     @property
     def line(self) -> CronLine:
-        """Its cron line in its zone."""
+        """Its cron line in its zone.
+
+        Raises:
+            Invalid: this release can not read it, but another could.
+        """
         return CronLine.parse(self.cron, self.zone)
+
+    @property
+    def line_if_read(self) -> CronLine | None:
+        """Its line; None where this release can not read it: that keeps nobody from changing it."""
+        try:
+            return self.line
+        except Invalid:
+            return None
 
 
 class Schedule(ScheduleSpec):
     """A schedule as it is recorded.
 
     All fires before `next_fire_at` are decided; None when it never fires again. `rules_version` is that
-    of the zone rules by which it was computed. `version` counts the changes. `problem` is why it can not
-    be fired. `read_at` is when this was so, by the database's clock.
+    of the zone rules by which it was computed. `version` counts the changes. `problem` is why the
+    schedule can not be fired. `read_at` is when this was so, by the database's clock.
     """
 
     id: UUID
@@ -205,6 +232,65 @@ def job_schema() -> dict[str, Any]:
 def written_job(spec: JobSpec) -> dict[str, Any]:
     """The job's fields as JSON, as they are stored and as they are given."""
     return spec.model_dump(mode="json", exclude=set(_OF_THE_FIRE))
+
+
+def merged_job(stored: Any, asked: Any) -> Any:
+    """The fields of a stored job with what is asked to be another; of its machine too.
+
+    What a newer release stored besides is left out here, and kept by `stored_job`.
+    """
+    if not isinstance(asked, Mapping):
+        return asked
+    known = _known(stored)
+    machine = asked.get("machine", {})
+    if machine == []:
+        # PHP writes an empty object as an empty list.
+        machine = {}
+    if isinstance(machine, Mapping):
+        machine = {**known.get("machine", {}), **by_own_names(Machine, machine)}
+    return {**known, **asked, "machine": machine}
+
+
+def stored_job(stored: Any, wanted: JobSpec) -> Any:
+    """What is to be stored in place of `stored`: the fields that are to be others, over the rest."""
+    known = _known(stored)
+    changed = {name: to for name, to in written_job(wanted).items() if known.get(name) != to}
+    if not changed:
+        return stored
+    before = stored if isinstance(stored, Mapping) else {}
+    if "machine" in changed and isinstance(before.get("machine"), Mapping):
+        changed["machine"] = {**before["machine"], **changed["machine"]}
+    return {**before, **changed}
+
+
+def _known(stored: Any) -> dict[str, Any]:
+    """Of a stored job what this release knows; of one that it can not read, as it is stored."""
+    try:
+        return written_job(read_spec(stored, None))
+    except ValidationError:
+        fields = stored if isinstance(stored, Mapping) else {}
+    known = {
+        name: value
+        for name, value in fields.items()
+        if name in JobSpec.model_fields and name not in _OF_THE_FIRE
+    }
+    machine = known.pop("machine", None)
+    if isinstance(machine, Mapping):
+        machine = by_own_names(Machine, machine)
+        known["machine"] = {
+            name: machine[name] for name in Machine.model_fields if name in machine
+        }
+    return known
+
+
+def shown_in_part(row: Mapping[str, Any], why: str) -> Schedule:
+    """A schedule that can not be read, as far as it can be shown: not its job, `why` as its problem."""
+    given = {name: row[name] for name in Schedule.model_fields if name in row}
+    for name, kind in (("catch_up", CatchUp), ("overlap", Overlap)):
+        if given[name] in set(kind):
+            given[name] = kind(given[name])
+    job = JobSpec.model_construct(image="")
+    return Schedule.model_construct(**{**given, "job": job, "problem": why})
 
 
 def read_schedule(row: Mapping[str, Any]) -> Schedule:

@@ -4,11 +4,13 @@ Promise: a fire is decided once, by whichever scheduler comes first, and its job
 transaction: the fires' primary key refuses a second one, the job's key a second job. What is decided is
 decided by the time that the caller has read from the database, and by the schedule as it is under its
 lock, so a change in between is never undone.
-Mechanism: `due` locks the schedules that it is time for and passes over those that are locked. A job
+Mechanism: `due` locks the schedules that it is time for and passes over those that are locked. The jobs
+that a batch may cancel are locked by their ids, as everybody locks several, before the first is. A job
 that was made ahead is *withdrawn* when its fire is not wanted any more: it is cancelled, gives its key
-back, and its fire is forgotten, so the same fire may be made again. One whose container starts, or whose
-fire has come, is left as it is.
-Failure: a schedule that can not be read or fired says why in `problem`, and is looked at again later.
+back, and its fire is forgotten, so the same fire may be made again. One that no machine was told to
+start is cancelled after its fire's time too, if it is not to start at all; its fire stays on record.
+Failure: a schedule that can not be read or fired says why in `problem`, and is looked at again soon, by
+this scheduler or by one that can. A job that can not be read is left as it is, and reported.
 """
 
 from __future__ import annotations
@@ -19,13 +21,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Row, insert, select, text, update
 
 from atemporal.calendar import CronLine
 from atemporal.errors import Conflict, Invalid, NotFound, Unreadable
-from atemporal.model import AttemptRef, JobSpec, describe
-from atemporal.model.schedule import Schedule, read_schedule
+from atemporal.model import AttemptRef, JobSpec
+from atemporal.model.schedule import Schedule
 from atemporal.recurrence import (
     Decision,
     Fire,
@@ -34,12 +35,16 @@ from atemporal.recurrence import (
     Overlap,
     decide,
 )
-from atemporal.store import jobs
+from atemporal.store import jobs, rows
 from atemporal.tables import fires, schedules
 from atemporal.userdata import check_fits
 
-PROBLEM_S = 600
-"""A schedule that can not be fired is looked at again after so many seconds."""
+PROBLEM_S = 60
+"""A schedule that can not be fired is looked at again after so many seconds.
+
+Where two releases of `tzdata` run side by side one may read a zone that the other can not: so it is
+short against the minutes by which a fire is decided earlier than the longest lead needs.
+"""
 
 _DUE = text(
     """
@@ -53,6 +58,7 @@ _OF_OTHER_RULES = text(
     """
     SELECT *, statement_timestamp() AS read_at FROM schedules
     WHERE paused_at IS NULL AND (rules_version < :rules OR rules_version > :rules)
+      AND (problem IS NULL OR look_at <= :now)
     LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED
     """
@@ -66,11 +72,24 @@ _SETTLE = text(
       AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = fires.job_id AND state <> 'finished')
     """
 )
-_AHEAD = text(
+# What no machine was told to start. A job that waits for another attempt after a run has begun.
+_NOT_BEGUN = text(
     """
     SELECT fires.fire_time, jobs.id FROM fires JOIN jobs ON jobs.id = fires.job_id
-    WHERE schedule_id = :schedule AND NOT settled AND fire_time > :now
+    WHERE schedule_id = :schedule AND NOT settled AND (:due OR fire_time > :now)
       AND jobs.state IN ('scheduled', 'queued', 'warming')
+      AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id AND running_at IS NOT NULL)
+    ORDER BY jobs.id
+    FOR NO KEY UPDATE OF jobs
+    """
+)
+# All that these schedules may have cancelled, but for jobs that are made only now.
+_LOCK = text(
+    """
+    SELECT jobs.id FROM schedules
+        JOIN fires ON fires.schedule_id = schedules.id JOIN jobs ON jobs.id = fires.job_id
+    WHERE schedules.id = ANY(CAST(:schedules AS uuid[])) AND NOT settled
+      AND CASE WHEN fire_time <= :now THEN overlap = 'cancel' ELSE rules_version <> :rules END
     ORDER BY jobs.id
     FOR NO KEY UPDATE OF jobs
     """
@@ -78,10 +97,13 @@ _AHEAD = text(
 _GIVE_KEY_BACK = text(
     "UPDATE jobs SET key = key || ':withdrawn:' || id WHERE id = :job AND key IS NOT NULL"
 )
+# One that was cancelled ends no other.
 _LATEST = text(
     """
-    SELECT max(fire_time) FROM fires
-    WHERE schedule_id = :schedule AND outcome = 'ran' AND fire_time <= :now
+    SELECT fire_time FROM fires LEFT JOIN jobs ON jobs.id = fires.job_id
+    WHERE schedule_id = :schedule AND fires.outcome = 'ran' AND fire_time <= :now
+      AND jobs.outcome IS DISTINCT FROM 'cancelled'
+    ORDER BY fire_time DESC LIMIT 1
     """
 )
 
@@ -104,9 +126,12 @@ def due(tx: Connection, now: datetime, *, limit: int) -> Sequence[Row[Any]]:
     return tx.execute(_DUE, {"now": now, "limit": limit}).all()
 
 
-def of_other_rules(tx: Connection, rules: str, *, limit: int) -> Sequence[Row[Any]]:
-    """Lock schedules whose next fire was computed by zone rules of another version."""
-    return tx.execute(_OF_OTHER_RULES, {"rules": rules, "limit": limit}).all()
+def of_other_rules(tx: Connection, rules: str, now: datetime, *, limit: int) -> Sequence[Row[Any]]:
+    """Lock schedules whose next fire was computed by zone rules of another version.
+
+    Not those that could not be fired, and are looked at later.
+    """
+    return tx.execute(_OF_OTHER_RULES, {"rules": rules, "now": now, "limit": limit}).all()
 
 
 def next_look(tx: Connection) -> datetime | None:
@@ -116,7 +141,7 @@ def next_look(tx: Connection) -> datetime | None:
 
 
 def decide_due(
-    tx: Connection, rows: Sequence[Row[Any]], now: datetime, *, rules: str, actor: str
+    tx: Connection, locked: Sequence[Row[Any]], now: datetime, *, rules: str, actor: str
 ) -> Done:
     """Decide the fires of schedules that are locked, make their jobs, and say when to look again.
 
@@ -124,18 +149,20 @@ def decide_due(
         Conflict: a fire was decided already, by somebody without the lock; nothing is done.
         Unavailable: the job that has a fire's key was deleted meanwhile; nothing is done.
     """
-    done = Done(schedules=len(rows))
-    if not rows:
+    done = Done(schedules=len(locked))
+    if not locked:
         return done
-    tx.execute(_SETTLE, {"schedules": [str(row.id) for row in rows]})
+    ids = [str(row.id) for row in locked]
+    tx.execute(_SETTLE, {"schedules": ids})
+    tx.execute(_LOCK, {"schedules": ids, "now": now, "rules": rules})
     decided: list[tuple[Schedule, Decision]] = []
-    for row in rows:
+    for row in locked:
         try:
             schedule, line = _readable(row)
             if schedule.rules_version != rules:
                 schedule = _by_other_rules(tx, schedule, line, now, done, actor=actor)
         except (Invalid, Unreadable) as error:
-            _put_off(tx, row.id, now, str(error), rules=rules)
+            _put_off(tx, row.id, now, str(error))
             done.problems.append((row.name, str(error)))
             continue
         decision = decide(
@@ -151,9 +178,8 @@ def decide_due(
         done.fires.append((schedule.name, fire))
     for schedule, decision in decided:
         again = decision.look_at
-        problem = None
         if schedule.overlap is Overlap.CANCEL:
-            problem = _cancel_earlier(tx, schedule.id, now, done, actor=actor)
+            _cancel_earlier(tx, schedule.id, now, done, actor=actor)
             coming = (at for at in open_fires(tx, schedule.id) if at > now)
             again = min((at for at in (again, *coming) if at is not None), default=None)
         tx.execute(
@@ -163,10 +189,9 @@ def decide_due(
                 next_fire_at=decision.next_fire_at,
                 look_at=again,
                 rules_version=rules,
-                problem=problem,
+                problem=None,
             )
         )
-        done.problems += [(schedule.name, problem)] if problem else []
     return done
 
 
@@ -194,18 +219,27 @@ def withdraw(
     now: datetime,
     *,
     actor: str,
+    due: bool = False,
     keep: Collection[datetime] = (),
 ) -> list[AttemptRef]:
     """Take back the jobs that were made ahead and not begun, but for the fires in `keep`.
 
+    With `due` those not begun are cancelled too whose fires have come; these fires stay on record.
     Returns the attempts whose instances have to go.
     """
     ended: list[AttemptRef] = []
-    for row in tx.execute(_AHEAD, {"schedule": schedule_id, "now": now}).all():
+    found = tx.execute(_NOT_BEGUN, {"schedule": schedule_id, "now": now, "due": due})
+    for row in found.all():
         if row.fire_time in keep:
             continue
-        ref = jobs.cancel(tx, row.id, actor=actor)
+        try:
+            ref = jobs.cancel(tx, row.id, actor=actor)
+        except Unreadable as error:
+            rows.leave_out(tx, error)
+            continue
         ended += [ref] if ref else []
+        if row.fire_time <= now:
+            continue
         tx.execute(_GIVE_KEY_BACK, {"job": row.id})
         tx.execute(
             fires.delete().where(
@@ -217,8 +251,8 @@ def withdraw(
 
 def write(tx: Connection, schedule_id: UUID, ended: Iterable[Fire]) -> None:
     """Write down fires without a job."""
-    if rows := [_row(schedule_id, fire) for fire in ended]:
-        tx.execute(insert(fires), rows)
+    if written := [_row(schedule_id, fire) for fire in ended]:
+        tx.execute(insert(fires), written)
 
 
 def cursor(line: CronLine, next_fire_at: datetime | None, now: datetime) -> datetime | None:
@@ -237,23 +271,19 @@ def _readable(row: Row[Any]) -> tuple[Schedule, CronLine]:
     """Read a schedule that can be fired.
 
     Raises:
-        Invalid: it can not; with the reason.
+        Unreadable: this release can not read it.
+        Invalid: it can not be fired; with the reason.
     """
-    try:
-        schedule = read_schedule(dict(row._mapping))
-    except ValidationError as error:
-        raise Invalid(describe(error)) from None
+    schedule = rows.schedule(row)
     # The job of one fire is as large as that of any other.
     check_fits(schedule.labelled())
     return schedule, schedule.line
 
 
-def _put_off(tx: Connection, schedule_id: UUID, now: datetime, why: str, *, rules: str) -> None:
+def _put_off(tx: Connection, schedule_id: UUID, now: datetime, why: str) -> None:
     again = now + timedelta(seconds=PROBLEM_S)
     tx.execute(
-        update(schedules)
-        .where(schedules.c.id == schedule_id)
-        .values(look_at=again, problem=why, rules_version=rules)
+        update(schedules).where(schedules.c.id == schedule_id).values(look_at=again, problem=why)
     )
 
 
@@ -278,7 +308,7 @@ def _make(
     ]
     specs: list[JobSpec] = [spec for _, _, spec in wanted if spec is not None]
     made = iter(jobs.submit(tx, specs, actor=actor) if specs else ())
-    rows, ended = [], []
+    written, ended = [], []
     for schedule, fire, spec in wanted:
         job_id = None
         if spec is not None:
@@ -286,10 +316,10 @@ def _make(
             job_id = submission.job_id
             if submission.differs:
                 fire, job_id = Fire(fire.time, FireReason.KEY_TAKEN), None
-        rows.append(_row(schedule.id, fire, job_id))
+        written.append(_row(schedule.id, fire, job_id))
         ended.append((schedule, fire))
-    if rows:
-        tx.execute(insert(fires), rows)
+    if written:
+        tx.execute(insert(fires), written)
     return ended
 
 
@@ -308,10 +338,9 @@ def _row(schedule_id: UUID, fire: Fire, job_id: UUID | None = None) -> dict[str,
 
 def _cancel_earlier(
     tx: Connection, schedule_id: UUID, now: datetime, done: Done, *, actor: str
-) -> str | None:
-    """Cancel the jobs before the latest fire that has come; say why one can not be."""
+) -> None:
+    """Cancel the jobs before the latest fire that has come."""
     latest = tx.scalar(_LATEST, {"schedule": schedule_id, "now": now})
-    problem = None
     for at, job_id in open_fires(tx, schedule_id).items():
         if latest is None or at >= latest:
             continue
@@ -321,7 +350,6 @@ def _cancel_earlier(
             # It has finished since it was looked at.
             continue
         except Unreadable as error:
-            problem = str(error)
+            rows.leave_out(tx, error)
             continue
         done.ended += [ref] if ref else []
-    return problem

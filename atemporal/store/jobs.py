@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from atemporal.errors import Conflict, NotFound, Unavailable, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
+from atemporal.model.schedule import LABEL
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
 from atemporal.store import due
@@ -116,6 +117,15 @@ _OVERLOOKED = text(
         ORDER BY updated_at LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id, attempt
+    """
+)
+
+# By the schedule that its label names: a schedule has few open fires, and an index of them.
+_SETTLE = text(
+    """
+    UPDATE fires SET settled = true
+    WHERE schedule_id = (SELECT id FROM schedules WHERE name = :schedule)
+      AND job_id = :job AND NOT settled
     """
 )
 
@@ -355,6 +365,8 @@ def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
 def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
     """Schedule a finished job again, now and with fresh budgets.
 
+    For a recurring schedule it has ended all the same: this is no earlier job that a fire minds.
+
     Raises:
         NotFound: there is no such job.
         Conflict: it has not finished.
@@ -381,6 +393,8 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
         },
         detail={"retry": "operator"},
     )
+    if LABEL in job.spec.labels:
+        tx.execute(_SETTLE, {"schedule": job.spec.labels[LABEL], "job": job_id})
     notify_scheduler(tx)
     return ref
 

@@ -41,6 +41,17 @@ _EMPTY_GROUPS = text(
     """
 )
 
+# Nobody settles the fires of a schedule that is paused, stuck or has no fire any more.
+_SETTLE_OLD_FIRES = text(
+    """
+    UPDATE fires SET settled = true WHERE (schedule_id, fire_time) IN (
+        SELECT schedule_id, fire_time FROM fires
+        WHERE NOT settled AND fire_time < now() - make_interval(secs => :keep_s)
+          AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = fires.job_id AND state <> 'finished')
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    """
+)
 _OLD_FIRES = text(
     """
     DELETE FROM fires WHERE (schedule_id, fire_time) IN (
@@ -70,5 +81,9 @@ def delete_empty_groups(tx: Connection, *, keep_s: float, limit: int) -> int:
 
 
 def delete_old_fires(tx: Connection, *, keep_s: float, limit: int) -> int:
-    """Delete up to `limit` fires that came more than `keep_s` seconds ago; return how many."""
+    """Delete up to `limit` fires that came more than `keep_s` seconds ago; return how many.
+
+    One stays while its job has not finished.
+    """
+    tx.execute(_SETTLE_OLD_FIRES, {"keep_s": keep_s, "limit": limit})
     return tx.execute(_OLD_FIRES, {"keep_s": keep_s, "limit": limit}).rowcount

@@ -15,8 +15,10 @@ from uuid import UUID
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row
 
+from atemporal.clock import format_utc
 from atemporal.errors import Unreadable
 from atemporal.model import Attempt, AttemptRef, JobSpec, describe, read_spec
+from atemporal.model.schedule import RecordedFire, Schedule, read_schedule
 
 T = TypeVar("T")
 
@@ -52,16 +54,39 @@ def spec(ref: AttemptRef, row: Row[Any]) -> JobSpec:
         raise unreadable(ref, error) from None
 
 
+def schedule(row: Row[Any]) -> Schedule:
+    """Read a schedule's row.
+
+    Raises:
+        Unreadable: a value of it means nothing to this release.
+    """
+    try:
+        return read_schedule(dict(row._mapping))
+    except ValidationError as error:
+        raise Unreadable(row.name, None, _why(error), kind="schedule") from None
+
+
+def fire(name: str, row: Row[Any]) -> RecordedFire:
+    """Read the row of a fire of the schedule of that name.
+
+    Raises:
+        Unreadable: a value of it means nothing to this release.
+    """
+    try:
+        return RecordedFire.model_validate(dict(row._mapping))
+    except ValidationError as error:
+        which = f"{name} at {format_utc(row.fire_time)}"
+        raise Unreadable(which, None, _why(error), kind="fire of schedule") from None
+
+
 def unreadable(ref: AttemptRef, error: ValidationError) -> Unreadable:
     """Say which row, and which of its fields; not the values: an environment may be among them."""
-    why = "; ".join(f"{name}: {what}" for name, what in describe(error).items())
-    return Unreadable(str(ref.job_id), ref.number, why)
+    return Unreadable(str(ref.job_id), ref.number, _why(error))
 
 
 def unreadable_group(group_id: UUID, error: ValidationError) -> Unreadable:
     """The same of a launch group's row, which no attempt's number goes with."""
-    why = "; ".join(f"{name}: {what}" for name, what in describe(error).items())
-    return Unreadable(str(group_id), None, why)
+    return Unreadable(str(group_id), None, _why(error))
 
 
 def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> list[T]:
@@ -71,8 +96,13 @@ def readable(tx: Connection, rows: Iterable[Row[Any]], read: Callable[[Row[Any]]
         try:
             found.append(read(row))
         except Unreadable as error:
-            _left_out(tx)[error.job, error.attempt] = error
+            leave_out(tx, error)
     return found
+
+
+def leave_out(tx: Connection, error: Unreadable) -> None:
+    """Pass over what can not be read; whoever opened the database is told of it once."""
+    _left_out(tx)[error.job, error.attempt] = error
 
 
 def left_out(tx: Connection, ref: AttemptRef | None) -> bool:
@@ -83,3 +113,7 @@ def left_out(tx: Connection, ref: AttemptRef | None) -> bool:
 def _left_out(tx: Connection) -> dict[tuple[str, int | None], Unreadable]:
     errors: dict[tuple[str, int | None], Unreadable] = tx.get_execution_options()[LEFT_OUT]
     return errors
+
+
+def _why(error: ValidationError) -> str:
+    return "; ".join(f"{name}: {what}" for name, what in describe(error).items())

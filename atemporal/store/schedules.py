@@ -3,10 +3,12 @@
 Promise: a change is a fact when it returns. What a schedule had made ahead for later fires is taken back
 in the same transaction if it is not wanted any more: all of it by a pause, a delete and another job; by
 another cron line or zone what these do not name. The next fires are made by the new rules, also those of
-the next minutes.
+the next minutes. A pause and a delete cancel what is due and has not begun as well. An edit changes only
+the columns, and of the stored job only the fields, that are to be others: a newer release's stay.
 Mechanism: the schedule's row is locked; a scheduler passes over it meanwhile, and an earlier scheduler's
 transaction is waited for. The next fire is computed here, by this process' zone rules.
-Failure: a change by somebody who read an older version is refused, if it says which one was read.
+Failure: a change by somebody who read an older version is refused, if it says which one was read. One
+that can not be read is shown in part, with the reason, and can be paused, deleted and mended by an edit.
 """
 
 from __future__ import annotations
@@ -16,26 +18,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Row, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from atemporal.calendar import CronLine, rules_version
+from atemporal.calendar import rules_version
 from atemporal.errors import Conflict, Invalid, NotFound, Unreadable
-from atemporal.model import AttemptRef, describe
+from atemporal.model import AttemptRef
 from atemporal.model.schedule import (
     RecordedFire,
     Schedule,
     ScheduleFields,
     ScheduleSpec,
+    merged_job,
     parse_schedule,
-    read_schedule,
+    shown_in_part,
+    stored_job,
     written_job,
 )
 from atemporal.recurrence import Fire, FireReason, look_at, passed_over
-from atemporal.store import fires, jobs
+from atemporal.store import fires, jobs, rows
 from atemporal.store.jobs import READ_AT, Submission
-from atemporal.store.rows import readable
 from atemporal.tables import schedules
 
 _NOW = text("SELECT clock_timestamp()")
@@ -60,6 +62,14 @@ class Changed:
     passed_over: Sequence[Fire] = ()
 
 
+@dataclass(frozen=True)
+class Page:
+    """Schedules by name, and the name to go on after; None at the end."""
+
+    schedules: Sequence[Schedule]
+    next: str | None
+
+
 def create(tx: Connection, spec: ScheduleSpec) -> Schedule:
     """Make a schedule; its first fire is the first one after now.
 
@@ -69,7 +79,7 @@ def create(tx: Connection, spec: ScheduleSpec) -> Schedule:
     at = spec.line.next_after(_now(tx))
     made = tx.execute(
         pg_insert(schedules)
-        .values(**_columns(spec), **_next(at))
+        .values(**_fields(spec), spec=written_job(spec.job), **_next(at))
         .on_conflict_do_nothing()
         .returning(schedules.c.id)
     ).one_or_none()
@@ -80,32 +90,41 @@ def create(tx: Connection, spec: ScheduleSpec) -> Schedule:
     return get(tx, spec.name)
 
 
-def get(tx: Connection, name: str, *, lock: bool = False) -> Schedule:
+def get(tx: Connection, name: str) -> Schedule:
     """Return the schedule of that name.
 
     Raises:
         NotFound: there is none.
         Unreadable: this release can not read it.
     """
-    query = select(schedules, READ_AT).where(schedules.c.name == name)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no schedule named {name!r}")
-    return _read(row)
+    return rows.schedule(_row(tx, name))
 
 
-def listing(tx: Connection, *, after: str = "", limit: int) -> list[Schedule]:
-    """Return up to `limit` schedules by name, from the first one after the name `after` on."""
+def shown(tx: Connection, name: str) -> Schedule:
+    """Return the schedule of that name; one that can not be read as far as it can be shown.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return _shown(_row(tx, name))
+
+
+def listing(tx: Connection, *, after: str = "", limit: int) -> Page:
+    """Return up to `limit` schedules by name, as `shown`, from the first one after `after` on."""
     query = select(schedules, READ_AT).where(schedules.c.name > after)
-    return readable(tx, tx.execute(query.order_by(schedules.c.name).limit(limit)).all(), _read)
+    found = tx.execute(query.order_by(schedules.c.name).limit(limit + 1)).all()
+    page = found[:limit]
+    return Page(
+        [_shown(row) for row in page], page[-1].name if page and len(found) > limit else None
+    )
 
 
 def latest_fires(
     tx: Connection, schedule: Schedule, *, limit: int, until: datetime | None = None
 ) -> list[RecordedFire]:
     """What became of the latest fires, the latest first; without `until` of those made ahead too."""
-    rows = tx.execute(_FIRES, {"schedule": schedule.id, "limit": limit, "until": until})
-    return [RecordedFire.model_validate(dict(row._mapping)) for row in rows]
+    found = tx.execute(_FIRES, {"schedule": schedule.id, "limit": limit, "until": until})
+    return rows.readable(tx, found, lambda row: rows.fire(schedule.name, row))
 
 
 def edit(
@@ -116,9 +135,10 @@ def edit(
     Raises:
         NotFound: there is no schedule of that name.
         Conflict: `version` is not the schedule's.
-        Invalid: with each bad field and why.
+        Invalid: with each bad field and why; also of what is stored and can not be read.
     """
-    before = get(tx, name, lock=True)
+    row = _row(tx, name, lock=True)
+    before = _shown(row)
     if changes.get("name", name) != name:
         raise Invalid({"name": "stays as it is: its jobs have it; make another schedule"})
     if version not in (None, before.version):
@@ -126,45 +146,50 @@ def edit(
             f"the schedule {name!r} was changed meanwhile: it has version {before.version}, not "
             f"{version}; look at it and decide again"
         )
-    spec = parse_schedule(_merged(before, changes))
-    if _columns(spec) == _columns(before):
+    fields = {name: getattr(row, name) for name in ScheduleFields.model_fields}
+    job = merged_job(row.spec, changes.get("job", {}))
+    spec = parse_schedule({**fields, **changes, "job": job})
+    values = {name: to for name, to in _fields(spec).items() if to != fields[name]}
+    if (stored := stored_job(row.spec, spec.job)) != row.spec:
+        values["spec"] = stored
+    if not values:
         return Changed(before)
-    other_line = (spec.cron, spec.zone) != (before.cron, before.zone)
-    other_job = written_job(spec.job) != written_job(before.job)
     now = _now(tx)
-    # By other rules a fire that waits may be decided now.
-    values: dict[str, Any] = {"look_at": now}
     passed: tuple[Fire, ...] = ()
     ended: list[AttemptRef] = []
-    if (other_line or other_job) and before.paused_at is None:
+    other_line, other_job = bool({"cron", "zone"} & values.keys()), "spec" in values
+    if other_line or other_job:
         line = spec.line
         known = fires.open_fires(tx, before.id)
         keep = () if other_job else {at for at in known if fires.is_fire(line, at)}
         ended = fires.withdraw(tx, before.id, now, actor=actor, keep=keep)
         at = fires.cursor(line, before.next_fire_at, now)
         if other_line:
-            passed = _pass_over(tx, before, now, FireReason.EDITED)
+            # What came by the old line up to now, the new one knows nothing of.
+            reason = FireReason.PAUSED if before.paused_at else FireReason.EDITED
+            passed = _pass_over(tx, before, now, reason)
             at = line.next_after(now)
         values |= {"next_fire_at": at, "rules_version": rules_version()}
-    _write(tx, before, {**_columns(spec), **values, "problem": None})
-    return Changed(get(tx, name), ended, passed)
+    # By other rules a fire that waits may be decided now.
+    _write(tx, before, {**values, "look_at": now, "problem": None})
+    return Changed(shown(tx, name), ended, passed)
 
 
 def pause(tx: Connection, name: str, *, actor: str) -> Changed:
-    """Fire no more until `resume`; a schedule that is paused stays as it is.
+    """Fire no more until `resume`, and begin no job that has not begun; paused already it stays so.
 
     Raises:
         NotFound: there is no schedule of that name.
     """
-    before = get(tx, name, lock=True)
+    before = _shown(_row(tx, name, lock=True))
     if before.paused_at is not None:
         return Changed(before)
     now = _now(tx)
-    ended = fires.withdraw(tx, before.id, now, actor=actor)
-    line = _line(before)
+    ended = fires.withdraw(tx, before.id, now, actor=actor, due=True)
+    line = before.line_if_read
     at = fires.cursor(line, before.next_fire_at, now) if line else before.next_fire_at
     _write(tx, before, {"paused_at": now, "next_fire_at": at})
-    return Changed(get(tx, name), ended)
+    return Changed(shown(tx, name), ended)
 
 
 def resume(tx: Connection, name: str) -> Changed:
@@ -174,14 +199,14 @@ def resume(tx: Connection, name: str) -> Changed:
         NotFound: there is no schedule of that name.
         Invalid: its zone is none any more.
     """
-    before = get(tx, name, lock=True)
+    before = _shown(_row(tx, name, lock=True))
     if before.paused_at is None:
         return Changed(before)
     now = _now(tx)
     passed = _pass_over(tx, before, now, FireReason.PAUSED)
     at = before.line.next_after(now)
     _write(tx, before, {"paused_at": None, **_next(at), "problem": None})
-    return Changed(get(tx, name), passed_over=passed)
+    return Changed(shown(tx, name), passed_over=passed)
 
 
 def remove(tx: Connection, name: str, *, actor: str) -> Changed:
@@ -190,8 +215,8 @@ def remove(tx: Connection, name: str, *, actor: str) -> Changed:
     Raises:
         NotFound: there is no schedule of that name.
     """
-    before = get(tx, name, lock=True)
-    ended = fires.withdraw(tx, before.id, _now(tx), actor=actor)
+    before = _shown(_row(tx, name, lock=True))
+    ended = fires.withdraw(tx, before.id, _now(tx), actor=actor, due=True)
     tx.execute(delete(schedules).where(schedules.c.id == before.id))
     return Changed(before, ended)
 
@@ -207,29 +232,23 @@ def run_now(tx: Connection, name: str, *, key: str | None, actor: str) -> Submis
     return jobs.submit_one(tx, spec, actor=actor)
 
 
-def _read(row: Row[Any]) -> Schedule:
+def _row(tx: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+    query = select(schedules, READ_AT).where(schedules.c.name == name)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no schedule named {name!r}")
+    return row
+
+
+def _shown(row: Row[Any]) -> Schedule:
     try:
-        return read_schedule(dict(row._mapping))
-    except ValidationError as error:
-        why = "; ".join(f"{name}: {what}" for name, what in describe(error).items())
-        raise Unreadable(row.name, None, why, kind="schedule") from None
+        return rows.schedule(row)
+    except Unreadable as error:
+        return shown_in_part(dict(row._mapping), str(error))
 
 
-def _columns(spec: ScheduleSpec) -> dict[str, Any]:
-    fields = {name: getattr(spec, name) for name in ScheduleFields.model_fields}
-    return {**fields, "spec": written_job(spec.job)}
-
-
-def _merged(before: Schedule, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields as they are to be."""
-    fields = {name: getattr(before, name) for name in ScheduleFields.model_fields}
-    fields |= {name: value for name, value in changes.items() if name != "job"}
-    job, asked = written_job(before.job), changes.get("job", {})
-    if not isinstance(asked, Mapping):
-        return {**fields, "job": asked}
-    if isinstance(asked.get("machine"), Mapping):
-        asked = {**asked, "machine": {**job["machine"], **asked["machine"]}}
-    return {**fields, "job": {**job, **asked}}
+def _fields(spec: ScheduleSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in ScheduleFields.model_fields}
 
 
 def _next(at: datetime | None) -> dict[str, Any]:
@@ -248,21 +267,13 @@ def _pass_over(
     tx: Connection, schedule: Schedule, now: datetime, reason: FireReason
 ) -> tuple[Fire, ...]:
     """Write down that nobody will run the fires up to now that were not decided."""
-    line = _line(schedule)
+    line = schedule.line_if_read
     if line is None:
         return ()
     made = fires.made_from(tx, schedule.id, schedule.next_fire_at)
     passed = passed_over(line.next_after, schedule.next_fire_at, now, reason, made=made)
     fires.write(tx, schedule.id, passed)
     return passed
-
-
-def _line(schedule: Schedule) -> CronLine | None:
-    """Its line; None where this release can not read it: that keeps nobody from changing it."""
-    try:
-        return schedule.line
-    except Invalid:
-        return None
 
 
 def _now(tx: Connection) -> datetime:

@@ -11,7 +11,7 @@ foreign hosts or through proxies are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,12 +64,12 @@ class Authorizer:
         # Where machines call from elsewhere, something forwards to us, and not machines alone.
         self._local = is_loopback(settings.api_host) and is_loopback(_host(settings.callback_url))
 
-    def needs(self, scope: str) -> Guard:
-        """Return the dependency that lets a call with `scope` pass and says who it is, for the audit.
+    def needs(self, *scopes: str) -> Guard:
+        """Return the dependency that lets a call with `scopes` pass and says who it is, for the audit.
 
         Raises (when called):
             Denied: no token, or an unknown one.
-            Forbidden: the token does not have the scope; or a page of another host calls.
+            Forbidden: the token does not have each scope; or a page of another host calls.
         """
 
         async def caller(
@@ -79,7 +79,7 @@ class Authorizer:
                 # What a proxy in front of it checks is no affair of ours.
                 return ANYBODY
             if given is not None:
-                return await run_in_threadpool(self._holder, given.credentials, scope)
+                return await run_in_threadpool(self._holder, given.credentials, scopes)
             if "authorization" in request.headers:
                 raise Denied(f"the header Authorization is not of the form {_FORM}")
             if self._local:
@@ -88,13 +88,14 @@ class Authorizer:
 
         return caller
 
-    def _holder(self, secret: str, scope: str) -> str:
+    def _holder(self, secret: str, scopes: Sequence[str]) -> str:
         with self._database.begin() as tx:
             token = api_tokens.find(tx, secret)
         if token is None:
             raise Denied("there is no such API token")
-        if not token.allows(scope):
-            raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
+        for scope in scopes:
+            if not token.allows(scope):
+                raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
         return f"{ANYBODY}:{token.name}"
 
 

@@ -10,11 +10,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from atemporal import image
-from atemporal.calendar import CronLine
-from atemporal.errors import Invalid
 from atemporal.job_view import Instant
 from atemporal.model.schedule import RecordedFire, Schedule, written_job
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap
+from atemporal.store.schedules import Page
 
 
 class NextFire(BaseModel):
@@ -54,10 +53,16 @@ class ScheduleSummary(BaseModel):
     start_deadline_s: int | None
     version: int = Field(description="counts the changes")
     paused_at: Instant | None
-    next_fire_at: Instant | None = Field(description="null: it is paused, or never fires again")
+    next_fire_at: Instant | None = Field(
+        description="null: it is paused, never fires again, or its line can not be read"
+    )
     next_fire_local: str | None
-    rules_version: str = Field(description="of the zone rules that the next fire follows from")
-    problem: str | None = Field(description="why it can not be fired")
+    rules_version: str = Field(
+        description="of the zone rules by which the first fire was computed that is not decided yet"
+    )
+    problem: str | None = Field(
+        description="why it can not be fired; of one that can not be read `job` says nothing"
+    )
     created_at: Instant
     updated_at: Instant
     read_at: Instant
@@ -65,12 +70,14 @@ class ScheduleSummary(BaseModel):
     @classmethod
     def show(cls, schedule: Schedule, **more: Any) -> Self:
         """Show one schedule."""
-        line = _line(schedule)
+        line = schedule.line_if_read
         at = line.next_after(schedule.read_at) if line and not schedule.paused_at else None
-        job = written_job(schedule.job)
+        unread = f"the API can not read {schedule.cron!r} in the zone {schedule.zone!r}"
+        job, name = written_job(schedule.job), schedule.job.image
         shown = {
             **{name: getattr(schedule, name, None) for name in cls.model_fields},
-            "job": {**job, "image": image.familiar(schedule.job.image)},
+            "job": {**job, "image": image.familiar(name) if name else ""},
+            "problem": schedule.problem or (None if line else unread),
             "next_fire_at": at,
             "next_fire_local": line.local(at).isoformat() if line and at else None,
             **more,
@@ -94,7 +101,7 @@ class ScheduleDetail(ScheduleSummary):
         following: int,
     ) -> ScheduleDetail:
         """Show one schedule with so many fires that come, `ahead` with the jobs that are made."""
-        line = _line(schedule)
+        line = schedule.line_if_read
 
         def local(at: datetime) -> str:
             return (line.local(at) if line else at).isoformat()
@@ -120,17 +127,7 @@ class SchedulePage(BaseModel):
     next: str | None = Field(description="to be given as `after` for the next page")
 
     @classmethod
-    def show(cls, found: Sequence[Schedule], *, full: bool) -> SchedulePage:
+    def show(cls, page: Page) -> SchedulePage:
         """Show a page."""
-        shown = [ScheduleSummary.show(one) for one in found]
-        return cls.model_construct(
-            schedules=shown, next=found[-1].name if found and full else None
-        )
-
-
-def _line(schedule: Schedule) -> CronLine | None:
-    """Its line; None where this release can not read it."""
-    try:
-        return schedule.line
-    except Invalid:
-        return None
+        shown = [ScheduleSummary.show(one) for one in page.schedules]
+        return cls.model_construct(schedules=shown, next=page.next)

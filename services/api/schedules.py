@@ -1,16 +1,19 @@
 """Recurring schedules, for clients: make, look, change, pause, resume, run now, delete.
 
 Promise: what is answered is committed; a bad field is refused with its name before anything happens.
-What a change takes back of jobs that were made ahead is taken back when it is answered.
+What a change takes back of jobs that were made ahead is taken back when it is answered. What cancels
+jobs wants the scope `cancel` besides `submit`: a pause, a delete, and the overlap `cancel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BeforeValidator, Field
 
 from atemporal.errors import Invalid, NotFound
@@ -20,7 +23,17 @@ from atemporal.metrics import series
 from atemporal.metrics.endings import ENDED
 from atemporal.metrics.fires import FIRES
 from atemporal.model import parse_spec
-from atemporal.model.schedule import ScheduleFields, is_name, job_schema, parse_schedule
+from atemporal.model.schedule import (
+    FIRES_SHOWN,
+    MOST_FIRES,
+    MOST_NEXT,
+    NEXT_SHOWN,
+    ScheduleFields,
+    is_name,
+    job_schema,
+    parse_schedule,
+)
+from atemporal.recurrence import Overlap
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import fires, jobs, schedules
@@ -29,16 +42,13 @@ from atemporal.store.rows import Transaction
 from atemporal.store.schedules import Changed
 from atemporal.telemetry import logger
 from services.api import request_body
-from services.api.auth import Authorizer
+from services.api.auth import Authorizer, bearer
 from services.api.error_responses import possible
+from services.api.jobs import PAGE
 from services.api.publisher import Publisher
 from services.api.query import only_query
 from services.api.schedule_schemas import ScheduleDetail, SchedulePage, ScheduleSummary
 from services.api.schemas import JobDetail
-
-PAGE = 1000
-FIRES_SHOWN, NEXT_SHOWN = 20, 5
-_MOST_SHOWN = 1000, 100
 
 series(ENDED, reason=[Reason.CANCELLED])
 
@@ -70,11 +80,20 @@ def router(
     no_query = Depends(only_query())
     log = logger("schedules")
     reader, submitter = authorizer.needs("read"), authorizer.needs("submit")
+    ender = authorizer.needs("submit", "cancel")
+
+    async def as_overlap_wants(
+        request: Request,
+        given: HTTPAuthorizationCredentials | None = Depends(bearer),
+        body: bytes = Depends(request_body.whole),
+    ) -> None:
+        if read_object(body).get("overlap") == Overlap.CANCEL:
+            await ender(request, given)
 
     def detail(
         tx: Transaction, name: str, *, latest: int = FIRES_SHOWN, following: int = NEXT_SHOWN
     ) -> ScheduleDetail:
-        schedule = schedules.get(tx, name)
+        schedule = schedules.shown(tx, name)
         ended = schedules.latest_fires(tx, schedule, limit=latest, until=schedule.read_at)
         ahead = fires.open_fires(tx, schedule.id)
         return ScheduleDetail.show_all(schedule, ended, ahead, following=following)
@@ -86,6 +105,15 @@ def router(
         for fire in changed.passed_over:
             FIRES.labels(fire.outcome).inc(fire.count)
         log.info(what, schedule=changed.schedule.name, actor=actor, ended=len(changed.ended))
+
+    def changed(
+        name: str, change: Callable[[Transaction, str], Changed], what: str, actor: str
+    ) -> ScheduleDetail:
+        with database.begin() as tx:
+            done = change(tx, name)
+            shown = detail(tx, name)
+        after(done, what, actor)
+        return shown
 
     @routes.get(
         "/schedules",
@@ -103,8 +131,8 @@ def router(
     ) -> SchedulePage:
         """Schedules by name; `next` is the name to go on after, or null."""
         with database.begin() as tx:
-            found = schedules.listing(tx, after=after, limit=limit or PAGE)
-        return SchedulePage.show(found, full=len(found) == (limit or PAGE))
+            page = schedules.listing(tx, after=after, limit=limit or PAGE)
+        return SchedulePage.show(page)
 
     @routes.post(
         "/schedules",
@@ -117,9 +145,13 @@ def router(
     def create(
         response: Response,
         actor: str = Depends(submitter),
+        _allowed: None = Depends(as_overlap_wants),
         body: bytes = Depends(request_body.whole),
     ) -> ScheduleDetail:
-        """Run a job again and again, by a cron line in a zone; the first time at its next fire."""
+        """Run a job again and again, by a cron line in a zone; the first time at its next fire.
+
+        The overlap `cancel` wants the scope `cancel` too.
+        """
         spec = parse_schedule(read_object(body))
         with database.begin() as tx:
             made = schedules.create(tx, spec)
@@ -137,10 +169,10 @@ def router(
     def show(
         name: str = Depends(path_name),
         fires: Annotated[
-            int, Query(ge=0, le=_MOST_SHOWN[0], description="how many of the latest")
+            int, Query(ge=0, le=MOST_FIRES, description="how many of the latest")
         ] = FIRES_SHOWN,
         next: Annotated[  # noqa: A002 - the parameter's name
-            int, Query(ge=0, le=_MOST_SHOWN[1], description="how many of the next")
+            int, Query(ge=0, le=MOST_NEXT, description="how many of the next")
         ] = NEXT_SHOWN,
     ) -> ScheduleDetail:
         """The schedule, its next fires, and what became of the latest."""
@@ -156,22 +188,21 @@ def router(
     )
     def edit(
         actor: str = Depends(submitter),
+        _allowed: None = Depends(as_overlap_wants),
         name: str = Depends(path_name),
         body: bytes = Depends(request_body.whole),
     ) -> ScheduleDetail:
         """Change what is given, of the job what is given of it.
 
-        With `version`, only if that is still the schedule's.
+        With `version`, only if that is still the schedule's. The overlap `cancel` wants the scope
+        `cancel` too.
         """
         changes = read_object(body)
         version = changes.pop("version", None)
         if version is not None and type(version) is not int:
             raise Invalid({"version": "is no whole number"})
-        with database.begin() as tx:
-            changed = schedules.edit(tx, name, changes, version=version, actor=actor)
-            shown = detail(tx, name)
-        after(changed, "edited", actor)
-        return shown
+        change = partial(schedules.edit, changes=changes, version=version, actor=actor)
+        return changed(name, change, "edited", actor)
 
     @routes.delete(
         "/schedules/{name}",
@@ -179,12 +210,15 @@ def router(
         responses=_ONE,
         dependencies=[no_query],
     )
-    def remove(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleSummary:
-        """Delete it with the record of its fires. Jobs that have begun stay."""
+    def remove(actor: str = Depends(ender), name: str = Depends(path_name)) -> ScheduleSummary:
+        """Delete it with the record of its fires. Jobs that have begun stay, others are cancelled.
+
+        This wants the scope `cancel` too.
+        """
         with database.begin() as tx:
-            changed = schedules.remove(tx, name, actor=actor)
-        after(changed, "deleted", actor)
-        return ScheduleSummary.show(changed.schedule)
+            removed = schedules.remove(tx, name, actor=actor)
+        after(removed, "deleted", actor)
+        return ScheduleSummary.show(removed.schedule)
 
     @routes.post(
         "/schedules/{name}/pause",
@@ -192,13 +226,12 @@ def router(
         responses=_ONE,
         dependencies=[no_query],
     )
-    def pause(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleDetail:
-        """Fire no more, also not what was made ahead. Again: no change."""
-        with database.begin() as tx:
-            changed = schedules.pause(tx, name, actor=actor)
-            shown = detail(tx, name)
-        after(changed, "paused", actor)
-        return shown
+    def pause(actor: str = Depends(ender), name: str = Depends(path_name)) -> ScheduleDetail:
+        """Fire no more, and begin no job of it that has not begun. Again: no change.
+
+        This wants the scope `cancel` too.
+        """
+        return changed(name, partial(schedules.pause, actor=actor), "paused", actor)
 
     @routes.post(
         "/schedules/{name}/resume",
@@ -208,11 +241,7 @@ def router(
     )
     def resume(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleDetail:
         """Fire again, from now on; the fires of the pause are skipped. Again: no change."""
-        with database.begin() as tx:
-            changed = schedules.resume(tx, name)
-            shown = detail(tx, name)
-        after(changed, "resumed", actor)
-        return shown
+        return changed(name, schedules.resume, "resumed", actor)
 
     @routes.post(
         "/schedules/{name}/run",

@@ -7,7 +7,8 @@ Mechanism: the schedules that it is time for are locked in small batches, each b
 with its jobs; others pass over them. When the loop starts, and once an hour, it looks for schedules
 whose next fire was computed by other zone rules, and computes it anew.
 Failure: what is not done is done by the next tick, or by another scheduler. Without the broker an
-earlier job that was cancelled is found by the reaper's sweep.
+earlier job that was cancelled is found by the reaper's sweep. A schedule that this process can not read
+is put off for a minute, in which another scheduler may have it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class RecurringLoop:
             rules = self._rules()
             stale = self._clock() >= self._rules_at
             rows = (
-                fires.of_other_rules(tx, rules, limit=BATCH)
+                fires.of_other_rules(tx, rules, now, limit=BATCH)
                 if stale
                 else fires.due(tx, now, limit=BATCH)
             )

@@ -1,4 +1,4 @@
-"""What several tests share: the reaper's world on an empty cloud, and a command's own output."""
+"""What several tests share: the reaper's world on an empty cloud, what fires schedules, own output."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from sqlalchemy import text
 
+from atemporal.store import schedules
 from atemporal.store.database import Database
+from services.scheduler.recurring import RecurringLoop
 from tests.integration.reaping import World
+from tests.integration.recurring import Clock, a_loop
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +39,27 @@ def own_output() -> Iterator[None]:
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture
+def no_schedules(database: Database) -> Iterator[None]:
+    """Leave no schedule and no job behind."""
+    yield
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE schedules, fires, jobs, attempts, events"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that changes of schedules are told, and `loop`."""
+    clock = Clock()
+    monkeypatch.setattr(schedules, "_now", clock)
+    return clock
+
+
+@pytest.fixture
+def loop(database: Database, clock: Clock) -> Iterator[RecurringLoop]:
+    """A scheduler's loop."""
+    made = a_loop(database, clock)
+    yield made
+    made.reset()

@@ -6,6 +6,7 @@ the same. The jobs' own times are in the database's past or future all the same.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -93,6 +94,19 @@ def all_jobs(database: Database) -> list[Job]:
         return [
             jobs.get(tx, one) for one in tx.scalars(text("SELECT id FROM jobs ORDER BY run_at"))
         ]
+
+
+def wait_for(database: Database, holder: Connection) -> None:
+    """Wait until somebody waits for a lock of this transaction's."""
+    deadline = time.monotonic() + 30
+    pid = holder.scalar(text("SELECT pg_backend_pid()"))
+    query = text("SELECT bool_or(:pid = ANY(pg_blocking_pids(pid))) FROM pg_stat_activity")
+    while True:
+        with database.begin() as tx:
+            if tx.scalar(query, {"pid": pid}):
+                return
+        assert time.monotonic() < deadline, "nobody waited for it"
+        time.sleep(0.02)
 
 
 def finish(database: Database, job_id: UUID | None) -> None:

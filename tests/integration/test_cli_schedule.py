@@ -89,6 +89,31 @@ def test_schedules_are_listed_by_name(cli: Cli) -> None:
     assert [one["name"] for one in cli.json("schedule", "list")] == ["a", "b"]
 
 
+def test_one_that_can_not_be_read_is_listed_as_stuck_and_says_why(cli: Cli, api: Api) -> None:
+    for name in ("a", "b"):
+        cli("schedule", "create", name, *CRON, "--", "nginx")
+    with api.database.begin() as tx:
+        tx.execute(text("UPDATE schedules SET spec = '{}' WHERE name = 'a'"))
+        tx.execute(text("UPDATE schedules SET zone = 'Mars/Base' WHERE name = 'b'"))
+    _, first, second = cli("schedule", "list").stdout.splitlines()
+    assert (first.split()[:2], second.split()[:2]) == (["a", "stuck"], ["b", "stuck"])
+    assert "stuck: what is stored of schedule a" in cli("schedule", "show", "a").stdout
+    resumed = cli("schedule", "resume", "b").stdout
+    assert "mended" in resumed
+    assert "Mars/Base" in resumed
+    edited = cli("schedule", "edit", "b", "--window", "2h", code=2)
+    assert "Mars/Base" in edited.stderr
+    assert cli("schedule", "pause", "a").stdout == "a paused\n"
+    assert cli("schedule", "delete", "a").stdout == "a deleted\n"
+
+
+def test_what_is_left_out_has_a_default_in_create_and_stays_in_edit(cli: Cli) -> None:
+    create, edit = (cli("schedule", verb, "--help").stdout for verb in ("create", "edit"))
+    for default in ("UTC", "skip", "1d", "allow", "auto", "80:80"):
+        assert f"[default: {default}]" in " ".join(create.split())
+        assert f"[default: {default}]" not in " ".join(edit.split())
+
+
 def test_paused_and_resumed(cli: Cli) -> None:
     cli("schedule", "create", "nightly", *CRON, "--", "nginx")
     assert cli("schedule", "pause", "nightly").stdout == "nightly paused\n"

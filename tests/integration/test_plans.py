@@ -277,7 +277,9 @@ NEEDED: dict[str, Callable[[Connection], object]] = {
     "ix_jobs_due_by_priority": counts.oldest_waiting,
     "ix_jobs_queued": expire,
     "ix_schedules_look": lambda tx: fires.due(tx, datetime.now(UTC), limit=10),
-    "ix_schedules_rules": lambda tx: fires.of_other_rules(tx, rules_version(), limit=10),
+    "ix_schedules_rules": lambda tx: fires.of_other_rules(
+        tx, rules_version(), datetime.now(UTC), limit=10
+    ),
     "ix_fires_settled": lambda tx: retention.delete_old_fires(tx, keep_s=3600, limit=10),
     "ix_jobs_end_of_id": lambda tx: jobs_resolve(tx, "00000000000e"),
     "ix_events_job_id": lambda tx: events.of_job(tx, UUID(int=1)),

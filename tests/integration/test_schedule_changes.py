@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,20 +9,22 @@ import pytest
 from sqlalchemy import text
 
 from atemporal import calendar
+from atemporal.broker import Link
 from atemporal.errors import Conflict, Invalid, NotFound
+from atemporal.model import ExitRecord
 from atemporal.model.schedule import Schedule
 from atemporal.recurrence import FireReason
-from atemporal.states import JobState, Outcome
+from atemporal.states import JobState, Outcome, Reason
+from atemporal.store import attempts, reschedule, schedules
 from atemporal.store import fires as fire_store
-from atemporal.store import schedules
 from atemporal.store.database import Database
-from services.scheduler.recurring import RecurringLoop
+from atemporal.store.schedules import Changed
+from services.scheduler.recurring import RULES_AGAIN_S, RecurringLoop
 from tests.integration.recurring import (
     HORIZON,
     HOUR,
     MINUTE,
     SECOND,
-    ZONE,
     Clock,
     T,
     a_loop,
@@ -36,28 +36,10 @@ from tests.integration.recurring import (
     make,
     run,
     shown,
+    wait_for,
 )
 
-
-@pytest.fixture(autouse=True)
-def _empty(database: Database) -> Iterator[None]:
-    yield
-    with database.begin() as tx:
-        tx.execute(text("TRUNCATE schedules, fires, jobs, attempts, events"))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(schedules, "_now", clock)
-    return clock
-
-
-@pytest.fixture
-def loop(database: Database, clock: Clock) -> Iterator[RecurringLoop]:
-    made = a_loop(database, clock)
-    yield made
-    made.reset()
+pytestmark = pytest.mark.usefixtures("no_schedules")
 
 
 class TestPause:
@@ -126,6 +108,96 @@ class TestPause:
         assert ends(database) == [(T, FireReason.PAUSED), (T + 24 * HOUR, FireReason.PAUSED)]
         assert shown(database).next_fire_at == T + 48 * HOUR
 
+    def test_edited_meanwhile_the_fires_until_then_are_those_of_the_old_line(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        make(database)
+        clock.now = T - HOUR
+        with database.begin() as tx:
+            schedules.pause(tx, "nightly", actor="test")
+        clock.now = T + 10 * HOUR
+        with database.begin() as tx:
+            edited = schedules.edit(tx, "nightly", {"cron": "0 4 * * *"}, version=None, actor="t")
+        assert [one.time for one in edited.passed_over] == [T]
+        clock.now = T + 30 * HOUR
+        with database.begin() as tx:
+            schedules.resume(tx, "nightly")
+        assert ends(database) == [(T, FireReason.PAUSED), (T + 26 * HOUR, FireReason.PAUSED)]
+        assert shown(database).next_fire_at == T + 50 * HOUR
+
+
+class TestDue:
+    """The fire has come, and its job has not begun: it waits for a machine, or its machine boots."""
+
+    def change(self, database: Database, how: str) -> Changed:
+        with database.begin() as tx:
+            if how == "edit":
+                changes = {"cron": "0 9 * * *", "job": {"image": "alpine"}}
+                return schedules.edit(tx, "nightly", changes, version=None, actor="t")
+            change = schedules.pause if how == "pause" else schedules.remove
+            return change(tx, "nightly", actor="test")
+
+    @pytest.mark.parametrize("warming", [False, True])
+    @pytest.mark.parametrize("how", ["pause", "remove"])
+    def test_a_pause_and_a_delete_cancel_it(
+        self, database: Database, clock: Clock, loop: RecurringLoop, how: str, warming: bool
+    ) -> None:
+        make(database)
+        clock.now = T - MINUTE
+        run(loop)
+        (fire,) = fires_of(database)
+        if warming:
+            begin(database, fire.job_id, running=False)
+        clock.now = T + MINUTE
+        assert len(self.change(database, how).ended) == int(warming)
+        assert job(database, fire.job_id).outcome is Outcome.CANCELLED
+        if how == "pause":
+            (after,) = fires_of(database)
+            assert (after.fire_time, after.job_id) == (T, fire.job_id)
+            assert after.job_state == "cancelled"
+
+    def test_also_one_that_was_given_a_later_time_and_all_that_are_caught_up_on(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        make(database, cron="*/20 * * * *", catch_up="all")
+        clock.now = T + HOUR
+        run(loop)
+        late = [one.job_id for one in fires_of(database) if one.fire_time < T + HOUR]
+        assert len(late) >= 3
+        assert late[0] is not None
+        with database.begin() as tx:
+            reschedule.reschedule(tx, late[0], time=T + 24 * HOUR, delay_s=None, actor="test")
+        self.change(database, "pause")
+        assert {one.outcome for one in all_jobs(database)} == {Outcome.CANCELLED}
+
+    def test_an_edit_leaves_it_as_it_is(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        make(database)
+        clock.now = T - MINUTE
+        run(loop)
+        clock.now = T + MINUTE
+        self.change(database, "edit")
+        (fire,) = fires_of(database)
+        assert (fire.fire_time, fire.job_state) == (T, "scheduled")
+        assert job(database, fire.job_id).spec.image == "docker.io/library/busybox:latest"
+
+    def test_one_that_has_begun_and_waits_for_another_attempt_goes_on(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        make(database, job={"image": "busybox", "max_attempts": 2})
+        clock.now = T - MINUTE
+        run(loop)
+        (fire,) = fires_of(database)
+        ref = begin(database, fire.job_id, running=True)
+        with database.begin() as tx:
+            failed = ExitRecord(exit_code=1)
+            attempts.end(tx, ref, Reason.EXIT_NONZERO, actor="test", exit_record=failed)
+        assert job(database, fire.job_id).state is JobState.SCHEDULED
+        clock.now = T + MINUTE
+        self.change(database, "pause")
+        assert job(database, fire.job_id).state is JobState.SCHEDULED
+
 
 class TestEdit:
     def edit(self, database: Database, version: int | None = None, **changes: Any) -> Schedule:
@@ -166,7 +238,7 @@ class TestEdit:
             with database.begin() as tx:
                 rows = fire_store.due(tx, clock.now, limit=1)
                 edit = pool.submit(self.edit, database, cron="30 2 * * *")
-                wait_for_a_lock(database)
+                wait_for(database, tx)
                 fire_store.decide_due(
                     tx, rows, clock.now, rules=calendar.rules_version(), actor="scheduler"
                 )
@@ -252,17 +324,6 @@ class TestEdit:
         assert shown(database).version == 1
 
 
-def wait_for_a_lock(database: Database) -> None:
-    deadline = time.monotonic() + 30
-    query = text("SELECT bool_or(NOT granted) FROM pg_locks")
-    while True:
-        with database.begin() as tx:
-            if tx.scalar(query):
-                return
-        assert time.monotonic() < deadline, "nobody waited for the lock"
-        time.sleep(0.02)
-
-
 class TestOtherRules:
     """The zone rules change: this process has others than computed the next fire."""
 
@@ -303,25 +364,22 @@ class TestOtherRules:
         assert fire.fire_time == T
         assert [one.outcome for one in all_jobs(database)] == [Outcome.CANCELLED, None]
 
-    def test_one_that_can_not_be_read_says_why_and_holds_up_no_other(
-        self, database: Database, clock: Clock, loop: RecurringLoop
+    def test_a_scheduler_looks_for_other_rules_once_an_hour(
+        self, database: Database, clock: Clock
     ) -> None:
-        for name in ("bad", "good", "torn"):
-            make(database, name=name)
-        with database.begin() as tx:
-            tx.execute(text("UPDATE schedules SET zone = 'Mars/Base' WHERE name = 'bad'"))
-            tx.execute(text("UPDATE schedules SET spec = '{}' WHERE name = 'torn'"))
-        clock.now = T - HORIZON
+        seconds = [0.0]
+        link = Link("memory://", name="recurring")
+        loop = RecurringLoop(
+            database, link, interval_s=1.0, time_of=clock, clock=lambda: seconds[0]
+        )
         run(loop)
-        assert ends(database, "good") == [(T, "ran")]
-        problem = shown(database, "bad").problem
-        assert problem is not None
-        assert "Mars/Base" in problem
-        with database.begin() as tx:
-            schedules.edit(tx, "bad", {"zone": ZONE}, version=None, actor="t")
+        self.stale(database, clock)
+        seconds[0] = RULES_AGAIN_S - 1
         run(loop)
-        assert ends(database, "bad") == [(T, "ran")]
-        assert shown(database, "bad").problem is None
+        assert shown(database).rules_version == "1999.1"
+        seconds[0] = RULES_AGAIN_S
+        run(loop)
+        assert shown(database).next_fire_at == T
 
 
 def test_a_delete_takes_back_what_was_made_ahead_and_the_name_is_free(

@@ -7,7 +7,6 @@ the same. The jobs' own times are in the database's past or future all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from atemporal import calendar
 from atemporal.broker import Link
 from atemporal.errors import Conflict
+from atemporal.lead import LIMIT_S
 from atemporal.model.schedule import LABEL
 from atemporal.recurrence import LISTED, PIECE, FireReason
 from atemporal.states import JobState, Outcome
@@ -48,26 +48,7 @@ from tests.integration.recurring import (
     shown,
 )
 
-
-@pytest.fixture(autouse=True)
-def _empty(database: Database) -> Iterator[None]:
-    yield
-    with database.begin() as tx:
-        tx.execute(text("TRUNCATE schedules, fires, jobs, attempts, events"))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(schedules, "_now", clock)
-    return clock
-
-
-@pytest.fixture
-def loop(database: Database, clock: Clock) -> Iterator[RecurringLoop]:
-    made = a_loop(database, clock)
-    yield made
-    made.reset()
+pytestmark = pytest.mark.usefixtures("no_schedules")
 
 
 def test_the_job_of_a_fire_is_there_ahead_of_its_time_and_once(
@@ -151,12 +132,10 @@ def test_the_database_refuses_a_second_row_for_a_fire(
 def test_a_scheduler_that_was_away_for_an_hour_over_three_fires(
     database: Database, clock: Clock, loop: RecurringLoop, policy: dict[str, Any], ended: list[str]
 ) -> None:
-    """It died before it made any of them, and comes back at five to three."""
+    """It died before it made any of them, and comes back three quarters of an hour after the first."""
     clock.now = T - 16 * MINUTE
     make(database, cron="*/20 * * * *", **policy)
     run(loop)
-    with database.begin() as tx:
-        tx.execute(text("UPDATE schedules SET next_fire_at = :at"), {"at": T})
     clock.now = T + 45 * MINUTE
     before = missed_so_far()
     run(loop)
@@ -177,15 +156,21 @@ def missed_so_far() -> float:
 def test_an_outage_shorter_than_the_horizon_costs_no_fire(
     database: Database, clock: Clock, loop: RecurringLoop
 ) -> None:
-    make(database)
-    clock.now = T - HORIZON
+    """It died just before it decided the fire, and is back while the longest lead can still be had."""
+    make(database, job={"image": "busybox", "lead": int(LIMIT_S)})
+    clock.now = T - HORIZON - SECOND
     run(loop)
-    clock.now = T + 5 * MINUTE
+    assert fires_of(database) == []
+    clock.now = T - HORIZON + 5 * MINUTE
     run(loop)
     assert ends(database) == [(T, "ran")]
+    (one,) = all_jobs(database)
+    assert one.due_at == T
+    assert one.dispatch_at == T - timedelta(seconds=LIMIT_S)
+    assert one.dispatch_at >= clock.now
 
 
-def test_a_month_of_minutes_is_bounded_rows_and_a_count(
+def test_three_days_of_minutes_are_bounded_rows_and_a_count(
     database: Database, clock: Clock, loop: RecurringLoop
 ) -> None:
     clock.now = T
@@ -294,6 +279,34 @@ class TestOverlap:
         assert ended.reason == "cancelled"
         assert [one.job_state for one in fires_of(database)] == ["cancelled", "scheduled"]
 
+    def test_a_later_one_that_somebody_cancelled_ends_no_earlier_one(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        first = self.earlier(database, clock, loop, "cancel")
+        begin(database, first, running=True)
+        clock.now = T + HOUR - SECOND
+        run(loop)
+        finish(database, fires_of(database)[1].job_id)
+        clock.now = T + HOUR
+        run(loop)
+        assert job(database, first).state is JobState.RUNNING
+        clock.now = T + 2 * HOUR
+        run(loop)
+        assert job(database, first).outcome is Outcome.CANCELLED
+
+    def test_one_that_is_retried_by_hand_is_no_earlier_one_from_then_on(
+        self, database: Database, clock: Clock, loop: RecurringLoop
+    ) -> None:
+        """Also if no scheduler has looked since it finished."""
+        first = self.earlier(database, clock, loop, "skip")
+        assert first is not None
+        finish(database, first)
+        with database.begin() as tx:
+            jobs.retry(tx, first, actor="test")
+        clock.now = T + HOUR
+        run(loop)
+        assert ends(database) == [(T, "ran"), (T + HOUR, "ran")]
+
 
 def test_a_job_that_runs_now_is_no_fire(
     database: Database, clock: Clock, loop: RecurringLoop
@@ -335,3 +348,21 @@ def test_old_fires_are_deleted_and_those_whose_jobs_live_are_not(
         assert retention.delete_old_fires(tx, keep_s=60, limit=10) >= 1
     left = fires_of(database)
     assert {one.job_state for one in left} == {"scheduled"}
+
+
+def test_the_fires_of_a_paused_schedule_are_deleted_once_their_jobs_have_ended(
+    database: Database, clock: Clock, loop: RecurringLoop
+) -> None:
+    clock.now = datetime(2020, 1, 1, 4, 59, tzinfo=UTC)
+    make(database, cron="0 * * * *")
+    run(loop)
+    clock.now += 2 * MINUTE
+    (fire,) = fires_of(database)
+    begin(database, fire.job_id, running=True)
+    with database.begin() as tx:
+        schedules.pause(tx, "nightly", actor="test")
+        assert retention.delete_old_fires(tx, keep_s=60, limit=10) == 0
+    finish(database, fire.job_id)
+    with database.begin() as tx:
+        assert retention.delete_old_fires(tx, keep_s=60, limit=10) == 1
+    assert fires_of(database) == []

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from atemporal.messages import JobCancel, Message
 from atemporal.model.schedule import LABEL
 from atemporal.recurrence import HORIZON_S
 from atemporal.store import api_tokens
 from atemporal.store import fires as fire_store
+from services.api.publisher import Publisher
 from tests.api import Api, bearer, serving
+from tests.integration.recurring import begin
 
 JOB = {"image": "nginx:1.9", "env": {"A": "1"}, "labels": {"team": "blue"}}
 NIGHTLY = {"name": "nightly", "cron": "0 2 * * *", "zone": "America/Sao_Paulo", "job": JOB}
@@ -154,6 +158,55 @@ def test_a_change_keeps_what_is_not_given_and_minds_the_version(api: Api) -> Non
     assert api.http.patch("/schedules/other", json={}).status_code == 404
 
 
+def test_the_old_name_of_a_field_is_taken_as_a_submit_takes_it(api: Api) -> None:
+    made(api, job={**JOB, "machine": {"market": "on-demand", "disk_gb": 20}})
+    change = {"job": {"machine": {"market": "spot"}}}
+    changed = api.http.patch("/schedules/nightly", json=change)
+    assert changed.status_code == 200, changed.text
+    machine = changed.json()["job"]["machine"]
+    assert (machine["capacity_type"], machine["disk_gb"]) == ("spot", 20)
+    # PHP writes an empty object as an empty list: nothing of the machine is given.
+    again = api.http.patch("/schedules/nightly", json={"job": {"machine": []}}).json()
+    assert (again["job"]["machine"], again["version"]) == (machine, 2)
+
+
+def test_one_that_can_not_be_read_is_shown_with_the_reason_and_can_be_paused_and_deleted(
+    api: Api,
+) -> None:
+    for name in ("a", "b", "c"):
+        made(api, name=name)
+    with api.database.begin() as tx:
+        tx.execute(text("UPDATE schedules SET spec = '{}' WHERE name = 'b'"))
+        tx.execute(text("UPDATE schedules SET zone = 'Mars/Base' WHERE name = 'c'"))
+    page = api.http.get("/schedules?limit=2").json()
+    assert ([one["name"] for one in page["schedules"]], page["next"]) == (["a", "b"], "b")
+    assert "image" in page["schedules"][1]["problem"]
+    shown = api.http.get("/schedules/c").json()
+    assert (shown["next_fire_at"], shown["next_fires"]) == (None, [])
+    assert "Mars/Base" in shown["problem"]
+    for name in ("b", "c"):
+        assert api.http.post(f"/schedules/{name}/pause").json()["paused_at"] is not None
+        assert api.http.delete(f"/schedules/{name}").json()["name"] == name
+
+
+@pytest.mark.parametrize("how", ["pause", "delete", "edit"])
+def test_the_reaper_is_told_of_a_machine_that_is_not_wanted_any_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    sent: list[Message] = []
+    monkeypatch.setattr(Publisher, "put", lambda _publisher, message: sent.append(message))
+    first = datetime.fromisoformat(made(api)["next_fire_at"])
+    fire(api, first - timedelta(seconds=HORIZON_S))
+    (coming, *_) = api.http.get("/schedules/nightly").json()["next_fires"]
+    ref = begin(api.database, UUID(coming["job_id"]), running=False)
+    calls = {"pause": ("POST", "/pause"), "delete": ("DELETE", ""), "edit": ("PATCH", "")}
+    method, path = calls[how]
+    change = {"cron": "0 4 * * *"} if how == "edit" else None
+    done = api.http.request(method, f"/schedules/nightly{path}", json=change)
+    assert done.status_code == 200, done.text
+    assert sent == [JobCancel.of(ref)]
+
+
 def test_paused_it_has_no_next_fire_until_it_is_resumed(api: Api) -> None:
     sent = made(api)
     for _ in range(2):
@@ -186,27 +239,33 @@ def test_deleted_it_is_gone_and_its_name_is_free(api: Api) -> None:
 
 def test_each_call_needs_its_scope(database_url: str) -> None:
     with serving(database_url, callback_url="https://jobs.example.com") as api:
-        with api.database.begin() as tx:
-            secrets = {
-                scope: api_tokens.create(tx, f"schedules {scope}", [scope])
-                for scope in ("read", "submit", "cancel")
-            }
+
+        def create(name: str, *scopes: str) -> str:
+            with api.database.begin() as tx:
+                return api_tokens.create(tx, f"schedules {name}", list(scopes))
+
+        secrets = {scope: create(scope, scope) for scope in ("read", "submit", "cancel")}
         path = "/schedules/nightly"
-        calls: list[tuple[str, str, Any, str]] = [
-            ("POST", "/schedules", NIGHTLY, "submit"),
-            ("GET", "/schedules", None, "read"),
-            ("GET", path, None, "read"),
-            ("PATCH", path, {"cron": "0 3 * * *"}, "submit"),
-            ("POST", f"{path}/pause", None, "submit"),
-            ("POST", f"{path}/resume", None, "submit"),
-            ("POST", f"{path}/run", None, "submit"),
-            ("DELETE", path, None, "submit"),
+        secrets["both"] = create("both", "submit", "cancel")
+        over = {"overlap": "cancel"}
+        calls: list[tuple[str, str, Any, tuple[str, ...]]] = [
+            ("POST", "/schedules", NIGHTLY | over, ("both",)),
+            ("POST", "/schedules", NIGHTLY | {"name": "other"}, ("submit", "both")),
+            ("GET", "/schedules", None, ("read",)),
+            ("GET", path, None, ("read",)),
+            ("PATCH", path, {"cron": "0 3 * * *"}, ("submit", "both")),
+            ("PATCH", path, over, ("both",)),
+            ("POST", f"{path}/pause", None, ("both",)),
+            ("POST", f"{path}/resume", None, ("submit", "both")),
+            ("POST", f"{path}/run", None, ("submit", "both")),
+            ("DELETE", path, None, ("both",)),
         ]
-        for method, where, body, scope in calls:
+        for method, where, body, allowed in calls:
             assert api.http.request(method, where, json=body).status_code == 401
-            for other in secrets.keys() - {scope}:
+            for other in secrets.keys() - set(allowed):
                 headers = bearer(secrets[other])
                 denied = api.http.request(method, where, json=body, headers=headers)
                 assert denied.status_code == 403, (method, where, other)
-            done = api.http.request(method, where, json=body, headers=bearer(secrets[scope]))
+            headers = bearer(secrets[allowed[0]])
+            done = api.http.request(method, where, json=body, headers=headers)
             assert done.status_code < 300, done.text
