@@ -14,6 +14,8 @@ _WHERE = {
     Reason.LAUNCH_DEADLINE: "EC2 gave no instance in time",
     Reason.CLAIM_DEADLINE: "its machine was ready and did not claim it at its time: has it lost its "
     "network?",
+    Reason.START_DEADLINE: "it had not started by its start deadline: its history says where it was",
+    Reason.MAX_COST: "its job had cost more than its max_cost allows",
     Reason.UNREPORTED: "its machine reported no exit code",
 }
 

@@ -29,10 +29,11 @@ from typing import Protocol
 from atemporal import __version__, memory, telemetry
 from atemporal.errors import AtemporalError, Kept, Unavailable, Unknown
 from atemporal.health import HealthServer
-from atemporal.metrics import counter, gauge, series
-from atemporal.settings import Settings, load, unknown_variables
+from atemporal.metrics import Aggregate, counter, gauge, series
+from atemporal.settings import Settings, load
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
+from atemporal.unknown_settings import unknown_variables
 
 TICKS = counter("atemporal_ticks_total", "Ticks that ended, well or not, by their loop.", loop=())
 TICK_ERRORS = counter(
@@ -42,7 +43,16 @@ TICK_ERRORS = counter(
     kind=["unavailable", "error"],
 )
 LAST_TICK = gauge(
-    "atemporal_last_tick_timestamp_seconds", "When a loop last ended a tick, 0 if never.", loop=()
+    "atemporal_last_tick_timestamp_seconds",
+    "When a loop last ended a tick, 0 if never.",
+    aggregate=Aggregate.MAX,
+    loop=(),
+)
+LAST_SUCCESS = gauge(
+    "atemporal_last_success_timestamp_seconds",
+    "When a loop last ended a tick with success, 0 if never.",
+    aggregate=Aggregate.MAX,
+    loop=(),
 )
 
 _BACKOFF_S = (0.1, 5.0)
@@ -82,6 +92,7 @@ class Runner:
         series(TICKS, loop=[loop.name])
         series(TICK_ERRORS, loop=[loop.name])
         series(LAST_TICK, loop=[loop.name])
+        series(LAST_SUCCESS, loop=[loop.name])
         self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
 
     def start(self) -> None:
@@ -140,6 +151,7 @@ class Runner:
             self._failing_since = now
 
     def _went_well(self) -> None:
+        LAST_SUCCESS.labels(self.loop.name).set_to_current_time()
         if self._failing_since is not None:
             after_s = round(monotonic() - self._failing_since, 1)
             self._log.info("ticks again", after_s=after_s)

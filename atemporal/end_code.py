@@ -27,3 +27,8 @@ def is_spot_interruption(code: str | None) -> bool:
 def is_ec2s_fault(code: str | None) -> bool:
     """Whether the end came from EC2's side: `Server.` is its own word for that."""
     return code is not None and code.startswith("Server.")
+
+
+def is_own_shutdown(code: str | None) -> bool:
+    """Whether the instance's own operating system powered it off."""
+    return code == "Client.InstanceInitiatedShutdown"

@@ -32,6 +32,21 @@ EVENT_TYPES: Mapping[str, str] = {
 """Each type with its meaning, in the order in which they are told."""
 
 
+def matching(wanted: str) -> tuple[str, ...]:
+    """The types that a whole one or its beginning means: `job.finished` means all that begin so.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = tuple(name for name in EVENT_TYPES if f"{name}.".startswith(f"{wanted}."))
+    if not wanted or not found:
+        raise ValueError(
+            f"{wanted!r} is no type of an event; write one like job.running, or its beginning, like "
+            "job.finished"
+        )
+    return found
+
+
 def types_of(family: str) -> tuple[str, ...]:
     """The types of `job` or of `attempt`, without that and its dot: `scheduled`, `finished.lost`, ..."""
     return tuple(

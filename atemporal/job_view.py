@@ -16,11 +16,19 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Self, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from atemporal import causes, image, waiting
+from atemporal.billing import dollars
 from atemporal.clock import format_utc
-from atemporal.model import Attempt, Event, Job, JobFields, Launch
+from atemporal.model import Attempt, Event, Job, JobFields, Launch, LimitWait, Machine
 from atemporal.states import BlockedReason, Fault, JobState, Outcome, Reason
 from atemporal.waiting import Phase
 
@@ -35,6 +43,8 @@ Instant = Annotated[
     PlainSerializer(format_utc),
     Field(examples=["2015-04-25T05:27:27.069Z"]),
 ]
+_COST = "in US dollars, an estimate until its end is confirmed; null: no price is known"
+Cost = Annotated[str | None, Field(examples=["0.000346667"])]
 LogTail = Annotated[bytes | None, PlainSerializer(log_text)]
 
 
@@ -61,6 +71,10 @@ class AttemptView(Attempt, OriginalInstance):
     capacity_type: str
     subnet_id: str | None
     image_id: str = Field(description="the AMI's id")
+    tags: dict[str, str] = Field(
+        description="the tags that are asked for, for its instance and volumes, beside atemporal's own: "
+        "the deployment's and those of the job's labels"
+    )
     cause: str | None = Field(description="why it failed, or where that stands")
     created_at: Instant
     launched_at: Instant | None = None
@@ -84,10 +98,24 @@ class AttemptView(Attempt, OriginalInstance):
     ahead_s: float | None = Field(
         description="for how many seconds its instance was there before its time"
     )
+    booked: int | None = Field(default=None, exclude=True)
+    billed_from: Instant | None = Field(
+        default=None, description="when EC2 began to bill its instance, once that is booked"
+    )
+    billed_until: Instant | None = Field(default=None, description="when that was over")
+    billed_s: int | None = Field(default=None, description="for how many seconds, at least 60")
+    price_per_hour: str | None = Field(
+        examples=["0.0208"], description="of its instance and disks, in US dollars, at its launch"
+    )
+    cost: Cost = Field(description=_COST)
 
     @classmethod
-    def of(cls, attempt: Attempt) -> Self:
-        """Show an attempt."""
+    def of(
+        cls, attempt: Attempt, labels: Mapping[str, str], *, now: datetime | None = None
+    ) -> Self:
+        """Show an attempt of a job with these labels, as it is now."""
+        price = attempt.launch.price
+        cost = attempt.booked if now is None else attempt.cost_at(now)
         shown = {
             **dict(attempt),
             "id": attempt.number,
@@ -98,12 +126,20 @@ class AttemptView(Attempt, OriginalInstance):
             "capacity_type": attempt.launch.capacity_type,
             "subnet_id": attempt.launch.subnet_id,
             "image_id": attempt.launch.image_id,
+            "tags": dict(attempt.launch.labelled(labels).tags or {}),
             "cause": causes.cause(attempt) or None,
             "predicted_skew_s": _seconds(attempt.predicted_skew),
             "start_skew_s": _seconds(attempt.start_skew),
             "ahead_s": _seconds(attempt.ahead),
+            "price_per_hour": price and dollars(price.per_hour),
+            "cost": cost_text(cost),
         }
         return cast(Self, cls.model_construct(**shown))
+
+
+def cost_text(nano: int | None) -> str | None:
+    """An amount in dollars as text; None where it is not known."""
+    return None if nano is None else dollars(nano)
 
 
 def _seconds(span: timedelta | None) -> float | None:
@@ -120,13 +156,44 @@ class OriginalJob(BaseModel):
     instances: tuple[AttemptView, ...]
 
 
+# Rules for what is asked for. A job is shown that an earlier release took and this one would refuse.
+_RULES = frozenset(
+    (
+        *("not", "pattern", "propertyNames", "prefixItems", "uniqueItems", "minimum", "maximum"),
+        *("minLength", "maxLength", "maxItems", "maxProperties"),
+    )
+)
+
+
+def _without_rules(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_rules(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: _without_rules(one) for key, one in value.items()}
+        if name == "properties"
+        else _without_rules(value)
+        for name, value in schema.items()
+        if name not in _RULES and (name, value) != ("additionalProperties", False)
+    }
+
+
+def _shows_any_job(schema: dict[str, Any]) -> None:
+    for name in JobFields.model_fields.keys() & schema["properties"].keys():
+        schema["properties"][name] = _without_rules(schema["properties"][name])
+
+
 class JobView(JobFields, OriginalJob):
     """A job: what was asked for, and how it stands."""
 
     # Readers pass over what they do not know: a newer release may show more.
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_shows_any_job)
 
     time: Instant = Field(description="when it was asked to run")
+    machine: Annotated[
+        Machine, WithJsonSchema(_without_rules(Machine.model_json_schema(mode="serialization")))
+    ] = Field(description=JobFields.model_fields["machine"].description)
     read_at: Instant | None = Field(description="when it stood so, by the database's clock")
     delay_s: int | None = Field(default=None, exclude=True)
     outcome: Outcome | None
@@ -134,6 +201,7 @@ class JobView(JobFields, OriginalJob):
     fault: Fault | None = Field(description="whose fault that was")
     attempt: int = Field(description="the number of the last attempt, 0 before the first")
     exit_code: int | None = Field(description="of the last attempt")
+    cost: Cost = Field(description=f"of all attempts, {_COST}")
     waiting_for: str | None = Field(examples=["its machine to boot"])
     waiting_since: Instant | None
     waiting_until: Instant | None = Field(
@@ -141,12 +209,19 @@ class JobView(JobFields, OriginalJob):
     )
     waiting_on: BlockedReason | None = Field(description="what hinders it")
     waiting_detail: str | None = Field(description="more about that, for people")
+    waiting_limit: LimitWait | None = Field(
+        description="the concurrency limit that it waits for, and how many come before it"
+    )
     due_at: Instant = Field(description="when the next attempt is due")
     dispatch_at: Instant | None = Field(
         default=None, description="when the launch for it begins; null: when it is due"
     )
     lead_s: float | None = Field(
         default=None, description="how long launch, boot and pull may take, by the last estimate"
+    )
+    start_by: Instant | None = Field(
+        default=None,
+        description="its start deadline; null: it has none, or its container has started",
     )
     created_at: Instant
     updated_at: Instant
@@ -172,14 +247,18 @@ class JobView(JobFields, OriginalJob):
             "image": image.familiar(job.spec.image),
             "env": job.spec.env if env is None else dict(env),
             "time": job.run_at,
-            "instances": tuple(map(AttemptView.of, job.attempts)),
+            "instances": tuple(
+                AttemptView.of(one, job.spec.labels, now=job.read_at) for one in job.attempts
+            ),
             "exit_code": job.exit_code,
+            "cost": cost_text(job.cost),
             "fault": job.reason and job.reason.fault,
             "waiting_for": waiting_for and waiting_for.what,
             "waiting_since": waiting_for and waiting_for.since,
             "waiting_until": waiting_for and waiting.until(waiting_for, job, deadlines),
             "waiting_on": waiting_for and waiting_for.blocked_on,
             "waiting_detail": waiting_for and waiting_for.detail,
+            "waiting_limit": waiting_for and waiting_for.limit,
             **more,
         }
         return cast(Self, cls.model_construct(**shown))

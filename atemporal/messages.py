@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 
 from atemporal.errors import Invalid
 from atemporal.job_view import EventView, Instant
 from atemporal.json_object import read_object
-from atemporal.model import AttemptRef, Event, describe
+from atemporal.model import AttemptRef, Event, describe, forms
+from atemporal.model.attempt import KnownReason
 from atemporal.states import Outcome
 
 BODY_LIMIT = 256 * 1024
@@ -52,6 +53,9 @@ class Queue(str, Generic[M]):
 SUBMIT: Queue[JobSubmit] = Queue("atemporal.submit")
 LAUNCH: Queue[JobDue] = Queue("atemporal.launch")
 REAP: Queue[InstanceRunning | InstanceExited | JobCancel] = Queue("atemporal.reap")
+SCHEDULE: Queue[SchedulePut | SchedulePause | ScheduleResume | ScheduleRun | ScheduleDelete] = (
+    Queue("atemporal.schedule")
+)
 
 
 class Message(BaseModel):
@@ -148,6 +152,85 @@ class JobSubmit(Message):
     job: dict[str, Any] = Field(repr=False)
 
 
+class ScheduleMessage(Message):
+    """What somebody else wants of a recurring schedule.
+
+    `key`, or else AMQP's `message_id`, tells it from every other message: it is applied once. With a
+    `serial` it is not applied after one of the same schedule whose serial is as high or higher.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    queue = SCHEDULE
+    exchange = COMMANDS
+    key: Annotated[forms.Key, Field(max_length=255)] | None = Field(
+        default=None, description="absent: AMQP's `message_id`; the same message has the same"
+    )
+    serial: Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)] | None = Field(
+        default=None, description="grows with each message about the schedule; absent: none counts"
+    )
+
+
+class SchedulePut(ScheduleMessage):
+    """Other systems -> scheduler: make this schedule, or make the one of its name like this."""
+
+    type: Literal["schedule.put"] = "schedule.put"
+    schedule: dict[str, Any] = Field(repr=False)
+
+
+class NamedSchedule(ScheduleMessage):
+    """The same about a schedule that is there."""
+
+    name: forms.ScheduleName
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one(cls, name: str) -> str:
+        return forms.checked_schedule_name(name)
+
+
+class SchedulePause(NamedSchedule):
+    """Other systems -> scheduler: fire no more until it is resumed."""
+
+    type: Literal["schedule.pause"] = "schedule.pause"
+
+
+class ScheduleResume(NamedSchedule):
+    """Other systems -> scheduler: fire again, from now on."""
+
+    type: Literal["schedule.resume"] = "schedule.resume"
+
+
+class ScheduleRun(NamedSchedule):
+    """Other systems -> scheduler: run its job now, once for each key."""
+
+    type: Literal["schedule.run"] = "schedule.run"
+
+
+class ScheduleDelete(NamedSchedule):
+    """Other systems -> scheduler: delete it."""
+
+    type: Literal["schedule.delete"] = "schedule.delete"
+
+
+class ScheduleReply(Message):
+    """scheduler -> whoever asked by `reply_to` about a schedule."""
+
+    type: Literal["schedule.reply"] = "schedule.reply"
+    status: Literal["accepted", "duplicate", "outdated", "rejected"]
+    name: str | None = Field(default=None, description="the schedule's")
+    version: int | None = Field(
+        default=None, description="counts the schedule's changes; absent: there is none"
+    )
+    paused: bool | None = Field(default=None, description="whether it is paused")
+    job_id: UUID | None = Field(default=None, description="of the job that a `schedule.run` made")
+    errors: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("errors")
+    @classmethod
+    def _errors_can_be_sent(cls, errors: dict[str, str]) -> dict[str, str]:
+        return {_sendable(name): _sendable(why) for name, why in errors.items()}
+
+
 class SubmitReply(Message):
     """scheduler -> whoever asked by `reply_to`."""
 
@@ -174,13 +257,27 @@ class JobEvent(Message, EventView):
     exit_code: int | None = Field(
         default=None, description="of the attempt that it is about, once its program has ended"
     )
+    reason: KnownReason = Field(
+        default=None, description="why that attempt, or the job, ended, once it has"
+    )
+    instance_id: str | None = Field(
+        default=None, description="of that attempt, once EC2 has named it"
+    )
+    times: dict[str, Instant] = Field(
+        default_factory=dict,
+        description="what is known of that attempt's way when the event is read: `created_at`, "
+        "`launched_at`, `booted_at`, `ready_at`, `running_at`, `started_at`, `exited_at`, `closed_at`",
+    )
 
     @classmethod
     def of(cls, event: Event) -> Self:
         """Make the message of an event, with what is known of its job."""
         name = event.type.removeprefix("job.finished.")
         outcome = Outcome(name) if name in frozenset(Outcome) else None
-        return cls.model_validate({**dict(event), "event_id": event.id, "outcome": outcome})
+        fields = {**dict(event), "event_id": event.id, "outcome": outcome}
+        # What a job ended by is in the event itself, and may be no attempt's ending.
+        fields["reason"] = event.detail.get("reason", fields.get("reason"))
+        return cls.model_validate(fields)
 
     @property
     def message_id(self) -> str:

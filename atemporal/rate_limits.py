@@ -11,7 +11,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from atemporal.limits import Limit
-from atemporal.metrics import counter, gauge
+from atemporal.metrics import Aggregate, counter, gauge
 from atemporal.settings import Settings
 from atemporal.store import rate_limits
 from atemporal.store.database import Database
@@ -20,12 +20,14 @@ from atemporal.store.rate_limits import Bucket, Grant, Size, Want
 TOKENS = gauge(
     "atemporal_rate_limit_tokens",
     "Tokens that a limit of EC2 had for all processes, when this one last asked, by its bucket.",
+    aggregate=Aggregate.MIN,
     kind=Limit,
     bucket=["requests", "instances"],
 )
 RATE = gauge(
     "atemporal_rate_limit_tokens_per_second",
     "How fast a limit's buckets refill; less than is set after EC2 has throttled.",
+    aggregate=Aggregate.MIN,
     kind=Limit,
     bucket=["requests", "instances"],
 )

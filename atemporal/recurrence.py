@@ -16,7 +16,8 @@ learned, and a scheduler that is away for less than the difference still decides
   is skipped for a job that would have ended in between, and no machine is launched for nothing. With
   `cancel` the job is made ahead as usual, and the earlier one is cancelled at the fire's time
   (`atemporal.store.fires`).
-- The start deadline is for fires that are decided after their time: one that is older is skipped.
+- A fire that is older than the start deadline when it is decided is skipped. The job of any other has
+  that deadline itself (`atemporal.store.start_deadlines`).
 """
 
 from __future__ import annotations

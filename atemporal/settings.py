@@ -8,23 +8,21 @@ neither a log line nor a traceback shows them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from atemporal import tags as tag_rules
 from atemporal.api_url import DEFAULT_URL
 from atemporal.errors import Invalid
-from atemporal.model import describe
-from atemporal.model.job_spec import LONGEST_LEAD_S
+from atemporal.model import describe, forms
+from atemporal.model.job_spec import LONGEST_LEAD_S, MOST_LABELS
 from atemporal.userdata import OS_FAMILIES
 from atemporal.waiting import Phase
+from atemporal.webhook.address import Network, networks
 
 PREFIX = "ATEMPORAL_"
-# Read elsewhere: by tests, and by the local system for itself.
-_NO_SETTINGS = (f"{PREFIX}TEST_", f"{PREFIX}LOCAL_DIR")
 
 
 def _words(value: Any) -> Any:
@@ -32,6 +30,12 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+MOST_TAGS = tag_rules.MOST - tag_rules.OURS - MOST_LABELS
+"""So many tags of the deployment leave room for each label that a job may have, and for ours."""
+
+
+Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(tag_rules.parse)]
 
 
 class Settings(BaseSettings):
@@ -142,9 +146,33 @@ class Settings(BaseSettings):
         description="the IAM instance profile of new instances, by name; absent: none",
     )
 
+    prices_file: str | None = Field(
+        default=None,
+        description="a price table (CSV), for what jobs cost and for max_cost; absent: no costs",
+    )
+    costs_kept_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        default=800.0,
+        description="how many days the sums of what closed attempts cost are kept, jobs or no jobs",
+    )
+    tags: Tags = Field(
+        default={},
+        description="tags of all new instances and their volumes, as KEY=VALUE, comma separated; "
+        f"{MOST_TAGS} at most",
+    )
+    label_tags: Words = Field(
+        default=(tag_rules.EVERY,),
+        description="the labels of a job that become tags of its instance and volumes, by name; "
+        f"{tag_rules.EVERY}: every one; {tag_rules.NONE}: none",
+    )
+
     poll_interval_s: Annotated[float, Field(gt=0, le=60)] = Field(
         default=1.0,
         description="how often a scheduler looks for due jobs when nothing notifies it",
+    )
+    schedule_messages: bool = Field(
+        default=True,
+        description="whether who may publish may make and change recurring schedules by messages; else "
+        "such messages go to the dead letters",
     )
     sweep_interval_s: Annotated[float, Field(gt=0, le=600)] = Field(
         default=10.0,
@@ -282,6 +310,22 @@ class Settings(BaseSettings):
         description="how many days a finished job is kept, with its key, its attempts and its history; "
         "0: for ever",
     )
+    log_kept_bytes: Annotated[int, Field(ge=0, le=16 * 1024 * 1024)] = Field(
+        default=256 * 1024,
+        description="how much of what a container writes is kept while it runs, the latest, beside the "
+        "end of it that its machine reports; 0: nothing, and machines send nothing",
+    )
+    log_kept_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        default=7.0, description="how many days that is kept, if its job is not deleted before"
+    )
+    webhook_networks: Words = Field(
+        default=(),
+        description="networks beyond the public internet to which webhooks may be sent, like "
+        "10.20.0.0/16; absent: none",
+    )
+    webhook_http: bool = Field(
+        default=False, description="let webhooks be sent without TLS too, to http:// addresses"
+    )
     stop_within_s: Annotated[float, Field(gt=0, le=600)] = Field(
         default=25.0,
         description="how long a daemon may take to stop in order after SIGTERM",
@@ -306,6 +350,36 @@ class Settings(BaseSettings):
         if name not in OS_FAMILIES:
             raise ValueError(f"{name!r} is unknown; known are: {', '.join(sorted(OS_FAMILIES))}")
         return name
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        tag_rules.check_all(tags, most=MOST_TAGS)
+        return dict(sorted(tags.items()))
+
+    @field_validator("label_tags")
+    @classmethod
+    def _label_tags_are_labels(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) == 1 and names[0] in (tag_rules.EVERY, tag_rules.NONE):
+            return names
+        for name in names:
+            if not forms.LABEL.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not the name of a label; write names, or {tag_rules.EVERY} or "
+                    f"{tag_rules.NONE} alone"
+                )
+        return tuple(sorted(set(names)))
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks_are_some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        networks(names)
+        return names
+
+    @property
+    def networks_of_webhooks(self) -> tuple[Network, ...]:
+        """Where webhooks may be sent to beside the public internet."""
+        return networks(self.webhook_networks)
 
     @property
     def deadlines(self) -> dict[Phase, float]:
@@ -359,20 +433,3 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         fields = {f"{PREFIX}{name.upper()}": why for name, why in describe(error).items()}
         raise Invalid(fields) from None
-
-
-def unknown_variables(names: Iterable[str]) -> list[str]:
-    """A sentence for each variable of our prefix that no process reads: a mistyped one, mostly."""
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    return [
-        f"{name} is no setting; {_meant(name, known)}"
-        for name in sorted(names)
-        if name.upper().startswith(PREFIX)
-        and name.upper() not in known
-        and not name.startswith(_NO_SETTINGS)
-    ]
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name.upper(), known, n=1, cutoff=0.75)
-    return f"did you mean {close[0]}?" if close else "`atemporal config` lists all"

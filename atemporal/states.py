@@ -107,6 +107,8 @@ class Reason(StrEnum):
     NO_CAPACITY = "no_capacity"
     CLAIM_DEADLINE = "claim_deadline"
     RESCHEDULED = "rescheduled"
+    START_DEADLINE = "start_deadline"
+    MAX_COST = "max_cost"
 
     @property
     def outcome(self) -> Outcome:
@@ -139,6 +141,14 @@ DOCKER_REFUSED = frozenset(
 )
 """An exit code with one of these is docker's, not the program's; docker's words are in the log."""
 
+PROGRAM_RAN = frozenset(
+    {
+        *(Reason.COMPLETED, Reason.EXIT_NONZERO, Reason.SIGNALLED, Reason.OUT_OF_MEMORY),
+        *(Reason.TIMED_OUT, Reason.UNREPORTED),
+    }
+)
+"""Who ends for one of these has started its container."""
+
 _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.COMPLETED: (Outcome.SUCCEEDED, Fault.NONE, False),
     Reason.EXIT_NONZERO: (Outcome.FAILED, Fault.PROGRAM, True),
@@ -162,6 +172,10 @@ _MEANING: dict[Reason, tuple[Outcome, Fault, bool]] = {
     Reason.CLAIM_DEADLINE: (Outcome.FAILED, Fault.INFRASTRUCTURE, True),
     # Only the attempt ends so: its job is scheduled for another time.
     Reason.RESCHEDULED: (Outcome.CANCELLED, Fault.OPERATOR, True),
+    # What kept it was ours or EC2's, or a limit; that it ends is what its submitter asked for.
+    Reason.START_DEADLINE: (Outcome.CANCELLED, Fault.INFRASTRUCTURE, False),
+    # Like a time limit: it did not get done with what it was given.
+    Reason.MAX_COST: (Outcome.FAILED, Fault.PROGRAM, False),
 }
 
 # Seconds: the first wait for room, and the longest.
@@ -172,7 +186,7 @@ J, A = JobState, AttemptState
 JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
     (J.SCHEDULED, J.QUEUED): "due: the scheduler emits it",
     (J.SCHEDULED, J.FINISHED): "cancelled before it was due",
-    (J.QUEUED, J.SCHEDULED): "an operator gives it another time",
+    (J.QUEUED, J.SCHEDULED): "an operator gives it another time, or pauses the installation",
     (J.QUEUED, J.WARMING): "the launcher commits an attempt",
     (J.QUEUED, J.FINISHED): "cancelled while it waited",
     (J.WARMING, J.RUNNING): "the machine claims it",
@@ -208,6 +222,7 @@ _ENDS: dict[Reason, tuple[AttemptState, ...]] = {
     Reason.NO_CAPACITY: CLAIMABLE_ATTEMPT,
     Reason.CLAIM_DEADLINE: (A.READY,),
     Reason.RESCHEDULED: CLAIMABLE_ATTEMPT,
+    Reason.START_DEADLINE: CLAIMABLE_ATTEMPT,
 }
 
 

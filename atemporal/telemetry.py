@@ -53,7 +53,7 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These write whole requests and messages at debug, and a line a call at info.
-    for noisy in ("boto3", "botocore", "urllib3", "amqp", "kombu", "alembic", "httpx"):
+    for noisy in ("boto3", "botocore", "urllib3", "amqp", "kombu", "alembic", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -11,15 +11,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from atemporal.model import Attempt, Job
+from atemporal.model import Attempt, Job, LimitWait
 from atemporal.states import AttemptState, BlockedReason, JobState
 
 
 class Phase(StrEnum):
-    """The phases of a job's way; `time`, `due` and `hold` have no deadline of their own."""
+    """The phases of a job's way; those before `queued`, and `hold`, have no deadline of their own."""
 
     TIME = "time"
     DUE = "due"
+    LIMIT = "limit"
+    PAUSE = "pause"
     QUEUED = "queued"
     LAUNCH = "launch"
     BOOT = "boot"
@@ -32,6 +34,8 @@ class Phase(StrEnum):
 _FOR = {
     Phase.TIME: "its time",
     Phase.DUE: "a scheduler to hand it on",
+    Phase.LIMIT: "room under a concurrency limit",
+    Phase.PAUSE: "somebody to resume the installation",
     Phase.QUEUED: "a launcher to take it",
     Phase.LAUNCH: "EC2 to give an instance",
     Phase.BOOT: "its machine to boot",
@@ -42,28 +46,41 @@ _FOR = {
 }
 
 
+def what_is_awaited(phase: Phase) -> str:
+    """What is waited for in a phase, for a reader."""
+    return _FOR[phase]
+
+
 class Waiting(NamedTuple):
-    """One phase, since an instant; `blocked_on` is what hinders it, `detail` says more to people."""
+    """One phase, since an instant; `blocked_on` is what hinders it, `detail` says more to people.
+
+    `limit` is the concurrency limit, where it waits for one.
+    """
 
     phase: Phase
     since: datetime
     blocked_on: BlockedReason | None = None
     detail: str | None = None
+    limit: LimitWait | None = None
 
     @property
     def what(self) -> str:
         """What is waited for, for a reader."""
-        return _FOR[self.phase]
+        return str(self.limit) if self.limit else _FOR[self.phase]
 
 
 def of_job(job: Job) -> Waiting | None:
     """What the job waits for now; None when it is over and its last instance is gone."""
     if job.state is JobState.SCHEDULED:
+        if job.pause is not None:
+            return Waiting(Phase.PAUSE, job.launch_at, detail=str(job.pause))
+        if job.limit_wait is not None:
+            return Waiting(Phase.LIMIT, job.launch_at, limit=job.limit_wait)
         if job.read_at is not None and job.read_at >= job.launch_at:
             return Waiting(Phase.DUE, job.launch_at)
         return Waiting(Phase.TIME, job.updated_at)
     if job.state is JobState.QUEUED:
-        return Waiting(Phase.QUEUED, job.launch_at)
+        return Waiting(Phase.QUEUED, job.queued_at or job.launch_at)
     return of_attempt(job.attempts[-1]) if job.attempts else None
 
 
@@ -90,9 +107,12 @@ def until(waiting: Waiting, job: Job, deadlines: Mapping[Phase, float]) -> datet
     """When the wait ends, one way or the other; None where nothing ends it.
 
     `deadlines` are the seconds that a deployment gives each phase; the job says itself how long its
-    program may run.
+    program may run, and by when it has to have started.
     """
     if waiting.phase in (Phase.TIME, Phase.HOLD):
         return job.due_at
     limit_s = job.spec.timeout_s if waiting.phase is Phase.RUN else deadlines.get(waiting.phase)
-    return None if limit_s is None else waiting.since + timedelta(seconds=limit_s)
+    end = None if limit_s is None else waiting.since + timedelta(seconds=limit_s)
+    if waiting.phase in (Phase.RUN, Phase.STOP):
+        return end
+    return min((at for at in (end, job.start_by) if at is not None), default=None)

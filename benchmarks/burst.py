@@ -21,7 +21,7 @@ from atemporal import migrations
 from atemporal.cloud import Cloud
 from atemporal.model import parse_spec
 from atemporal.settings import load
-from atemporal.store import groups, jobs
+from atemporal.store import jobs, untagged
 from atemporal.store.database import Database
 from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
@@ -92,7 +92,7 @@ def _measured(
     launched = {one for call in asked if call["code"] == "OK" for one in call["instances"]}
     with database.begin() as tx:
         owned = set(tx.scalars(text("SELECT instance_id FROM attempts")))
-        untagged = len(groups.untagged(tx, limit=many))
+        still_untagged = len(untagged.find(tx, limit=many))
     if owned != launched or len(owned) != many:
         raise RuntimeError(f"{many} jobs, {len(owned)} with an instance, {len(launched)} launched")
     first = min(call["at"] for call in asked)
@@ -105,7 +105,7 @@ def _measured(
         "first_call_after_s": round(first - begun, 2),
         "recorded_after_s": round(recorded - begun, 2),
         "pending_s": PENDING_S,
-        "still_untagged": untagged,
+        "still_untagged": still_untagged,
         "machines": "not executed",
     }
 

@@ -24,6 +24,7 @@ from amqp.serialization import dumps
 from atemporal.broker import Outgoing, declare
 from atemporal.messages import JobDue
 from atemporal.model import AttemptRef
+from atemporal.store.due import DUE
 from atemporal.tables import DISPATCH_AT, PRIORITY
 from benchmarks import backlog
 from benchmarks.dispatch import FUTURE, depth
@@ -45,11 +46,12 @@ BEGIN
         SET LOCAL enable_bitmapscan = off;
         WITH due AS (
             SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs
-            WHERE state = 'scheduled' AND {PRIORITY} = 0 AND ({DISPATCH_AT}, id) >= (last_at, last_id)
+            WHERE {DUE} AND {PRIORITY} = 0 AND ({DISPATCH_AT}, id) >= (last_at, last_id)
               AND {DISPATCH_AT} <= now()
             ORDER BY {DISPATCH_AT}, id LIMIT batch FOR NO KEY UPDATE SKIP LOCKED
         ), moved AS (
-            UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
+            UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now(),
+                queued_at = now(), waits_for = NULL
             FROM due WHERE jobs.ctid = due.place RETURNING jobs.id, jobs.attempt, due.at
         ), logged AS (
             INSERT INTO events (job_id, attempt, type, actor)

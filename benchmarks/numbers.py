@@ -158,6 +158,19 @@ NUMBERS: tuple[Number, ...] = (
         ),
     ),
     Number(
+        "page",
+        "The page at `/ui`: its first view, with 1,000,000 jobs scheduled and 1,000,000 finished",
+        "p95 <= 200 ms, <= 100 KB",
+        "no page",
+        (
+            Part(Figure("page", "views", "first_view_p95_ms"), "ms p95", at_most=200),
+            Part(Figure("page", "views", "first_view_kb"), "KB", at_most=100),
+            Part(
+                Figure("page", "views", "worst_p95_ms"), "ms p95 of the slowest view", at_most=200
+            ),
+        ),
+    ),
+    Number(
         "burst",
         "1,000 due jobs of one shape, EC2's default buckets",
         "all instances running in <= 5 s of EC2's time, <= 20 RunInstances calls",
@@ -240,12 +253,13 @@ NUMBERS: tuple[Number, ...] = (
     ),
     Number(
         "command line",
-        "`atemporal --help` / `list`, warm",
-        "<= 150 ms / <= 400 ms",
+        "`atemporal --help` / `list` / `show`, warm",
+        "<= 150 ms / <= 400 ms / <= 400 ms",
         "150-450 ms / 2.0-2.8 s",
         (
             Part(Figure("footprint", "command-line", "help_ms"), "ms --help", at_most=150),
             Part(Figure("footprint", "command-line", "list_ms"), "ms list", at_most=400),
+            Part(Figure("footprint", "command-line", "show_ms"), "ms show", at_most=400),
         ),
     ),
 )

@@ -10,6 +10,8 @@ from benchmarks.measure import TODAY, Measure, Question
 MILLION = "million"
 """The database with 1,000,000 jobs of another day, filled once for several questions."""
 
+# The build before the commands imported only what they need.
+_BEFORE_LAZY = "2dc8d3d"
 _FUTURE = {"future": 100_000}
 # At today's rates two seconds and more; the build before gets 20,000, which favours it if anything.
 _MANY = {"due": 50_000}
@@ -134,6 +136,19 @@ QUESTIONS: tuple[Question, ...] = (
         ),
     ),
     Question(
+        "page",
+        "How soon a person sees something",
+        (
+            Measure(
+                "views",
+                "page:views",
+                quick={"future": 20_000, "finished": 20_000, "rounds": 3},
+                times=1,
+                limit_s=1200,
+            ),
+        ),
+    ),
+    Question(
         "burst",
         "A thousand at once",
         (Measure("burst", "burst:burst", quick={"many": 100}, times=1),),
@@ -175,6 +190,12 @@ QUESTIONS: tuple[Question, ...] = (
             Measure("idle", "footprint:idle", quick={"settle_s": 2.0, "over_s": 5.0}, times=1),
             Measure("growth", "footprint:growth", quick={"jobs": 500}, times=1),
             Measure("command-line", "footprint:command_line", quick={"times": 3}),
+            Measure(
+                "command-line-before",
+                "footprint:command_line",
+                quick={"times": 3},
+                build=_BEFORE_LAZY,
+            ),
         ),
     ),
 )

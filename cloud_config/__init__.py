@@ -21,8 +21,10 @@ Order on the machine:
    `hold` (ask the API until the job's time is near, so that a cancel and another time are heeded),
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (at the job's time, by
    the clock that counts (docs/adr/0035): start; tell when that was; wait; stop at the timeout: the
-   image's stop signal, SIGKILL 30 s later), and in every case `report`: the exit record to the serial
-   console, then by the callback for up to an hour. Then systemd powers off, however the unit ended.
+   image's stop signal, SIGKILL 30 s later; beside it, after five seconds, fetch the script `log_shipper`
+   and execute it, which sends what the container writes), and in every case `report`: the exit record to
+   the serial console, then by the callback for up to an hour. Then systemd powers off, however the unit
+   ended.
 
 When something fails:
 - Manifest missing or damaged, agent missing: systemd powers off at once.
@@ -41,6 +43,7 @@ When something fails:
 - Docker restarts during the run: its containers ended with it, which is reported as `stopped`.
 - The console takes nothing: it has five seconds for a word and a minute for the report. The deadline
   does not write there.
+- The script can not be had, or is another one than the user-data names: nothing is sent before the end.
 - Nothing answers at all: the deadline.
 
 On the console the report is a line `atemporal-exit ATTEMPT {record}` and, for the last 32 KiB of the
@@ -48,6 +51,7 @@ container's output, lines `atemporal-log ATTEMPT BASE64`, each decodable alone; 
 there as well, between the lines.
 """
 
+from hashlib import sha256
 from importlib.resources import files
 
 
@@ -63,6 +67,12 @@ def _dense(script: str) -> str:
     return "\n".join([head, *(line for line in bare if line and not line.startswith("#"))]) + "\n"
 
 
-AGENT = _dense(template("agent"))
+LOG_SHIPPER = _dense(template("log_shipper"))
+"""What sends a container's output while it runs. The user-data has no room for it and holds its digest;
+a machine gets it from the API."""
+
+AGENT = _dense(template("agent")).replace(
+    "LOG_SHIPPER_DIGEST", sha256(LOG_SHIPPER.encode()).hexdigest()[:32]
+)
 DEADLINE_UNIT = template("atemporal-deadline.service")
 JOB_UNIT = template("atemporal-job.service")

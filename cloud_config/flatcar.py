@@ -2,7 +2,7 @@
 
 Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
 The agent is compressed, which leaves a job's environment as much more room (github.com/flatcar/
-coreos-cloudinit, config/file.go: `gzip+base64`).
+coreos-cloudinit, config/file.go: `gz+b64`).
 Units are written, masked and enabled first, then commands are called one after the other, on every
 boot. There is one command, because each waits for a signal of systemd that coreos-cloudinit loses on a
 busy boot, and then no later one is called (docs/adr/0025). It starts the deadline, which brings the job
@@ -45,10 +45,7 @@ _Dumper.add_representer(str, _text)
 # Without a time in it, so that all processes of a release write the same bytes.
 _COMPRESSED_AGENT = base64.b64encode(gzip.compress(AGENT.encode(), mtime=0)).decode()
 
-_WRONG_FAMILY = (
-    "echo 'atemporal: this image is not Flatcar: powering off' >/dev/console;"
-    " poweroff -f || poweroff"
-)
+_WRONG_FAMILY = "echo atemporal: this image is not Flatcar >/dev/console; poweroff -f || poweroff"
 
 
 def document(content: str) -> str:
@@ -65,7 +62,7 @@ def document(content: str) -> str:
             {
                 "path": "/opt/atemporal/agent",
                 "permissions": "0755",
-                "encoding": "gzip+base64",
+                "encoding": "gz+b64",
                 "content": _COMPRESSED_AGENT,
             },
         ],

@@ -18,7 +18,7 @@ from atemporal import asyncapi
 from atemporal.cli.masks import masked_url
 from atemporal.event_types import EVENT_TYPES
 from atemporal.job_view import JobView
-from atemporal.messages import MESSAGES, JobEvent, SubmitReply
+from atemporal.messages import MESSAGES, JobEvent, ScheduleReply, SubmitReply
 from atemporal.settings import PREFIX, Settings
 from atemporal.states import diagram
 
@@ -55,6 +55,8 @@ def generated() -> dict[Path, str]:
     schemas = {
         "job.submit": asyncapi.submit_schema(),
         "job.submit.reply": SubmitReply.model_json_schema(),
+        **asyncapi.schedule_schemas(),
+        "schedule.reply": ScheduleReply.model_json_schema(),
         "event": JobEvent.model_json_schema(),
         "job": JobView.model_json_schema(mode="serialization"),
     }
@@ -88,8 +90,10 @@ def settings() -> str:
 def _default(value: object) -> str:
     if isinstance(value, SecretStr):
         value = masked_url(value.get_secret_value())
-    if value in (None, "", ()):
+    if value in (None, "", (), {}):
         return ""
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -109,14 +113,15 @@ def metrics() -> str:
             for label, values in family["labels"].items():
                 before = known["labels"][label]
                 before += [value for value in values if value not in before]
-    rows = ["| metric | type | labels | of | what |", "|---|---|---|---|---|"]
+    rows = ["| metric | type | replicas | labels | of | what |", "|---|---|---|---|---|---|"]
     for name, family in sorted(families.items()):
         labels = "; ".join(
             f"`{label}`" + (": " if values else "") + ", ".join(f"`{value}`" for value in values)
             for label, values in family["labels"].items()
         )
         of = ", ".join(family["of"])
-        rows.append(f"| `{name}` | {family['kind']} | {labels} | {of} | {family['text']} |")
+        kind, replicas = family["kind"], family["aggregate"]
+        rows.append(f"| `{name}` | {kind} | {replicas} | {labels} | {of} | {family['text']} |")
     return "\n".join(rows) + "\n"
 
 

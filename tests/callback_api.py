@@ -58,6 +58,12 @@ class CallbackApi:
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     when_started: Callable[[], object] = lambda: None
+    # What sends the log, and who has asked for it.
+    log_script: str | None = None
+    script_tokens: list[str] = field(default_factory=list)
+    # What it sent, each with its position; unless it `takes_logs` it answers nothing until `closed`.
+    log_chunks: list[tuple[int, bytes]] = field(default_factory=list)
+    takes_logs: bool = True
     started: threading.Event = field(default_factory=threading.Event)
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -129,6 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
             self._respond(status, api.group_manifest if status == 200 else b"")
             return
+        _, _, start = self.path.partition("/log?start=")
+        if start:
+            api.log_chunks.append((int(start), body))
+            if not api.takes_logs:
+                api.closed.wait()
+            self._respond(204)
+            return
         api.boot_calls.append(Call(self.command, self.path, token, json.loads(body)))
         if "started_at" in api.boot_calls[-1].body:
             api.started.set()
@@ -146,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Give the instance's id, or its identity document, to who shows a session."""
+        if self.path.endswith("/callback"):
+            self._log_script()
+            return
         if self._metadata_refuses():
             return
         header = "X-aws-ec2-metadata-token"
@@ -159,6 +175,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._metadata("/latest/dynamic/instance-identity/rsa2048", header, document)
             return
         self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
+
+    def _log_script(self) -> None:
+        api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        self.rfile.read(int(self.headers["Content-Length"]))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        api.script_tokens.append(token)
+        script = api.log_script
+        self._respond(404 if script is None else 200, (script or "").encode())
 
     def _metadata_refuses(self) -> bool:
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from kombu.transport import memory
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
@@ -20,6 +21,8 @@ from atemporal import migrations
 from atemporal.event_types import EVENT_TYPES
 from atemporal.metrics import FAMILIES
 from atemporal.store.database import Database
+from tests.api import Api, serving
+from tests.integration.command_line import Cli
 from tests.servers.postgres import Postgres, open_postgres
 from tests.servers.rabbitmq import RabbitMQ, open_rabbitmq
 
@@ -115,6 +118,15 @@ def broker_url(rabbitmq_server: RabbitMQ) -> str:
     return rabbitmq_server.create_vhost()
 
 
+@pytest.fixture
+def memory_url() -> str:
+    """The broker within this process, emptied: other tests may have left messages there."""
+    for queue in memory.Channel.queues.values():
+        with queue.mutex:
+            queue.queue.clear()
+    return "memory://"
+
+
 @pytest.fixture(scope="module")
 def database(database_url: str) -> Iterator[Database]:
     """This module's database, with all tables, which takes events of the listed types only."""
@@ -125,3 +137,16 @@ def database(database_url: str) -> Iterator[Database]:
         tx.execute(text(f"ALTER TABLE events ADD CONSTRAINT is_listed CHECK (type IN ({listed}))"))
     yield database
     database.dispose()
+
+
+@pytest.fixture(scope="module")
+def api(database_url: str) -> Iterator[Api]:
+    """The HTTP API on this module's database, with settings of its own."""
+    with serving(database_url) as served:
+        yield served
+
+
+@pytest.fixture
+def cli(database_url: str, api: Api) -> Cli:
+    """The command line, beside that API and its database."""
+    return Cli(database_url, str(api.http.base_url))

@@ -72,6 +72,58 @@ _LIFE = (
 )
 
 
+_DELIVERIES = """
+    INSERT INTO webhook_deliveries (webhook_id, event_id, job_id, type, at, body, next_at, dead_at)
+    SELECT {webhook}, i, gen_random_uuid(), 'job.running', now(), '{{}}',
+        CASE WHEN mod(i, 2) = 0 THEN now() + interval '1 hour' END,
+        CASE WHEN mod(i, 2) = 1 THEN now() - i * interval '1 second' END
+    FROM generate_series(1, {count}) AS i"""
+
+
+def fill_deliveries(url: str, *, webhooks: int, deliveries: int) -> None:
+    """Add webhooks, each with so many deliveries, half of which were given up."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for number in range(webhooks):
+                cursor.execute(
+                    "INSERT INTO webhooks (name, url, secret, position) VALUES (%s, %s, %s,"
+                    " (SELECT max(id) FROM events)) RETURNING id",
+                    (f"crowd-{number}", "https://hooks.example.com", "whsec_AAAA"),
+                )
+                ((webhook,),) = cursor.fetchall()
+                cursor.execute(_DELIVERIES.format(webhook=f"'{webhook}'", count=deliveries))
+            cursor.execute("ANALYZE webhooks, webhook_deliveries")
+
+
+def fill_log_chunks(url: str, *, attempts: int, chunks: int) -> None:
+    """Add chunks to the logs of so many jobs, so many each."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO log_chunks (job_id, attempt, start, data, at)"
+                " SELECT id, 1, i * 100, repeat('x', 100)::bytea, now() - i * interval '1 minute'"
+                f" FROM (SELECT id FROM jobs LIMIT {attempts}) AS jobs,"
+                f" generate_series(0, {chunks - 1}) AS i"
+            )
+            cursor.execute("ANALYZE log_chunks")
+
+
+def fill_costs(url: str, *, hours: int, each: int) -> None:
+    """Add sums of what attempts cost: so many for each of so many hours of the past."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO costs SELECT date_trunc('hour', now(), 'UTC') - h * interval '1 hour',"
+                " 'c5.large', 'on-demand', sha256(i::text::bytea),"
+                " jsonb_build_object('team', 'team-' || mod(i, 9), 'part', i::text), 3, 0, 900, 1000000"
+                f" FROM generate_series(1, {hours}) AS h, generate_series(1, {each}) AS i"
+            )
+            cursor.execute("ANALYZE costs")
+
+
 def fill(url: str, *, future: int, finished: int, thin: bool = False) -> None:
     """Add so many jobs to a database that has the tables, and let the planner know of them."""
     _write_sample(url)
@@ -122,6 +174,49 @@ def fill_schedules(url: str, *, schedules: int, fires: int) -> None:
             )
             for table in ("schedules", "fires"):
                 cursor.execute(f"VACUUM (ANALYZE) {table}")
+
+
+def fill_schedule_messages(url: str, *, messages: int) -> None:
+    """Add messages about a thousand schedules, of the last ninety days; most have a serial."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO schedule_messages (key, name, serial, digest, at)
+                SELECT 'message-' || i, 'schedule-' || mod(i, 1000),
+                       CASE WHEN mod(i, 5) > 0 THEN i END, md5(i::text),
+                       now() - interval '90 days' * i / %s
+                FROM generate_series(1, %s) AS i
+                """,
+                (messages, messages),
+            )
+            cursor.execute("VACUUM (ANALYZE) schedule_messages")
+
+
+def fill_dead_letters(url: str, *, letters: int) -> None:
+    """Add dead letters of the last ninety days, of several queues and reasons; most were replayed."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO dead_letters (id, received_at, queue, exchange, routing_key, reason, detail,
+                                          errors, deaths, properties, body, body_size, digest, state,
+                                          decided_at, decided_by, replayed_at)
+                SELECT {_ID}, at, 'atemporal.' || (ARRAY['submit', 'launch', 'reap'])[1 + mod(i, 3)],
+                       'atemporal', 'job.submit',
+                       (ARRAY['invalid', 'delivery_limit', 'expired'])[1 + mod(i, 3)], 'a: b',
+                       '{{}}', '[]', '{{}}', 'x', 1, r, state,
+                       CASE WHEN state <> 'kept' THEN at END,
+                       CASE WHEN state <> 'kept' THEN 'test' END,
+                       CASE WHEN state <> 'kept' THEN at END
+                FROM {_ROWS.format(count=letters)},
+                     LATERAL (SELECT CASE WHEN mod(i, 500) = 0 THEN 'kept' ELSE 'replayed' END AS state
+                              WHERE i > 0) AS decided
+                """
+            )
+            cursor.execute("VACUUM (ANALYZE) dead_letters")
 
 
 def _write_sample(url: str) -> None:

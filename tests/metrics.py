@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from atemporal.metrics import Aggregate
 
 PREFIX = "atemporal_"
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -16,8 +19,35 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 
 def documented() -> Mapping[str, list[str]]:
     """The page's table: each metric, with the processes that show it."""
-    rows = re.findall(r"^\| `(\w+)` \| \w+ \|.*?\| ([a-z, ]+) \|", PAGE.read_text(), re.M)
-    return {name: processes.split(", ") for name, processes in rows}
+    return {name: one.processes for name, one in page().items()}
+
+
+class Documented(NamedTuple):
+    """A row of the page's table: the type, PromQL's operator over replicas, labels, and whose it is.
+
+    A label whose values are open, because people name them, has none.
+    """
+
+    kind: str
+    operator: str
+    labels: dict[str, list[str]]
+    processes: list[str]
+
+
+def page() -> dict[str, Documented]:
+    """The page's table, by metric."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (\w+) \| (.*?) \| ([a-z, ]+) \|", PAGE.read_text(), re.M
+    )
+    return {
+        name: Documented(kind, Aggregate(replicas).operator, _labels(labels), of.split(", "))
+        for name, kind, replicas, labels, of in rows
+    }
+
+
+def _labels(text: str) -> dict[str, list[str]]:
+    named = [re.findall(r"`([^`]+)`", part) for part in text.split("; ")]
+    return {name: values for name, *values in filter(None, named)}
 
 
 def families(text: str) -> dict[str, str]:

@@ -170,15 +170,15 @@ MUTANTS = (
     ),
     Mutant(
         "no grace for young instances",
-        "atemporal/fleet/plan.py",
-        "            old = _older(since, now, grace_s)\n",
+        "atemporal/fleet/absence.py",
+        "            old = snapshot.is_older(since, grace_s)\n",
         "            old = since is not None\n",
         ("unit/test_plan.py::test_absence_of_a_young_instance_proves_nothing",),
     ),
     Mutant(
         "no grace for young instances that nobody knows",
         "atemporal/fleet/plan.py",
-        "if self._is_older(instance.launched_at, self._limits.grace_s):",
+        "if self._snapshot.is_older(instance.launched_at, self._limits.grace_s):",
         "if True:",
         (
             "unit/test_plan.py"

@@ -14,14 +14,19 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-LARGE = ("jobs", "attempts", "events", "schedules", "fires")
+LARGE = (
+    *("jobs", "attempts", "events", "schedules", "fires", "dead_letters", "webhook_deliveries"),
+    *("log_chunks", "schedule_messages", "costs"),
+)
 # Partial: what is under way, however much is scheduled or over.
 _SMALL = (
     "ix_attempts_open",
     "uq_attempts_one_live_a_job",
     "ix_events_unrelayed",
     "ix_jobs_queued",
+    "ix_jobs_waiting",
     "ix_fires_open",
+    "ix_jobs_max_cost",
 )
 _EXPLAINED = ("select", "insert", "update", "delete", "with")
 # As many jobs as there are in the tests, and how many of them may be passed over.

@@ -105,6 +105,13 @@ NEEDS = (
     _program("mmdebstrap"),
     _program("busybox", "busybox-static"),
     _program("promtool", "prometheus"),
+    _program("prometheus"),
+    # Their completion is tried in themselves.
+    _program("zsh"),
+    _program("fish"),
+    # The page is looked at in a real browser.
+    _program("chromium"),
+    _program("chromedriver", "chromium-driver"),
     # Other people's AMQP clients, and what AsyncAPI says of itself.
     _program("amqp-publish", "amqp-tools"),
     _program("go", "golang-go"),

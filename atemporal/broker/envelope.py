@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from kombu.message import Message as Received
@@ -11,7 +12,7 @@ from kombu.message import Message as Received
 from atemporal.messages import Message, encode
 
 # A pseudo-queue of the asker's channel: RabbitMQ 3.10 and 4.0 deliver to it and return the message too.
-_DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Outgoing:
     mandatory: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str | None = None
+    reply_to: str | None = None
 
     @classmethod
     def of(cls, message: Message) -> Outgoing:
@@ -54,7 +56,7 @@ class Outgoing:
             message_id=str(uuid4()),
             exchange="",
             required=False,
-            mandatory=not reply_to.startswith(_DIRECT_REPLY_TO),
+            mandatory=not reply_to.startswith(DIRECT_REPLY_TO),
             correlation_id=to.correlation_id or to.message_id,
         )
 
@@ -63,7 +65,8 @@ class Outgoing:
 class Delivery:
     """A message received; its body is as it came.
 
-    `unreadable` says why its properties could not be read; then there are none.
+    `unreadable` says why its properties could not be read; then there are none. `redelivered` is False
+    when it surely comes for the first time. `properties` are all that AMQP has, but for the headers.
     """
 
     body: bytes
@@ -73,3 +76,7 @@ class Delivery:
     routing_key: str
     handle: Received = field(repr=False)
     unreadable: str | None = None
+    exchange: str = ""
+    redelivered: bool = False
+    headers: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    properties: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

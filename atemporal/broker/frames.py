@@ -22,7 +22,7 @@ _END = b"\xce"
 _OVERHEAD = 8
 _BASIC, _PUBLISH = 60, 40
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
-_CORRELATION_ID, _MESSAGE_ID = 0x0400, 0x0080
+_CORRELATION_ID, _REPLY_TO, _MESSAGE_ID = 0x0400, 0x0200, 0x0080
 _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 
@@ -60,6 +60,9 @@ def _header(message: Outgoing) -> bytes:
     if message.correlation_id is not None:
         flags |= _CORRELATION_ID
         values += _short(message.correlation_id)
+    if message.reply_to is not None:
+        flags |= _REPLY_TO
+        values += _short(message.reply_to)
     if message.message_id:
         flags |= _MESSAGE_ID
         values += _short(message.message_id)

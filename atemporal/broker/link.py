@@ -22,7 +22,8 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
@@ -31,15 +32,12 @@ from kombu import Connection, Consumer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message as Received
 
-from atemporal.broker import frames
+from atemporal.broker import dead_letters, frames
 from atemporal.broker.confirms import Confirms, Sent
 from atemporal.broker.envelope import Delivery, Outgoing
-from atemporal.broker.topology import DEAD, EXCHANGES, QUEUES
+from atemporal.broker.topology import EXCHANGES, QUEUES
 from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler, read_ahead, read_until
 from atemporal.errors import Invalid, Service, Unavailable, Unknown
-
-REASON_HEADER = "x-atemporal-reason"
-ROUTING_KEY_HEADER = "x-atemporal-routing-key"
 
 _SUSPECT_AFTER = 3
 _CONNECT_S = 5
@@ -190,21 +188,19 @@ class Link:
                 for delivery in batch:
                     delivery.handle.ack()
 
-    def dead_letter(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(
+        self, delivery: Delivery, reason: str, errors: Mapping[str, str] | None = None
+    ) -> None:
         """Publish a copy to the dead letters with the reason; the caller then acks the original.
+
+        `errors` says for each bad field what is wrong with it.
 
         Raises:
             Unavailable, Unknown: as `publish`; the original is not acknowledged and comes again.
         """
-        copy = Outgoing(
-            routing_key=DEAD,
-            body=delivery.body,
-            message_id=delivery.message_id or "",
-            exchange="",
-            headers={REASON_HEADER: reason[:1000], ROUTING_KEY_HEADER: delivery.routing_key},
-            correlation_id=delivery.correlation_id,
-        )
-        self.publish([copy])
+        queue = self._consumed[0] if self._consumed else ""
+        at = datetime.now(UTC)
+        self.publish([dead_letters.copy_of(delivery, reason, errors or {}, queue=queue, at=at)])
 
     def heartbeat(self) -> None:
         """Keep the connection alive while the thread works long on something else.
@@ -349,6 +345,7 @@ class Link:
                         "delivery_mode": 2,
                         "message_id": message.message_id,
                         "correlation_id": message.correlation_id,
+                        "reply_to": message.reply_to,
                     },
                 )
                 channel.basic_publish(
@@ -411,13 +408,20 @@ def _suspect(message: Received) -> bool:
 
 def _delivery(message: Received) -> Delivery:
     body = message.body
-    properties = message.properties
+    properties, headers = message.properties, message.headers or {}
+    route = message.delivery_info
+    # Anybody may have written such a header; ours is a text.
+    unreadable = headers.get(UNREADABLE)
     return Delivery(
         body=body.encode() if isinstance(body, str) else bytes(body),
         message_id=properties.get("message_id") or None,
         reply_to=properties.get("reply_to") or None,
         correlation_id=properties.get("correlation_id") or None,
-        routing_key=message.delivery_info.get("routing_key", ""),
+        routing_key=route.get("routing_key", ""),
         handle=message,
-        unreadable=(message.headers or {}).get(UNREADABLE),
+        unreadable=unreadable if isinstance(unreadable, str) else None,
+        exchange=route.get("exchange", ""),
+        redelivered=bool(route.get("redelivered")),
+        headers=headers,
+        properties=properties,
     )

@@ -34,7 +34,11 @@ _CONTENT_HEADER = 2
 # Class, weight and size of the body; the properties follow.
 _FIXED = 12
 _ONLY_HEADERS = 0x2000
-_ERRORS = (ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError)
+_ERRORS = (
+    *(ValueError, OverflowError, OSError, LookupError, TypeError, struct_error, AMQPError),
+    # Tables in tables, deeper than Python's own stack.
+    RecursionError,
+)
 
 # What a socket says that does not wait, or has waited for as long as it may; the second one is TLS's.
 _NOTHING_THERE = (BlockingIOError, ssl.SSLWantReadError)

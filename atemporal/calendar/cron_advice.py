@@ -34,6 +34,19 @@ def advice(field: CronField, term: str) -> str:
     )
 
 
+def of_step(field: CronField, base: str, step: int) -> str | None:
+    """Why a term whose step can be read does not mean what it says; None if it does."""
+    first = "*" if base == "*" else base.partition("-")[0]
+    value = field.low if first == "*" else field.value(first)
+    if value is None:
+        return None
+    if step > field.cycle:
+        return f"a step of {step} is longer than the field ({field.bounds}); write `{value}`"
+    if first == base and base != "*":
+        return f"a step without a range is Quartz's; write `{value}-{field.high}/{step}`"
+    return None
+
+
 def _of_other_programs(field: CronField, base: str, step: str) -> str | None:
     if base == "?":
         return "`?` is Quartz's; write `*`"

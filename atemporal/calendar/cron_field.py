@@ -25,6 +25,11 @@ class CronField:
         digits = f"{self.low}-{self.high}"
         return f"{digits} or {self.names[0][:3]}-{self.names[-1][:3]}" if self.names else digits
 
+    @property
+    def cycle(self) -> int:
+        """After so many values it begins again: Sunday is 0 and 7."""
+        return 7 if self is DAY_OF_WEEK else self.high - self.low + 1
+
     def value(self, text: str) -> int | None:
         """The number of a value, which may be a name of three small letters; None if neither."""
         short = [name[:3] for name in self.names]

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from cronsim import CronSim, CronSimError
 
-from atemporal.calendar.cron_advice import advice
+from atemporal.calendar.cron_advice import advice, of_step
 from atemporal.calendar.cron_field import FIELDS, CronField
 from atemporal.errors import Invalid
 
@@ -110,4 +110,8 @@ def _read_term(field: CronField, term: str) -> str:
         raise ValueError(
             f"{field.name} {term!r}: write `{term.split('/')[0].upper()}`, it has no steps"
         )
+    base, _, step = term.partition("/")
+    # cronsim takes `5/15` for `5-59/15`, and `*/90` for `0`; Debian's cron refuses the first.
+    if step and (wrong := of_step(field, base, int(step))):
+        raise ValueError(f"{field.name} {term!r}: {wrong}")
     return term

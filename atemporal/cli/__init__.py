@@ -21,28 +21,46 @@ import click
 from click.shell_completion import CompletionItem
 
 from atemporal import __version__
+from atemporal.cli import shells
 from atemporal.cli.output import clean, output_is_gone
 from atemporal.cli.session import Session, output_option
 from atemporal.errors import AtemporalError, Conflict, Invalid, NotFound, Retry, Unknown
 
+shells.register()
+
 COMMANDS = {
     "submit": ("submit", "Submit a job: an image, an environment, a time."),
-    "list": ("jobs", "List jobs, the newest first."),
+    "list": ("listing", "List jobs, the newest first."),
     "show": ("show", "Show a job: what it is, its attempts, its history."),
+    "top": ("top", "Show what is under way, what comes next, what ended last; live."),
     "wait": ("endings", "Wait for the end of jobs, and exit as they did."),
-    "logs": ("endings", "Print the end of a job's output."),
+    "logs": ("logs", "Print what a job's container writes."),
+    "events": ("events", "Show what happens to jobs, the oldest first, and follow it."),
+    "open": ("browser", "Open the page, or a job's, in a browser; prints its address."),
     "reschedule": ("jobs", "Give a job another time, until its container starts."),
     "cancel": ("jobs", "Cancel jobs, in whatever phase they are."),
     "retry": ("jobs", "Run a finished job again, now and with fresh budgets."),
     "schedule": ("schedule", "Recurring schedules: make, look, pause, change, delete."),
+    "dead": ("dead", "Dead letters: list, show, send again, drop."),
+    "webhook": ("webhook", "Webhooks: events of jobs, sent to a URL as they happen."),
+    "limit": ("limit", "Concurrency limits: set, list, remove, who changed them."),
+    "cost": ("cost", "What jobs cost, by label, schedule, job, type or day."),
+    "plan": ("plan", "What will fire in the next hours, and what it will cost."),
+    "prices": ("prices", "The price table: make it from AWS' price list, check it."),
+    "pause": ("pause", "Pause the installation: nothing new starts."),
+    "resume": ("pause", "End the pause: what is due is dispatched at once."),
+    "drain": ("pause", "Pause it, and wait until nothing is under way."),
     "instances": ("machines", "List the instances that EC2 has, and whose they are."),
     "audit": ("audit", "Compare every instance with every attempt."),
+    "doctor": ("doctor", "Check the whole installation, and say what to do."),
     "user-data": ("machines", "Print the user-data of an attempt's machine."),
+    "bundle": ("bundle", "Write a job's whole story into one file, for a bug report."),
+    "prune": ("prune", "Delete what finished long ago, before retention does."),
     "token": ("admin", "API tokens: make, list, revoke."),
     "db": ("admin", "The database: bring it to this release."),
     "broker": ("admin", "RabbitMQ: make the exchanges and the queues."),
     "config": ("admin", "Show the effective settings and where each comes from."),
-    "completion": ("admin", "Print the completion script of a shell."),
+    "completion": ("completion", "Print the completion script of a shell."),
     "up": ("local", "Run everything on this machine until Ctrl-C."),
     "down": ("local", "End what an `up` that has stopped left on this machine."),
     "demo": ("local", "Run three jobs on this machine and show what happens."),
@@ -55,7 +73,7 @@ Exit codes:
     1  refused, or it failed
     2  wrong usage, or bad input
     3  the API, Postgres, RabbitMQ or EC2 does not answer now
-    4  no such job, attempt, token
+    4  no such job, attempt, schedule, dead letter, token
     5  conflict: what is there contradicts the request
   130  interrupted
 `atemporal wait` has codes of its own, see its --help."""

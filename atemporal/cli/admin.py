@@ -1,4 +1,4 @@
-"""Commands of an operator: token, db, broker, config, completion.
+"""Commands of an operator: token, db, broker, config.
 
 Promise: each does one thing that may be repeated; a token's secret is shown once, when it is made,
 and other secrets never.
@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 from pydantic import SecretStr
 
 from atemporal.cli import output
@@ -124,9 +123,17 @@ def config(session: Session) -> None:
 
     Secrets are masked. The last row is no setting: it is the version of the zone rules.
     """
+    rows = effective(session.settings)
+    if session.as_json:
+        output.show_json(rows)
+        return
+    output.table(("name", "value", "source", "description"), [_row(row) for row in rows])
+
+
+def effective(settings: Settings) -> list[dict[str, Any]]:
+    """The settings by name, with secrets masked, where each comes from and what it is."""
     from atemporal.calendar import rules_version
 
-    settings = session.settings
     rows: list[dict[str, Any]] = [
         {
             "name": f"{PREFIX}{name.upper()}",
@@ -144,26 +151,7 @@ def config(session: Session) -> None:
             "description": "The zone rules that cron lines follow: the version of the package tzdata.",
         }
     )
-    if session.as_json:
-        output.show_json(rows)
-        return
-    output.table(("name", "value", "source", "description"), [_row(row) for row in rows])
-
-
-@click.command
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    \b
-        bash, zsh   eval "$(atemporal completion bash)"
-        fish        atemporal completion fish | source
-    """
-    from atemporal.cli import main
-
-    made = get_completion_class(shell)
-    assert made is not None
-    click.echo(made(main, {}, "atemporal", "_ATEMPORAL_COMPLETE").source())
+    return rows
 
 
 def masked_setting(value: Any) -> Any:
@@ -191,6 +179,8 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         text = ""
     elif isinstance(value, list):
         text = ",".join(value)
+    elif isinstance(value, dict):
+        text = ",".join(f"{key}={one}" for key, one in value.items())
     else:
         text = str(value).lower() if isinstance(value, bool) else str(value)
     return (row["name"], text, row["source"], row["description"] or "")
@@ -201,5 +191,4 @@ COMMANDS = {
     "db": db,
     "broker": broker,
     "config": config,
-    "completion": completion,
 }

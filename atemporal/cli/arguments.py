@@ -93,6 +93,21 @@ def known_ids(
     ]
 
 
+def known_schedules(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a name with those of the schedules; with none when the API does not answer."""
+    try:
+        known = context.ensure_object(Session).api.schedules()
+    except AtemporalError:
+        return []
+    return [
+        CompletionItem(one["name"], help=f"{one['cron']} {one['zone']}")
+        for one in known["schedules"]
+        if one["name"].startswith(incomplete)
+    ]
+
+
 def exit_codes(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> tuple[int, ...] | None:
@@ -207,7 +222,7 @@ def attempt_of(tries: Mapping[int, T], number: int | None, job: str) -> T:
         NotFound: there is none; the message says why.
     """
     if not tries:
-        raise NotFound(f"{job}: no attempt has been begun yet")
+        raise NotFound(f"{job}: no attempt has been begun")
     if number is None:
         return tries[max(tries)]
     if number not in tries:

@@ -1,8 +1,7 @@
-"""Commands about the end of jobs: wait, logs.
+"""`atemporal wait`: wait for the end of jobs.
 
 Promise: `wait` exits as the job did, so that a shell script can treat a job on a machine of its own
-like a program of its own; once the jobs were found it outlives an outage of the API. `logs` says
-why there is nothing when there is nothing.
+like a program of its own; once the jobs were found it outlives an outage of the API.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import time
 import click
 
 from atemporal.cli import output
-from atemporal.cli.arguments import attempt_of, duration, known_ids
+from atemporal.cli.arguments import duration, known_ids
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import ending, reason
-from atemporal.client import InstanceDetail, JobDetail
+from atemporal.client import JobDetail
 from atemporal.errors import Unavailable
 from atemporal.states import DOCKER_REFUSED
 
@@ -44,6 +43,9 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
         124  the job ran into its time limit, or --timeout passed
         125  it has no exit code: cancelled, lost, or its machine failed
     and those of every command while looking for the jobs.
+
+    \b
+        atemporal wait 3f9c01d2 --timeout 1h && echo well
     """
     until = None if timeout is None else time.monotonic() + timeout
     waiting = list(dict.fromkeys(job["id"] for job in map(session.api.job, ids)))
@@ -74,32 +76,6 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
     if len(ended) < len(waiting):
         note(f"{len(waiting) - len(ended)} of {len(waiting)} jobs have not finished in time")
     click.get_current_context().exit(next((code for code in codes if code), 0))
-
-
-@click.command
-@click.argument("job_id", metavar="ID", shell_complete=known_ids)
-@click.option("--attempt", type=int, help="Which attempt, if not the last.")
-@output_option
-@pass_session
-def logs(session: Session, job_id: str, attempt: int | None) -> None:
-    """Print the end of a job's output.
-
-    It is the last 32 KiB that an attempt printed, kept when it ended. Exits with 1 when there is
-    none yet, or when it was not kept, because the job was cancelled while it ran.
-    """
-    job = session.api.job(job_id)
-    tries = {one["number"]: one for one in job["instances"]}
-    tried = attempt_of(tries, attempt, f"job {job['id']} is {job['state']}")
-    why = _why_nothing(job, tried)
-    if session.as_json:
-        end = tried["log_tail"]
-        answer = {"id": job["id"], "attempt": tried["number"], "log_tail": end, "why": why}
-        output.show_json(answer)
-    elif tried["log_tail"]:
-        click.echo(session.api.log(job["id"], tried["number"]), nl=False)
-    if why:
-        note(why)
-        click.get_current_context().exit(0 if _over(tried) and not _cut_off(tried) else 1)
 
 
 def exit_code(job: JobDetail) -> int:
@@ -150,30 +126,4 @@ def _first_line(job: JobDetail) -> str:
     return f": {last['cause'] or 'see `atemporal logs ' + job['id'] + '`'}"
 
 
-def _over(attempt: InstanceDetail) -> bool:
-    return attempt["state"] in ("exited", "closed")
-
-
-def _cut_off(attempt: InstanceDetail) -> bool:
-    ran = attempt["running_at"] is not None
-    return attempt["reason"] == "cancelled" and ran and not attempt["log_tail"]
-
-
-def _why_nothing(job: JobDetail, attempt: InstanceDetail) -> str | None:
-    number = attempt["number"]
-    if attempt["log_tail"]:
-        return None
-    if not _over(attempt):
-        return (
-            f"attempt {number} is {attempt['state']}: the end of its output is kept when "
-            f"it ends; `atemporal wait {job['id']}` waits for that"
-        )
-    if _cut_off(attempt):
-        return "its output was not kept: a cancelled instance is ended at once"
-    if attempt["exit_code"] is not None:
-        return f"attempt {number} printed nothing"
-    because = f": {attempt['detail']}" if attempt["detail"] else ""
-    return f"attempt {number} left no output ({attempt['reason']}{because})"
-
-
-COMMANDS = {"wait": wait, "logs": logs}
+COMMANDS = {"wait": wait}

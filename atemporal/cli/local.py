@@ -219,12 +219,14 @@ def _welcome(session: Session, stack: Stack, directory: Path) -> None:
     url, env = stack.api_url, stack.env
     servers = {name: masked_url(value) for name, value in stack.servers.items()}
     if session.as_json:
-        record = {"api": url, "env": str(env), "dir": str(directory), "runs_on": stack.runs_on}
+        where = {"api": url, "page": f"{url}/ui", "env": str(env), "dir": str(directory)}
+        record = {**where, "runs_on": stack.runs_on}
         output.show_json({**record, "from_environment": servers})
         return
     body = '{"image": "busybox", "command": ["echo", "hello"]}'
     submit = f"curl -H 'Content-Type: application/json' -d '{body}' {url}/jobs"
     facts = [
+        ("page", f"{url}/ui   (`atemporal open` opens it in a browser)"),
         ("API", f"{url}   (its documentation: {url}/docs)"),
         ("try", submit),
         ("CLI", f". {shlex.quote(str(env))} && {_program()} submit busybox -- echo hello"),

@@ -61,13 +61,20 @@ def table(
     On a terminal that is too narrow the columns that are not in `keep` are cut, the last ones first,
     and then left out.
     """
+    for line in table_lines(columns, rows, keep=keep):
+        click.echo(line)
+
+
+def table_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: Sequence[str] = ()
+) -> list[str]:
+    """The lines that `table` prints."""
     if not rows:
-        return
+        return []
     texts = [[clean(text) or "-" for text in row] for row in rows]
     if not for_terminal():
-        for line in aligned([[name.upper() for name in columns], *texts]):
-            click.echo(line)
-        return
+        return aligned([[name.upper() for name in columns], *texts])
+    lines = []
     widths = _fitting(columns, texts, keep, shutil.get_terminal_size().columns)
     for number, row in enumerate([list(columns), *texts]):
         shown = [
@@ -75,7 +82,8 @@ def table(
             for text, width in zip(row, widths, strict=True)
             if width
         ]
-        click.echo("  ".join(shown).rstrip())
+        lines.append("  ".join(shown).rstrip())
+    return lines
 
 
 def _fitting(

@@ -63,7 +63,8 @@ class Session:
             Invalid: a variable's value is wrong.
         """
         from atemporal.cli.output import note
-        from atemporal.settings import load, unknown_variables
+        from atemporal.settings import load
+        from atemporal.unknown_settings import unknown_variables
 
         settings = load()
         for sentence in unknown_variables(os.environ):
@@ -106,7 +107,7 @@ class Session:
 
     def _hint_of_api(self, error: AtemporalError) -> str | None:
         if isinstance(error, Unavailable) and not os.environ.get(API_URL):
-            from atemporal.settings import unknown_variables
+            from atemporal.unknown_settings import unknown_variables
 
             mistyped = [one for one in unknown_variables(os.environ) if API_URL in one]
             return (

@@ -11,23 +11,13 @@ from typing import Any
 
 import click
 
-from atemporal.cli import output
+from atemporal.cli import output, timeline, usual
 from atemporal.cli.arguments import known_ids
 from atemporal.cli.masks import masked_env, masked_job
 from atemporal.cli.output import clean, distance
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at, reason
 from atemporal.client import Event, Instance, Job, JobDetail
-from atemporal.model import JobSpec, Machine
-from atemporal.model.machine_clock import AGREE_MS
-
-# Fields of a job that `show` tells of in lines of their own.
-_SHOWN = frozenset(
-    {
-        *("image", "command", "env", "time", "lead", "delay_s", "timeout_s", "max_attempts"),
-        *("infra_retries", "retry_on", "no_retry_on", "machine", "ports"),
-    }
-)
 
 
 @click.command
@@ -36,12 +26,23 @@ _SHOWN = frozenset(
 @output_option
 @pass_session
 def show(session: Session, job_id: str, reveal: bool) -> None:
-    """Show a job: what it is, its attempts, its history."""
+    """Show a job: what it is, its attempts, its history.
+
+    The first lines say what it waits for, and until when. Below its attempts is how long each was in
+    which phase; on a terminal also drawn against time.
+
+    \b
+        atemporal show 3f9c01d2                        the end of its id will do
+        atemporal show 3f9c01d2 --reveal               with the values of its environment
+        atemporal show 3f9c01d2 -o json | jq .phases   the phases, for a program
+    """
     job = session.api.job(job_id)
     history = session.api.events(job["id"])
     session.repeat_notice()
     if session.as_json:
-        output.show_json({**masked_job(job, reveal=reveal), "events": history})
+        phases = timeline.as_json(timeline.spells(job, history))
+        shown = masked_job(job, reveal=reveal)
+        output.show_json({**shown, "events": history, "phases": phases})
         return
     for line in output.aligned(list(_facts(job).items())):
         click.echo(clean(line))
@@ -50,18 +51,34 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
     if job["instances"]:
         click.echo()
         output.table(
-            ("attempt", "state", "ended", "exit", "instance", "type", "address"),
+            ("attempt", "state", "ended", "exit", "instance", "type", "cost", "address"),
             [_tried(attempt) for attempt in job["instances"]],
             keep=("attempt", "state", "ended", "instance"),
         )
         for attempt in job["instances"]:
+            if tags := attempt.get("tags"):
+                asked_for = f"tags asked for: {_wish('tags', tags)}"
+                click.echo(clean(f"attempt {attempt['number']}: {asked_for}"))
             if start := _start(attempt):
                 click.echo(f"attempt {attempt['number']}: {start}")
             if attempt["cause"]:
                 click.echo(clean(f"attempt {attempt['number']}: {attempt['cause']}"))
+        _phases(job, history)
     click.echo()
     output.table(
         ("after", "event", "attempt", "by", "detail"), _timeline(history), keep=("after", "event")
+    )
+
+
+def _phases(job: JobDetail, history: list[Event]) -> None:
+    """How long each attempt was in which phase; on a terminal drawn against time."""
+    found, drawn = timeline.spells(job, history), timeline.drawable()
+    beginning = at(history[0]["at"] if history else job["created_at"])
+    click.echo()
+    output.table(
+        timeline.COLUMNS if drawn else timeline.COLUMNS[:-1],
+        timeline.rows(found, beginning, drawn=drawn),
+        keep=timeline.KEPT,
     )
 
 
@@ -88,6 +105,8 @@ def _facts(job: JobDetail) -> dict[str, str]:
     }
     if job["state"] == "scheduled" and job["due_at"] != job["time"]:
         facts["due"] = when(job["due_at"])
+    if job["start_by"]:
+        facts["start by"] = when(job["start_by"])
     if job["dispatch_at"]:
         facts["launch"] = f"{when(job['dispatch_at'])}, {_lead(job)}"
     elif job["lead"] != "auto":
@@ -97,7 +116,8 @@ def _facts(job: JobDetail) -> dict[str, str]:
         detail = "".join(f": {part}" for part in parts if part)
         waited = output.span((now - at(job["waiting_since"])).total_seconds())
         facts["waits for"] = f"{job['waiting_for']}, since {waited}{detail}"
-        if job["state"] == "scheduled" and (now - at(job["due_at"])).total_seconds() > _OVERDUE_S:
+        overdue = (now - at(job["due_at"])).total_seconds() > _OVERDUE_S
+        if job["state"] == "scheduled" and overdue and not job["waiting_limit"]:
             facts["overdue"] = (
                 "it runs by itself once a scheduler works; does one run, and RabbitMQ?"
             )
@@ -115,6 +135,12 @@ def _facts(job: JobDetail) -> dict[str, str]:
     if job["no_retry_on"]:
         codes = ", ".join(map(str, job["no_retry_on"]))
         facts["limits"] += f"; never again on exit code {codes}"
+    if job["cost"] is not None and job["instances"]:
+        so_far = "" if job["finished_at"] else " so far"
+        at_most = f", {job['max_cost']} at most" if job["max_cost"] else ""
+        facts["cost"] = f"{job['cost']} USD{so_far}{at_most}"
+    elif job["max_cost"]:
+        facts["cost"] = f"{job['max_cost']} USD at most"
     return facts | wishes(job)
 
 
@@ -147,7 +173,7 @@ def _start(attempt: Instance) -> str:
     if attempt["ahead_s"] is not None:
         parts.append(f"the lead cost {attempt['ahead_s']:.0f} s of its instance")
     offset_ms = attempt["clock_offset_ms"]
-    if offset_ms and abs(offset_ms) > AGREE_MS:
+    if offset_ms and abs(offset_ms) > usual.CLOCKS_AGREE_MS:
         parts.append(f"its clock was {offset_ms / 1000:+.1f} s off: the database's counted")
     return ", ".join(parts)
 
@@ -155,14 +181,10 @@ def _start(attempt: Instance) -> str:
 def wishes(job: Job | JobDetail) -> dict[str, str]:
     """What else was asked for: each field of the job and its machine that is not at its default."""
     wishes = {"ports": ", ".join(job["ports"]) or "none"}
-    usual = JobSpec(image="busybox").model_dump(mode="json")
     given: dict[str, Any] = {**job}
-    for default, fields, model in (
-        (usual["machine"], job["machine"], Machine),
-        (usual, given, JobSpec),
-    ):
-        for name in model.model_fields:
-            if name not in _SHOWN and name in fields and fields[name] != default[name]:
+    for defaults, fields in ((usual.MACHINE, job["machine"]), (usual.JOB, given)):
+        for name, default in defaults.items():
+            if name in fields and fields[name] != default:
                 wishes[name.removesuffix("_s").replace("_", " ")] = _wish(name, fields[name])
     return wishes
 
@@ -183,6 +205,7 @@ def _tried(attempt: Instance) -> tuple[str, ...]:
         "" if attempt["exit_code"] is None else str(attempt["exit_code"]),
         attempt["instance_id"] or "",
         f"{attempt['instance_type']} {attempt['capacity_type']}",
+        attempt["cost"] or "",
         attempt["public_dns"] or attempt["public_ip"] or "",
     )
 

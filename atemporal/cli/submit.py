@@ -8,7 +8,6 @@ often it is submitted. What is bad is refused here, before anything is sent.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from atemporal.cli import arguments, job_file, output
 from atemporal.cli.arguments import duration_from, pairs, read_environment
+from atemporal.cli.job_command import JobCommand
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -29,40 +29,6 @@ from atemporal.model import JobSpec, Machine, parse_spec
 
 ARGUMENTS = frozenset({"image", "command"})
 """Fields that stand on the command line without an option's name."""
-
-
-class Submit(click.Command):
-    """Reads options before and after the image; behind the beginning of the command all is the job's."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the options first: what comes after them is then taken as it is written."""
-        before, rest, given = self._split(ctx, args)
-        if before[-1:] == ["--"] or not rest:
-            return super().parse_args(ctx, args)
-        try:
-            after, command, more = self._split(ctx, rest[1:])
-        except click.NoSuchOption as error:
-            raise click.UsageError(
-                f"No such option: {error.option_name}. If it belongs to the job's command, put "
-                "-- before the command: atemporal submit IMAGE -- sh -c '...'",
-                ctx,
-            ) from None
-        for option, times in Counter([*given, *more]).items():
-            if times > 1 and not option.multiple:
-                raise click.BadParameter("it is given twice", ctx, option)
-        ours = [*before, *(after[:-1] if after[-1:] == ["--"] else after)]
-        return super().parse_args(ctx, [*ours, "--", rest[0], *command])
-
-    def _split(
-        self, ctx: click.Context, words: list[str]
-    ) -> tuple[list[str], list[str], list[click.Option]]:
-        """The options' words, up to `--` or the first argument; the rest; the options."""
-        ours: list[click.Parameter] = [one for one in self.params if isinstance(one, click.Option)]
-        parser = click.Command(self.name, params=ours).make_parser(ctx)
-        parser.allow_interspersed_args = False
-        _, rest, order = parser.parse_args(list(words))
-        options = [one for one in order if isinstance(one, click.Option)]
-        return words[: len(words) - len(rest)], rest, options
 
 
 def option_of(name: str, field: FieldInfo) -> click.Option:
@@ -226,7 +192,7 @@ def options() -> list[click.Parameter]:
 
 
 @click.command(
-    cls=Submit,
+    cls=JobCommand,
     params=[
         click.Argument(["image"], required=False),
         click.Argument(["command"], nargs=-1, type=click.UNPROCESSED),
@@ -247,6 +213,8 @@ def submit(session: Session, /, **given: Any) -> None:
 
     \b
         atemporal submit alpine --in 10m -e NAME=bond sh -c 'echo "$NAME"'
+        atemporal submit report:7 --at 2030-04-25T05:00:00+02:00 --key report-25 --timeout 1h
+        atemporal wait $(atemporal submit nightly:3 --capacity-type spot --infra-retries 5)
 
     With --from-file there is no IMAGE: each line of the file is a job as a JSON object, with the fields
     of the API, {"image": "alpine", "command": ["true"], "delay_s": 600}. All of the file is checked
@@ -266,6 +234,8 @@ def submit(session: Session, /, **given: Any) -> None:
     job, created = session.api.submit(fields)
     if created:
         note(f"due {job['due_at']}, {_how_far(job)}")
+        if job["waiting_detail"]:
+            note(f"it waits for {job['waiting_for']}: {job['waiting_detail']}")
     else:
         note(f"the key {job['key']!r} has this job already: nothing new was made")
     session.repeat_notice()

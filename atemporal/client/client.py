@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
 from typing import Any, cast
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import (
-    HTTPRedirectHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
+from urllib.parse import urlencode
 
-from atemporal.api_url import DEFAULT_URL
+from atemporal.client.costs import CostCalls
+from atemporal.client.dead_letters import DeadLetterCalls
+from atemporal.client.limits import LimitCalls
+from atemporal.client.logs import LogCalls
+from atemporal.client.pauses import PauseCalls
+from atemporal.client.plan import PlanCalls
 from atemporal.client.shapes import (
     Event,
+    EventPage,
     JobDetail,
     JobPage,
     LineResult,
+    Overview,
     Schedule,
     ScheduleDetail,
     SchedulePage,
 )
-from atemporal.errors import (
-    AtemporalError,
-    Conflict,
-    Denied,
-    Invalid,
-    InvalidLines,
-    NotFound,
-    Refused,
-    Unavailable,
-    Unknown,
-)
+from atemporal.client.transport import object_of, path_of
+from atemporal.client.webhooks import WebhookCalls
 
 PAGE = 1000
 """The most jobs that the API sends at once."""
@@ -44,52 +33,16 @@ BATCH = 10_000
 """The most jobs that the API takes at once, of no more than `BATCH_BYTES` together."""
 BATCH_BYTES = 16 * 1024 * 1024
 
-_TIMEOUT_S = 30.0
 _LINES = "application/x-ndjson"
-# A response is as large as a page of jobs with full environments at most.
-_LARGEST = 64 * 1024 * 1024
 
 
-_LOOK = (
-    "nobody knows whether it was done: look first; only a cancel, and a submit with a key, may be "
-    "repeated without looking"
-)
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-class Client:
+class Client(
+    CostCalls, DeadLetterCalls, LimitCalls, LogCalls, PauseCalls, PlanCalls, WebhookCalls
+):
     """The API at `url`; `token` is an API token, not needed for one on loopback.
 
     `timeout_s` is how long an answer may be silent.
     """
-
-    def __init__(
-        self, url: str = DEFAULT_URL, token: str | None = None, *, timeout_s: float = _TIMEOUT_S
-    ) -> None:
-        """Connect to nothing yet.
-
-        Raises:
-            Invalid: the URL or the token can not be one.
-        """
-        host = _host(url)
-        if host is None:
-            raise Invalid({"url": f"{url!r} is no URL; write https://HOST, or http://HOST:PORT"})
-        if token is not None and not (
-            token.isascii() and token.isprintable() and " " not in token
-        ):
-            raise Invalid({"token": "an API token is ASCII without spaces, like atp_..."})
-        self.url = url.rstrip("/")
-        self.notice = ""
-        """What the API has to say to everybody; known after a call."""
-        self._headers = {"Accept": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._timeout_s = timeout_s
-        self._opener = _opener(direct=host in ("localhost", "127.0.0.1", "::1"))
 
     def submit(
         self, fields: Mapping[str, Any], *, key: str | None = None
@@ -105,8 +58,8 @@ class Client:
         """
         # In the body, because a header can not carry every text.
         sent = {**fields, **({} if key is None else {"key": key})}
-        status, body = self._call("POST", "/jobs", json.dumps(sent).encode())
-        return cast(JobDetail, _object(body)), status == 201
+        status, body = self.call("POST", "/jobs", json.dumps(sent).encode())
+        return cast(JobDetail, object_of(body)), status == 201
 
     def submit_lines(
         self, lines: Sequence[bytes], *, skip_errors: bool = False
@@ -122,8 +75,8 @@ class Client:
         """
         path = f"/jobs:batch?on_error={'skip' if skip_errors else 'refuse'}"
         body = b"".join(line + b"\n" for line in lines)
-        _, sent = self._call("POST", path, body, _LINES)
-        return [cast(LineResult, _object(line)) for line in sent.splitlines()]
+        _, sent = self.call("POST", path, body, _LINES)
+        return [cast(LineResult, object_of(line)) for line in sent.splitlines()]
 
     def jobs(
         self,
@@ -133,8 +86,12 @@ class Client:
         limit: int = PAGE,
         after: str | None = None,
         newest_first: bool = False,
+        image: str = "",
     ) -> JobPage:
         """One page of jobs that are in one of the states or outcomes and have all the labels.
+
+        With `image`, a part of the image's name, a page may be empty and yet have a `next`; then `total`
+        says nothing.
 
         Raises:
             NotFound: there is no job `after`.
@@ -144,7 +101,12 @@ class Client:
         query += [("label", f"{name}={value}") for name, value in (labels or {}).items()]
         query += [("after", after)] if after else []
         query += [("order", "newest")] if newest_first else []
-        return cast(JobPage, self._get(f"/jobs?{urlencode(query)}"))
+        query += [("image", image)] if image else []
+        return cast(JobPage, self.get(f"/jobs?{urlencode(query)}"))
+
+    def overview(self, *, limit: int = 10) -> Overview:
+        """What is under way, and up to `limit` jobs that run, come next, have ended last."""
+        return cast(Overview, self.get(f"/overview?limit={limit}"))
 
     def job(self, job_id: str) -> JobDetail:
         """The job with this id, or whose id alone begins or ends so.
@@ -152,7 +114,7 @@ class Client:
         Raises:
             NotFound: there is none, or more than one; the message says which.
         """
-        return cast(JobDetail, self._get(f"/jobs/{_path(job_id)}"))
+        return cast(JobDetail, self.get(f"/jobs/{path_of(job_id)}"))
 
     def events(self, job_id: str) -> list[Event]:
         """What happened to the job, the first first.
@@ -160,15 +122,32 @@ class Client:
         Raises:
             NotFound: there is no such job.
         """
-        return cast(list[Event], self._get(f"/jobs/{_path(job_id)}/events")["events"])
+        return cast(list[Event], self.get(f"/jobs/{path_of(job_id)}/events")["events"])
 
-    def log(self, job_id: str, attempt: int) -> bytes:
-        """The very bytes of the end of an attempt's output; none before it has ended.
+    def event_page(
+        self,
+        *,
+        after: int | None = None,
+        last: int | None = None,
+        job_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        types: Sequence[str] = (),
+        since: str | None = None,
+        limit: int = PAGE,
+    ) -> EventPage:
+        """Events of all jobs, or of those wanted: with numbers above `after`, or the `last` so many.
+
+        They come in the order of their numbers, and none is missed by who goes on after `next`. A type
+        may be its beginning, like `job.finished`; `since` is an instant.
 
         Raises:
-            NotFound: there is no such job or attempt.
+            Invalid: a filter is none, or there is no event `after` yet.
         """
-        return self._call("GET", f"/jobs/{_path(job_id)}/log?attempt={attempt}")[1]
+        given = {"after": after, "last": last, "job": job_id, "since": since, "limit": limit}
+        query = [(name, str(value)) for name, value in given.items() if value is not None]
+        query += [("label", f"{name}={value}") for name, value in (labels or {}).items()]
+        query += [("type", one) for one in types]
+        return cast(EventPage, self.get(f"/events?{urlencode(query)}"))
 
     def cancel(self, job_id: str) -> JobDetail:
         """Cancel the job with this whole id.
@@ -177,7 +156,7 @@ class Client:
             NotFound, Conflict: there is none; it has finished otherwise.
             Unknown: nobody knows whether it arrived; cancelling again changes nothing.
         """
-        return cast(JobDetail, _object(self._call("DELETE", f"/jobs/{_path(job_id)}")[1]))
+        return cast(JobDetail, object_of(self.call("DELETE", f"/jobs/{path_of(job_id)}")[1]))
 
     def reschedule(
         self, job_id: str, *, time: str | None = None, delay_s: int | None = None
@@ -190,7 +169,7 @@ class Client:
         """
         fields = {"time": time} if delay_s is None else {"delay_s": delay_s}
         body = json.dumps(fields).encode()
-        return cast(JobDetail, _object(self._call("PATCH", f"/jobs/{_path(job_id)}", body)[1]))
+        return cast(JobDetail, object_of(self.call("PATCH", f"/jobs/{path_of(job_id)}", body)[1]))
 
     def retry(self, job_id: str) -> JobDetail:
         """Run the finished job with this whole id again.
@@ -199,7 +178,9 @@ class Client:
             NotFound, Conflict: there is none; it has not finished.
             Unknown: nobody knows whether it arrived: look at its attempts before you repeat it.
         """
-        return cast(JobDetail, _object(self._call("POST", f"/jobs/{_path(job_id)}/retry", b"")[1]))
+        return cast(
+            JobDetail, object_of(self.call("POST", f"/jobs/{path_of(job_id)}/retry", b"")[1])
+        )
 
     def create_schedule(self, fields: Mapping[str, Any]) -> ScheduleDetail:
         """Make a recurring schedule by the fields of the API's schema; `job` has those of its job.
@@ -210,12 +191,12 @@ class Client:
             Unknown: nobody knows whether it arrived; look for its name.
         """
         body = json.dumps(dict(fields)).encode()
-        return cast(ScheduleDetail, _object(self._call("POST", "/schedules", body)[1]))
+        return cast(ScheduleDetail, object_of(self.call("POST", "/schedules", body)[1]))
 
     def schedules(self, *, limit: int = PAGE, after: str = "") -> SchedulePage:
         """One page of recurring schedules, by name, from the first one after `after` on."""
         query = urlencode({"limit": limit, "after": after})
-        return cast(SchedulePage, self._get(f"/schedules?{query}"))
+        return cast(SchedulePage, self.get(f"/schedules?{query}"))
 
     def schedule(
         self, name: str, *, next_fires: int | None = None, fires: int | None = None
@@ -227,7 +208,7 @@ class Client:
         """
         asked = {"next": next_fires, "fires": fires}
         query = urlencode({name: many for name, many in asked.items() if many is not None})
-        return cast(ScheduleDetail, self._get(f"{_schedule(name)}{query and '?'}{query}"))
+        return cast(ScheduleDetail, self.get(f"{_schedule(name)}{query and '?'}{query}"))
 
     def edit_schedule(
         self, name: str, changes: Mapping[str, Any], *, version: int | None = None
@@ -241,7 +222,7 @@ class Client:
         """
         sent = {**changes, **({} if version is None else {"version": version})}
         body = json.dumps(sent).encode()
-        return cast(ScheduleDetail, _object(self._call("PATCH", _schedule(name), body)[1]))
+        return cast(ScheduleDetail, object_of(self.call("PATCH", _schedule(name), body)[1]))
 
     def pause_schedule(self, name: str) -> ScheduleDetail:
         """Pause a recurring schedule; one that is paused stays as it is.
@@ -251,7 +232,7 @@ class Client:
             Unknown: nobody knows whether it arrived; pausing again changes nothing more.
         """
         return cast(
-            ScheduleDetail, _object(self._call("POST", f"{_schedule(name)}/pause", b"")[1])
+            ScheduleDetail, object_of(self.call("POST", f"{_schedule(name)}/pause", b"")[1])
         )
 
     def resume_schedule(self, name: str) -> ScheduleDetail:
@@ -262,7 +243,7 @@ class Client:
             Unknown: nobody knows whether it arrived; resuming again changes nothing more.
         """
         return cast(
-            ScheduleDetail, _object(self._call("POST", f"{_schedule(name)}/resume", b"")[1])
+            ScheduleDetail, object_of(self.call("POST", f"{_schedule(name)}/resume", b"")[1])
         )
 
     def run_schedule(self, name: str, *, key: str | None = None) -> tuple[JobDetail, bool]:
@@ -275,8 +256,8 @@ class Client:
             Unknown: nobody knows whether it arrived.
         """
         body = b"" if key is None else json.dumps({"key": key}).encode()
-        status, sent = self._call("POST", f"{_schedule(name)}/run", body)
-        return cast(JobDetail, _object(sent)), status == 201
+        status, sent = self.call("POST", f"{_schedule(name)}/run", body)
+        return cast(JobDetail, object_of(sent)), status == 201
 
     def delete_schedule(self, name: str) -> Schedule:
         """Delete a recurring schedule; return what it was.
@@ -285,113 +266,8 @@ class Client:
             NotFound: there is none of that name.
             Unknown: nobody knows whether it arrived.
         """
-        return cast(Schedule, _object(self._call("DELETE", _schedule(name))[1]))
-
-    def _get(self, path: str) -> dict[str, Any]:
-        return _object(self._call("GET", path)[1])
-
-    def _call(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
-    ) -> tuple[int, bytes]:
-        sent = dict(self._headers)
-        if body:
-            sent["Content-Type"] = kind
-        request = Request(f"{self.url}{path}", data=body, headers=sent, method=method)
-        try:
-            with self._opener.open(request, timeout=self._timeout_s) as response:
-                self.notice = response.headers.get("Atemporal-Notice", "")
-                return response.status, response.read(_LARGEST)
-        except HTTPError as error:
-            with error:
-                raise _refusal(self.url, error, method) from None
-        except URLError as error:
-            # Raised while connecting and sending: what was not sent whole was not heard.
-            raise self._silent(error.reason, unsent=True) from None
-        except (OSError, HTTPException) as error:
-            raise self._silent(error, unsent=method == "GET") from None
-
-    def _silent(self, why: object, *, unsent: bool) -> AtemporalError:
-        if unsent:
-            return Unavailable(f"the API at {self.url} does not answer: {why}")
-        return Unknown(f"the API at {self.url} did not answer ({why}): {_LOOK}")
-
-
-def _host(url: str) -> str | None:
-    """The URL's host; None when it is no URL of an API."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return None
-    plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    fits = parts.scheme in ("http", "https") and plain and url.isascii() and url.isprintable()
-    return host if fits and " " not in url else None
+        return cast(Schedule, object_of(self.call("DELETE", _schedule(name))[1]))
 
 
 def _schedule(name: str) -> str:
-    return f"/schedules/{_path(name, 'schedule')}"
-
-
-def _path(text: str, what: str = "job") -> str:
-    if not text.strip():
-        raise NotFound(f"the {what}'s {'id' if what == 'job' else 'name'} is empty")
-    return quote(text.strip(), safe="")
-
-
-def _opener(*, direct: bool) -> OpenerDirector:
-    # No proxy reaches this machine's own loopback.
-    return build_opener(_NoRedirect(), *([ProxyHandler({})] if direct else []))
-
-
-def _refusal(url: str, error: HTTPError, method: str) -> AtemporalError:
-    """The API's refusal as ours; what is no answer of the API says who answered."""
-    sent = _body_of(error)
-    why = sent.get("error")
-    if not isinstance(why, str):
-        if 300 <= error.code < 400:
-            return Refused(
-                f"{url} answers {error.code}, which leads to {error.headers.get('Location')}: set "
-                "ATEMPORAL_API_URL to where the API itself is"
-            )
-        why = f"{url} answers {error.code}, and not as atemporal's API does"
-        if error.code >= 500 and method != "GET":
-            # A proxy that gave up does not know what the API did.
-            return Unknown(f"{why}: {_LOOK}")
-        return Unavailable(why) if error.code >= 500 or error.code == 429 else Refused(why)
-    match error.code:
-        case 422 if isinstance(sent.get("lines"), dict):
-            lines = {int(number): wrong for number, wrong in sent["lines"].items()}
-            return InvalidLines(lines, count=sent.get("bad_lines"))
-        case 422 if isinstance(sent.get("fields"), dict):
-            return Invalid(sent["fields"])
-        case 401 | 403:
-            return Denied(why)
-        case 404:
-            return NotFound(why)
-        case 409 | 422:
-            return Conflict(why)
-        case 503:
-            return Unavailable(f"the API at {url}: {why}")
-        case code if code >= 500 and method != "GET":
-            return Unknown(f"the API at {url}: {why}; {_LOOK}")
-        case code if code >= 500:
-            return Unavailable(f"{url} failed: {why}")
-    return Refused(why)
-
-
-def _body_of(error: HTTPError) -> dict[str, Any]:
-    try:
-        read = json.loads(error.read(_LARGEST))
-    except (ValueError, OSError, HTTPException):
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        read = json.loads(body)
-    except ValueError:
-        read = None
-    if not isinstance(read, dict):
-        raise Refused("what answers is not atemporal's API: it sent no JSON object")
-    return read
+    return f"/schedules/{path_of(name, 'schedule')}"

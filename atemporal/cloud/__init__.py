@@ -8,6 +8,7 @@ failure whether the thing was surely not done, may be done later, or may have be
 from atemporal.cloud.ec2 import Cloud
 from atemporal.cloud.faults import (
     FAILURES,
+    MAYBE_TAGS,
     CloudError,
     Forbidden,
     NoAnswer,
@@ -16,6 +17,7 @@ from atemporal.cloud.faults import (
     OverQuota,
     Rejected,
     ServerFault,
+    TagRefused,
     Throttled,
     TokenMismatch,
     TokenSpent,
@@ -30,6 +32,7 @@ from atemporal.cloud.volume import Volume
 
 __all__ = [
     "FAILURES",
+    "MAYBE_TAGS",
     "NOTICE_KINDS",
     "Cloud",
     "CloudError",
@@ -43,6 +46,7 @@ __all__ = [
     "OverQuota",
     "Rejected",
     "ServerFault",
+    "TagRefused",
     "Throttled",
     "TokenMismatch",
     "TokenSpent",

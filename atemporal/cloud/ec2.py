@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from botocore.config import Config
-
 from atemporal.cloud import instance as instances
-from atemporal.cloud import launch_request
+from atemporal.cloud import instance_types, launch_request
 from atemporal.cloud import volume as volumes
 from atemporal.cloud.caller import Caller
+from atemporal.cloud.client import ec2_client
 from atemporal.cloud.faults import (
-    FOREIGN,
     CloudError,
     NoAnswer,
     NoInstance,
@@ -37,7 +35,6 @@ from atemporal.cloud.faults import (
     Throttled,
     Unauthorized,
     WrongImage,
-    classify,
 )
 from atemporal.cloud.instance import (
     DEPLOYMENT_TAG,
@@ -48,17 +45,16 @@ from atemporal.cloud.instance import (
     tags_of,
     tags_of_group,
 )
-from atemporal.cloud.service_model import session
+from atemporal.cloud.tagging import Taggings
 from atemporal.cloud.termination import Option, Terminations, batches, naming
 from atemporal.cloud.volume import AVAILABLE, Volume
-from atemporal.errors import AtemporalError, Invalid, Refused
+from atemporal.errors import AtemporalError, Refused
 from atemporal.limits import Limit, Limits, Unlimited
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
 from atemporal.userdata import os_family
 
 if TYPE_CHECKING:
-    from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
@@ -71,14 +67,9 @@ UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
 # took 70 MB that the process never gave back, with a hundred 17 MB.
 PAGE = 100
 VOLUME_PAGE = 100
-# The tags of a group's instances come last: half of what EC2 allows is left to others.
-_TAGGING_LEAVES = 0.5
 FILTER_VALUES = 200
 LISTING_LEAVES = 0.5
 """The part of the bucket that the pages of a listing leave to shorter questions."""
-
-_CONNECT_TIMEOUT_S = 5
-_READ_TIMEOUT_S = 20
 
 
 class Cloud:
@@ -92,16 +83,14 @@ class Cloud:
         Unauthorized: the AWS profile that the environment names does not exist.
     """
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+    def __init__(
+        self, settings: Settings, limits: Limits | None = None, client: EC2Client | None = None
+    ) -> None:
         self._settings = settings
-        try:
-            self._ec2 = _client(session(), settings)
-        except ValueError as error:  # botocore's word for a malformed URL or region
-            raise Invalid({"region, ec2_endpoint_url": str(error)}) from error
-        except FOREIGN as error:
-            raise classify(error, "setting up the EC2 client") from error
+        self._ec2 = client or ec2_client(settings)
         self._caller = Caller(limits or Unlimited())
         self._terminations = Terminations(self._ec2, self._caller)
+        self._taggings = Taggings(self._ec2, self._caller)
         self._found_image: tuple[str, float] | None = None
         self._images: dict[str, ImageTypeDef] = {}
         self._unknown_images: dict[str, float] = {}
@@ -125,14 +114,22 @@ class Cloud:
             TokenSpent: the token's instance has ended: the attempt is over.
             TokenMismatch: the token is known with other parameters; `find` tells what it launched.
             Refused: any other final refusal (`Rejected`): the same call will never succeed.
-            Retry: surely not launched by this call, for a passing cause (`NoCapacity`,
-                `OverQuota`, `Throttled`, `Unauthorized`, `WrongImage`, `Unreachable`).
+            Retry: surely not launched by this call, for a passing cause (`NoCapacity`, `OverQuota`,
+                `Throttled`, `Unauthorized`, `TagRefused`, `WrongImage`, `Unreachable`).
             Unknown: may have been launched; repeat the identical call until the answer is sure.
         """
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
         self._check_family(launch, doing)
-        launched = self._run(self._request(ref, launch, user_data), doing)
+        launched = self._run(self.request(ref, launch, user_data), doing)
         return launched[0]
+
+    def request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
+        """The parameters of the call that `run` makes."""
+        token = client_token(ref, launch.placement)
+        tags = tags_of(self._settings.deployment, ref)
+        return launch_request.build(
+            token, tags, 1, launch, user_data, image=self._image(launch.image_id)
+        )
 
     def run_group(
         self, group_id: UUID, launch: Launch, size: int, user_data: bytes
@@ -168,21 +165,31 @@ class Cloud:
         found = self._list(filters, f"looking for the instances of group {group_id}")
         return sorted(found, key=lambda i: (i.launched_at is not None, i.launched_at, i.id))
 
-    def tag(self, instance_id: str, ref: AttemptRef) -> None:
-        """Put an attempt's tags on the instance of a group.
+    def tag(
+        self, ids: Sequence[str], tags: Mapping[str, str], ref: AttemptRef | None = None
+    ) -> None:
+        """Put tags on instances and volumes of a group, and with them the attempt's own.
 
         Raises:
             CloudError: not done, or perhaps done; to do it again does no harm.
         """
-        tags = tags_of(self._settings.deployment, ref)
-        doing = f"tagging {instance_id} for attempt {ref.id}"
-        listed = launch_request.tag_list(tags)
-        self._caller.wait_for(Limit.CREATE_TAGS, doing, leave=_TAGGING_LEAVES)
-        self._caller.send(
-            Limit.CREATE_TAGS,
-            doing,
-            lambda: self._ec2.create_tags(Resources=[instance_id], Tags=listed),
-        )
+        own = tags_of(self._settings.deployment, ref) if ref else {}
+        own.pop(DEPLOYMENT_TAG, None)  # it has that, and a policy may forbid to write it
+        self._taggings.put(ids, {**tags, **own}, f" for attempt {ref.id}" if ref else "")
+
+    def volumes_of(self, instance_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The ids of the deployment's volumes that EC2 shows attached to each of these instances.
+
+        Raises:
+            Retry: EC2 can not be asked now.
+        """
+        found: dict[str, list[str]] = {}
+        for chunk in batches(instance_ids, FILTER_VALUES):
+            doing = f"listing the volumes of {naming(chunk)}"
+            for item in self._volumes({"attachment.instance-id": chunk}, doing):
+                for one in item.get("Attachments", ()):
+                    found.setdefault(one["InstanceId"], []).append(item["VolumeId"])
+        return found
 
     def describe(self, ids: Iterable[str], *, tagged: bool = True) -> dict[str, Instance]:
         """The deployment's instances among these ids; without `tagged`, whoever's they seem to be.
@@ -244,11 +251,8 @@ class Cloud:
         Raises:
             Retry: EC2 can not be asked now.
         """
-        wanted = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], "status": [AVAILABLE]}
-        request: dict[str, Any] = {"Filters": _filters(wanted), "MaxResults": VOLUME_PAGE}
-        doing = "listing the deployment's free volumes"
-        pages = self._pages(self._ec2.describe_volumes, request, doing, leave=LISTING_LEAVES)
-        return [volumes.read(item) for page in pages for item in page.get("Volumes", ())]
+        found = self._volumes({"status": [AVAILABLE]}, "listing the deployment's free volumes")
+        return [volumes.read(item) for item in found]
 
     def delete_volumes(self, ids: Iterable[str]) -> dict[str, AtemporalError]:
         """Delete volumes; returns the failures. One that is gone already is none.
@@ -275,6 +279,10 @@ class Cloud:
                     failures.update(dict.fromkeys(pending, error))
                     break
         return failures
+
+    def vcpus(self, types: Collection[str]) -> dict[str, int]:
+        """The vCPUs of instance types; as `instance_types.vcpus`."""
+        return instance_types.vcpus(self._ec2, self._caller, types)
 
     def resolve_image(self) -> str:
         """The AMI for new launches: the one in the settings, else the newest of the OS family.
@@ -315,6 +323,14 @@ class Cloud:
         self._found_image = (newest, now)
         return newest
 
+    def disks_gb(self, image_id: str, disk_gb: int | None) -> int:
+        """How large the disks of an instance are together, in GB; 0 where EC2 does not say.
+
+        Raises:
+            Retry: EC2 can not be asked now.
+        """
+        return launch_request.disks_gb(disk_gb, self._image(image_id))
+
     def _run(self, request: dict[str, Any], doing: str) -> list[Instance]:
         answer = self._caller.send(
             Limit.RUN_INSTANCES, doing, lambda: self._ec2.run_instances(**request)
@@ -325,13 +341,6 @@ class Cloud:
         if image_id not in self._images:
             self._unknown_images[image_id] = time.monotonic() + LAUNCHED_UNKNOWN_S
         return [instances.read(one) for one in answer["Instances"]]
-
-    def _request(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> dict[str, Any]:
-        token = client_token(ref, launch.placement)
-        tags = tags_of(self._settings.deployment, ref)
-        return launch_request.build(
-            token, tags, 1, launch, user_data, image=self._image(launch.image_id)
-        )
 
     def _group_request(
         self, group_id: UUID, launch: Launch, size: int, user_data: bytes
@@ -405,6 +414,12 @@ class Cloud:
                 return
             request = {**request, "NextToken": page["NextToken"]}
 
+    def _volumes(self, filters: dict[str, list[str]], doing: str) -> Iterator[Any]:
+        wanted = {f"tag:{DEPLOYMENT_TAG}": [self._settings.deployment], **filters}
+        request: dict[str, Any] = {"Filters": _filters(wanted), "MaxResults": VOLUME_PAGE}
+        for page in self._pages(self._ec2.describe_volumes, request, doing, leave=LISTING_LEAVES):
+            yield from page.get("Volumes", ())
+
     def _console(self, instance_id: str, *, latest: bool = False) -> str:
         options: dict[Literal["Latest"], bool] = {"Latest": True} if latest else {}
         answer = self._caller.read(
@@ -413,20 +428,6 @@ class Cloud:
             lambda: self._ec2.get_console_output(InstanceId=instance_id, **options),
         )
         return answer.get("Output", "")
-
-
-def _client(made: Session, settings: Settings) -> EC2Client:
-    client = made.create_client(
-        "ec2",
-        region_name=settings.region,
-        endpoint_url=settings.ec2_endpoint_url,
-        config=Config(
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": 1},
-        ),
-    )
-    return cast("EC2Client", client)
 
 
 def _filters(values: dict[str, list[str]]) -> list[FilterTypeDef]:

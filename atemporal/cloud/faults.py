@@ -56,7 +56,8 @@ class Rejected(CloudError, Refused):
 
 
 class NoInstance(CloudError, NotFound):
-    """EC2 does not know the id. A young instance can be unknown for minutes and run all the same."""
+    """EC2 does not know the id of an instance, or of a volume. A young one can be unknown for minutes
+    and be there all the same."""
 
     advice = "unknown to EC2, or too young to be known everywhere"
 
@@ -104,7 +105,15 @@ class Unauthorized(CloudError, Retry):
 
 
 class Forbidden(Unauthorized):
-    """This process may not do this: a policy may forbid all, or one type, subnet or capacity type."""
+    """This process may not do this: a policy may forbid all, or a type, subnet, capacity type or tag."""
+
+
+class TagRefused(Unauthorized):
+    """A tag policy of the account's organization does not take a tag, wherever the call launches."""
+
+    advice = (
+        "the account's tag policy refuses a tag: correct ATEMPORAL_TAGS, the label, or the policy"
+    )
 
 
 class WrongImage(Unauthorized):
@@ -162,18 +171,21 @@ _CODES: dict[type[CloudError], str] = {
         ExpiredTokenException
     """,
     Forbidden: "UnauthorizedOperation AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+    TagRefused: "TagPolicyViolation",
     ServerFault: """
         InternalError InternalFailure ServerInternal ServiceUnavailable Unavailable RequestTimeout
     """,
     TokenSpent: "IdempotentInstanceTerminated",
     TokenMismatch: "IdempotentParameterMismatch",
-    NoInstance: "InvalidInstanceID.NotFound",
+    NoInstance: "InvalidInstanceID.NotFound InvalidVolume.NotFound",
 }
 FAILURES: tuple[type[CloudError], ...] = (
     *(*_CODES, Rejected, NoAnswer),
     *(WrongImage, Unreachable),
 )
 """Every class that the failure of a launch can be; the last two come of the look-up of its image."""
+MAYBE_TAGS: tuple[type[CloudError], ...] = (Forbidden, TagRefused)
+"""The refusals of which one tag of the call can be the cause."""
 
 _CLASS_OF: dict[str, type[CloudError]] = {
     code: kind for kind, codes in _CODES.items() for code in codes.split()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef, TagTypeDef
 
 DEFAULT_ROOT_DEVICE = "/dev/xvda"
+# An account may switch them on for all its instances, and with them EC2 takes no `/` in a key.
+_TAGS_NOT_ON_THE_MACHINE = {"InstanceMetadataTags": "disabled"}
 
 
 def build(
@@ -28,8 +30,10 @@ def build(
     image: ImageTypeDef | None,
 ) -> dict[str, Any]:
     """The parameters of a call for `size` instances at most; without an `image` EC2 knows none."""
-    named = dict(tags)
-    if launch.installation:  # from the intent, so that a repeated call is the same to the byte
+    # All from the intent, and in one order, so that a repeated call is the same to the byte.
+    others = dict(sorted((launch.tags or {}).items()))
+    named = {**others, **tags}
+    if launch.installation:
         named[INSTALLATION_TAG] = str(launch.installation)
     request: dict[str, Any] = {
         "ClientToken": token,
@@ -44,6 +48,7 @@ def build(
             "HttpEndpoint": "enabled",
             "HttpTokens": "required",
             "HttpPutResponseHopLimit": 1,
+            **({} if launch.tags is None else _TAGS_NOT_ON_THE_MACHINE),
         },
         "BlockDeviceMappings": _disks(launch, image),
         "TagSpecifications": [
@@ -74,6 +79,23 @@ def tag_list(named: Mapping[str, str]) -> list[TagTypeDef]:
     return [{"Key": key, "Value": value} for key, value in named.items()]
 
 
+def disks_gb(disk_gb: int | None, image: ImageTypeDef | None) -> int:
+    """How large the disks are together, the root one `disk_gb` if that is given; unknown is 0."""
+    if image is None:
+        return 0
+    return sum(size or 0 for size in _sizes(disk_gb, image).values())
+
+
+def _sizes(disk_gb: int | None, image: ImageTypeDef) -> dict[str, int | None]:
+    root = image.get("RootDeviceName") or DEFAULT_ROOT_DEVICE
+    sizes: dict[str, int | None] = {root: None}
+    for mapping in image.get("BlockDeviceMappings", ()):
+        if "Ebs" in mapping and "DeviceName" in mapping:
+            sizes[mapping["DeviceName"]] = mapping["Ebs"].get("VolumeSize")
+    sizes[root] = disk_gb or sizes[root]
+    return sizes
+
+
 def _disks(launch: Launch, image: ImageTypeDef | None) -> list[dict[str, Any]]:
     """The image's own disks, each encrypted and gone with the instance.
 
@@ -82,17 +104,11 @@ def _disks(launch: Launch, image: ImageTypeDef | None) -> list[dict[str, Any]]:
     """
     if image is None:  # RunInstances will say so, or return what it launched before
         return []
-    root = image.get("RootDeviceName") or DEFAULT_ROOT_DEVICE
-    sizes: dict[str, int | None] = {root: None}
-    for mapping in image.get("BlockDeviceMappings", ()):
-        if "Ebs" in mapping and "DeviceName" in mapping:
-            sizes[mapping["DeviceName"]] = mapping["Ebs"].get("VolumeSize")
-    sizes[root] = launch.disk_gb or sizes[root]
     return [
         {
             "DeviceName": device,
             "Ebs": {"DeleteOnTermination": True, "Encrypted": True}
             | ({"VolumeSize": size} if size else {}),
         }
-        for device, size in sizes.items()
+        for device, size in _sizes(launch.disk_gb, image).items()
     ]

@@ -24,6 +24,7 @@ OPERATIONS = (
     "CreateTags",
     "DeleteVolume",
     "DescribeImages",
+    "DescribeInstanceTypes",
     "DescribeInstances",
     "DescribeVolumes",
     "GetConsoleOutput",
@@ -31,6 +32,13 @@ OPERATIONS = (
     "TerminateInstances",
 )
 """The calls to EC2."""
+INSPECTED = (
+    "DescribeKeyPairs",
+    "DescribeRouteTables",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+)
+"""The calls that only an inspection makes: no daemon has their descriptions in memory."""
 
 # Those behind the last ones give credentials.
 _SERVICES = frozenset({"ec2", "sqs", "sts", "sso", "oidc", "portal.sso"})
@@ -40,19 +48,23 @@ _BETWEEN = re.compile(r"[\s,:]*")
 _DECODER = json.JSONDecoder()
 
 
-def session() -> Session:
-    """A session of botocore's, configured as always: by the environment and by AWS's files."""
+def session(more: tuple[str, ...] = ()) -> Session:
+    """A session of botocore's, configured as always: by the environment and by AWS's files.
+
+    `more` are calls to EC2 beside `OPERATIONS`.
+    """
     made: Session = get_session()
     loader = made.get_component("data_loader")
-    loader.file_loader = _Reader(loader.file_loader)
+    loader.file_loader = _Reader(loader.file_loader, (*OPERATIONS, *more))
     return made
 
 
 class _Reader:
     """A reader of botocore's data files, in place of its own."""
 
-    def __init__(self, usual: Any) -> None:
+    def __init__(self, usual: Any, operations: tuple[str, ...]) -> None:
         self._usual = usual
+        self._operations = operations
 
     def exists(self, file_path: str) -> bool:
         """Whether there is such a file; its suffix is left out."""
@@ -62,14 +74,15 @@ class _Reader:
         """Return what it says."""
         packed, plain = Path(f"{file_path}.json.gz"), Path(f"{file_path}.json")
         if _EC2.fullmatch(file_path) and packed.is_file():
-            return narrowed(gzip.decompress(packed.read_bytes()).decode())
+            text = gzip.decompress(packed.read_bytes()).decode()
+            return narrowed(text, self._operations)
         if plain.name == _ENDPOINTS and plain.is_file():
             return asked_endpoints(plain.read_text("utf-8"))
         return self._usual.load_file(file_path)
 
 
-def narrowed(text: str) -> dict[str, Any]:
-    """Decode a description of a service without what `OPERATIONS` do not lead to."""
+def narrowed(text: str, wanted_operations: tuple[str, ...] = OPERATIONS) -> dict[str, Any]:
+    """Decode a description of a service without what these calls do not lead to."""
     cursor = _Cursor(text)
     model: dict[str, Any] = {}
     places: dict[str, dict[str, int]] = {"operations": {}, "shapes": {}}
@@ -78,7 +91,9 @@ def narrowed(text: str) -> dict[str, Any]:
             places[name] = {inner: cursor.pass_by() for inner in cursor.names()}
         else:
             model[name] = cursor.value()
-    operations = {name: _Cursor(text, places["operations"][name]).value() for name in OPERATIONS}
+    operations = {
+        name: _Cursor(text, places["operations"][name]).value() for name in wanted_operations
+    }
     shapes: dict[str, Any] = {}
     wanted = set(_shapes_in(operations))
     while wanted:

@@ -40,3 +40,10 @@ def nothing_runs(attempt: Attempt) -> bool:
         return attempt.state in (AttemptState.EXITED, AttemptState.CLOSED)
     by_its_machine = attempt.reason is Reason.TIMED_OUT and attempt.exit_code is not None
     return attempt.reason in _REPORTED or by_its_machine
+
+
+def may_write(attempt: Attempt) -> bool:
+    """Whether more of its container's output may come: it runs, or its machine has yet to report."""
+    if attempt.state is AttemptState.EXITED:
+        return attempt.log_tail is None and not nothing_runs(attempt)
+    return attempt.state is AttemptState.RUNNING

@@ -4,11 +4,10 @@ place and tested without EC2 and without a database.
 Promise: an instance is ended only on positive evidence (its attempt has ended, another instance has
 its attempt, its deadline is over, or no attempt has accounted for it in two snapshots), an attempt
 only when EC2 itself shows that its instance is gone. That something is missing from a listing proves
-nothing by itself: EC2's answers lag behind, and the listing goes by tags. It counts when the thing is
-`grace_s` old, was missing in the snapshot before too, and EC2 does not know its id either; and never
-while the listing is empty of ours, which is what wrong credentials, a wrong region or a wrong
-deployment look like. What EC2 shows by its id counts always. A run that is over its time while EC2
-knows nothing of its instance is lost and not timed out: nobody can say that the program is to blame.
+nothing by itself: `absence` says when it does. What EC2 shows by its id counts always. One that powered
+itself off before its boot callback never ran anything: that is its boot deadline, and not a loss. A run
+that is over its time while EC2 knows nothing of its instance is lost and not timed out: nobody can say
+that the program is to blame.
 An instance that is ending already is not ended again, but for one that does not come to its end: that
 one is forced. What is ended at once and what may stop in order, `ending` says.
 An attempt's instance is one that EC2 shows as its own, also after the attempt was closed: then it is
@@ -25,7 +24,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from atemporal.cloud.instance import Instance
-from atemporal.end_code import SHORTAGES, is_ec2s_fault, is_spot_interruption
+from atemporal.end_code import (
+    SHORTAGES,
+    is_ec2s_fault,
+    is_own_shutdown,
+    is_spot_interruption,
+)
+from atemporal.fleet.absence import Absence, absence_in
 from atemporal.fleet.ending import ENDING, TerminationCause, nothing_runs
 from atemporal.fleet.snapshot import Snapshot
 from atemporal.model import Attempt, AttemptRef
@@ -42,6 +47,10 @@ BOOT_FACTOR, BOOT_LEAST_S = 3.0, 180.0
 # EC2 posts a machine's last console output some time after it shows the machine gone: more than three
 # minutes have been seen, and to give up earlier runs a program again that has ended.
 CONSOLE_S = 300
+_BEFORE_BOOT = (
+    "without a boot callback: can it reach ATEMPORAL_CALLBACK_URL? Its console (EC2, "
+    "`get-console-output`) says how far it came"
+)
 # What was seen gone so long ago somebody else has dealt with: a process that never sweeps, because
 # another does, must not remember it for ever.
 REMEMBERED_S = 3600
@@ -137,34 +146,21 @@ class Decision(NamedTuple):
     memory: Memory
 
 
-@dataclass(frozen=True)
-class Absence:
-    """What is known about instances that the listing should show and does not.
-
-    `unknown` are the attempts whose instance's id EC2 does not know, `proven` those of them that
-    have no instance any more. Of the `unasked` nothing is known, for EC2 could not be asked.
-    """
-
-    missing: frozenset[AttemptRef] = frozenset()
-    listing_empty: bool = False
-    proven: frozenset[AttemptRef] = frozenset()
-    unknown: frozenset[AttemptRef] = frozenset()
-    unasked: frozenset[AttemptRef] = frozenset()
-
-
 def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
     """Decide what is to be done; `memory` is what the last decision left.
 
     A snapshot that is not whole proves no absence, so it leaves the marks as they are.
     """
-    absence = _absence(snapshot, limits, memory)
+    absence = absence_in(
+        snapshot, limits.grace_s, missing_before=memory.missing, empty_before=memory.listing_empty
+    )
     case = _Case(snapshot, limits, memory, absence)
     plan = case.decide()
     if not snapshot.whole:
         kept = {
             ref: since
             for ref, since in memory.gone_since.items()
-            if not _older(since, snapshot.now, REMEMBERED_S)
+            if not snapshot.is_older(since, REMEMBERED_S)
         }
         forced = {**memory.forced, **case.forced}
         return Decision(
@@ -175,58 +171,6 @@ def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> Decision:
     return Decision(
         plan,
         Memory(orphaned, absence.missing, absence.listing_empty, case.gone_since, case.forced),
-    )
-
-
-def missing(snapshot: Snapshot, limits: Limits) -> frozenset[AttemptRef]:
-    """The open attempts whose instance should be listed by now and is not."""
-    now, grace_s = snapshot.now, limits.grace_s
-    ids = {one.id for one in snapshot.instances}
-    refs = {one.ref for one in snapshot.instances}
-    found = set()
-    for ref, attempt in snapshot.attempts.items():
-        if attempt.state is AttemptState.CLOSED:
-            continue
-        since = attempt.launched_at or attempt.ready_at or attempt.running_at
-        if attempt.state is AttemptState.EXITED:
-            old = _older(since or attempt.created_at, now, grace_s) and _older(
-                attempt.exited_at, now, grace_s
-            )
-        else:
-            # Without an instance that EC2 has named, only one that was heard of should have one.
-            old = _older(since, now, grace_s)
-        shown = attempt.instance_id in ids if attempt.instance_id else ref in refs
-        if old and not shown:
-            found.add(ref)
-    return frozenset(found)
-
-
-def is_listing_empty(snapshot: Snapshot, missed: frozenset[AttemptRef]) -> bool:
-    """Whether the listing shows no recorded instance, though a live one of `missed` should be there."""
-    attempts = snapshot.attempts
-    ids = {one.instance_id for one in attempts.values()}
-    return any(attempts[ref].state is not AttemptState.EXITED for ref in missed) and not any(
-        one.id in ids or one.ref in attempts for one in snapshot.instances
-    )
-
-
-def _absence(snapshot: Snapshot, limits: Limits, memory: Memory) -> Absence:
-    if not snapshot.whole:
-        return Absence()
-    missed = missing(snapshot, limits)
-    empty = is_listing_empty(snapshot, missed)
-    if snapshot.by_id is None:
-        return Absence(missed, empty, unasked=missed)
-    unknown = frozenset(
-        ref for ref in missed if snapshot.looked_up(snapshot.attempts[ref]) is None
-    )
-    # A listing that was empty of ours counts for none, also when the next one is not.
-    counts = not (empty or memory.listing_empty)
-    return Absence(
-        missed,
-        empty,
-        proven=unknown & memory.missing if counts else frozenset(),
-        unknown=unknown,
     )
 
 
@@ -281,7 +225,8 @@ class _Case:
         since = instance.ended_at or (attempt.exited_at if attempt else None)
         last = self._memory.forced.get(instance.id)
         stop_s = self._limits.stop_s
-        if self._is_older(since, stop_s) and (last is None or self._is_older(last, stop_s)):
+        is_older = self._snapshot.is_older
+        if is_older(since, stop_s) and (last is None or is_older(last, stop_s)):
             self._plan.forced.add(instance.id)
             self.forced[instance.id] = self._now
             return
@@ -313,7 +258,7 @@ class _Case:
         if attempt is None:
             # Its intent was committed before its launch, so this is no young attempt of ours; a
             # restored database or a second installation with our name is likelier. Be slow.
-            if self._is_older(instance.launched_at, self._limits.grace_s):
+            if self._snapshot.is_older(instance.launched_at, self._limits.grace_s):
                 self._plan.orphaned.add(instance.id)
                 before = instance.id in self._memory.orphaned
                 if self._snapshot.whole and before and not self._absence.listing_empty:
@@ -341,7 +286,7 @@ class _Case:
                 why = f": {code}" if code else ""
                 sentence = f"{instance.id} is {instance.state}{why}"
                 self._plan.close[attempt.ref] = Close(sentence, code)
-            elif self._is_older(attempt.exited_at, self._limits.stop_s):
+            elif self._snapshot.is_older(attempt.exited_at, self._limits.stop_s):
                 self._plan.leaked.add(attempt.ref)
         elif absent:
             self._plan.close[attempt.ref] = Close("EC2 does not list an instance of it any more")
@@ -363,15 +308,21 @@ class _Case:
         since = self._memory.gone_since.get(attempt.ref, self._now)
         self.gone_since[attempt.ref] = since
         never_ran = never_booted and is_ec2s_fault(code) and not is_spot
-        self._plan.lost[attempt.ref] = Loss(
-            Reason.SPOT_INTERRUPTED if is_spot else Reason.INSTANCE_LOST,
-            # Without an instance there is no console.
+        # Without an instance there is no console.
+        final = (
             never_ran
             or attempt.instance_id is None
-            or self._is_older(since, min(self._limits.grace_s, CONSOLE_S)),
-            code,
-            None if instance else "EC2 does not list it any more",
+            or self._snapshot.is_older(since, min(self._limits.grace_s, CONSOLE_S))
         )
+        if instance is None:
+            loss = Loss(Reason.INSTANCE_LOST, final, code, "EC2 does not list it any more")
+        elif never_booted and is_own_shutdown(code):
+            # It gave up before its deadline came, and the program is known never to have run.
+            sentence = f"{instance.id} powered itself off {_BEFORE_BOOT}"
+            loss = Loss(Reason.BOOT_DEADLINE, final, code, sentence)
+        else:
+            loss = Loss(Reason.SPOT_INTERRUPTED if is_spot else Reason.INSTANCE_LOST, final, code)
+        self._plan.lost[attempt.ref] = loss
 
     def _of_live(self, attempt: Attempt, instance: Instance | None) -> None:
         if instance is not None and attempt.instance_id != instance.id:
@@ -392,20 +343,22 @@ class _Case:
             timeout_s = self._snapshot.timeouts.get(attempt.ref)
             if timeout_s is None or attempt.ref in absence.unasked:
                 return None
-            if not self._is_older(attempt.running_at, timeout_s + RUN_GRACE_S):
+            if not self._snapshot.is_older(attempt.running_at, timeout_s + RUN_GRACE_S):
                 return None
             return Reason.INSTANCE_LOST if attempt.ref in absence.unknown else Reason.TIMED_OUT
         if attempt.state is AttemptState.READY:
             held_until = max(filter(None, (attempt.ready_at, attempt.start_at)), default=None)
-            late = self._is_older(held_until, CLAIM_GRACE_S)
+            late = self._snapshot.is_older(held_until, CLAIM_GRACE_S)
             return Reason.CLAIM_DEADLINE if late else None
         if attempt.instance_id is None:
-            late = instance is None and self._is_older(attempt.created_at, limits.launch_s)
+            late = instance is None and self._snapshot.is_older(
+                attempt.created_at, limits.launch_s
+            )
             return Reason.LAUNCH_DEADLINE if late else None
         if attempt.booted_at is None:
-            late = self._is_older(attempt.launched_at, self._boot_s(attempt))
+            late = self._snapshot.is_older(attempt.launched_at, self._boot_s(attempt))
             return Reason.BOOT_DEADLINE if late else None
-        late = self._is_older(attempt.booted_at, limits.pull_s)
+        late = self._snapshot.is_older(attempt.booted_at, limits.pull_s)
         return Reason.PULL_DEADLINE if late else None
 
     def _boot_s(self, attempt: Attempt) -> float:
@@ -422,14 +375,7 @@ class _Case:
             return self._limits.boot_s
         return min(self._limits.boot_s, max(BOOT_LEAST_S, BOOT_FACTOR * slowest_s))
 
-    def _is_older(self, instant: datetime | None, seconds: float) -> bool:
-        return _older(instant, self._now, seconds)
-
 
 def _gone(instance: Instance | None, absent: bool) -> bool:
     # Whoever stopped it: a second boot is never granted the claim.
     return absent if instance is None else instance.state in ("terminated", "stopped")
-
-
-def _older(instant: datetime | None, now: datetime, seconds: float) -> bool:
-    return instant is not None and (now - instant).total_seconds() > seconds

@@ -60,6 +60,10 @@ class Snapshot:
     whole: bool = False
     by_id: Mapping[str, Instance] | None = None
 
+    def is_older(self, instant: datetime | None, seconds: float) -> bool:
+        """Whether something is known to have been for longer than `seconds`."""
+        return instant is not None and (self.now - instant).total_seconds() > seconds
+
     def looked_up(self, attempt: Attempt) -> Instance | None:
         """What EC2 said of an attempt's instance by its id.
 

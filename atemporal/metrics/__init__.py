@@ -8,7 +8,9 @@ are one process, that is everything.
 
 from atemporal.metrics.family import (
     FAMILIES,
+    Aggregate,
     Family,
+    clear,
     counter,
     exposition,
     gauge,
@@ -16,4 +18,14 @@ from atemporal.metrics.family import (
     series,
 )
 
-__all__ = ["FAMILIES", "Family", "counter", "exposition", "gauge", "histogram", "series"]
+__all__ = [
+    "FAMILIES",
+    "Aggregate",
+    "Family",
+    "clear",
+    "counter",
+    "exposition",
+    "gauge",
+    "histogram",
+    "series",
+]

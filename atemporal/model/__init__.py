@@ -6,7 +6,7 @@ What is in a `JobSpec` has been checked (see `job_spec`).
 
 from atemporal.model.attempt import Attempt, AttemptRef, Launch
 from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord, ReportedReason
-from atemporal.model.job import Event, Job, PublicEvent
+from atemporal.model.job import Event, Job, LimitWait, PublicEvent
 from atemporal.model.job_spec import (
     CapacityType,
     JobFields,
@@ -18,6 +18,7 @@ from atemporal.model.job_spec import (
 )
 from atemporal.model.launch_group import LaunchGroup
 from atemporal.model.machine_clock import ClockState, MachineClock
+from atemporal.model.pause import Pause
 
 __all__ = [
     "LOG_TAIL_LIMIT",
@@ -32,8 +33,10 @@ __all__ = [
     "JobSpec",
     "Launch",
     "LaunchGroup",
+    "LimitWait",
     "Machine",
     "MachineClock",
+    "Pause",
     "PublicEvent",
     "ReportedReason",
     "describe",

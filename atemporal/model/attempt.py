@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
+from atemporal.billing import Price, billed_s
 from atemporal.model.frozen import Frozen
 from atemporal.states import AttemptState, BlockedReason, Reason
+from atemporal.tags import LabelTags, of_labels
 
 
 class AttemptRef(NamedTuple):
@@ -35,6 +38,11 @@ class Launch(BaseModel):
     known, by the database's clock; None when all were refused.
     `boot_s` is how long a machine of a launch group asks for its job.
     `installation` is whose instance it will be; rows of older releases do not say.
+    `tags` are the deployment's for its instance and volumes, `label_tags` which of the job's labels
+    become tags too; rows of older releases have neither, and their instances get our own tags alone.
+    `hour_price` and `gb_month_price` are what the instance costs in an hour and a GB of its disks in a
+    month, in billionths of a dollar, by the price table of that time; `disks_gb` is how large the disks
+    are. Without `hour_price` its cost is not known.
     `hold_s` is for how long after the intent its machine may hold its container; the agent of an older
     launcher does not hold at all.
     """
@@ -65,6 +73,27 @@ class Launch(BaseModel):
     hold_s: int = 0
     boot_s: int = 900
     installation: UUID | None = None
+    tags: dict[str, str] | None = None
+    label_tags: tuple[str, ...] = ()
+    hour_price: int | None = None
+    gb_month_price: int = 0
+    disks_gb: int = 0
+
+    @property
+    def price(self) -> Price | None:
+        """What it costs; None where that is not known."""
+        if self.hour_price is None:
+            return None
+        return Price(self.hour_price, self.gb_month_price, self.disks_gb)
+
+    def tags_of(self, labels: Mapping[str, str]) -> LabelTags:
+        """The tags that a job's labels become."""
+        return of_labels(labels, deployment=self.tags or {}, chosen=self.label_tags)
+
+    def labelled(self, labels: Mapping[str, str]) -> Launch:
+        """The launch with the tags of its job's labels beside the deployment's."""
+        more = self.tags_of(labels).tags
+        return self.model_copy(update={"tags": {**(self.tags or {}), **more}}) if more else self
 
 
 def _reason_if_known(stored: Any) -> Any:
@@ -93,6 +122,11 @@ class Attempt(Frozen):
     long it might take from `dispatch_at` by the estimate of that time. `started_at` is when its
     container started, by the clock that counts (see `machine_clock`). `clock_offset_ms` is how far its
     machine's clock is ahead of the database's, `clock_synchronised` whether that machine calls it so.
+    `log_bytes` is how many bytes its container wrote in all, where its machine knows; `log_tail` is the
+    end of them.
+    `billed_from` and `billed_until` are when EC2 began and ended to bill its instance, as far as EC2 or
+    our own records tell, and `billed_s` for how many seconds; `booked` is what that cost, in billionths
+    of a dollar. But for `billed_until` they are written once it is closed.
     `end_code` is EC2's code for the end of its instance (see `end_code`). `detail` is a sentence for
     people: nothing may be decided by it.
     """
@@ -114,6 +148,7 @@ class Attempt(Frozen):
     exit_code: int | None = None
     oom_killed: bool | None = None
     log_tail: bytes | None = Field(default=None, repr=False)
+    log_bytes: int | None = None
     detail: str | None = None
     created_at: datetime
     launched_at: datetime | None = None
@@ -128,6 +163,26 @@ class Attempt(Frozen):
     started_at: datetime | None = None
     clock_synchronised: bool | None = None
     clock_offset_ms: int | None = None
+    billed_from: datetime | None = None
+    billed_until: datetime | None = None
+    billed_s: int | None = None
+    booked: int | None = None
+
+    def cost_at(self, now: datetime) -> int | None:
+        """What it has cost by `now`, in billionths of a dollar; None where no price is known.
+
+        As it was booked, else by what is known so far.
+        """
+        if self.booked is not None:
+            return self.booked
+        begin = self.billed_from or self.launched_at
+        if begin is None or self.instance_id is None:
+            return 0
+        if self.launch.price is None:
+            return None
+        # A reaper of the release before closes without a word of it.
+        end = self.billed_until or self.closed_at or now
+        return self.launch.price.cost(billed_s(begin, max(begin, end)))
 
     @property
     def start_skew(self) -> timedelta | None:

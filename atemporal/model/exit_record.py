@@ -41,6 +41,7 @@ class ExitRecord(BaseModel):
     `exit_code` is the container's and is absent when none ever started. `stopped`: the machine was
     ended from outside while the container ran, and took it along. `definite`: asking again for the
     image would not help, here or on another machine: there is none, or not for us, or it does not fit.
+    `log_bytes` is how many bytes the container wrote in all, where the machine has counted them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,6 +57,7 @@ class ExitRecord(BaseModel):
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     log_tail: Annotated[Base64Bytes, Field(max_length=2 * LOG_TAIL_LIMIT)] = b""
+    log_bytes: Annotated[int, Field(ge=0, le=2**62)] | None = None
     claim: Annotated[StorableText, Field(max_length=64)] | None = None
     instance_id: Annotated[StorableText, Field(max_length=64)] | None = None
 

@@ -16,10 +16,15 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from atemporal import environment, image
+from atemporal.billing import AMOUNT
 from atemporal.pattern import NO_NUL, whole
 
 LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+# What a tag may hold, as far as ASCII goes: of the rest only letters, digits and spaces, for which
+# engines have different names.
+_LABEL_VALUE = r"^[^\x00-\x1f!-*,;<>?\[-\^`{-\x9f]*$"
 PORT = re.compile(r"([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
+SCHEDULE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 INSTANCE_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 # 1 to 65535, in five digits at most.
@@ -41,9 +46,11 @@ def _not(pattern: str) -> dict[str, Any]:
 
 Image = Annotated[str, _shown(pattern=image.PATTERN, **_not(image.ID_PATTERN))]
 InstanceType = Annotated[str, _shown(pattern=whole(INSTANCE_TYPE.pattern))]
+ScheduleName = Annotated[str, _shown(pattern=whole(SCHEDULE_NAME.pattern))]
 Subnet = Annotated[str, Field(pattern="^subnet-[0-9a-f]+$")]
 Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 Port = Annotated[str, _shown(pattern=whole(rf"{_PORT_NUMBER}:{_PORT_NUMBER}(?:/(?:tcp|udp))?"))]
+Amount = Annotated[str, _shown(pattern=whole(AMOUNT), **_not(r"^0(?:\.0+)?$"))]
 Command = Annotated[
     tuple[Annotated[str, _shown(pattern=NO_NUL)], ...],
     # The first is the program. Dialects of before 2020 pass over this.
@@ -63,7 +70,7 @@ Labels = Annotated[
     dict[str, str],
     _shown(
         propertyNames={"pattern": whole(LABEL.pattern)},
-        additionalProperties={"type": "string", "maxLength": 255, "pattern": NO_NUL},
+        additionalProperties={"type": "string", "maxLength": 255, "pattern": _LABEL_VALUE},
     ),
 ]
 EACH_ONCE: FieldInfo = _shown(uniqueItems=True)
@@ -73,3 +80,17 @@ BOTH_TIMES: dict[str, Any] = {
     "required": ["time", "delay_s"],
 }
 """A time and a delay: one of them has to be null or absent."""
+
+
+def checked_schedule_name(name: str) -> str:
+    """The name, if a schedule may have it.
+
+    Raises:
+        ValueError: it may not; with what to write.
+    """
+    if not SCHEDULE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name of a schedule; write up to 63 letters, digits, _ and -, a letter or "
+            "digit first and last"
+        )
+    return name

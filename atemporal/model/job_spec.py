@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from atemporal import environment, image
+from atemporal import billing, environment, image, tags
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
@@ -84,6 +84,16 @@ Lead = Annotated[int, Strict(), Field(ge=0, le=LONGEST_LEAD_S)]
 _LEAD = BeforeValidator(_lead)
 
 
+def _max_cost(value: Any) -> Any:
+    """A bound in dollars: text, because a number of JSON may not be what was written."""
+    if not isinstance(value, str):
+        raise ValueError('is not text; write dollars like "1.50"')  # noqa: TRY004 - what pydantic reports
+    nano = billing.amount(value)
+    if nano <= 0:
+        raise ValueError("is no bound: it has to be more than 0")
+    return billing.dollars(nano)
+
+
 class Machine(Frozen):
     """The instance a job wants; what is left out comes from the deployment's settings."""
 
@@ -137,6 +147,11 @@ class JobFields(Frozen):
     delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
         default=None, description="When to run: so many seconds after the submit."
     )
+    start_deadline_s: Annotated[Whole, Field(ge=1, le=MAX_TIMEOUT_S)] | None = Field(
+        default=None,
+        description="How long after its time its container may start: a job that has not started by "
+        "then is not started any more, and ends as cancelled.",
+    )
     timeout_s: Annotated[Whole, Field(ge=1, le=MAX_TIMEOUT_S)] = Field(
         default=DEFAULT_TIMEOUT_S, description="How long the container may run."
     )
@@ -157,6 +172,11 @@ class JobFields(Frozen):
         default=10,
         description="The pause before another attempt; doubled with each failure of its kind.",
     )
+    max_cost: Annotated[forms.Amount, BeforeValidator(_max_cost)] | None = Field(
+        default=None,
+        description="What all its attempts may cost together, in US dollars like 1.50: a job that "
+        "passes it is ended within a minute.",
+    )
     priority: Annotated[Whole, Field(ge=-100, le=100)] = Field(
         default=0, description="Among jobs due together the higher goes first."
     )
@@ -167,7 +187,8 @@ class JobFields(Frozen):
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
     labels: Annotated[forms.Labels, Field(max_length=MOST_LABELS), _ObjectOrEmptyList] = Field(
-        default_factory=dict, description="Names and values to find the job by."
+        default_factory=dict,
+        description="Names and values to find the job by; they become tags of its instance too.",
     )
     key: Annotated[forms.Key, Field(max_length=255)] | None = Field(
         default=None, description="Your name for this submit: the same key is the same job."
@@ -238,6 +259,10 @@ class JobSpec(JobFields):
                 raise ValueError(f"{name!r} is not a label name (letters, digits, . _ / -)")
             if len(value) > 255 or not storable(value):
                 raise ValueError(f"the value of label {name!r} is not text of 0 to 255 characters")
+            try:
+                tags.check_value(value)  # it becomes one: see `atemporal.tags`
+            except ValueError as error:
+                raise ValueError(f"the value of label {name!r} {error}") from None
         return dict(sorted(labels.items()))
 
     @field_validator("key", mode="before")

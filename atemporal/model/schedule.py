@@ -7,7 +7,6 @@ key: each fire gives it both, and the label `LABEL`, by which a schedule's jobs 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from pydantic import Field, StrictInt, ValidationError, field_validator
 from atemporal.calendar import CronLine
 from atemporal.clock import format_utc
 from atemporal.errors import Invalid
+from atemporal.model import forms
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import (
     MAX_TIMEOUT_S,
@@ -40,8 +40,7 @@ NEXT_SHOWN, MOST_NEXT = 5, 100
 FIRES_SHOWN, MOST_FIRES = 20, 1000
 """The same of the latest."""
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
-_OF_THE_FIRE = ("time", "run_at", "delay_s", "key")
+_OF_THE_FIRE = ("time", "run_at", "delay_s", "key", "start_deadline_s")
 # The label that names the schedule is one too.
 _LABELS = MOST_LABELS - 1
 
@@ -50,13 +49,15 @@ _Seconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 def is_name(text: str) -> bool:
     """Tell whether a schedule may have this name."""
-    return _NAME.fullmatch(text) is not None
+    return forms.SCHEDULE_NAME.fullmatch(text) is not None
 
 
 class ScheduleFields(Frozen):
     """The fields of a schedule but for its job."""
 
-    name: str = Field(description="What the schedule is called: letters, digits, _ and -.")
+    name: forms.ScheduleName = Field(
+        description="What the schedule is called: letters, digits, _ and -."
+    )
     cron: str = Field(
         max_length=1024, description="When it fires: five cron fields, or like @daily."
     )
@@ -78,18 +79,13 @@ class ScheduleFields(Frozen):
     )
     start_deadline_s: _Seconds | None = Field(
         default=None,
-        description="A fire that is decided longer than this after its time is skipped.",
+        description="A fire whose container has not started so long after its time is skipped.",
     )
 
     @field_validator("name")
     @classmethod
     def _name_is_one(cls, name: str) -> str:
-        if not is_name(name):
-            raise ValueError(
-                f"{name!r} is no name of a schedule; write up to 63 letters, digits, _ and -, a "
-                "letter or digit first and last"
-            )
-        return name
+        return forms.checked_schedule_name(name)
 
     @property
     def rules(self) -> Rules:
@@ -144,9 +140,10 @@ class Schedule(ScheduleSpec):
         return self.labelled().model_copy(update={"time": fire, "key": key})
 
     def labelled(self) -> JobSpec:
-        """The job with the label that names the schedule, without a time: it is due now."""
+        """The job with the label and the start deadline, without a time: it is due now."""
         labels = dict(sorted({**self.job.labels, LABEL: self.name}.items()))
-        return self.job.model_copy(update={"labels": labels})
+        more = {"labels": labels, "start_deadline_s": self.start_deadline_s}
+        return self.job.model_copy(update=more)
 
 
 class RecordedFire(Frozen):
@@ -203,7 +200,9 @@ def parse_schedule(fields: Mapping[str, Any]) -> ScheduleSpec:
 
 def _job(fields: Mapping[str, Any]) -> JobSpec:
     wrong = {
-        name: "belongs to each fire of a schedule, and can not be given"
+        name: "is the schedule's own field: give it beside the job"
+        if name in ScheduleFields.model_fields
+        else "belongs to each fire of a schedule, and can not be given"
         for name in _OF_THE_FIRE
         if fields.get(name) is not None
     }
@@ -224,6 +223,9 @@ def job_schema() -> dict[str, Any]:
     """The JSON Schema of a schedule's job, without references."""
     schema = JobSpec.model_json_schema()
     schema["properties"]["machine"] = schema.pop("$defs")["Machine"]
+    schema["properties"]["labels"]["maxProperties"] = _LABELS
+    # It has neither of the two.
+    schema.pop("not")
     for name in _OF_THE_FIRE:
         schema["properties"].pop(name, None)
     return schema
@@ -232,6 +234,39 @@ def job_schema() -> dict[str, Any]:
 def written_job(spec: JobSpec) -> dict[str, Any]:
     """The job's fields as JSON, as they are stored and as they are given."""
     return spec.model_dump(mode="json", exclude=set(_OF_THE_FIRE))
+
+
+def parse_edit(fields: Mapping[str, Any], stored: Any, changes: Mapping[str, Any]) -> ScheduleSpec:
+    """Check a schedule as it is to be; `stored` is its job.
+
+    What is not changed may stay as an earlier release took it, though this one would refuse it.
+
+    Raises:
+        Invalid: with each bad field and why.
+    """
+    asked = changes.get("job", {})
+    job = merged_job(stored, asked)
+    try:
+        return parse_schedule({**fields, **changes, "job": job})
+    except Invalid as error:
+        if not isinstance(asked, Mapping):
+            raise
+        may_stay = {
+            f"job.{name}"
+            for name, one in JobSpec.model_fields.items()
+            if name not in asked and not one.is_required()
+        }
+        bad = {".".join(field.split(".")[:2]) for field in error.fields}
+        if not bad <= may_stay:
+            raise
+        try:
+            before = read_spec(stored, None)
+        except ValidationError:
+            raise error from None
+        same = {name: getattr(before, name) for name in (one.split(".")[1] for one in bad)}
+    others = {name: one for name, one in job.items() if name not in same}
+    spec = parse_schedule({**fields, **changes, "job": others})
+    return spec.model_copy(update={"job": spec.job.model_copy(update=same)})
 
 
 def merged_job(stored: Any, asked: Any) -> Any:

@@ -12,6 +12,11 @@ def storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def escaped(text: str) -> str:
+    """The text as Postgres can keep it: what it does not take is written as in Python's source."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _checked(text: str) -> str:
     if not storable(text):
         raise ValueError("it holds a NUL character or is not valid Unicode text")

@@ -8,6 +8,7 @@ What is due is decided by the database's clock alone.
 
 `database` connections, locks and the notification listener · `rows` what can not be read ·
 `transitions` the guarded updates · `jobs` · `attempts` · `launches` intents without an instance ·
-`events` history and outbox · `counts` · `reconciliation` what one reads · `invariants` the
-promises as queries · `api_tokens` · `installation` whose database this is
+`concurrency_limits` · `slots` who counts against them · `limited_claims` what may start ·
+`limit_waits` who waits · `events` history and outbox · `counts` · `reconciliation` what one reads ·
+`invariants` the promises as queries · `api_tokens` · `installation` whose database this is
 """

@@ -40,7 +40,9 @@ def adopt(
     lock_group_of(tx, ref)
     if known is not None:
         running = attempts.c.state == AttemptState.RUNNING
-        _note(tx, ref, {"instance_id": instance_id}, running, known=known, actor=actor)
+        # The end of the other one, if it was seen, is not the end of this one.
+        values = {"instance_id": instance_id, "billed_until": None}
+        _note(tx, ref, values, running, known=known, actor=actor)
         return
     launched(tx, ref, instance_id, actor=actor)
     if gone:

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Row, case, func, select, text, update
 
 from atemporal.errors import Conflict, TooEarly
 from atemporal.model import (
-    LOG_TAIL_LIMIT,
     Attempt,
     AttemptRef,
     ExitRecord,
@@ -25,11 +24,14 @@ from atemporal.model import (
 )
 from atemporal.states import (
     CLAIMABLE_ATTEMPT,
+    PROGRAM_RAN,
     AttemptState,
     JobState,
     Reason,
 )
 from atemporal.store import rows
+from atemporal.store.logs import end as logs_end
+from atemporal.store.logs import log_values
 from atemporal.store.reconciliation import of_instances
 from atemporal.store.retries import decide
 from atemporal.store.transitions import (
@@ -58,6 +60,14 @@ _PROVE = text(
     FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[]), CAST(:proofs AS text[]))
         AS given (job_id, number, proof)
     WHERE attempts.job_id = given.job_id AND attempts.number = given.number
+    """
+)
+
+_TIMES = text(
+    """
+    SELECT extract(epoch FROM due_at - clock_timestamp())::float AS start_in_s,
+           extract(epoch FROM start_by - greatest(due_at, clock_timestamp()))::float AS left_s
+    FROM jobs WHERE id = :job
     """
 )
 
@@ -149,17 +159,21 @@ def claim(
     as soon as it is granted that is 0.
 
     Raises:
-        Conflict: another machine has it, EC2 has said otherwise of the instance, or the attempt can not
-            be run any more.
+        Conflict: another machine has it, EC2 has said otherwise of the instance, the attempt can not be
+            run any more, or its start deadline has passed.
         TooEarly: it is not its time yet.
     """
     attempt = locked(tx, ref)
     if attempt is None:
         raise Conflict(f"attempt {ref.number} has not been begun")
+    start_in_s, left_s = _times(tx, ref)
+    # Also for one that was granted before and asks again: it has not heard so, and has not started.
+    if left_s is not None and left_s < 0 and attempt.started_at is None:
+        raise Conflict("its start deadline has passed: it is not started any more")
     if attempt.state is AttemptState.RUNNING and claim_id and attempt.claim == claim_id:
         return False
     check_machine(tx, attempt, instance_id)
-    early_s = start_in_s(tx, ref) - ahead_s
+    early_s = start_in_s - ahead_s
     if early_s > 0:
         raise TooEarly(f"it is not its time yet: ask again in {early_s:.3f} s")
     known = attempt.instance_id
@@ -200,10 +214,13 @@ def check_machine(tx: Connection, attempt: Attempt, instance_id: str | None) -> 
         raise Conflict(f"an attempt that is {attempt.state} can not start to run")
 
 
-def start_in_s(tx: Connection, ref: AttemptRef) -> float:
-    """Seconds until the attempt's container is to start; negative when that is over."""
-    seconds = func.extract("epoch", jobs.c.due_at - func.clock_timestamp())
-    return float(tx.scalar(select(seconds).where(jobs.c.id == ref.job_id)) or 0.0)
+def _times(tx: Connection, ref: AttemptRef) -> tuple[float, float | None]:
+    """Seconds until the attempt's container is to start, and from there to its start deadline, if any.
+
+    Each is negative when it is over.
+    """
+    row = tx.execute(_TIMES, {"job": ref.job_id}).one()
+    return row.start_in_s, row.left_s
 
 
 def end(
@@ -240,7 +257,7 @@ def end(
     if exit_record is not None:
         values["exit_code"] = exit_record.exit_code
         values["oom_killed"] = exit_record.oom_killed
-        values["log_tail"] = exit_record.log_tail[-LOG_TAIL_LIMIT:] or None
+        values |= log_values(exit_record)
     ended = transition_attempt(
         tx,
         ref,
@@ -250,8 +267,22 @@ def end(
         detail={"reason": reason, "exit_code": values.get("exit_code"), "detail": detail},
     )
     if ended:
-        exit_code = values.get("exit_code")
-        decide(tx, ref, reason, exit_code=exit_code, actor=actor, patience_s=patience_s)
+        started = (
+            attempt.started_at is not None
+            or reason in PROGRAM_RAN
+            or (exit_record is not None and exit_record.started_at is not None)
+            # What it wrote may have come where nothing else did.
+            or logs_end(tx, ref) > 0
+        )
+        decide(
+            tx,
+            ref,
+            reason,
+            exit_code=values.get("exit_code"),
+            actor=actor,
+            patience_s=patience_s,
+            started=started,
+        )
     return ended
 
 

@@ -2,7 +2,8 @@
 
 Promise: no job is claimed before its time by the database's clock (or `ahead_s` before, for a caller
 that waits), each by one caller however many there are, and in order within a priority.
-Mechanism: the index `ix_jobs_due_by_priority` holds the scheduled jobs by priority, time and id.
+Mechanism: the index `ix_jobs_due_by_priority` holds the scheduled jobs by priority, time and id, but for
+those that were put aside for a concurrency limit (`limited_claims`).
 `survey` finds the first one of every priority, by going from each to the next lower one there. `claim`
 takes those of one priority in order, from a given position on: rows that were claimed and that an old
 snapshot keeps from being removed lie before it, and are not read again and again. The message's body is
@@ -15,8 +16,8 @@ the beginning from time to time. A position is that of a job which is due; where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -31,9 +32,12 @@ MARGIN_S = 1.0
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
+DUE = "state = 'scheduled' AND waits_for IS NULL"
+"""Of the scheduled jobs those that wait for their time alone, as SQL: the condition of the index."""
+
 _FIRST = f"""
     SELECT {PRIORITY} AS priority, {DISPATCH_AT} AS at, id
-    FROM jobs WHERE state = 'scheduled' {{condition}}
+    FROM jobs WHERE {DUE} {{condition}}
     ORDER BY {PRIORITY} DESC, {DISPATCH_AT}, id LIMIT 1
 """
 _LEVELS = f"""
@@ -65,7 +69,7 @@ _SURVEY_FROM = text(
             AS known(priority, at, id)
         CROSS JOIN LATERAL (
             SELECT {DISPATCH_AT} AS at, id FROM jobs
-            WHERE state = 'scheduled' AND {PRIORITY} = known.priority
+            WHERE {DUE} AND {PRIORITY} = known.priority
               AND ({DISPATCH_AT}, id) >= (known.at, known.id)
             ORDER BY {DISPATCH_AT}, id LIMIT 1
         ) AS first
@@ -74,22 +78,23 @@ _SURVEY_FROM = text(
     """
 )
 
-# Read in the index's order there is nothing to sort. From statistics that do not know a new priority yet
-# the planner would rather read all that is due and sort it, for each batch again.
-_CLAIM = text(
-    f"""
-    SET LOCAL enable_bitmapscan = off;
+FROM_POSITION = f"""
+    WHERE {DUE} AND {PRIORITY} = :priority
+      AND ({DISPATCH_AT}, id) >= (CAST(:at AS timestamptz), CAST(:id AS uuid))
+      AND {DISPATCH_AT} <= now() + make_interval(secs => :ahead_s)
+    ORDER BY {DISPATCH_AT}, id LIMIT :limit
+    FOR NO KEY UPDATE SKIP LOCKED
+"""
+"""The jobs of one priority that are due, from a position on, as the end of a query."""
+
+# By its place, which its lock keeps: finding each row again by its id would cost a fifth more. A row
+# that was changed after the statement began is locked at a place that it can not see yet.
+_MOVE = """
     WITH due AS (
-        SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs
-        WHERE state = 'scheduled' AND {PRIORITY} = :priority
-          AND ({DISPATCH_AT}, id) >= (CAST(:at AS timestamptz), CAST(:id AS uuid))
-          AND {DISPATCH_AT} <= now() + make_interval(secs => :ahead_s)
-        ORDER BY {DISPATCH_AT}, id LIMIT :limit
-        FOR NO KEY UPDATE SKIP LOCKED
+        {due}
     ), moved AS (
-        -- By its place, which its lock keeps: finding each row again by its id would cost a fifth more.
-        -- A row that was changed after the statement began is locked at a place that it can not see yet.
-        UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now()
+        UPDATE jobs SET state = 'queued', attempt = attempt + 1, updated_at = now(),
+            queued_at = now(), waits_for = NULL
         FROM due WHERE jobs.ctid = due.place
         RETURNING jobs.id, jobs.attempt, due.at
     ), logged AS (
@@ -103,7 +108,20 @@ _CLAIM = text(
            '{{"v"\\:1,"type":"job.due","job_id":"' || id || '","attempt":' || attempt || '}}' AS body,
            locked
     FROM counted LEFT JOIN moved ON true ORDER BY moved.at, moved.id
-    """
+"""
+
+# Read in the index's order there is nothing to sort. From statistics that do not know a new priority yet
+# the planner would rather read all that is due and sort it, for each batch again.
+IN_ORDER = "SET LOCAL enable_bitmapscan = off;"
+_CLAIM = text(
+    IN_ORDER
+    + _MOVE.format(due=f"SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs {FROM_POSITION}")
+)
+_CLAIM_THESE = text(
+    _MOVE.format(
+        due=f"SELECT ctid AS place, {DISPATCH_AT} AS at FROM jobs"
+        " WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'scheduled' FOR NO KEY UPDATE"
+    )
 )
 
 _CLOCK = text("SELECT date_part('epoch', clock_timestamp())")
@@ -188,17 +206,27 @@ def claim(
     """
     values = {"priority": priority, "limit": limit, "actor": actor, "ahead_s": ahead_s}
     rows = tx.execute(_CLAIM, {**values, "at": position.at, "id": position.job_id}).all()
-    jobs = [
-        Claimed(Position(at, job_id), due_at, message_id, body.encode())
-        for job_id, at, due_at, message_id, body, _ in rows
-        if job_id is not None
-    ]
-    return Claim(jobs, rows[0].locked)
+    return Claim(_claimed(rows), rows[0].locked)
+
+
+def claim_these(tx: Connection, ids: Sequence[str], *, actor: str) -> list[Claimed]:
+    """Move the jobs of these ids to queued, in their order; the caller has locked them."""
+    found = _claimed(tx.execute(_CLAIM_THESE, {"ids": list(ids), "actor": actor}).all())
+    by_id = {one.position.job_id: one for one in found}
+    return [by_id[job_id] for job_id in ids if job_id in by_id]
 
 
 def clock(tx: Connection) -> float:
     """The database's clock now, in seconds since the epoch."""
     return float(tx.scalar(_CLOCK) or 0.0)
+
+
+def _claimed(rows: Sequence[Any]) -> list[Claimed]:
+    return [
+        Claimed(Position(at, job_id), due_at, message_id, body.encode())
+        for job_id, at, due_at, message_id, body, _ in rows
+        if job_id is not None
+    ]
 
 
 def _level(priority: int, due_at: float, now: float, at: str, job_id: str) -> Level:

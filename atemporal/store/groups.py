@@ -43,7 +43,12 @@ _FAR_AHEAD = func.now() + func.make_interval(100)
 _WAITS = and_(attempts.c.state == AttemptState.LAUNCHING, attempts.c.instance_id.is_(None))
 """It is still to get an instance."""
 
-_PLACED = {"image_id", "instance_type", "capacity_type", "subnet_id"}
+# What the group's walk may have exchanged.
+_PLACED = {
+    *("image_id", "instance_type", "capacity_type", "subnet_id"),
+    *("tags", "label_tags"),
+    *("hour_price", "gb_month_price"),
+}
 
 
 def form(tx: Connection, group_id: UUID, launch: Launch, refs: Sequence[AttemptRef]) -> int:
@@ -332,27 +337,6 @@ def unsettled(tx: Connection) -> frozenset[UUID]:
     return frozenset(
         tx.scalars(select(launch_groups.c.id).where(launch_groups.c.settled_at.is_(None)))
     )
-
-
-def untagged(tx: Connection, *, limit: int) -> list[tuple[AttemptRef, str]]:
-    """Attempts whose instance has the tags of its group alone, the oldest first."""
-    query = (
-        select(attempts.c.job_id, attempts.c.number, attempts.c.instance_id)
-        .where(
-            attempts.c.group_id.is_not(None),
-            attempts.c.instance_id.is_not(None),
-            attempts.c.tagged_at.is_(None),
-            attempts.c.state != AttemptState.CLOSED,
-        )
-        .order_by(attempts.c.launched_at)
-        .limit(limit)
-    )
-    return [(AttemptRef(job_id, number), one) for job_id, number, one in tx.execute(query)]
-
-
-def tagged(tx: Connection, ref: AttemptRef) -> None:
-    """Write that the attempt's instance has its tags."""
-    tx.execute(update(attempts).where(_is(ref)).values(tagged_at=func.now()))
 
 
 def _still(group_id: UUID, launch: Launch) -> ColumnElement[bool]:

@@ -20,9 +20,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from atemporal.concurrency import OF_INSTANCES, VCPUS
 from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.states import ATTEMPT_TRANSITIONS, JOB_TRANSITIONS, LIVE_ATTEMPT, Fault, Reason
 from atemporal.store.due import AHEAD_S
+from atemporal.store.slots import COUNTED, HELD
 
 RECENT = 1000
 """So many events are the latest."""
@@ -45,9 +47,11 @@ _MOVED = text(
     SELECT job_id, NULL, NULL FROM attempts WHERE state <> 'closed'
     """
 )
+# Before the tables' names mean less: a slot counts whoever holds it.
+_HELD_SLOTS = f"WITH held_slots AS MATERIALIZED (SELECT * FROM slots WHERE {HELD})"
 # The queries find these in the place of the tables. Job by job, each by its index: for many at
 # once Postgres may read the whole table instead.
-_SCOPE = "WITH " + ", ".join(
+_SCOPE = f"{_HELD_SLOTS}, " + ", ".join(
     f"""
     {table} AS MATERIALIZED (
         SELECT found.* FROM unnest(CAST(:jobs AS uuid[])) AS given(id), LATERAL (
@@ -113,7 +117,7 @@ def violations(tx: Connection, jobs: Collection[UUID] | None = None) -> list[Vio
     return [
         Violation(invariant, row.job_id, row.attempt, row.what)
         for invariant in INVARIANTS
-        for row in tx.execute(text(invariant.query))
+        for row in tx.execute(text(f"{_HELD_SLOTS} {invariant.query}"))
     ]
 
 
@@ -149,6 +153,33 @@ _ATTEMPT_PATH = f"""
     WINDOW w AS (PARTITION BY job_id, attempt ORDER BY id)
 """
 
+# Who holds a slot of what, and who has to: the limit that holds for a name is the one of just this name,
+# else that of each value.
+_OF_NAME = """
+    SELECT most, changed_at FROM concurrency_limits AS l
+    WHERE l.name = {name}
+       OR strpos({name}, '=') > 0 AND l.name = split_part({name}, '=', 1) || '=*'
+    ORDER BY l.name = {name} DESC LIMIT 1
+"""
+_UNDER_LIMITS = f"""
+    SELECT job_id, number, CASE WHEN strpos(l.name, '=') = 0 THEN l.name
+           ELSE key || '=' || (spec -> 'labels' ->> key) END AS name
+    FROM (
+        SELECT id AS job_id, attempt AS number, spec, NULL AS exit_code
+        FROM jobs WHERE state = 'queued'
+        UNION ALL
+        SELECT a.job_id, a.number, j.spec, a.exit_code
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id WHERE a.state <> 'closed'
+    ) AS active
+    CROSS JOIN (
+        SELECT name, split_part(name, '=', 1) AS key, substr(name, strpos(name, '=') + 1) AS value
+        FROM concurrency_limits
+    ) AS l
+    WHERE (exit_code IS NULL OR l.name IN ({", ".join(f"'{name}'" for name in OF_INSTANCES)}))
+      AND (strpos(l.name, '=') = 0
+           OR {COUNTED.format(key="key")} AND (spec -> 'labels' ->> key = value OR value = '*'))
+"""
+
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "one_live_attempt",
@@ -180,12 +211,12 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "reason_of_the_last_attempt",
-        "a finished job that was not cancelled ended for its last attempt's reason",
+        "a finished job that nothing else ended ended for its last attempt's reason",
         """
         SELECT j.id AS job_id, j.attempt,
                j.reason || ', its attempt ' || coalesce(a.reason, 'has not ended') AS what
         FROM jobs AS j JOIN attempts AS a ON a.job_id = j.id AND a.number = j.attempt
-        WHERE j.state = 'finished' AND j.reason <> 'cancelled'
+        WHERE j.state = 'finished' AND j.reason NOT IN ('cancelled', 'start_deadline', 'max_cost')
           AND a.reason IS DISTINCT FROM j.reason
         """,
     ),
@@ -279,6 +310,16 @@ INVARIANTS: tuple[Invariant, ...] = (
         """,
     ),
     Invariant(
+        "not_after_its_start_deadline",
+        "no machine is told to start a container after its job's start deadline",
+        """
+        SELECT a.job_id, a.number AS attempt,
+               'claimed at ' || a.running_at || ', to start by ' || j.start_by AS what
+        FROM attempts AS a JOIN jobs AS j ON j.id = a.job_id AND j.attempt = a.number
+        WHERE a.running_at > j.start_by + interval '1 s'
+        """,
+    ),
+    Invariant(
         "not_before_its_backoff",
         "another attempt is not queued before its backoff is over",
         f"""
@@ -355,6 +396,40 @@ INVARIANTS: tuple[Invariant, ...] = (
             FROM ({_ATTEMPT_PATH}) AS path ORDER BY job_id, attempt, id DESC
         ) AS last ON last.job_id = a.job_id AND last.attempt = a.number
         WHERE last.state IS DISTINCT FROM a.state
+        """,
+    ),
+    Invariant(
+        "within_limits",
+        "nothing is dispatched beyond a concurrency limit",
+        f"""
+        SELECT job_id, attempt,
+               'dispatched at ' || taken_at || ' as ' || name || ' number ' || so_far
+               || ', the limit is ' || most || ' since ' || changed_at AS what
+        FROM (
+            SELECT job_id, attempt, name, taken_at, sum(amount) OVER (
+                PARTITION BY name ORDER BY taken_at, job_id, attempt ROWS UNBOUNDED PRECEDING
+            ) AS so_far
+            FROM (
+                SELECT *, CASE WHEN name <> '{VCPUS}' THEN 1 ELSE (
+                    SELECT coalesce(max(vcpus), 0) FROM instance_types AS t
+                    WHERE t.name = ANY(held_slots.instance_types)) END AS amount
+                FROM held_slots
+            ) AS counted
+        ) AS held CROSS JOIN LATERAL ({_OF_NAME.format(name="held.name")}) AS of_name
+        -- Where the limit of just one value was removed, that of each holds since then.
+        WHERE so_far > most AND taken_at > greatest(changed_at, (
+            SELECT max(at) FROM limit_changes AS c WHERE c.name = held.name))
+        """,
+    ),
+    Invariant(
+        "limited_job_holds_its_slot",
+        "whoever is dispatched under a concurrency limit holds a slot of it",
+        f"""
+        SELECT job_id, number AS attempt, 'holds no slot of ' || name AS what
+        FROM ({_UNDER_LIMITS}) AS wanted
+        WHERE NOT EXISTS (
+            SELECT FROM held_slots AS h WHERE h.name = wanted.name
+            AND h.job_id = wanted.job_id AND h.attempt = wanted.number)
         """,
     ),
 )

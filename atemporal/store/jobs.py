@@ -8,39 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Text,
-    TextClause,
-    cast,
-    false,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Row, TextClause, func, select, text
 
+from atemporal.billing import amount
 from atemporal.errors import Conflict, NotFound, Unavailable, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
 from atemporal.model.schedule import LABEL
-from atemporal.states import AttemptState, JobState, Outcome, Reason
+from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
-from atemporal.store import due
+from atemporal.store import due, short_ids
 from atemporal.store.job_ids import JobIds
 from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
+from atemporal.store.limit_waits import explained
 from atemporal.store.rows import readable, unreadable
 from atemporal.store.rows import spec as spec_in
 from atemporal.store.staging import may_stage, stage
+from atemporal.store.start_deadlines import START_BY
 from atemporal.store.transitions import (
+    end_jobs,
     finish_job,
     notify_scheduler,
-    transition_attempt,
     transition_job,
 )
 from atemporal.tables import jobs
@@ -49,8 +41,6 @@ from atemporal.userdata import check_fits
 # A scheduler looks at least this often, so only what is due sooner wants a notification of its own: a
 # pending NOTIFY serialises commits over the whole server, and most jobs can do without.
 NOTIFY_WITHIN_S = 1.0
-_MATCHES = 5
-_ID_LENGTH = 36
 
 _ids = JobIds()
 
@@ -65,6 +55,8 @@ _ASKED = {
     "asked": "timestamptz",
     "delay_s": "double precision",
     "ahead_s": "double precision",
+    "start_deadline_s": "double precision",
+    "max_cost": "bigint",
 }
 # From so many jobs on they are staged by COPY: below, the round trips cost more than is saved.
 _STAGED_FROM = 100
@@ -81,16 +73,17 @@ def _submit_from(source: str) -> TextClause:
     return text(
         f"""
         WITH given AS (
-            SELECT id, key, spec, attempt_limit, ahead_s,
+            SELECT id, key, spec, attempt_limit, ahead_s, start_deadline_s, max_cost,
                    coalesce(asked, now() + make_interval(secs => delay_s)) AS run_at
             FROM {source}
         ), wanted AS (
             SELECT *, greatest(run_at, now()) AS due_at FROM given
         ), made AS (
             INSERT INTO jobs (id, key, spec, state, attempt_limit, run_at, due_at,
-                              dispatch_at, lead_s, plan_at)
+                              dispatch_at, lead_s, plan_at, start_by, max_cost)
             SELECT id, key, spec, 'scheduled', attempt_limit, run_at, due_at,
-                   {DISPATCH_AT}, {LEAD_S}, {PLAN_AT}
+                   {DISPATCH_AT}, {LEAD_S}, {PLAN_AT},
+                   {START_BY.format(time="run_at", seconds="start_deadline_s")}, max_cost
             FROM wanted ORDER BY key COLLATE "C", id
             ON CONFLICT (key) DO NOTHING
             RETURNING id, run_at, coalesce(dispatch_at, due_at) AS launch_at
@@ -164,6 +157,8 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
             "asked": spec.time.isoformat() if spec.time else None,
             "delay_s": spec.delay_s or 0,
             "ahead_s": ahead_s(spec),
+            "start_deadline_s": spec.start_deadline_s,
+            "max_cost": amount(spec.max_cost) if spec.max_cost else None,
         }
         for job_id, spec in zip(ids, specs, strict=True)
     ]
@@ -233,7 +228,7 @@ def describe_difference(key: str | None, submission: Submission) -> str:
 def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
     """Move up to `limit` due jobs to queued, highest priority first, and return them.
 
-    The scheduler itself does the same by `atemporal.store.due`, bit by bit.
+    The scheduler itself does the same by `atemporal.store.due`, bit by bit, and keeps the limits.
     """
     refs: list[AttemptRef] = []
     for level in due.survey(tx):
@@ -273,12 +268,13 @@ def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, 
 
 
 def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[AttemptRef]:
-    """Finish the jobs that have waited for a launcher longer than `deadline_s` seconds."""
+    """Finish what waits for a launcher longer than this, from its dispatch or its time on."""
+    since = func.greatest(jobs.c.due_at, jobs.c.queued_at)
     waiting = tx.execute(
         select(jobs.c.id, jobs.c.attempt)
         .where(
             jobs.c.state == JobState.QUEUED,
-            jobs.c.due_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, deadline_s),
+            func.now() - func.make_interval(0, 0, 0, 0, 0, 0, deadline_s) > since,
         )
         .limit(500)
         .with_for_update(skip_locked=True, key_share=True)
@@ -288,7 +284,7 @@ def expire_queued(tx: Connection, *, deadline_s: float, actor: str) -> list[Atte
 
 
 def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
-    """Return a job with its attempts.
+    """Return a job with its attempts; unless it is locked to be changed, with the limit it waits for.
 
     Raises:
         NotFound: there is no such job.
@@ -298,41 +294,17 @@ def get(tx: Connection, job_id: UUID, *, lock: bool = False) -> Job:
     row = tx.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
-    return read(row, attempt_rows.of_job(tx, job_id))
+    job = read(row, attempt_rows.of_job(tx, job_id))
+    return job if lock else explained(tx, [job])[0]
 
 
 def resolve(tx: Connection, text_id: str) -> UUID:
     """Find the one job whose id is, begins with, or (if none does) ends with the given text.
 
-    Each is looked up in an index.
-
     Raises:
         NotFound: none or more than one does; the message says which.
     """
-    part = text_id.strip().lower()
-    if not part or set(part) - set("0123456789abcdef-") or len(part) > _ID_LENGTH:
-        raise NotFound(f"{text_id!r} is not a job id, nor the beginning or the end of one")
-    few = select(jobs.c.id).limit(_MATCHES + 1)
-    beginning = few.where(_begins_with(part)).order_by(jobs.c.id.desc())
-    found: Sequence[UUID] = tx.scalars(beginning).all()
-    if not found and len(part) < _ID_LENGTH:
-        # Not in order: the database would rather go through all ids in that order than sort a few.
-        end = few.where(func.reverse(cast(jobs.c.id, Text)).like(f"{part[::-1]}%"))
-        found = sorted(tx.scalars(end), reverse=True)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        matches = ", ".join(map(str, found[:_MATCHES]))
-        more = ", and more" if len(found) > _MATCHES else ""
-        raise NotFound(f"{part!r} fits more than one job: {matches}{more}")
-    raise NotFound(f"there is no job whose id is {part!r}, or begins or ends so")
-
-
-def _begins_with(part: str) -> ColumnElement[bool]:
-    """Ids from the smallest to the largest with this beginning; none when no id is written so."""
-    digits = part.replace("-", "")
-    low, high = (UUID(digits.ljust(32, filler)[:32]) for filler in "0f")
-    return jobs.c.id.between(low, high) if str(low).startswith(part) else false()
+    return short_ids.resolve(tx, jobs.c.id, text_id, "job")
 
 
 def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
@@ -350,15 +322,7 @@ def cancel(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef | None:
         if job.outcome is Outcome.CANCELLED:
             return None
         raise Conflict(f"job {job_id} has finished already ({job.outcome}): nothing to cancel")
-    ended = transition_attempt(
-        tx,
-        ref,
-        AttemptState.EXITED,
-        actor=actor,
-        values={"reason": Reason.CANCELLED, "exited_at": func.now()},
-        detail={"reason": Reason.CANCELLED},
-    )
-    finish_job(tx, ref, Reason.CANCELLED, actor=actor)
+    ended = end_jobs(tx, [ref], Reason.CANCELLED, actor=actor).attempts
     return ref if ended else None
 
 
@@ -388,6 +352,10 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
             "dispatch_at": None,
             "lead_s": None,
             "plan_at": None,
+            "waits_for": None,
+            "start_by": func.now() + timedelta(seconds=job.spec.start_deadline_s)
+            if job.spec.start_deadline_s
+            else None,
             "attempt_base": job.attempt,
             "attempt_limit": job.spec.max_attempts + job.spec.infra_retries,
         },

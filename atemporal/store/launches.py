@@ -72,7 +72,8 @@ _NEVER_BOOTED = text(
     WITH latest AS (
         SELECT reason, exited_at FROM attempts
         WHERE exited_at > now() - make_interval(secs => :within_s)
-          AND launched_at IS NOT NULL AND reason NOT IN ('cancelled', 'no_capacity', 'rescheduled')
+          AND launched_at IS NOT NULL
+          AND reason NOT IN ('cancelled', 'no_capacity', 'rescheduled', 'start_deadline')
         ORDER BY exited_at DESC LIMIT :machines)
     SELECT count(*) = :machines AND bool_and(reason = 'boot_deadline') AND NOT EXISTS (
         SELECT 1 FROM attempts WHERE state <> 'closed'

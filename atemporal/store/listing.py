@@ -44,6 +44,7 @@ from atemporal.model import Job
 from atemporal.states import JobState, Outcome
 from atemporal.store import attempts as attempt_rows
 from atemporal.store.jobs import READ_AT, read
+from atemporal.store.limit_waits import COUNTED_EACH, explained
 from atemporal.store.rows import readable
 from atemporal.tables import STATUS, jobs
 
@@ -52,6 +53,9 @@ BEGINNING = UUID(int=0)
 
 COUNTED = 10_000
 """So many are counted."""
+
+LOOKED_THROUGH = 5_000
+"""So many jobs are looked through for a page of those with an image, for which there is no index."""
 
 # A UUIDv7 begins with its time in milliseconds, of 48 bits.
 _TIMED, _AFTER_TIME, _LAST_MS = 7, 80, (1 << 48) - 1
@@ -90,11 +94,16 @@ def page(
     limit: int = 100,
     after: UUID | None = None,
     newest_first: bool = False,
+    image: str = "",
 ) -> Page:
     """Return jobs in the order of their submit, with their attempts, without logs, in few queries.
 
     A job is wanted that is in one of the states or has one of the outcomes, if any are given, and
-    has all the labels. The order is that of the submits' transactions, and by id within one: so what
+    has all the labels. With `image`, those are wanted whose image has this in its name: up to
+    `LOOKED_THROUGH` jobs are looked through for a page, so it may be empty and yet have a next one,
+    and `total` says nothing.
+
+    The order is that of the submits' transactions, and by id within one: so what
     lies before a job that was committed with all its elders can not change any more. `Page.next` is
     always such a job when the oldest come first.
 
@@ -102,18 +111,23 @@ def page(
         NotFound: there is no job `after`, and never was.
     """
     parts = _parts(states, outcomes, labels)
-    total, estimated = _total(tx, parts)
+    total, estimated = (0, True) if image else _total(tx, parts)
     if after is not None:
         behind = _behind(tx, after, newest_first=newest_first)
         parts = [part.where(one) for part in parts for one in behind]
-    rows = _first(tx, parts, limit + 1, newest_first=newest_first)
+    if image:
+        rows, reached = _with_image(tx, parts, image, limit + 1, newest_first=newest_first)
+    else:
+        rows, reached = _first(tx, parts, limit + 1, newest_first=newest_first), None
     shown = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in shown])
+    found = readable(tx, shown, lambda row: read(row, tries.get(row.id, ())))
+    following = _next(shown, more=len(rows) > limit, after=after, settled_only=not newest_first)
     return Page(
-        jobs=readable(tx, shown, lambda row: read(row, tries.get(row.id, ()))),
+        jobs=explained(tx, found, counted=COUNTED_EACH),
         total=total,
         total_estimated=estimated,
-        next=_next(shown, more=len(rows) > limit, after=after, settled_only=not newest_first),
+        next=following or reached,
     )
 
 
@@ -144,6 +158,25 @@ def _first(
     return tx.execute(
         _in_order(select(merged), *place, newest_first=newest_first).limit(limit)
     ).all()
+
+
+def _with_image(
+    tx: Connection, parts: Sequence[Select[Any]], image: str, limit: int, *, newest_first: bool
+) -> tuple[Sequence[Row[Any]], UUID | None]:
+    """The first rows with this in their image's name, and how far was looked, if not to the end."""
+    each = [
+        _in_order(part, *_PLACE, newest_first=newest_first).limit(LOOKED_THROUGH) for part in parts
+    ]
+    merged = (union_all(*each) if len(each) > 1 else each[0]).subquery()
+    place = merged.c.submit_xid, merged.c.id
+    ordered = _in_order(select(merged), *place, newest_first=newest_first)
+    few = ordered.limit(LOOKED_THROUGH).subquery()
+    place = few.c.submit_xid, few.c.id
+    fits = func.strpos(few.c.spec.op("->>")("image"), image.lower()) > 0
+    wanted = _in_order(select(few).where(fits), *place, newest_first=newest_first)
+    last = _in_order(select(few.c.id), *place, newest_first=newest_first)
+    reached = tx.scalar(last.offset(LOOKED_THROUGH - 1).limit(1))
+    return tx.execute(wanted.limit(limit)).all(), reached
 
 
 def _in_order(

@@ -244,3 +244,8 @@ def _fill(each: Connection, name: str, size: Size) -> None:
     instances = size.instances.burst if size.instances else 0.0
     values = {"name": name, "burst": size.requests.burst, "instance_burst": instances}
     each.execute(text(_FILL), values)
+
+
+def touched(each: Connection) -> set[str]:
+    """The limits that somebody has taken a token of; all others are full."""
+    return set(each.scalars(text("SELECT name FROM rate_limits")))

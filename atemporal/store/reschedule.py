@@ -21,6 +21,7 @@ from atemporal.states import AttemptState, JobState, Reason
 from atemporal.store import jobs as job_rows
 from atemporal.store.database import server_time
 from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
+from atemporal.store.start_deadlines import START_BY
 from atemporal.store.transitions import notify_scheduler, record, transition_attempt
 from atemporal.tables import attempts
 
@@ -32,9 +33,10 @@ _PLANNED = text(
     """
 )
 _RETIME = text(
-    """
+    f"""
     UPDATE jobs SET run_at = :time, due_at = :due_at, updated_at = now(), state = :state,
-        dispatch_at = :dispatch_at, lead_s = :lead_s, plan_at = :plan_at,
+        dispatch_at = :dispatch_at, lead_s = :lead_s, plan_at = :plan_at, waits_for = NULL,
+        start_by = {START_BY.format(time="CAST(:time AS timestamptz)", seconds=":start_deadline_s")},
         attempt_limit = attempt_limit + :free
     WHERE id = :id AND attempt = :attempt AND state = :before
     """
@@ -106,6 +108,7 @@ def reschedule(
             "time": wanted,
             "before": before,
             "state": after,
+            "start_deadline_s": job.spec.start_deadline_s,
             # An attempt that was begun for the old time leaves as many to come as before.
             "free": int(after is not before),
         },

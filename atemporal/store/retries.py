@@ -34,8 +34,13 @@ def decide(
     exit_code: int | None,
     actor: str,
     patience_s: float,
+    started: bool,
 ) -> None:
-    """Finish the job or schedule it again, by the budgets left since the last operator's retry."""
+    """Finish the job or schedule it again, by the budgets left since the last operator's retry.
+
+    `started` says that the attempt's container is known to have started: the job kept its start
+    deadline, and has none any more.
+    """
     job = tx.execute(select(jobs).where(jobs.c.id == ref.job_id)).one()
     spec = rows.spec(ref, job)
     ends = tx.execute(
@@ -91,6 +96,8 @@ def decide(
             "due_at": func.greatest(at, jobs.c.due_at),
             "dispatch_at": case((jobs.c.due_at > at, at)),
             "plan_at": None,
+            "waits_for": None,
+            **({"start_by": None} if started else {}),
             **free,
         },
         detail={"retry": reason, "in_s": delay_s},

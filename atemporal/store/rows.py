@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 from atemporal.clock import format_utc
 from atemporal.errors import Unreadable
 from atemporal.model import Attempt, AttemptRef, JobSpec, describe, read_spec
+from atemporal.model.dead_letter import RecordedLetter
 from atemporal.model.schedule import RecordedFire, Schedule, read_schedule
 
 T = TypeVar("T")
@@ -77,6 +78,18 @@ def fire(name: str, row: Row[Any]) -> RecordedFire:
     except ValidationError as error:
         which = f"{name} at {format_utc(row.fire_time)}"
         raise Unreadable(which, None, _why(error), kind="fire of schedule") from None
+
+
+def dead_letter(row: Row[Any]) -> RecordedLetter:
+    """Read the row of a dead letter.
+
+    Raises:
+        Unreadable: a value of it means nothing to this release.
+    """
+    try:
+        return RecordedLetter.model_validate(dict(row._mapping))
+    except ValidationError as error:
+        raise Unreadable(str(row.id), None, _why(error), kind="dead letter") from None
 
 
 def unreadable(ref: AttemptRef, error: ValidationError) -> Unreadable:

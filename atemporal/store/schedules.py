@@ -29,8 +29,7 @@ from atemporal.model.schedule import (
     Schedule,
     ScheduleFields,
     ScheduleSpec,
-    merged_job,
-    parse_schedule,
+    parse_edit,
     shown_in_part,
     stored_job,
     written_job,
@@ -55,11 +54,15 @@ _FIRES = text(
 
 @dataclass(frozen=True)
 class Changed:
-    """A schedule after a change; the attempts whose instances have to go; the fires given up by it."""
+    """A schedule after a change; the attempts whose instances have to go; the fires given up by it.
+
+    It is not `changed` if all was so before. Deleted it is as it was at last.
+    """
 
     schedule: Schedule
     ended: Sequence[AttemptRef] = ()
     passed_over: Sequence[Fire] = ()
+    changed: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,23 @@ def create(tx: Connection, spec: ScheduleSpec) -> Schedule:
     return get(tx, spec.name)
 
 
+def put(tx: Connection, spec: ScheduleSpec, *, actor: str) -> Changed:
+    """Make a schedule, or make the one of that name like this, its job too; a pause of it stays.
+
+    Raises:
+        NotFound: it was made and deleted by somebody else in this moment.
+    """
+    try:
+        return edit(tx, spec.name, _whole(spec), version=None, actor=actor)
+    except NotFound:
+        pass
+    try:
+        return Changed(create(tx, spec))
+    except Conflict:
+        # Somebody else made it in between.
+        return edit(tx, spec.name, _whole(spec), version=None, actor=actor)
+
+
 def get(tx: Connection, name: str) -> Schedule:
     """Return the schedule of that name.
 
@@ -107,6 +127,14 @@ def shown(tx: Connection, name: str) -> Schedule:
         NotFound: there is none.
     """
     return _shown(_row(tx, name))
+
+
+def known(tx: Connection, name: str) -> Schedule | None:
+    """Return as `shown` does; None when there is no schedule of that name."""
+    try:
+        return shown(tx, name)
+    except NotFound:
+        return None
 
 
 def listing(tx: Connection, *, after: str = "", limit: int) -> Page:
@@ -147,17 +175,17 @@ def edit(
             f"{version}; look at it and decide again"
         )
     fields = {name: getattr(row, name) for name in ScheduleFields.model_fields}
-    job = merged_job(row.spec, changes.get("job", {}))
-    spec = parse_schedule({**fields, **changes, "job": job})
+    spec = parse_edit(fields, row.spec, changes)
     values = {name: to for name, to in _fields(spec).items() if to != fields[name]}
     if (stored := stored_job(row.spec, spec.job)) != row.spec:
         values["spec"] = stored
     if not values:
-        return Changed(before)
+        return Changed(before, changed=False)
     now = _now(tx)
     passed: tuple[Fire, ...] = ()
     ended: list[AttemptRef] = []
-    other_line, other_job = bool({"cron", "zone"} & values.keys()), "spec" in values
+    other_line = bool({"cron", "zone"} & values.keys())
+    other_job = bool({"spec", "start_deadline_s"} & values.keys())
     if other_line or other_job:
         line = spec.line
         known = fires.open_fires(tx, before.id)
@@ -183,7 +211,7 @@ def pause(tx: Connection, name: str, *, actor: str) -> Changed:
     """
     before = _shown(_row(tx, name, lock=True))
     if before.paused_at is not None:
-        return Changed(before)
+        return Changed(before, changed=False)
     now = _now(tx)
     ended = fires.withdraw(tx, before.id, now, actor=actor, due=True)
     line = before.line_if_read
@@ -201,7 +229,7 @@ def resume(tx: Connection, name: str) -> Changed:
     """
     before = _shown(_row(tx, name, lock=True))
     if before.paused_at is None:
-        return Changed(before)
+        return Changed(before, changed=False)
     now = _now(tx)
     passed = _pass_over(tx, before, now, FireReason.PAUSED)
     at = before.line.next_after(now)
@@ -230,6 +258,10 @@ def run_now(tx: Connection, name: str, *, key: str | None, actor: str) -> Submis
     """
     spec = get(tx, name).labelled().model_copy(update={"key": key})
     return jobs.submit_one(tx, spec, actor=actor)
+
+
+def _whole(spec: ScheduleSpec) -> dict[str, Any]:
+    return {**_fields(spec), "job": written_job(spec.job)}
 
 
 def _row(tx: Connection, name: str, *, lock: bool = False) -> Row[Any]:

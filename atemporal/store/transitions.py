@@ -7,7 +7,7 @@ from; it happens together with its row in `events`, or it does not happen and re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -39,6 +39,13 @@ from atemporal.tables import attempts, events, jobs
 
 DUE_CHANNEL = "atemporal_due"
 
+# After these a slot of a concurrency limit may be free.
+_FREEING_JOB = (JobState.FINISHED, JobState.SCHEDULED)
+_FREEING_ATTEMPT = (AttemptState.EXITED, AttemptState.CLOSED)
+_NOTIFY_IF_LIMITED = text(
+    f"SELECT pg_notify('{DUE_CHANNEL}', '') WHERE EXISTS (SELECT FROM concurrency_limits)"
+)
+
 
 def transition_job(
     tx: Connection,
@@ -65,6 +72,8 @@ def transition_job(
     outcome = changes.get("outcome")
     name = f"job.{to}.{Outcome(outcome)}" if outcome else f"job.{to}"
     record(tx, ref, name, actor=actor, detail=detail)
+    if to in _FREEING_JOB:
+        notify_if_limited(tx)
     return True
 
 
@@ -112,6 +121,8 @@ def transition_attempt(
     if moved.rowcount == 0:
         return False
     record(tx, ref, f"attempt.{to}", actor=actor, detail=detail)
+    if to in _FREEING_ATTEMPT:
+        notify_if_limited(tx)
     return True
 
 
@@ -181,9 +192,39 @@ def finish_job(tx: Connection, ref: AttemptRef, reason: Reason, *, actor: str) -
     )
 
 
+class Ended(NamedTuple):
+    """The jobs that were finished, each by its last attempt; the attempts whose instances have to go."""
+
+    jobs: Sequence[AttemptRef]
+    attempts: Sequence[AttemptRef]
+
+
+def end_jobs(tx: Connection, refs: Sequence[AttemptRef], reason: Reason, *, actor: str) -> Ended:
+    """End jobs in whatever phase they are, for one reason; those that have moved on are passed over."""
+    attempts_ended = [
+        ref
+        for ref in refs
+        if transition_attempt(
+            tx,
+            ref,
+            AttemptState.EXITED,
+            actor=actor,
+            values={"reason": reason, "exited_at": func.now()},
+            detail={"reason": reason},
+        )
+    ]
+    finished = [ref for ref in refs if finish_job(tx, ref, reason, actor=actor)]
+    return Ended(finished, attempts_ended)
+
+
 def notify_scheduler(tx: Connection) -> None:
     """Wake a sleeping scheduler when this transaction commits."""
     tx.execute(text(f"NOTIFY {DUE_CHANNEL}"))
+
+
+def notify_if_limited(tx: Connection) -> None:
+    """The same where there is a concurrency limit, of which a slot may be free now."""
+    tx.execute(_NOTIFY_IF_LIMITED)
 
 
 def record(
@@ -194,7 +235,10 @@ def record(
     actor: str,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append one row to the history."""
+    """Append one row to the history.
+
+    The transaction has changed another row before: the horizon of the events relies on it.
+    """
     tx.execute(
         insert(events).values(
             job_id=ref.job_id,
@@ -209,7 +253,7 @@ def record(
 def record_many(
     tx: Connection, details: Mapping[AttemptRef, Mapping[str, Any]], name: str, *, actor: str
 ) -> None:
-    """Append a row of the same name to the history of each attempt."""
+    """Append a row of the same name to the history of each attempt; as `record`, after a change."""
     if details:
         tx.execute(
             insert(events),

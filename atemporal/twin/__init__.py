@@ -16,13 +16,16 @@ Modelled, with the source of the semantics:
 - EC2's query protocol for the actions in the table, and DryRun (API reference, version 2016-11-15).
 - Client tokens, zonal or regional, mismatch, token of a terminated instance, 64 characters
   (developer guide, "Ensuring idempotency"); tokens live 25 hours after the end of their instances.
-- MinCount and MaxCount, 16,384 raw bytes of user-data, tag limits, reserved keys (API reference).
+- MinCount and MaxCount, 16,384 raw bytes of user-data, tag limits, reserved keys (API reference;
+  user guide, "Tag restrictions").
 - Pages of 5 to 1,000, never together with ids; all-or-nothing TerminateInstances of up to 1,000
   ids; unknown filters and malformed ids refused (API reference, "Error codes").
 - pending, running, shutting-down, terminated, stopping, stopped over time; terminated instances
   visible for an hour; StateReason; shutdown behaviour, whose default is stop; console output of 64
   KiB (user guide).
 - The metadata service, version 2, tokens required; the notice of a spot interruption.
+- One processor architecture for image and instance type, and a root volume that holds the image
+  (error codes of RunInstances); a default VPC's subnets, security groups and routes, to be read.
 - Limits of requests and of resources, when asked for (developer guide, "Request throttling").
 - On the machine: coreos-cloudinit's `write_files` and `coreos.units` (its source); systemd's
   services as far as the project's own two units use them (systemd.service(5), systemd.unit(5));
@@ -37,10 +40,10 @@ lose their network or their callbacks, spot interruptions. Every injected fault 
 outlives the twin.
 
 Not modelled: signatures; existence of subnets, security groups, keys, profiles and images (any
-well-formed id will do); quotas and capacity that are used up by instances; volumes except for the
-root's id and tags; StartInstances, StopInstances, launch templates, fleets; a second boot; events; a
-lost network of containers and of docker; Ignition and cloud-init's own keys; the image's operating
-system: commands are the host's, and none of them powers off the machine.
+well-formed id will do, but for the fault `missing`); quotas and capacity that are used up by
+instances; volumes except for the root's id and tags; StartInstances, StopInstances, launch templates,
+fleets; a second boot; events; a lost network of containers and of docker; Ignition and cloud-init's own
+keys; the image's operating system: commands are the host's, and none of them powers off the machine.
 
 Without a container engine a job's command is a process of this host, with the rights of the twin's
 user. The port is for loopback: any client that reaches it can run programs here.

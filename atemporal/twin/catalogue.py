@@ -18,6 +18,8 @@ _RELEASES = (
     ("stable", "4459.2.3", "2026-06-02T11:05:31.000Z"),
     ("beta", "4593.1.0", "2026-07-14T08:59:12.000Z"),
 )
+# Of the publishers' own: what a root volume has at least.
+_ROOT_GB = 8
 _ARCHITECTURES = (("x86_64", ""), ("arm64", "-arm64"))
 # Canonical's and Amazon's accounts and names, as their own pages on finding images give them.
 _WITH_CLOUD_INIT = (
@@ -52,6 +54,17 @@ def _image(
         "description": description,
         "rootDeviceType": "ebs",
         "rootDeviceName": "/dev/xvda",
+        "blockDeviceMapping": [
+            {
+                "deviceName": "/dev/xvda",
+                "ebs": {
+                    "snapshotId": f"snap-{hashlib.sha256(name.encode()).hexdigest()[17:34]}",
+                    "volumeSize": _ROOT_GB,
+                    "volumeType": "gp3",
+                    "deleteOnTermination": True,
+                },
+            }
+        ],
         "virtualizationType": "hvm",
         "hypervisor": "xen",
         "enaSupport": True,

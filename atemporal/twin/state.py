@@ -62,6 +62,9 @@ class Instance:
     state_reason: tuple[str, str] | None = None
     transition_reason: str = ""
     terminated_at: float | None = None
+    # What EC2 bills by, and does not show: when it first was running, and when its end began.
+    running_at: float | None = None
+    ending_at: float | None = None
 
     @property
     def over(self) -> bool:
@@ -169,7 +172,7 @@ class State:
             instance = self._instances[instance_id]
             if instance.state in unless:
                 return instance
-            instance = replace(instance, **changes)
+            instance = self._timed(replace(instance, **changes))
             folder = self.directory(instance_id)
             folder.mkdir(exist_ok=True)
             jsonfile.replace(folder / "record.json", asdict(instance))
@@ -177,6 +180,13 @@ class State:
                 self._past[instance_id].append((self._clock(), self._instances[instance_id]))
             self._instances[instance_id] = instance
             return instance
+
+    def _timed(self, instance: Instance) -> Instance:
+        if instance.state == RUNNING and instance.running_at is None:
+            return replace(instance, running_at=self._clock())
+        if instance.state not in (PENDING, RUNNING) and instance.ending_at is None:
+            return replace(instance, ending_at=self._clock())
+        return instance
 
     def _file(self, reservation: Reservation) -> Path:
         return self._reservation_files / f"{reservation.id}.json"

@@ -10,9 +10,10 @@ from types import FrameType
 
 from atemporal import __version__, memory, telemetry
 from atemporal.errors import AtemporalError, Unavailable
-from atemporal.settings import load, unknown_variables
+from atemporal.settings import load
 from atemporal.stop_request import StopRequest
 from atemporal.store.database import Database
+from atemporal.unknown_settings import unknown_variables
 from services.api.server import ApiServer
 
 # As many connections as the server has threads (twice this: the pool may double).

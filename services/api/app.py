@@ -14,18 +14,30 @@ from fastapi import Depends, FastAPI, Response
 from atemporal import __version__
 from atemporal.clock import format_utc
 from atemporal.metrics import exposition
+from atemporal.prices import load
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from services.api import (
     batch,
     callbacks,
+    costs,
+    dead_letters,
     docs_page,
     error_responses,
+    events,
     jobs,
+    limits,
+    logs,
     machines,
+    overview,
+    pauses,
+    plan,
     schedules,
+    ui,
+    webhooks,
 )
 from services.api.auth import Authorizer
+from services.api.changes import Changes
 from services.api.middleware import RequestMiddleware
 from services.api.publisher import Publisher
 
@@ -49,7 +61,8 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     """Put the application together.
 
     Raises:
-        Invalid: the settings have no callback key, or no certificate for the machines' proofs.
+        Invalid: the settings have no callback key, no certificate for the machines' proofs, or a price
+            table that can not be read.
     """
     app = FastAPI(
         title="atemporal",
@@ -63,23 +76,36 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         redirect_slashes=False,
     )
     authorizer = Authorizer(settings, database)
+    prices = load(settings)
+    changes = Changes(database, publisher)
     reader = [Depends(authorizer.needs("read"))]
     for of_clients in (
-        jobs.router(settings, database, authorizer, publisher),
-        batch.router(database, authorizer),
-        schedules.router(settings, database, authorizer, publisher),
+        jobs.router(settings, database, authorizer, publisher, prices),
+        logs.router(database, authorizer),
+        batch.router(database, authorizer, prices),
+        schedules.router(settings, database, authorizer, publisher, prices),
+        dead_letters.router(database, authorizer, changes),
+        events.router(database, authorizer),
+        webhooks.router(settings, database, authorizer),
+        limits.router(settings, database, authorizer),
+        pauses.router(database, authorizer),
+        costs.router(database, authorizer),
+        overview.router(settings, database, authorizer),
+        plan.router(settings, database, authorizer, prices),
     ):
         app.include_router(of_clients, dependencies=[Depends(_noticing(settings.api_notice))])
     app.include_router(callbacks.router(settings, database, publisher))
+    app.include_router(logs.machines_router(settings, database))
     app.include_router(machines.router(settings, database))
     # A browser has no token to show; what the API looks like is no secret.
     app.include_router(docs_page.router())
+    app.include_router(ui.router(settings, database, authorizer, changes))
 
     @app.get("/", tags=["service"], summary="Who is there, and what time it is")
     async def home() -> dict[str, str]:
         """The server's clock in UTC; also a load balancer's health check."""
         return {
-            "message": "atemporal runs containers at their time; /docs shows how to ask",
+            "message": "atemporal runs containers at their time; /ui shows them, /docs how to ask",
             "now": format_utc(datetime.now(UTC)),
         }
 

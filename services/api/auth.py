@@ -23,6 +23,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from atemporal.errors import Denied
 from atemporal.settings import Settings
 from atemporal.store import api_tokens
+from atemporal.store.api_tokens import ApiToken
 from atemporal.store.database import Database
 from services.api.error_responses import Forbidden
 
@@ -93,10 +94,19 @@ class Authorizer:
             token = api_tokens.find(tx, secret)
         if token is None:
             raise Denied("there is no such API token")
-        for scope in scopes:
-            if not token.allows(scope):
-                raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
-        return f"{ANYBODY}:{token.name}"
+        return allowed(token, scopes)
+
+
+def allowed(token: ApiToken, scopes: Sequence[str]) -> str:
+    """Return whose token this is, for the audit.
+
+    Raises:
+        Forbidden: it does not have each scope.
+    """
+    for scope in scopes:
+        if not token.allows(scope):
+            raise Forbidden(f"the token {token.name!r} does not allow {scope!r}")
+    return f"{ANYBODY}:{token.name}"
 
 
 def _of_this_machine(request: Request) -> str:

@@ -21,6 +21,7 @@ from atemporal.errors import Invalid, InvalidLines
 from atemporal.job_lines import MEDIA_TYPE, read_line
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec
+from atemporal.prices import NO_PRICES, Prices
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.store.jobs import Submission
@@ -42,7 +43,7 @@ _VIA = "http"
 Rejected = dict[int, Mapping[str, str]]
 
 
-def router(database: Database, authorizer: Authorizer) -> APIRouter:
+def router(database: Database, authorizer: Authorizer, prices: Prices = NO_PRICES) -> APIRouter:
     """Build the call."""
     routes = APIRouter(tags=["jobs"])
     submitter = authorizer.needs("submit")
@@ -94,7 +95,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
 
         With the header `Idempotency-Key` a line without a key of its own has KEY/NUMBER.
         """
-        specs, rejected = _read(sent, idempotency_key)
+        specs, rejected = _read(sent, idempotency_key, prices)
         skip = on_error == "skip"
         try:
             if rejected and not skip:
@@ -126,7 +127,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
     return routes
 
 
-def _read(sent: bytes, key: str | None) -> tuple[dict[int, JobSpec], Rejected]:
+def _read(sent: bytes, key: str | None, prices: Prices) -> tuple[dict[int, JobSpec], Rejected]:
     """The jobs and the bad lines, by their numbers.
 
     Raises:
@@ -139,7 +140,9 @@ def _read(sent: bytes, key: str | None) -> tuple[dict[int, JobSpec], Rejected]:
         if len(specs) + len(rejected) == LINES:
             raise TooLarge(f"there are more than {LINES} jobs: send them as several requests")
         try:
-            specs[number] = read_line(line, key=key and f"{key}/{number}")
+            spec = read_line(line, key=key and f"{key}/{number}")
+            prices.check(spec)
+            specs[number] = spec
         except Invalid as error:
             rejected[number] = error.fields
     if not specs and not rejected:

@@ -2,7 +2,8 @@
 `PATCH` to be allowed to run, `DELETE` to report the end.
 
 Promise: a machine acts for the job's current attempt or is refused; of all that ask, one is granted
-the claim, and none before its time; an end is written once. A refusal is final for the machine (it
+the claim, and none before its time; an end is written once. Of one whose end somebody else has written,
+by a cancel mostly, the last output is kept. A refusal is final for the machine (it
 powers off), a 5xx and a 425 are not.
 Mechanism: the token is derived from the attempt, so it is checked without any state of ours; the
 guards in the store decide the rest. The reaper is notified after the commit.
@@ -22,6 +23,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from atemporal import tokens
 from atemporal.errors import Conflict, Denied, Invalid, NotFound, TooEarly
+from atemporal.fleet.ending import may_write
 from atemporal.json_object import read_object
 from atemporal.lead import CLAIM_AHEAD_S
 from atemporal.messages import InstanceExited, InstanceRunning
@@ -37,7 +39,7 @@ from atemporal.model import (
     describe,
 )
 from atemporal.settings import Settings
-from atemporal.store import attempts, jobs, starts
+from atemporal.store import attempts, jobs, logs, starts
 from atemporal.store.database import Database
 from atemporal.telemetry import log_context, logger
 from services.api import exit_report, request_body
@@ -48,7 +50,7 @@ from services.api.publisher import Publisher
 CALLBACKS = counter(
     "atemporal_callbacks_total",
     "Callbacks of machines, by what they are and what became of them.",
-    kind=["up", "started", "ready", "claim", "exit"],
+    kind=["up", "started", "ready", "claim", "exit", "log", "log_script"],
     result=["taken", "early", "stale", "refused", "denied", "failed"],
 )
 START_SKEW = histogram(
@@ -65,7 +67,7 @@ series(ENDED, reason=get_args(ReportedReason))
 
 ACTOR = "machine"
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False, scheme_name="attempt", description="The token of one attempt's machine."
 )
 _FAILURES = possible(
@@ -142,14 +144,14 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
     )
     def claim(
         job_id: UUID = Depends(path_id),
-        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+        token: HTTPAuthorizationCredentials | None = Depends(bearer),
         body: bytes = Depends(request_body.whole),
     ) -> Response | Hold:
         """Grant the first machine that asks; the same machine again; nobody else ever.
 
         One that holds is granted seconds ahead of its time and left how many; any other at its time.
         """
-        with _counted("claim"), database.begin() as tx:
+        with counted("claim"), database.begin() as tx:
             ref = authenticate(jobs.get(tx, job_id), token)
             asked = _read(Claim, body)
             first = attempts.claim(
@@ -177,11 +179,11 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
     )
     def ready(
         job_id: UUID = Depends(path_id),
-        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+        token: HTTPAuthorizationCredentials | None = Depends(bearer),
         body: bytes = Depends(request_body.whole),
     ) -> Hold:
         """Tell a machine how long to hold; asked again and again, so that it learns of a new time."""
-        with _counted("ready"), database.begin() as tx:
+        with counted("ready"), database.begin() as tx:
             ref = authenticate(jobs.get(tx, job_id), token)
             asked = _read(Ready, body)
             clock = asked.clock
@@ -201,7 +203,7 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
     )
     def up(
         job_id: UUID = Depends(path_id),
-        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+        token: HTTPAuthorizationCredentials | None = Depends(bearer),
         body: bytes = Depends(request_body.whole),
     ) -> Hold:
         """Record that a machine has booted; from here on the pull takes its time.
@@ -209,7 +211,7 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
         With `started_at`: record when its container started.
         """
         news = _read(Up, body)
-        with _counted("started" if news.started_at else "up"), database.begin() as tx:
+        with counted("started" if news.started_at else "up"), database.begin() as tx:
             ref = authenticate(jobs.get(tx, job_id), token)
             if news.started_at is None:
                 attempts.booted(tx, ref, actor=ACTOR)
@@ -230,11 +232,11 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
     )
     def exit_(
         job_id: UUID = Depends(path_id),
-        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+        token: HTTPAuthorizationCredentials | None = Depends(bearer),
         body: bytes | None = Depends(request_body.whole_or_none),
     ) -> None:
         """Write the end of the attempt, and what follows for its job."""
-        with _counted("exit"), database.begin() as tx:
+        with counted("exit"), database.begin() as tx:
             # Locked, so that no other machine can claim the attempt while this one ends it.
             job = jobs.get(tx, job_id, lock=True)
             ref = authenticate(job, token)
@@ -245,7 +247,12 @@ def router(settings: Settings, database: Database, publisher: Publisher) -> APIR
             if not attempts.end(
                 tx, ref, end.reason, actor=ACTOR, exit_record=end.record, detail=end.detail
             ):
-                raise Conflict(f"attempt {ref.number} has ended before, or was not begun")
+                ended = next((one for one in job.attempts if one.ref == ref), None)
+                last_words = end.record if ended and may_write(ended) else None
+                if last_words is None or not logs.keep_tail(tx, ref, last_words):
+                    raise Conflict(f"attempt {ref.number} has ended before, or was not begun")
+                log.info("kept the end of its output", **log_context(ref))
+                return
             start = None
             if end.record is not None and end.record.started_at is not None:
                 start = starts.started(tx, ref, end.record.started_at, actor=ACTOR)
@@ -275,7 +282,7 @@ def _observe(start: starts.Start | None) -> None:
 
 
 @contextmanager
-def _counted(kind: str) -> Iterator[None]:
+def counted(kind: str) -> Iterator[None]:
     """Count how a callback went; a transition that the state forbids is 422 here, as it always was."""
     result = "failed"
     try:

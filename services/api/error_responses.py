@@ -34,6 +34,9 @@ from atemporal.telemetry import logger, tell_unreadable
 
 _log = logger("api")
 
+DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+"""What every call that wants a scope may be answered with."""
+
 
 class TooLarge(Refused):
     """The body has more bytes than are read."""
@@ -108,6 +111,30 @@ def problem(
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 
 
+def explained(request: Request, error: AtemporalError) -> tuple[HTTPStatus, str]:
+    """The status and the sentence for whoever called; what they do not say goes to the log.
+
+    Raises:
+        AtemporalError: `error` itself, where it is none that a call may end with.
+    """
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    if isinstance(error, InDoubt) and request.method != "GET":
+        _log.warning("in doubt", error=str(error))
+        return (
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "the database went away while it wrote: nobody knows whether this was done; look first, or "
+            "give a submit a key, with which it is never done twice",
+        )
+    if isinstance(error, Unavailable):
+        _log.warning("unavailable", error=str(error))
+        return status, "the database does not answer; try again soon"
+    if isinstance(error, Unreadable):
+        tell_unreadable(error)
+    return status, str(error)
+
+
 def install(app: FastAPI) -> None:
     """Make every failure of a call one of these responses."""
     app.add_exception_handler(AtemporalError, _on_ours)
@@ -116,29 +143,17 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_ours(request: Request, error: Exception) -> Response:
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
-    if status is None:
-        raise error
-    if isinstance(error, InDoubt) and request.method != "GET":
-        _log.warning("in doubt", error=str(error))
-        return problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "the database went away while it wrote: nobody knows whether this was done; look first, or "
-            "give a submit a key, with which it is never done twice",
-        )
-    if isinstance(error, Unavailable):
-        _log.warning("unavailable", error=str(error))
-        return problem(
-            status, "the database does not answer; try again soon", headers={"Retry-After": "1"}
-        )
-    if isinstance(error, Unreadable):
-        tell_unreadable(error)
+    assert isinstance(error, AtemporalError)
+    status, sentence = explained(request, error)
+    headers = {
+        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+        HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    }.get(status)
     if isinstance(error, InvalidLines):
-        return problem(status, str(error), lines=error.lines, bad_lines=error.count)
+        return problem(status, sentence, lines=error.lines, bad_lines=error.count)
     if isinstance(error, Invalid):
-        return problem(status, str(error), fields=error.fields)
-    headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else None
-    return problem(status, str(error), headers=headers)
+        return problem(status, sentence, fields=error.fields)
+    return problem(status, sentence, headers=headers)
 
 
 async def _on_bad_parameter(request: Request, error: Exception) -> Response:

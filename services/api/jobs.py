@@ -6,12 +6,13 @@ and with another specification is refused with what differs; what is refused cha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atemporal.errors import Invalid, NotFound
 from atemporal.json_object import read_object
@@ -21,6 +22,7 @@ from atemporal.metrics.endings import ENDED
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import describe
 from atemporal.model.job_spec import MAX_TIMEOUT_S, Instant, Whole
+from atemporal.prices import NO_PRICES, Prices
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing, reschedule
@@ -28,9 +30,10 @@ from atemporal.store.database import Database
 from atemporal.telemetry import logger
 from services.api import request_body, submission
 from services.api.auth import Authorizer
-from services.api.error_responses import possible, problem
+from services.api.changes import SCOPES, Changes
+from services.api.error_responses import DENIALS, possible, problem
 from services.api.publisher import Publisher
-from services.api.query import only_query
+from services.api.query import labels_of, only_query, or_absent
 from services.api.schemas import JobDetail, JobHistory, JobPage
 
 PAGE = 1000
@@ -38,18 +41,16 @@ PAGE = 1000
 _PART_OF_ID = 4
 _VIA = "http"
 
-series(ENDED, reason=[Reason.CANCELLED, Reason.RESCHEDULED])
+series(ENDED, reason=[Reason.RESCHEDULED])
 series(SUBMITS, via=[_VIA])
 
-_DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
-_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, _BAD)
-_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
-_SUBMIT = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
+_ONE = possible(*DENIALS, HTTPStatus.NOT_FOUND, _BAD)
+_CHANGE = possible(*DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
+_SUBMIT = possible(*DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
 _PLAIN = "text/plain"
 # `?limit=` is what a form sends for a field left empty.
 _Limit = Annotated[int, Field(ge=1, le=PAGE)]
-_or_absent = BeforeValidator(lambda value: value or None)
 
 _Kind = TypeVar("_Kind", JobState, Outcome)
 
@@ -87,56 +88,72 @@ async def part_of_id(job_id: str) -> str:
     Raises:
         NotFound: it is too short to mean one job.
     """
+    return check_part(job_id)
+
+
+def check_part(job_id: str) -> str:
+    """Return an id or a part of one, which means one job.
+
+    Raises:
+        NotFound: it is too short for that.
+    """
     if len(job_id) < _PART_OF_ID:
         raise NotFound(f"{job_id!r} is too short: give {_PART_OF_ID} letters of an id or more")
     return job_id
 
 
 def router(
-    settings: Settings, database: Database, authorizer: Authorizer, publisher: Publisher
+    settings: Settings,
+    database: Database,
+    authorizer: Authorizer,
+    publisher: Publisher,
+    prices: Prices = NO_PRICES,
 ) -> APIRouter:
     """Build the calls for jobs."""
     deadlines = settings.deadlines
     routes = APIRouter(tags=["jobs"])
     no_query = Depends(only_query())
     log = logger("jobs")
-    reader, submitter, canceller = (
-        authorizer.needs("read"),
-        authorizer.needs("submit"),
-        authorizer.needs("cancel"),
-    )
+    changes = Changes(database, publisher)
+    reader, submitter = authorizer.needs("read"), authorizer.needs("submit")
+    canceller, retrier = authorizer.needs(*SCOPES["cancel"]), authorizer.needs(*SCOPES["retry"])
 
     @routes.get(
         "/jobs",
         summary="List jobs",
-        responses=possible(*_DENIALS, _BAD),
+        responses=possible(*DENIALS, _BAD),
         dependencies=[
             Depends(reader),
-            Depends(only_query("limit", "after", "order", repeated=("state", "label"))),
+            Depends(only_query("limit", "after", "order", "image", repeated=("state", "label"))),
         ],
     )
     def list_jobs(
         state: Annotated[list[str], Query(description="or outcome; repeated: any of these")] = [],  # noqa: B006
         label: Annotated[list[str], Query(description="name=value; repeated: all of these")] = [],  # noqa: B006
-        limit: Annotated[_Limit | None, Query(description="of one page"), _or_absent] = None,
-        after: Annotated[UUID | None, Query(description="`next` of a page"), _or_absent] = None,
+        limit: Annotated[_Limit | None, Query(description="of one page"), or_absent] = None,
+        after: Annotated[UUID | None, Query(description="`next` of a page"), or_absent] = None,
         order: Annotated[
-            Literal["oldest", "newest"] | None, Query(description="which come first"), _or_absent
+            Literal["oldest", "newest"] | None, Query(description="which come first"), or_absent
         ] = None,
+        image: Annotated[
+            str, Query(description=f"a part of its image; {listing.LOOKED_THROUGH} jobs a page")
+        ] = "",
     ) -> JobPage:
         """Jobs in the order of their submit; `next` is the id to go on after, or null.
 
-        Only with the oldest first it is safe to follow while jobs are submitted.
+        Only with the oldest first it is safe to follow while jobs are submitted. With `image` a page
+        may have fewer jobs than `limit`, or none, and yet a `next`; `total` then says nothing.
         """
         with database.begin() as tx:
             page = listing.page(
                 tx,
-                states=_named(state, JobState),
-                outcomes=_named(state, Outcome),
-                labels=_labels(label),
+                states=named(state, JobState),
+                outcomes=named(state, Outcome),
+                labels=labels_of(label),
                 limit=limit or PAGE,
                 after=after,
                 newest_first=order == "newest",
+                image=image,
             )
         return JobPage.show(page, deadlines)
 
@@ -163,6 +180,7 @@ def router(
         try:
             fields = request_body.fields(body, request.headers.get("content-type", ""))
             spec = submission.specification(fields, key=idempotency_key)
+            prices.check(spec)
             with database.begin() as tx:
                 (made,) = jobs.submit(tx, [spec], actor=actor)
                 job = jobs.get(tx, made.job_id)
@@ -214,7 +232,7 @@ def router(
     def log_of(
         job_id: str = Depends(part_of_id),
         attempt: Annotated[
-            int | None, Query(description="its number; absent: the last", ge=1), _or_absent
+            int | None, Query(description="its number; absent: the last", ge=1), or_absent
         ] = None,
     ) -> Response:
         """The last 32 KiB that it printed, kept when it ended; nothing before."""
@@ -235,14 +253,7 @@ def router(
     )
     def cancel(actor: str = Depends(canceller), job_id: UUID = Depends(path_id)) -> JobDetail:
         """Finish it as cancelled, in whatever phase; its instance is ended. Again: no change."""
-        with database.begin() as tx:
-            ref = jobs.cancel(tx, job_id, actor=actor)
-            job = jobs.get(tx, job_id)
-        if ref is not None:
-            publisher.put(JobCancel.of(ref))
-            ENDED.labels(Reason.CANCELLED).inc()
-        log.info("cancelled", job=str(job_id), actor=actor)
-        return JobDetail.show(job, deadlines)
+        return JobDetail.show(changes.cancel(job_id, actor), deadlines)
 
     @routes.patch(
         "/jobs/{job_id}",
@@ -280,13 +291,9 @@ def router(
         responses=_CHANGE,
         dependencies=[no_query],
     )
-    def retry(actor: str = Depends(canceller), job_id: UUID = Depends(path_id)) -> JobDetail:
+    def retry(actor: str = Depends(retrier), job_id: UUID = Depends(path_id)) -> JobDetail:
         """Schedule it for now, with fresh budgets."""
-        with database.begin() as tx:
-            jobs.retry(tx, job_id, actor=actor)
-            job = jobs.get(tx, job_id)
-        log.info("retried", job=str(job_id), actor=actor)
-        return JobDetail.show(job, deadlines)
+        return JobDetail.show(changes.retry(job_id, actor), deadlines)
 
     return routes
 
@@ -301,18 +308,14 @@ def _new_time(body: bytes) -> NewTime:
     return wanted
 
 
-def _named(given: list[str], kind: type[_Kind]) -> list[_Kind]:
+def named(given: Sequence[str], kind: type[_Kind]) -> list[_Kind]:
+    """Those of the given states and outcomes that are of this kind.
+
+    Raises:
+        Invalid: one is neither.
+    """
     known = [*JobState, *Outcome]
     unknown = [name for name in given if name and name not in known]
     if unknown:
         raise Invalid({"state": f"{unknown[0]!r} is none; use {', '.join(known)}"})
     return [one for one in kind if one in given]
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in filter(None, given):
-        name, equals, value = pair.partition("=")
-        if not equals or labels.setdefault(name, value) != value:
-            raise Invalid({"label": f"{pair!r} is not name=value, or contradicts another"})
-    return labels

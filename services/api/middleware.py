@@ -18,6 +18,8 @@ from atemporal.telemetry import logger
 from services.api.error_responses import problem
 
 _PROBES = {"/", "/healthz", "/readyz", "/metrics"}
+# What each machine sends every few seconds.
+_OFTEN = "/callback/log"
 
 
 class RequestMiddleware:
@@ -56,7 +58,8 @@ class RequestMiddleware:
         job_id = inner.get("path_params", {}).get("job_id")
         if job_id:
             fields["job"] = job_id
-        line = self._log.debug if path in _PROBES and status < 400 else self._log.info
+        quiet = path in _PROBES or path.endswith(_OFTEN)
+        line = self._log.debug if quiet and status < 400 else self._log.info
         line("request", status=status, ms=round((monotonic() - begun) * 1000, 1), **fields)
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request
+from pydantic import BeforeValidator
 
 from atemporal.errors import Invalid
 from atemporal.model.text import storable
+
+LARGEST_NUMBER = 2**63 - 1
+"""The largest number that the database takes."""
+
+or_absent = BeforeValidator(lambda value: value or None)
+"""What makes of a parameter without a value one that is not given."""
 
 
 def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[None]]:
@@ -30,3 +37,17 @@ def only_query(*once: str, repeated: tuple[str, ...] = ()) -> Callable[[Request]
             raise Invalid(wrong)
 
     return check
+
+
+def labels_of(given: list[str]) -> dict[str, str]:
+    """Read the labels of a filter.
+
+    Raises:
+        Invalid: one is not name=value, or contradicts another.
+    """
+    labels: dict[str, str] = {}
+    for pair in filter(None, given):
+        name, equals, value = pair.partition("=")
+        if not equals or labels.setdefault(name, value) != value:
+            raise Invalid({"label": f"{pair!r} is not name=value, or contradicts another"})
+    return labels

@@ -7,21 +7,16 @@ jobs wants the scope `cancel` besides `submit`: a pause, a delete, and the overl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from atemporal.errors import Invalid, NotFound
 from atemporal.json_object import read_object
-from atemporal.messages import JobCancel
-from atemporal.metrics import series
-from atemporal.metrics.endings import ENDED
-from atemporal.metrics.fires import FIRES
 from atemporal.model import parse_spec
 from atemporal.model.schedule import (
     FIRES_SHOWN,
@@ -33,31 +28,27 @@ from atemporal.model.schedule import (
     job_schema,
     parse_schedule,
 )
+from atemporal.prices import NO_PRICES, Prices
 from atemporal.recurrence import Overlap
 from atemporal.settings import Settings
-from atemporal.states import Reason
 from atemporal.store import fires, jobs, schedules
 from atemporal.store.database import Database
 from atemporal.store.rows import Transaction
-from atemporal.store.schedules import Changed
 from atemporal.telemetry import logger
 from services.api import request_body
 from services.api.auth import Authorizer, bearer
-from services.api.error_responses import possible
+from services.api.changes import SCOPES, Changes
+from services.api.error_responses import DENIALS, possible
 from services.api.jobs import PAGE
 from services.api.publisher import Publisher
-from services.api.query import only_query
+from services.api.query import only_query, or_absent
 from services.api.schedule_schemas import ScheduleDetail, SchedulePage, ScheduleSummary
 from services.api.schemas import JobDetail
 
-series(ENDED, reason=[Reason.CANCELLED])
-
-_DENIALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
-_ONE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, _BAD)
-_CHANGE = possible(*_DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
-_MAKE = possible(*_DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
-_or_absent = BeforeValidator(lambda value: value or None)
+_ONE = possible(*DENIALS, HTTPStatus.NOT_FOUND, _BAD)
+_CHANGE = possible(*DENIALS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, _BAD)
+_MAKE = possible(*DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD)
 
 
 async def path_name(name: str) -> str:
@@ -71,8 +62,26 @@ async def path_name(name: str) -> str:
     return name
 
 
+def detail(
+    tx: Transaction, name: str, *, latest: int = FIRES_SHOWN, following: int = NEXT_SHOWN
+) -> ScheduleDetail:
+    """Show a schedule with so many of its latest and of its next fires.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    schedule = schedules.shown(tx, name)
+    ended = schedules.latest_fires(tx, schedule, limit=latest, until=schedule.read_at)
+    ahead = fires.open_fires(tx, schedule.id)
+    return ScheduleDetail.show_all(schedule, ended, ahead, following=following)
+
+
 def router(
-    settings: Settings, database: Database, authorizer: Authorizer, publisher: Publisher
+    settings: Settings,
+    database: Database,
+    authorizer: Authorizer,
+    publisher: Publisher,
+    prices: Prices = NO_PRICES,
 ) -> APIRouter:
     """Build the calls for schedules."""
     deadlines = settings.deadlines
@@ -81,6 +90,8 @@ def router(
     log = logger("schedules")
     reader, submitter = authorizer.needs("read"), authorizer.needs("submit")
     ender = authorizer.needs("submit", "cancel")
+    pauser, resumer = authorizer.needs(*SCOPES["pause"]), authorizer.needs(*SCOPES["resume"])
+    changes = Changes(database, publisher)
 
     async def as_overlap_wants(
         request: Request,
@@ -90,42 +101,17 @@ def router(
         if read_object(body).get("overlap") == Overlap.CANCEL:
             await ender(request, given)
 
-    def detail(
-        tx: Transaction, name: str, *, latest: int = FIRES_SHOWN, following: int = NEXT_SHOWN
-    ) -> ScheduleDetail:
-        schedule = schedules.shown(tx, name)
-        ended = schedules.latest_fires(tx, schedule, limit=latest, until=schedule.read_at)
-        ahead = fires.open_fires(tx, schedule.id)
-        return ScheduleDetail.show_all(schedule, ended, ahead, following=following)
-
-    def after(changed: Changed, what: str, actor: str) -> None:
-        for ref in changed.ended:
-            publisher.put(JobCancel.of(ref))
-            ENDED.labels(Reason.CANCELLED).inc()
-        for fire in changed.passed_over:
-            FIRES.labels(fire.outcome).inc(fire.count)
-        log.info(what, schedule=changed.schedule.name, actor=actor, ended=len(changed.ended))
-
-    def changed(
-        name: str, change: Callable[[Transaction, str], Changed], what: str, actor: str
-    ) -> ScheduleDetail:
-        with database.begin() as tx:
-            done = change(tx, name)
-            shown = detail(tx, name)
-        after(done, what, actor)
-        return shown
-
     @routes.get(
         "/schedules",
         summary="List recurring schedules",
-        responses=possible(*_DENIALS, _BAD),
+        responses=possible(*DENIALS, _BAD),
         dependencies=[Depends(reader), Depends(only_query("limit", "after"))],
     )
     def list_schedules(
         limit: Annotated[
             Annotated[int, Field(ge=1, le=PAGE)] | None,
             Query(description="of one page"),
-            _or_absent,
+            or_absent,
         ] = None,
         after: Annotated[str, Query(description="`next` of a page")] = "",
     ) -> SchedulePage:
@@ -153,6 +139,7 @@ def router(
         The overlap `cancel` wants the scope `cancel` too.
         """
         spec = parse_schedule(read_object(body))
+        prices.check(spec.job, within="job.")
         with database.begin() as tx:
             made = schedules.create(tx, spec)
             shown = detail(tx, made.name)
@@ -192,17 +179,22 @@ def router(
         name: str = Depends(path_name),
         body: bytes = Depends(request_body.whole),
     ) -> ScheduleDetail:
-        """Change what is given, of the job what is given of it.
+        """Change what is given, of the job what is given of it; an empty `env` or `labels` clears it.
 
         With `version`, only if that is still the schedule's. The overlap `cancel` wants the scope
         `cancel` too.
         """
-        changes = read_object(body)
-        version = changes.pop("version", None)
+        fields = read_object(body)
+        version = fields.pop("version", None)
         if version is not None and type(version) is not int:
             raise Invalid({"version": "is no whole number"})
-        change = partial(schedules.edit, changes=changes, version=version, actor=actor)
-        return changed(name, change, "edited", actor)
+        with database.begin() as tx:
+            done = schedules.edit(tx, name, fields, version=version, actor=actor)
+            if "job" in fields:
+                prices.check(done.schedule.job, within="job.")
+            shown = detail(tx, name)
+        changes.settle(done, "edited", actor)
+        return shown
 
     @routes.delete(
         "/schedules/{name}",
@@ -217,7 +209,7 @@ def router(
         """
         with database.begin() as tx:
             removed = schedules.remove(tx, name, actor=actor)
-        after(removed, "deleted", actor)
+        changes.settle(removed, "deleted", actor)
         return ScheduleSummary.show(removed.schedule)
 
     @routes.post(
@@ -226,12 +218,12 @@ def router(
         responses=_ONE,
         dependencies=[no_query],
     )
-    def pause(actor: str = Depends(ender), name: str = Depends(path_name)) -> ScheduleDetail:
+    def pause(actor: str = Depends(pauser), name: str = Depends(path_name)) -> ScheduleDetail:
         """Fire no more, and begin no job of it that has not begun. Again: no change.
 
         This wants the scope `cancel` too.
         """
-        return changed(name, partial(schedules.pause, actor=actor), "paused", actor)
+        return changes.pause(name, actor, lambda tx: detail(tx, name))
 
     @routes.post(
         "/schedules/{name}/resume",
@@ -239,9 +231,9 @@ def router(
         responses=_ONE,
         dependencies=[no_query],
     )
-    def resume(actor: str = Depends(submitter), name: str = Depends(path_name)) -> ScheduleDetail:
+    def resume(actor: str = Depends(resumer), name: str = Depends(path_name)) -> ScheduleDetail:
         """Fire again, from now on; the fires of the pause are skipped. Again: no change."""
-        return changed(name, schedules.resume, "resumed", actor)
+        return changes.resume(name, actor, lambda tx: detail(tx, name))
 
     @routes.post(
         "/schedules/{name}/run",

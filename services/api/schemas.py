@@ -49,7 +49,7 @@ class JobDetail(JobSummary):
             job,
             deadlines=deadlines,
             payload=encode_payload(job.spec.env),
-            instances=tuple(map(AttemptDetail.of, job.attempts)),
+            instances=tuple(AttemptDetail.of(one, job.spec.labels) for one in job.attempts),
             log_tail=job.attempts[-1].log_tail if job.attempts else None,
         )
 

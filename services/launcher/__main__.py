@@ -10,6 +10,7 @@ from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
+from services.launcher.instance_types import InstanceTypeLoop
 from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Launcher
 from services.launcher.sweep import SweepLoop
@@ -39,6 +40,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
         LaunchLoop(launcher, link),
         SweepLoop(launcher, interval_s=settings.sweep_interval_s),
         TagLoop(database, cloud, interval_s=settings.sweep_interval_s),
+        InstanceTypeLoop(database, cloud, interval_s=settings.poll_interval_s),
     ]
 
 

@@ -26,7 +26,7 @@ from atemporal.cloud import (
 from atemporal.errors import Unknown
 from atemporal.identity.trusted import group_size
 from atemporal.limits import Limit
-from atemporal.metrics import gauge
+from atemporal.metrics import Aggregate, gauge
 from atemporal.rate_limits import RateLimits
 from atemporal.settings import Settings
 from atemporal.store import launches
@@ -41,10 +41,12 @@ from services.launcher.spot_breaker import SpotBreaker
 OFFERINGS_UNAVAILABLE = gauge(
     "atemporal_offerings_unavailable",
     "Offerings in cooldown: no capacity, no quota, or not authorized.",
+    aggregate=Aggregate.MAX,
 )
 CIRCUIT_BREAKER_OPEN = gauge(
     "atemporal_launch_circuit_breaker_open",
     "1 while the circuit breaker is open: EC2 refuses all calls of this process.",
+    aggregate=Aggregate.MAX,
 )
 
 

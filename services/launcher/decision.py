@@ -6,14 +6,15 @@ the call definitely. Without a sure answer nothing but the identical call may fo
 repeated call is believed only when a look showed nothing that an earlier call launched, and the look
 came so late that EC2 would show it: its listings follow its launches with a delay. EC2's answer to the
 repeated token should have said so, but it checks quotas, parameters and rights too, in an order that it
-does not promise.
+does not promise. And a refusal that what one attempt alone has may be the cause of, its labels or what
+the settings said when it began, is believed of the others only when it comes without that too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from atemporal.cloud import (
     CloudError,
@@ -29,6 +30,7 @@ from atemporal.cloud import (
     Unreachable,
 )
 from atemporal.errors import Refused
+from atemporal.model import Launch
 from atemporal.states import BlockedReason, Reason
 from services.launcher.availability import Unavailable, summary
 from services.launcher.offerings import Offering
@@ -36,6 +38,9 @@ from services.launcher.offerings import Offering
 _UNPROVEN = "an earlier call had no answer, and EC2 may not show yet what it launched"
 REPEAT_S = 5.0
 """When the identical call is repeated after an answer that was not sure."""
+
+WITHOUT_LABELS: Mapping[str, Any] = {"label_tags": ()}
+"""The change of an intent of which no label becomes a tag."""
 
 RefusalReason = Literal[Reason.LAUNCH_REFUSED, Reason.INSTANCE_LOST]
 
@@ -49,10 +54,20 @@ class Launched:
 
 @dataclass(frozen=True)
 class TryNext:
-    """This offering is to be asked for, at once; with another image where one is given."""
+    """This offering is to be asked for, at once."""
 
     offering: Offering
-    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The same offering is to be asked for, at once, with these changes of the intent.
+
+    `why` is what EC2 said against the intent as it is.
+    """
+
+    changes: Mapping[str, Any]
+    why: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,7 @@ class Leave:
     """Nothing is written: another process has the attempt, or a sweep when its lease is over."""
 
 
-Decision = Launched | TryNext | Split | Blocked | Refuse | Release | Leave
+Decision = Launched | TryNext | Exchange | Split | Blocked | Refuse | Release | Leave
 
 
 @dataclass(frozen=True)
@@ -96,8 +111,9 @@ class Facts:
     """What was looked up after a call, as far as its outcome asks for it.
 
     `unavailable` are those of the job's `offerings` that are not to be asked for now. `found` are the
-    attempt's instances as EC2 shows them, those alive first, or why EC2 could not be asked; empty
-    where no earlier call can have launched one. `unproven_s`: so long to wait until such a look proves
+    attempt's instances as EC2 shows them, those alive first, and of those that are gone what calls with
+    this placement launched; or why EC2 could not be asked; empty where no earlier call can have
+    launched one. `unproven_s`: so long to wait until such a look proves
     that there is none; 0 when it does. `may_ask_elsewhere`: a policy forbids this offering
     and perhaps no other. `size` is how many instances the call was for, `repeated` whether it had been
     sent before. `circuit_detail` is what EC2 refused this process with, `circuit_s` and `rate_limiter_s`
@@ -147,6 +163,28 @@ def decide(outcome: Instance | CloudError, facts: Facts) -> Decision:
             return Blocked(BlockedReason.ANSWER, outcome.detail, REPEAT_S)
 
 
+def exchange(changes: Mapping[str, Any], why: str, facts: Facts) -> Decision:
+    """Decide what follows a refusal that may concern nothing but what these changes replace."""
+    return launched_earlier(facts) or Exchange(changes, why)
+
+
+def other_tags(
+    launch: Launch,
+    labels: Collection[str],
+    *,
+    tags: Mapping[str, str],
+    label_tags: Sequence[str],
+) -> Mapping[str, Any]:
+    """The changes to ask with after a refusal that a tag may be the cause of; none concerns all.
+
+    First come the settings' `tags` and `label_tags`, where the intent has those of older settings. Then
+    the `labels` that are tags of the call are left out.
+    """
+    if (launch.tags or {}) != tags:
+        return {"tags": dict(tags), "label_tags": tuple(label_tags)}
+    return WITHOUT_LABELS if labels else {}
+
+
 def is_unsure(outcome: Instance | CloudError) -> bool:
     """Whether the call may have launched an instance that its answer does not name."""
     # Of a launch only the look-up before the call is unreachable: then there was none.
@@ -170,34 +208,21 @@ def choose(
 
 
 def launched_earlier(facts: Facts) -> Launched | Blocked | None:
-    """What an earlier call launched and the refusal of this one did not speak of."""
+    """What an earlier call launched and the refusal of this one did not speak of.
+
+    Also when it is gone: the reaper says what became of it.
+    """
     if isinstance(facts.found, CloudError):
         return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
-    if unproven := _some_unseen(facts):
-        return unproven
-    alive = next((Launched(one) for one in facts.found if not one.gone), None)
-    # One that is gone may be of an earlier placement: it says nothing of this one's calls.
-    if alive is None and facts.unproven_s:
+    # Of a call for many EC2 may show some at first: who has none then would be launched again.
+    if len(facts.found) < facts.size and facts.unproven_s:
         return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
-    return alive
+    return Launched(facts.found[0]) if facts.found else None
 
 
 def _launched_by_token(outcome: TokenSpent | TokenMismatch, facts: Facts) -> Decision:
-    """What the token launched, also when it is gone: the reaper says what became of it."""
-    if isinstance(facts.found, CloudError):
-        return Blocked(BlockedReason.ANSWER, facts.found.detail, REPEAT_S)
-    if unproven := _some_unseen(facts):
-        return unproven
-    if facts.found:
-        return Launched(facts.found[0])
+    # A call for one says by its token alone that it has launched: nothing is waited for.
+    proven = facts if facts.size > 1 else replace(facts, unproven_s=0.0)
     if isinstance(outcome, TokenSpent):
-        return Refuse(Reason.INSTANCE_LOST, str(outcome))
-    return Leave()
-
-
-def _some_unseen(facts: Facts) -> Blocked | None:
-    """Of a call for many EC2 may show some at first: who has none then would be launched again."""
-    found = () if isinstance(facts.found, CloudError) else facts.found
-    if facts.size > 1 and len(found) < facts.size and facts.unproven_s:
-        return Blocked(BlockedReason.ANSWER, _UNPROVEN, facts.unproven_s)
-    return None
+        return launched_earlier(proven) or Refuse(Reason.INSTANCE_LOST, str(outcome))
+    return launched_earlier(proven) or Leave()

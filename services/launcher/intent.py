@@ -6,12 +6,13 @@ of, and who gets what it launched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
 from atemporal import tokens
 from atemporal.cloud import Cloud, Instance
+from atemporal.cloud.instance import client_token, group_token
 from atemporal.errors import Unreadable
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
@@ -47,6 +48,10 @@ class Intent(Protocol):
         """
         ...
 
+    def labels(self, launch: Launch) -> Collection[str]:
+        """The labels that are tags in its call, by name."""
+        ...
+
     def take(self, admission: Admission, launch: Launch) -> bool:
         """Take what its call needs of the rate limiter; False when there is not enough."""
         ...
@@ -64,7 +69,7 @@ class Intent(Protocol):
         ...
 
     def find(self, cloud: Cloud, launch: Launch) -> list[Instance]:
-        """What EC2 shows of it."""
+        """What EC2 shows of it: what lives, and what is gone and was launched with this placement."""
         ...
 
     def launched(self, tx: Transaction, launch: Launch, instance: Instance) -> bool:
@@ -72,7 +77,7 @@ class Intent(Protocol):
         ...
 
     def replace(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
-        """Exchange the offering that is to be asked; False when stale."""
+        """Exchange what is to be asked for; False when stale."""
         ...
 
     def split(self, tx: Transaction, launch: Launch, by: Launch) -> bool:
@@ -124,6 +129,10 @@ class AttemptIntent:
         token = tokens.mint(keys, launch.key_id, deployment, self._ref.id)
         return render(self._ref, self._spec, launch, token)
 
+    def labels(self, launch: Launch) -> Collection[str]:
+        """Those of the job, as far as the intent makes tags of them."""
+        return launch.tags_of(self._spec.labels).tags
+
     def take(self, admission: Admission, launch: Launch) -> bool:
         """One call for one instance."""
         return admission.take() > 0
@@ -133,12 +142,12 @@ class AttemptIntent:
         return launches.ask(tx, self._ref, launch)
 
     def run(self, cloud: Cloud, launch: Launch, user_data: bytes) -> Instance:
-        """Launch the instance."""
-        return cloud.run(self._ref, launch, user_data)
+        """Launch the instance, with the tags of the job's labels."""
+        return cloud.run(self._ref, launch.labelled(self._spec.labels), user_data)
 
     def find(self, cloud: Cloud, launch: Launch) -> list[Instance]:
         """By the attempt's tags."""
-        return cloud.find(self._ref)
+        return _launched_by(client_token(self._ref, launch.placement), cloud.find(self._ref))
 
     def launched(self, tx: Transaction, launch: Launch, instance: Instance) -> bool:
         """It is the attempt's, and EC2 has said so."""
@@ -186,6 +195,10 @@ class GroupIntent:
         token = tokens.mint(keys, launch.key_id, deployment, str(self._id), "group")
         return render_group(self._id, launch, token)
 
+    def labels(self, _launch: Launch) -> Collection[str]:
+        """None: they come later, see `tagging`."""
+        return ()
+
     def take(self, admission: Admission, launch: Launch) -> bool:
         """One call for as many instances as there are tokens for; a repeated one has paid for them."""
         if launch.calls:
@@ -212,15 +225,10 @@ class GroupIntent:
         return self._instances[0]
 
     def find(self, cloud: Cloud, launch: Launch) -> list[Instance]:
-        """By the group's tags; of those that are gone, what this placement's call launched."""
-        token = f"{self._id}.{launch.placement}"
-        found = [
-            one
-            for one in cloud.find_group(self._id)
-            if not one.gone or one.client_token in (None, token)
-        ]
-        self._instances = found
-        return found
+        """By the group's tags."""
+        token = group_token(self._id, launch.placement)
+        self._instances = _launched_by(token, cloud.find_group(self._id))
+        return list(self._instances)
 
     def launched(self, tx: Transaction, launch: Launch, instance: Instance) -> bool:
         """Each is some attempt's; who waits and gets none is launched anew."""
@@ -266,6 +274,11 @@ class GroupIntent:
                 logger(ACTOR).error("not ended", error=str(error), **log_context(ref))
         groups.settle(tx, self._id)
         return ended
+
+
+def _launched_by(token: str, found: Sequence[Instance]) -> list[Instance]:
+    """Those that live, and of those that are gone what the calls with this token launched."""
+    return [one for one in found if not one.gone or one.client_token in (None, token)]
 
 
 def _proof(settings: Settings, launch: Launch, ref: AttemptRef, instance_id: str) -> str:

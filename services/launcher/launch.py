@@ -58,7 +58,7 @@ class LaunchLoop:
             try:
                 message = decode(LAUNCH, delivery.body)
             except Invalid as error:
-                self._inbox.dead_letter(delivery, str(error))
+                self._inbox.dead_letter(delivery, error.fields)
                 continue
             match message:
                 case JobDue():

@@ -16,19 +16,23 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
+from atemporal import prices
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
 from atemporal.identity.trusted import group_size
-from atemporal.metrics import gauge
+from atemporal.intent import first_intent
+from atemporal.metrics import Aggregate, gauge
+from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.settings import Settings
-from atemporal.states import BlockedReason
+from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, installation, jobs, launches
 from atemporal.store.database import Database
-from atemporal.telemetry import logger
+from atemporal.store.rows import Transaction
+from atemporal.telemetry import log_context, logger
 from services.launcher.admission import Admission
 from services.launcher.intent import ACTOR, AttemptIntent, GroupIntent, Intent
-from services.launcher.offerings import Offering, offerings
+from services.launcher.offerings import Offering, offerings, price_of, priced
 from services.launcher.shapes import alike
 from services.launcher.walk import STALE, Walk
 
@@ -37,10 +41,13 @@ _NOT_BLOCKED = "none"
 LAUNCHES_BLOCKED = gauge(
     "atemporal_launches_blocked",
     "Launches that have no instance yet, by what they are blocked on.",
+    aggregate=Aggregate.MAX,
     reason=[*BlockedReason, _NOT_BLOCKED],
 )
 MACHINES_NOT_BOOTING = gauge(
-    "atemporal_machines_not_booting", "1 while the last machines that ended had never booted."
+    "atemporal_machines_not_booting",
+    "1 while the last machines that ended had never booted.",
+    aggregate=Aggregate.MAX,
 )
 
 BATCH = 1000
@@ -70,8 +77,9 @@ class Launcher:
         `pause` lets that many seconds pass.
 
         Raises:
-            Invalid: the settings have no callback key.
+            Invalid: the settings have no callback key, or a price table that can not be read.
         """
+        self._prices = prices.load(settings)
         self._settings = settings
         self._database = database
         self._cloud = cloud
@@ -126,6 +134,9 @@ class Launcher:
             return []
         try:
             image_id = self._cloud.resolve_image()
+            if self._prices.has_disks:
+                # Here, because it may ask EC2: below rows are locked.
+                self._cloud.disks_gb(image_id, None)
         except Unauthorized as error:
             self.admission.unauthorized(error)
             raise
@@ -135,7 +146,13 @@ class Launcher:
             ours = installation.identity(tx) if queued else None
             intents = {ref: self._intent(spec, image_id, ours) for ref, spec in queued.items()}
             begun = attempts.with_specs(tx, launches.begin_many(tx, intents, actor=ACTOR))
-        STALE.labels("begin").inc(len(refs) - len(begun))
+            STALE.labels("begin").inc(len(refs) - len(begun))
+            begun = [one for one in begun if not self._refused(tx, *one)]
+        for attempt, spec in begun:
+            if names := attempt.launch.tags_of(spec.labels).left_out:
+                # Once: whoever repeats the launch, or tags its instance later, is silent.
+                why = "labels that AWS would refuse as tags are left out"
+                self._log.warning(why, labels=list(names), **log_context(attempt.ref))
         return self._grouped(begun)
 
     def call(self, subject: Attempt | LaunchGroup, spec: JobSpec) -> None:
@@ -155,6 +172,7 @@ class Launcher:
             clock=self._clock,
             rng=self._rng,
             pause=self._pause,
+            prices=self._prices,
         ).run()
 
     def unfinished(self) -> list[Begun]:
@@ -244,9 +262,22 @@ class Launcher:
 
     def _offerings(self, spec: JobSpec) -> tuple[Offering, ...]:
         settings = self._settings
-        return offerings(
+        found = offerings(
             spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
         )
+        # Where none has a price, see `begin`.
+        return priced(found, spec, self._prices) or found
+
+    def _refused(self, tx: Transaction, attempt: Attempt, spec: JobSpec) -> bool:
+        """End an attempt whose job's bound on its cost can not be held: its price is not known."""
+        if spec.max_cost is None or attempt.launch.hour_price is not None:
+            return False
+        names = ", ".join(self._prices.unpriced(spec)) or attempt.launch.instance_type
+        why = f"max_cost can not be held: no price is known for {names} ({prices.VARIABLE})"
+        reason = Reason.LAUNCH_REFUSED
+        ENDED.labels(reason).inc(attempts.end(tx, attempt.ref, reason, actor=ACTOR, detail=why))
+        self._log.error("launch refused", detail=why, **log_context(attempt.ref))
+        return True
 
     def _may_begin(self, wanted: int) -> int:
         """How many jobs may get a machine now: one at a time while none of the last has booted.
@@ -270,30 +301,18 @@ class Launcher:
 
     def _intent(self, spec: JobSpec, image_id: str, ours: UUID | None) -> Launch:
         """The intent at first: its walk looks at which offering is available before it asks."""
-        settings = self._settings
-        first, *_ = self._offerings(spec)
-        return Launch(
-            **first._asdict(),
-            calls=0,
-            image_id=image_id,
-            security_group_ids=settings.security_groups,
-            key_name=settings.key_name,
-            instance_profile=settings.instance_profile,
-            disk_gb=spec.machine.disk_gb,
-            callback_base=settings.callback_url,
-            key_id=self._key_id,
-            os_family=settings.os_family,
-            installation=ours,
-            # It gives up a little before the reaper would, and can still say why.
-            pull_s=settings.pull_deadline_s * 9 // 10,
-            hold_s=settings.hold_limit_s,
-            # While the reaper lives it is the one that gives up, and says why.
-            boot_s=2 * settings.boot_deadline_s,
-            deadline_s=(
-                settings.boot_deadline_s
-                + settings.pull_deadline_s
-                + settings.hold_limit_s
-                + spec.timeout_s
-                + settings.machine_slack_s
-            ),
+        offering, *_ = self._offerings(spec)
+        price = price_of(offering, self._prices)
+        # Also where the first offering has no price: the next one may.
+        disks_gb = (
+            self._cloud.disks_gb(image_id, spec.machine.disk_gb) if self._prices.has_disks else 0
         )
+        intent = first_intent(
+            self._settings,
+            spec,
+            image_id=image_id,
+            key_id=self._key_id,
+            installation=ours,
+            **offering._asdict(),
+        )
+        return intent.model_copy(update={**price, "disks_gb": disks_gb})

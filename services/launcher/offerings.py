@@ -8,10 +8,11 @@ a new placement, and with it a new ClientToken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from atemporal.model import CapacityType, Launch, Machine
+from atemporal.model import CapacityType, JobSpec, Launch, Machine
+from atemporal.prices import NO_PRICES, Prices
 
 
 class Offering(NamedTuple):
@@ -56,11 +57,28 @@ def offering_of(launch: Launch) -> Offering:
     return Offering(launch.instance_type, launch.subnet_id, launch.capacity_type)
 
 
-def placed(launch: Launch, offering: Offering) -> Launch:
+def priced(found: tuple[Offering, ...], spec: JobSpec, prices: Prices) -> tuple[Offering, ...]:
+    """Those of the offerings that a job with a bound on its cost may get: they have a price."""
+    if spec.max_cost is None:
+        return found
+    return tuple(one for one in found if prices.of(one.instance_type, one.capacity_type))
+
+
+def price_of(offering: Offering, prices: Prices) -> Mapping[str, Any]:
+    """What a launch keeps of the price of an offering."""
+    price = prices.of(offering.instance_type, offering.capacity_type)
+    if price is None:
+        return {"hour_price": None, "gb_month_price": 0}
+    return {"hour_price": price.hour, "gb_month_price": price.gb_month}
+
+
+def placed(launch: Launch, offering: Offering, prices: Prices = NO_PRICES) -> Launch:
     """The launch that asks for another offering, or for the same one anew: not asked yet."""
+    price = {} if offering == offering_of(launch) else price_of(offering, prices)
     return launch.model_copy(
         update={
             **offering._asdict(),
+            **price,
             "placement": launch.placement + 1,
             "calls": 0,
             "unsure_at": None,

@@ -19,6 +19,7 @@ Begun: TypeAlias = tuple[Attempt, JobSpec]
 _NOT_OF_THE_SHAPE = {
     *("placement", "calls", "unsure_at"),
     *("instance_type", "subnet_id", "capacity_type"),
+    *("hour_price", "gb_month_price"),
 }
 
 

@@ -12,11 +12,12 @@ blocked stays `launching`, says by what, and has the reaper's launch deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import assert_never, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never, get_args
 
 from atemporal.cloud import (
     FAILURES,
+    MAYBE_TAGS,
     Cloud,
     CloudError,
     Forbidden,
@@ -33,6 +34,7 @@ from atemporal.errors import Invalid, Refused
 from atemporal.metrics import counter, histogram, series
 from atemporal.metrics.endings import ENDED
 from atemporal.model import JobSpec, Launch
+from atemporal.prices import NO_PRICES, Prices
 from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store.database import Database
@@ -40,8 +42,10 @@ from atemporal.telemetry import logger
 from services.launcher.admission import Admission
 from services.launcher.decision import (
     REPEAT_S,
+    WITHOUT_LABELS,
     Blocked,
     Decision,
+    Exchange,
     Facts,
     Launched,
     Leave,
@@ -52,11 +56,12 @@ from services.launcher.decision import (
     TryNext,
     choose,
     decide,
+    exchange,
     is_unsure,
-    launched_earlier,
+    other_tags,
 )
 from services.launcher.intent import ACTOR, Intent
-from services.launcher.offerings import offering_of, offerings, placed
+from services.launcher.offerings import Offering, offering_of, offerings, placed, priced
 
 LAUNCHES = counter(
     "atemporal_launches_total",
@@ -96,6 +101,7 @@ class Walk:
         clock: Callable[[], float],
         rng: Callable[[], float],
         pause: Callable[[float], object],
+        prices: Prices = NO_PRICES,
     ) -> None:
         """Take what it needs; nothing is called yet. `rng` gives numbers in [0, 1) for jitter."""
         self._intent = intent
@@ -104,10 +110,15 @@ class Walk:
         # When the last of the earlier calls was sent whose outcome nobody knows.
         self._earlier_at = intent.launch.unsure_at
         self._refused = False
+        # What was left out of the intent to learn whether EC2 refuses it for that.
+        self._left_out: Mapping[str, Any] = {}
         self._until = 0.0
-        self._offerings = offerings(
+        found = offerings(
             spec.machine, instance_types=(settings.instance_type,), subnets=settings.subnets
         )
+        # A bound is held by the price in the intent, where this process knows no other.
+        self._offerings = priced(found, spec, prices) or (offering_of(intent.launch),)
+        self._prices = prices
         self._settings = settings
         self._database = database
         self._cloud = cloud
@@ -153,8 +164,13 @@ class Walk:
         if not self._admission.circuit_breaker.allow():
             return self._unauthorized()
         outcome = self._run_instances(user_data)
-        if isinstance(outcome, WrongImage) and (image := self._another_image()):
-            return self._exchange_image(image)
+        self._refused = not is_unsure(outcome)
+        if isinstance(outcome, CloudError) and (changes := self._changes(outcome)):
+            # This attempt alone may be affected, so no other waits for it.
+            self._admission.circuit_breaker.inconclusive()
+            return exchange(changes, outcome.detail, self._facts(outcome, changes=True))
+        if not isinstance(outcome, MAYBE_TAGS):
+            self._left_out = {}
         # Learn for all attempts, then decide for this one.
         offering = offering_of(self._launch)
         elsewhere = isinstance(outcome, Forbidden) and self._admission.may_ask_elsewhere(
@@ -162,7 +178,6 @@ class Walk:
         )
         size = self._intent.size
         self._admission.learn(offering, outcome, may_ask_elsewhere=elsewhere, size=size)
-        self._refused = not is_unsure(outcome)
         return decide(outcome, self._facts(outcome, may_ask_elsewhere=elsewhere))
 
     def _take(self) -> bool:
@@ -214,42 +229,33 @@ class Walk:
         LAUNCHES.labels("launched").inc()
         return instance
 
-    def _another_image(self) -> str | None:
-        """The image of the settings, where this attempt was begun under older ones.
+    def _changes(self, outcome: CloudError) -> Mapping[str, Any]:
+        """What to change of the intent where what this attempt alone has may be why it was refused."""
+        launch, settings = self._launch, self._settings
+        if isinstance(outcome, MAYBE_TAGS):
+            labels = self._intent.labels(launch)
+            return other_tags(launch, labels, tags=settings.tags, label_tags=settings.label_tags)
+        if isinstance(outcome, WrongImage):
+            try:
+                image = self._cloud.resolve_image()
+            except CloudError:
+                return {}
+            return {"image_id": image} if image != launch.image_id else {}
+        return {}
 
-        None where it is the same, or can not be looked up.
-        """
-        try:
-            image = self._cloud.resolve_image()
-        except CloudError:
-            return None
-        return image if image != self._launch.image_id else None
-
-    def _exchange_image(self, image: str) -> Decision:
-        """The settings are right by now, so this attempt alone is affected, and no other waits for it.
-
-        What an earlier call may have launched of the old image is waited for first.
-        """
-        self._admission.circuit_breaker.inconclusive()
-        self._refused = True
-        offering = offering_of(self._launch)
-        if self._earlier_at is None:
-            return TryNext(offering, image)
-        earlier = Facts(
-            self._offerings,
-            found=self._find(),
-            unproven_s=self._unproven_s(),
-            size=self._intent.size,
-        )
-        return launched_earlier(earlier) or TryNext(offering, image)
-
-    def _facts(self, outcome: Instance | CloudError, *, may_ask_elsewhere: bool) -> Facts:
+    def _facts(
+        self,
+        outcome: Instance | CloudError,
+        *,
+        may_ask_elsewhere: bool = False,
+        changes: bool = False,
+    ) -> Facts:
         """Look up what the decision about this outcome asks for, and no more."""
         another = may_ask_elsewhere or isinstance(outcome, (NoCapacity, OverQuota, TooMany))
         by_token = isinstance(outcome, (TokenSpent, TokenMismatch))
         again = self._launch.calls > 1
         smaller = self._intent.size > 1 and isinstance(outcome, Throttled)
-        repeated = again and (another or smaller or isinstance(outcome, Refused))
+        repeated = again and (another or smaller or changes or isinstance(outcome, Refused))
         return Facts(
             self._offerings,
             unavailable=self._admission.unavailable(self._offerings) if another else {},
@@ -288,13 +294,13 @@ class Walk:
                     STALE.labels("launched").inc()
                 self._log.info("launched", in_time=in_time, instance=instance.id)
                 return False
-            case TryNext(offering, image_id):
-                by = placed(self._launch, offering)
-                if image_id:
-                    by = by.model_copy(update={"image_id": image_id})
+            case TryNext(offering):
+                by = self._placed(offering)
                 with self._database.begin() as tx:
                     going_on = self._intent.replace(tx, self._launch, by)
                 return self._go_on(by) if going_on else self._stale()
+            case Exchange():
+                return self._exchange(decision)
             case Split():
                 by = placed(self._launch, offering_of(self._launch))
                 with self._database.begin() as tx:
@@ -321,8 +327,28 @@ class Walk:
             case _:
                 assert_never(decision)
 
+    def _exchange(self, decision: Exchange) -> bool:
+        """Write the changed intent down, with a placement of its own: the next call is another call."""
+        changes, launch = decision.changes, self._launch
+        by = placed(launch, offering_of(launch)).model_copy(update=dict(changes))
+        with self._database.begin() as tx:
+            if not self._intent.replace(tx, launch, by):
+                return self._stale()
+        self._go_on(by)
+        if changes == WITHOUT_LABELS:
+            self._left_out = {"label_tags": launch.label_tags}
+            done = "asked for without the labels of its job; see ATEMPORAL_LABEL_TAGS"
+            labels = sorted(self._intent.labels(launch))
+            self._log.warning(done, labels=labels, error=decision.why)
+        return True
+
+    def _placed(self, offering: Offering) -> Launch:
+        """The next placement: with its labels again, unless EC2 took a call without them."""
+        return placed(self._launch, offering, self._prices).model_copy(update=dict(self._left_out))
+
     def _go_on(self, by: Launch) -> bool:
         self._launch, self._earlier_at, self._refused = by, None, False
+        self._left_out = {}
         return True
 
     def _stale(self) -> bool:
@@ -336,8 +362,10 @@ class Walk:
             # This call has launched nothing; what is not known of an earlier one stays so.
             launch = launch.model_copy(update={"unsure_at": self._earlier_at})
         again = blocked.start_over
-        if again and (launch.calls or again != offering_of(launch)):
-            launch = placed(launch, again)
+        if again is None and self._left_out and (self._refused or not launch.calls):
+            again = offering_of(launch)
+        if again and (launch.calls or self._left_out or again != offering_of(launch)):
+            launch = self._placed(again)
         with self._database.begin() as tx:
             if launch is not self._launch and not self._intent.replace(tx, self._launch, launch):
                 self._stale()

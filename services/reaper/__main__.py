@@ -52,7 +52,12 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
         ),
         VolumeLoop(reaper, database, grace_s=limits.grace_s, interval_s=interval_s, holder=holder),
         AuditLoop(reaper, database, limits=limits, interval_s=interval_s, holder=holder),
-        RetentionLoop(database, days=settings.retention),
+        RetentionLoop(
+            database,
+            days=settings.retention,
+            log_days=settings.log_kept_days,
+            cost_days=settings.costs_kept_days,
+        ),
     ]
     if settings.events_queue_url:
         made.append(NoticeLoop(reaper, database, Notices(settings), limits=limits))

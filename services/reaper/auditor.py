@@ -13,7 +13,7 @@ from uuid import UUID
 
 from atemporal.fleet.plan import Limits
 from atemporal.fleet.reconciliation import Status, reconcile
-from atemporal.metrics import gauge
+from atemporal.metrics import Aggregate, clear, gauge
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, RECENT, moved, violations
 from services.reaper.one_sweeper import OneSweeper
@@ -22,15 +22,18 @@ from services.reaper.reaper import Reaper
 RECONCILIATION_ROWS = gauge(
     "atemporal_reconciliation_rows",
     "Rows of the last reconciliation, instances and attempts, by their status.",
+    aggregate=Aggregate.ONE,
     status=Status,
 )
 WORST_LEAK = gauge(
     "atemporal_reconciliation_worst_leak_seconds",
     "The longest leak of the last reconciliation: how long an instance outlived its attempt.",
+    aggregate=Aggregate.ONE,
 )
 VIOLATIONS = gauge(
     "atemporal_record_violations",
     "Violations that the last audit found: rows of the records that break an invariant.",
+    aggregate=Aggregate.ONE,
     invariant=[invariant.name for invariant in INVARIANTS],
 )
 
@@ -81,6 +84,8 @@ class AuditLoop:
                 if mine and not self._is_behind:
                     self._reconcile()
                 self._is_behind = mine and self._check_invariants()
+                if not mine:
+                    clear(RECONCILIATION_ROWS, WORST_LEAK, VIOLATIONS)
         if self._is_behind:
             return PAUSE_S
         self._ticks += 1

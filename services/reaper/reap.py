@@ -48,7 +48,7 @@ class ReapLoop:
             try:
                 message = decode(REAP, delivery.body)
             except Invalid as error:
-                self._inbox.dead_letter(delivery, str(error))
+                self._inbox.dead_letter(delivery, error.fields)
                 continue
             match message:
                 case InstanceRunning():

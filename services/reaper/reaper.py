@@ -26,15 +26,17 @@ from atemporal.fleet.ending import ENDING, TerminationCause, nothing_runs
 from atemporal.fleet.plan import Limits, Loss, Memory, Plan, decide
 from atemporal.fleet.reader import FleetReader
 from atemporal.fleet.snapshot import Snapshot
+from atemporal.fleet.stopped import recorded, stopped
 from atemporal.metrics import counter, series
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, ExitRecord, ReportedReason
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
-from atemporal.store import attempts, starts
+from atemporal.store import attempts, costs, starts
 from atemporal.store.adoption import adopt
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import log_context, logger
 from services.reaper.consoles import Consoles, Looks
+from services.reaper.costs import book, count
 
 TERMINATIONS = counter(
     "atemporal_terminations_total",
@@ -153,6 +155,10 @@ class Reaper:
         """Do what the plan for a snapshot says: ends first, consoles last."""
         known = snapshot.attempts
         self.terminate(plan.terminate, at_once=plan.at_once, forced=plan.forced)
+        instances = recorded(snapshot)
+        if ends := stopped(known, instances):
+            with self._database.begin() as tx:
+                costs.ending(tx, ends)
         for ref, instance in plan.adopt.items():
             with self._alone(ref, instance.id):
                 with self._database.begin() as tx:
@@ -165,15 +171,20 @@ class Reaper:
                         launched_at=instance.launched_at,
                         actor=ACTOR,
                     )
+                    booked = book(tx, ref, instance)
+                count(booked)
                 self._log_adopted(known[ref], instance)
         for ref, instance in plan.addresses.items():
             with self._alone(ref, instance.id), self._database.begin() as tx:
                 attempts.set_address(tx, ref, instance.public_dns, instance.public_ip)
         for ref, close in plan.close.items():
-            with self._alone(ref), self._database.begin() as tx:
-                attempts.close(
-                    tx, ref, actor=ACTOR, end_code=close.end_code, detail=close.sentence
-                )
+            with self._alone(ref):
+                with self._database.begin() as tx:
+                    attempts.close(
+                        tx, ref, actor=ACTOR, end_code=close.end_code, detail=close.sentence
+                    )
+                    booked = book(tx, ref, instances.get(ref))
+                count(booked)
         for ref, short in plan.short.items():
             with self._alone(ref, known[ref].instance_id):
                 self.end(

@@ -2,6 +2,7 @@
 
 Promise: what messages, machines or other daemons failed to tell is found here. One reaper sweeps, to
 save calls: nothing breaks when two do. While all is well and nothing changes EC2 is asked less often.
+Its gauges are the sweeper's; a reaper that does not sweep shows 0, not what it saw when it last did.
 Failure: nothing is concluded from what could not be asked; the next sweep asks again.
 """
 
@@ -14,46 +15,68 @@ from datetime import datetime
 from atemporal import waiting
 from atemporal.cloud import Instance
 from atemporal.cloud.instance import DEPLOYMENT_TAG, INSTALLATION_TAG
-from atemporal.fleet.plan import Limits, Memory, Plan, missing
+from atemporal.fleet.absence import missing
+from atemporal.fleet.plan import Limits, Memory, Plan
 from atemporal.fleet.reconciliation import SHARED_NAME
 from atemporal.fleet.snapshot import Snapshot
-from atemporal.metrics import gauge
+from atemporal.metrics import Aggregate, clear, gauge
 from atemporal.model import Attempt, AttemptRef
-from atemporal.states import AttemptState, JobState
-from atemporal.store import counts, jobs
+from atemporal.states import AttemptState
+from atemporal.store import counts, jobs, limit_waits
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import log_context
 from atemporal.waiting import Phase
+from services.reaper import costs
+from services.reaper import limits as limit_gauges
 from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import ACTOR, SWEEP, Reaper
 
 # How many have not come to their time is not what anybody waits for.
 _PHASES = [phase for phase in Phase if phase is not Phase.TIME]
-_OF_ATTEMPTS = [phase for phase in _PHASES if phase not in (Phase.DUE, Phase.QUEUED)]
+_OF_JOBS = (Phase.DUE, Phase.LIMIT, Phase.PAUSE, Phase.QUEUED)
+_OF_ATTEMPTS = [phase for phase in _PHASES if phase not in _OF_JOBS]
 
 WAITING = gauge(
     "atemporal_waiting",
     "Jobs and attempts that are waiting, due ones only, by phase.",
+    aggregate=Aggregate.ONE,
     phase=_PHASES,
 )
 LONGEST_WAIT = gauge(
-    "atemporal_longest_wait_seconds", "The longest wait of a job or an attempt.", phase=_PHASES
+    "atemporal_longest_wait_seconds",
+    "The longest wait of a job or an attempt.",
+    aggregate=Aggregate.ONE,
+    phase=_PHASES,
 )
 LEAKED_INSTANCES = gauge(
-    "atemporal_leaked_instances", "Instances that do not end though their attempt has."
+    "atemporal_leaked_instances",
+    "Instances that do not end though their attempt has.",
+    aggregate=Aggregate.ONE,
 )
 ORPHANED_INSTANCES = gauge(
-    "atemporal_orphaned_instances", "Instances that no attempt accounts for."
+    "atemporal_orphaned_instances",
+    "Instances that no attempt accounts for.",
+    aggregate=Aggregate.ONE,
 )
 FOREIGN_INSTANCES = gauge(
     "atemporal_foreign_instances",
     "Instances of another installation with our deployment's name.",
+    aggregate=Aggregate.ONE,
 )
 LISTING_EMPTY = gauge(
-    "atemporal_listing_empty", "1 while EC2's listing shows none of the recorded instances."
+    "atemporal_listing_empty",
+    "1 while EC2's listing shows none of the recorded instances.",
+    aggregate=Aggregate.ONE,
 )
 LAST_SWEEP = gauge(
-    "atemporal_last_sweep_timestamp_seconds", "When this process last ended a sweep, 0 if never."
+    "atemporal_last_sweep_timestamp_seconds",
+    "When this process last ended a sweep, 0 if never.",
+    aggregate=Aggregate.MAX,
+)
+# When it last swept stays true of a reaper that does not any more.
+_OF_THE_SWEEPER = (
+    *(WAITING, LONGEST_WAIT, LEAKED_INSTANCES, ORPHANED_INSTANCES),
+    *(FOREIGN_INSTANCES, LISTING_EMPTY, costs.RATE),
 )
 
 
@@ -92,6 +115,11 @@ class SweepLoop:
                     self._sweep()
                 self._sweep_queue()
                 LAST_SWEEP.set_to_current_time()
+            else:
+                # Whoever sweeps again after another shows what there is then, quiet or not.
+                self._quiet = None
+                clear(*_OF_THE_SWEEPER)
+                limit_gauges.report(())
         return self._interval_s
 
     def reset(self) -> None:
@@ -108,6 +136,7 @@ class SweepLoop:
         self._reaper.apply(plan, snapshot)
         self._report_plan(plan)
         _report_waiting_attempts(snapshot.attempts.values(), snapshot.now)
+        costs.report_rate(snapshot.attempts.values())
 
     def _is_quiet(self) -> bool:
         """Whether all was well when EC2 was asked last, and nothing has changed since."""
@@ -123,16 +152,18 @@ class SweepLoop:
     def _sweep_queue(self) -> None:
         with self._database.begin() as tx:
             expired = jobs.expire_queued(tx, deadline_s=self._limits.queue_s, actor=ACTOR)
-            queued = counts.oldest_waiting(tx)
+            waiting_jobs = counts.oldest_waiting(tx)
+            uses = limit_waits.uses(tx)
         for ref in expired:
             self._reaper.log.error("waited too long for a launcher", **log_context(ref))
-        for state, phase in ((JobState.SCHEDULED, Phase.DUE), (JobState.QUEUED, Phase.QUEUED)):
-            count, oldest_s = queued.get(state, (0, 0.0))
+        limit_gauges.report(uses)
+        for phase in _OF_JOBS:
+            count, oldest_s = waiting_jobs.get(phase, (0, 0.0))
             WAITING.labels(phase).set(count)
             LONGEST_WAIT.labels(phase).set(oldest_s)
 
     def _with_missing_looked_up(self, snapshot: Snapshot) -> Snapshot:
-        missed = missing(snapshot, self._limits)
+        missed = missing(snapshot, self._limits.grace_s)
         snapshot, error = self._reaper.fleet.look_up(snapshot, missed)
         if error:
             self._reaper.log.warning(

@@ -6,7 +6,7 @@ Promise: only what `fleet.leftovers` allows is deleted. Orphans are counted and 
 from __future__ import annotations
 
 from atemporal.fleet.leftovers import find_leftovers
-from atemporal.metrics import counter, gauge
+from atemporal.metrics import Aggregate, clear, counter, gauge
 from atemporal.store.database import Database
 from services.reaper.one_sweeper import OneSweeper
 from services.reaper.reaper import Reaper
@@ -17,7 +17,9 @@ DELETIONS = counter(
     result=["deleted", "failed"],
 )
 ORPHANED_VOLUMES = gauge(
-    "atemporal_orphaned_volumes", "Free volumes that no attempt accounts for."
+    "atemporal_orphaned_volumes",
+    "Free volumes that no attempt accounts for.",
+    aggregate=Aggregate.ONE,
 )
 
 # Volumes stay behind rarely and cost little: one snapshot for so many sweeps of the instances.
@@ -57,6 +59,8 @@ class VolumeLoop:
             with self._sweeper.mine() as mine:
                 if mine:
                     self._check()
+                else:
+                    clear(ORPHANED_VOLUMES)
         return self._interval_s
 
     def reset(self) -> None:

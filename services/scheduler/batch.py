@@ -18,6 +18,7 @@ from atemporal.store import due
 from atemporal.store.database import Database
 from atemporal.store.due import Claimed
 from atemporal.store.rows import Transaction
+from services.scheduler.backlog import Given
 
 # What a floating-point number of seconds since the epoch can be wrong by, and more.
 _ROUNDING_S = 1e-6
@@ -31,7 +32,7 @@ class Batch:
         self,
         database: Database,
         link: Link,
-        claim: Callable[[Transaction], Sequence[Claimed]],
+        claim: Callable[[Transaction], Given],
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -41,7 +42,8 @@ class Batch:
         self.begun_at = clock()
         with ExitStack() as transaction:
             self._tx = transaction.enter_context(database.begin())
-            self._jobs = claim(self._tx)
+            self.given = claim(self._tx)
+            self._jobs = self.given.jobs
             self._transaction = transaction.pop_all()
 
     def __len__(self) -> int:

@@ -6,7 +6,9 @@ Mechanism: due jobs are claimed in batches, published with confirms, and only th
 in between leaves them scheduled, and the message it may have sent finds nothing to do. While the
 broker confirms one batch the database claims the next. With nothing due the loop sleeps until just
 before the next due time, or until a NOTIFY, and looks once per poll interval anyhow; or once in the
-time within which a submit notifies, where that is shorter: what is due later notifies nobody.
+time within which a submit notifies, where that is shorter: what is due later notifies nobody. Where
+concurrency limits are set a batch is committed before the next one is claimed, because that has to count
+it. A freed slot and a changed limit notify like a submit.
 Failure: without the broker nothing is claimed. When anything fails, both batches on their way are
 scheduled again, and the next tick looks from the beginning.
 """
@@ -20,19 +22,21 @@ from math import inf
 from time import monotonic
 
 from atemporal.broker import Link
-from atemporal.metrics import counter, gauge
+from atemporal.metrics import Aggregate, counter, gauge
 from atemporal.store.database import Database, NotificationListener
-from atemporal.store.due import AHEAD_S, Claimed, Level
+from atemporal.store.due import AHEAD_S, Level
 from atemporal.store.jobs import NOTIFY_WITHIN_S
 from atemporal.store.rows import Transaction
-from services.scheduler.backlog import Backlog
+from services.scheduler.backlog import Backlog, Given
 from services.scheduler.batch import Batch
 
 PUBLISHED = counter(
     "atemporal_due_jobs_published_total", "Due jobs that were published and claimed."
 )
 OLDEST_DUE = gauge(
-    "atemporal_oldest_due_seconds", "How long the oldest job has been due without being claimed."
+    "atemporal_oldest_due_seconds",
+    "How long the oldest job has been due without being claimed.",
+    aggregate=Aggregate.MAX,
 )
 
 ACTOR = "scheduler"
@@ -58,14 +62,20 @@ class DueLoop:
         poll_interval_s: float,
         ahead_s: float = AHEAD_S,
         clock: Callable[[], float] = monotonic,
+        instance_type: str = "",
     ) -> None:
-        """Take the connections; none is open yet. Jobs are claimed up to `ahead_s` before their time."""
+        """Take the connections; none is open yet. Jobs are claimed up to `ahead_s` before their time.
+
+        `instance_type` is the type of jobs that name none.
+        """
         self._database = database
         self._link = link
         self._poll_interval_s = min(poll_interval_s, NOTIFY_WITHIN_S)
         self._ahead_s = ahead_s
         self._clock = clock
-        self._backlog = Backlog(look_every_s=self._poll_interval_s, clock=clock)
+        self._backlog = Backlog(
+            look_every_s=self._poll_interval_s, clock=clock, instance_type=instance_type
+        )
         self._limit = BATCH
         self._listener: NotificationListener | None = None
 
@@ -82,11 +92,20 @@ class DueLoop:
         self._link.connect()
         next_in = min((level.wait_s for level in levels), default=inf)
         sleep = looked_at + next_in - self._ahead_s - self._clock()
-        if sleep <= 0:
-            if self._dispatch(levels, self._listener):
+        if sleep <= 0 or self._backlog.somebody_waits:
+            nothing = self._dispatch(levels, self._listener)
+            if nothing is None:
                 return 0.0
-            # What is due and was not given to us is locked by another scheduler: let it commit.
-            sleep = _LOCKED_S
+            if nothing.full:
+                # It is no scheduler that keeps back what is due.
+                OLDEST_DUE.set(0)
+                sleep = inf
+            elif nothing.busy:
+                self._backlog.notified()
+                sleep = _LOCKED_S
+            elif sleep <= 0:
+                # What is due and was not given to us is locked by another scheduler: let it commit.
+                sleep = _LOCKED_S
         self._link.heartbeat()
         longest = min(self._poll_interval_s, self._backlog.look_in_s())
         self._hear(self._listener, min(sleep, longest))
@@ -99,8 +118,11 @@ class DueLoop:
             self._listener.close()
             self._listener = None
 
-    def _dispatch(self, levels: list[Level], listener: NotificationListener) -> int:
-        """Claim and publish batch after batch until nothing more is due; return how many jobs."""
+    def _dispatch(self, levels: list[Level], listener: NotificationListener) -> Given | None:
+        """Claim and publish batch after batch until nothing more is due; None if anything was done.
+
+        Else what the claim gave, which was nothing.
+        """
         done, until = 0, self._clock() + LONGEST_TICK_S
         in_flight: deque[Batch] = deque()
         seen: list[Level] | None = levels
@@ -113,11 +135,12 @@ class DueLoop:
                 )
                 in_flight.append(batch)
                 batch.publish(ahead=ahead_s > 0)
-                full = len(batch) >= self._limit and self._clock() < until
-                while len(in_flight) >= (_IN_FLIGHT if full else 1):
+                full = batch.given.more and self._clock() < until
+                most = _IN_FLIGHT if full and not batch.given.limited else 1
+                while len(in_flight) >= most:
                     done += self._commit(in_flight.popleft())
                 if not full:
-                    return done
+                    return None if done or batch.given.more else batch.given
                 seen, ahead_s = None, 0.0
                 self._hear(listener, 0.0)
         except BaseException as error:
@@ -128,10 +151,8 @@ class DueLoop:
                     batches.callback(batch.abandon, error)
                 raise
 
-    def _claim(
-        self, seen: list[Level] | None, ahead_s: float
-    ) -> Callable[[Transaction], list[Claimed]]:
-        def claim(tx: Transaction) -> list[Claimed]:
+    def _claim(self, seen: list[Level] | None, ahead_s: float) -> Callable[[Transaction], Given]:
+        def claim(tx: Transaction) -> Given:
             levels = self._survey(tx) if seen is None else seen
             return self._backlog.claim(tx, levels, actor=ACTOR, limit=self._limit, ahead_s=ahead_s)
 

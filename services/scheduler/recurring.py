@@ -23,7 +23,7 @@ from atemporal.errors import Unavailable, Unknown
 from atemporal.messages import JobCancel
 from atemporal.metrics import counter, series
 from atemporal.metrics.endings import ENDED
-from atemporal.metrics.fires import FIRES
+from atemporal.metrics.fires import count_fire
 from atemporal.states import Reason
 from atemporal.store import fires
 from atemporal.store.database import Database, server_time
@@ -99,7 +99,7 @@ class RecurringLoop:
 
     def _tell(self, done: Done) -> None:
         for name, fire in done.fires:
-            FIRES.labels(fire.outcome).inc(fire.count)
+            count_fire(fire)
             if fire.reason:
                 self._log.warning(
                     "fire not run",

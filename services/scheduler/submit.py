@@ -12,21 +12,21 @@ from time import monotonic
 from uuid import UUID
 
 from atemporal.broker import Delivery, Link, Outgoing
-from atemporal.errors import Invalid, Unavailable, Unknown
+from atemporal.errors import Invalid
 from atemporal.inbox import Inbox
 from atemporal.messages import SUBMIT, SubmitReply, decode
 from atemporal.metrics import series
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec, parse_spec
+from atemporal.prices import NO_PRICES, Prices
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.store.jobs import Submission
 from atemporal.telemetry import logger
 from atemporal.userdata import check_fits
+from services.scheduler.replies import Replies
 
 BATCH = 500
-# As long as a batch of replies may take, one by one: the next messages wait behind them.
-REPLIES_S = 10.0
 _VIA = "amqp"
 
 series(SUBMITS, via=[_VIA])
@@ -38,14 +38,18 @@ class SubmitLoop:
     name = "submit"
 
     def __init__(
-        self, database: Database, link: Link, *, clock: Callable[[], float] = monotonic
+        self,
+        database: Database,
+        link: Link,
+        *,
+        prices: Prices = NO_PRICES,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Take the connections; none is open yet. `clock` gives seconds."""
-        self._clock = clock
         self._database = database
-        self._link = link
+        self._prices = prices
         self._inbox = Inbox(link, SUBMIT, ping=database.ping)
-        self._log = logger(self.name)
+        self._replies = Replies(link, logger(self.name), clock=clock)
 
     def tick(self) -> float:
         """Take one batch: dead-letter the bad, write the good in one transaction, reply to all.
@@ -57,45 +61,19 @@ class SubmitLoop:
             replies = self._take()
         for _, reply in replies:
             SUBMITS.labels(_VIA, reply.status).inc()
-        self._answer([Outgoing.reply(reply, to) for to, reply in replies if to.reply_to])
+        self._replies.send([Outgoing.reply(reply, to) for to, reply in replies if to.reply_to])
         return 0.0
 
     def reset(self) -> None:
         """Drop the connection: the batch in hand comes again."""
         self._inbox.reset()
 
-    def _answer(self, replies: Sequence[Outgoing]) -> None:
-        """Send the replies together; if the link breaks over them, each alone.
-
-        A broker can close the connection for one `reply_to`. The jobs are written: who hears nothing
-        asks again, with the same key.
-        """
-        try:
-            self._send(replies)
-        except (Unavailable, Unknown) as error:
-            self._log.warning("replies not sent together", error=str(error))
-            until = self._clock() + REPLIES_S
-            for reply in replies:
-                if self._clock() >= until:
-                    self._log.warning("the other replies are given up", first=reply.routing_key)
-                    return
-                try:
-                    self._send([reply])
-                except Unavailable:
-                    return
-                except Unknown as lost:
-                    self._log.warning("reply not sent", to=reply.routing_key, error=str(lost))
-
-    def _send(self, replies: Sequence[Outgoing]) -> None:
-        for reply, why in self._link.publish(replies):
-            self._log.warning("reply not delivered", to=reply.routing_key, error=why)
-
     def _take(self) -> list[tuple[Delivery, SubmitReply]]:
         good: list[tuple[Delivery, JobSpec]] = []
         replies: list[tuple[Delivery, SubmitReply]] = []
         for delivery in self._inbox.take(BATCH):
             try:
-                good.append((delivery, _spec(delivery)))
+                good.append((delivery, self._spec(delivery)))
             except Invalid as error:
                 replies.append((delivery, self._reject(delivery, error.fields)))
         if good:
@@ -106,8 +84,7 @@ class SubmitLoop:
     def _reject(
         self, delivery: Delivery, errors: Mapping[str, str], job_id: UUID | None = None
     ) -> SubmitReply:
-        reason = "; ".join(f"{name}: {why}" for name, why in errors.items())
-        self._inbox.dead_letter(delivery, reason)
+        self._inbox.dead_letter(delivery, errors)
         return SubmitReply(status="rejected", id=job_id, errors=dict(errors))
 
     def _write(
@@ -130,11 +107,11 @@ class SubmitLoop:
             {"status": status, "id": submission.job_id, "time": submission.run_at}
         )
 
-
-def _spec(delivery: Delivery) -> JobSpec:
-    fields = dict(decode(SUBMIT, delivery.body).job)
-    if fields.get("key") is None:
-        fields["key"] = delivery.message_id
-    spec = parse_spec(fields)
-    check_fits(spec)
-    return spec
+    def _spec(self, delivery: Delivery) -> JobSpec:
+        fields = dict(decode(SUBMIT, delivery.body).job)
+        if fields.get("key") is None:
+            fields["key"] = delivery.message_id
+        spec = parse_spec(fields)
+        check_fits(spec)
+        self._prices.check(spec)
+        return spec

@@ -22,6 +22,7 @@ from atemporal.errors import AtemporalError
 from tests.chaos.crew import Crew
 from tests.chaos.exits import SAY
 from tests.chaos.fleet import Fleet
+from tests.chaos.governor import TEAM, TEAM_LABEL
 
 CURSED_TYPE = "t3.nano"
 CURSED_EVERY = 20
@@ -64,12 +65,13 @@ class Receipts:
         return [one for one in self.wanted if one.job_id]
 
 
-class Submitters:
+class Submitters(Crew):
     """Submit `count` jobs evenly over `seconds`, over HTTP and as messages."""
 
     def __init__(
         self, fleet: Fleet, runs: Path, rng: random.Random, *, count: int, seconds: float
     ) -> None:
+        super().__init__()
         self.receipts = Receipts()
         self._fleet = fleet
         self._runs = runs
@@ -77,23 +79,9 @@ class Submitters:
         self._stop = threading.Event()
         self._pause = seconds / count
         self._count = count
-        self._crew = Crew()
-        self._crew.add("submitter", self._submit_all)
-        self._crew.add("settler", self._settle)
+        self.add("submitter", self._submit_all)
+        self.add("settler", self._settle)
         self._unsettled: list[Wanted] = []
-
-    @property
-    def failures(self) -> list[str]:
-        """What its threads died of."""
-        return self._crew.failures
-
-    def start(self) -> None:
-        """Begin to submit."""
-        self._crew.start()
-
-    def join(self) -> None:
-        """Wait until everything was submitted and answered."""
-        self._crew.join()
 
     def _submit_all(self) -> None:
         try:
@@ -126,7 +114,7 @@ class Submitters:
             "timeout_s": 20,
             "infra_retries": 30,
             "backoff_s": 1,
-            "labels": {"chaos": "yes"},
+            "labels": {"chaos": "yes", **({TEAM_LABEL: TEAM} if rng.random() < 0.3 else {})},
             "machine": rng.choice([{}, {}, {"capacity_type": "spot"}]),
         }
         if number % CURSED_EVERY == CURSED_EVERY // 2:
@@ -135,9 +123,9 @@ class Submitters:
             body["max_attempts"] = 2
         if rng.random() < 0.3:
             body["delay_s"] = rng.randrange(1, 20)
-        elif rng.random() < 0.3:
+        elif rng.random() < 0.5:
             # Many are due at once, so that one call can launch them.
-            body["time"] = format_utc(datetime.fromtimestamp(time.time() // 6 * 6 + 9, UTC))
+            body["time"] = format_utc(datetime.fromtimestamp(time.time() // 15 * 15 + 18, UTC))
         via = "amqp" if rng.random() < 0.25 else "http"
         cancel, left_alone = rng.random() < 0.08, via == "amqp" and rng.random() < 0.5
         retime_s = rng.randrange(15) if "delay_s" in body and rng.random() < 0.4 else None

@@ -48,10 +48,11 @@ class Deck:
         return self._left.pop()
 
 
-class FaultInjector:
+class FaultInjector(Crew):
     """Draws faults, in threads of its own, until stopped."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, *, kill_every_s: float) -> None:
+        super().__init__()
         self.counts: Counter[str] = Counter()
         self.timeline: list[tuple[float, str]] = []
         self.poison: list[str] = []
@@ -64,7 +65,6 @@ class FaultInjector:
         self._to_kill = Deck(rng, [*replicas] * 4 + ["twin"])
         self._to_freeze = Deck(rng, replicas)
         self._troubles = Deck(rng, SERVER_TROUBLES)
-        self._crew = Crew()
         for do, pause in (
             (self._kill, kill_every_s),
             (self._freeze, 15.0),
@@ -75,21 +75,12 @@ class FaultInjector:
             (self.forge, 3.0),
             (self._double_and_reorder, 0.5),
         ):
-            self._crew.add(do.__name__.strip("_"), partial(self._loop, do, pause))
-
-    @property
-    def failures(self) -> list[str]:
-        """What its threads died of."""
-        return self._crew.failures
-
-    def start(self) -> None:
-        """Begin."""
-        self._crew.start()
+            self.add(do.__name__.strip("_"), partial(self._loop, do, pause))
 
     def stop(self) -> None:
         """End; whatever was stopped runs again."""
         self._stop.set()
-        self._crew.join()
+        self.join()
         self._fleet.revive()
 
     @property

@@ -9,21 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from atemporal import migrations
 from atemporal.identity.signer import CERTIFICATE
 from atemporal.store.database import Database
+from tests.chaos.bills import PRICES
 from tests.servers.ports import free_port
 from tests.servers.postgres import open_postgres
 from tests.servers.rabbitmq import open_rabbitmq
 
 T = TypeVar("T")
+# How long an answer may take to come, restarts and all.
+ANSWER_S = 120.0
 KEY = "k1:0123456789abcdef0123456789abcdef"
 REPLICAS = {"scheduler": 2, "launcher": 2, "reaper": 2, "api": 1}
 # Short enough for a chaos run of minutes, in the proportions of the defaults.
@@ -77,6 +80,8 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.RLock()
         self._twin_options = tuple(twin)
+        prices = directory / "prices.csv"
+        prices.write_text(PRICES)
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **settings,
@@ -84,6 +89,7 @@ class Fleet:
             "ATEMPORAL_BROKER_URL": self.broker_url,
             "ATEMPORAL_CALLBACK_URL": self.api_url,
             "ATEMPORAL_API_PORT": str(self.api_port),
+            "ATEMPORAL_PRICES_FILE": str(prices),
             "AWS_ENDPOINT_URL_EC2": self.twin_url,
             "ATEMPORAL_IDENTITY_CERTIFICATES": str(directory / "twin" / CERTIFICATE),
             "AWS_ACCESS_KEY_ID": "chaos",
@@ -144,6 +150,27 @@ class Fleet:
                     self.start(name)
                 else:
                     process.send_signal(signal.SIGCONT)
+
+    def ask(
+        self, method: str, path: str, good: Collection[int], body: Mapping[str, Any] | None = None
+    ) -> None:
+        """Ask the API until there is an answer: only for what may be asked again.
+
+        Raises:
+            TimeoutError: there was none in time; what the API said last is named.
+        """
+        url, deadline, last = f"{self.api_url}{path}", time.monotonic() + ANSWER_S, ""
+        while time.monotonic() < deadline:
+            try:
+                answer = httpx.request(method, url, json=body, timeout=5)
+            except httpx.HTTPError as error:
+                last = repr(error)
+            else:
+                if answer.status_code in good:
+                    return
+                last = f"{answer.status_code} {answer.text}"
+            threading.Event().wait(0.3)
+        raise TimeoutError(f"{method} {path}: {last}")
 
     def wait(self, what: str, condition: object, within_s: float) -> None:
         """Poll a condition.

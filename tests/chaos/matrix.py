@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from atemporal.cloud.instance import JOB_TAG
 from atemporal.messages import COMMANDS
 from atemporal.model import Job
 from atemporal.states import Outcome
+from tests.chaos.appointment import Appointment
 from tests.chaos.dying import DIED, Point, Service, run
 from tests.e2e.system import SERVICES, System, ec2
 from tests.invariants import assert_invariants
@@ -79,7 +80,7 @@ class Scenario:
     """Which service may die, how the job comes, and what does not work meanwhile.
 
     `has` are effects it must have: where another service can be quicker, it is counted again.
-    `many` jobs are due at the same time.
+    `many` jobs are due at the same time. `recurring`: a schedule comes instead of a job.
     """
 
     service: str
@@ -90,6 +91,7 @@ class Scenario:
     deaf: bool = False
     silent: bool = False
     ahead: bool = False
+    recurring: bool = False
 
 
 SCENARIOS = (
@@ -102,8 +104,12 @@ SCENARIOS = (
     ),
     Scenario(
         "scheduler",
-        "a job message comes",
-        (("submit", "commit"), ("submit", "ack"), ("due", "publish job.due"), ("relay", "commit")),
+        "a job message comes, and one that nobody can use",
+        (
+            *(("submit", "commit"), ("submit", "ack"), ("submit", "publish reply")),
+            *(("dead-letters", "commit"), ("dead-letters", "ack")),
+            *(("due", "publish job.due"), ("relay", "commit")),
+        ),
         by_message=True,
     ),
     Scenario(
@@ -142,6 +148,8 @@ SCENARIOS = (
     ),
     Scenario("scheduler", "the job has a time", (("lead", "commit"),), ahead=True),
     Scenario("api", "the machine holds", (("http", "commit"),), ahead=True),
+    Scenario("scheduler", "a schedule is due", (("recurring", "commit"),), recurring=True),
+    Scenario("api", "a schedule is edited", (("http", "commit"),), recurring=True),
 )
 TRIES = 12
 # Seconds; a busy machine is no failure of the services.
@@ -244,12 +252,14 @@ class Matrix(System):
         self.kill(scenario.service)
         return self.launch(scenario.service, deaf=scenario.deaf, **how)
 
-    def _submits(self, scenario: Scenario) -> list[_Submit]:
+    def _submits(self, scenario: Scenario) -> list[_Submit | Appointment]:
+        if scenario.recurring:
+            return [Appointment(self.api_url, self.database)]
         if scenario.many == 1:
             more = AHEAD if scenario.ahead else {}
             return [_Submit(self, by_message=scenario.by_message, more=more)]
         at = format_utc(datetime.now(UTC) + timedelta(seconds=TOGETHER_S))
-        together = [
+        together: list[_Submit | Appointment] = [
             _Submit(self, by_message=False, more={"time": at}) for _ in range(scenario.many)
         ]
         # All of them before the first is waited for; who is not answered is asked again there.
@@ -257,15 +267,25 @@ class Matrix(System):
             submit.poll()
         return together
 
-    def _end_when_told(self, jobs: list[_Submit], scenario: Scenario) -> None:
+    def _end_when_told(self, jobs: Sequence[_Submit | Appointment], scenario: Scenario) -> None:
         for submit in jobs:
-            if submit.poll() and scenario.silent and not submit.ended:
+            if not submit.poll() or isinstance(submit, Appointment):
+                continue
+            if scenario.silent and not submit.ended:
                 submit.ended = _end_its_machine(self.ec2_url, submit.job_id)
 
-    def _check(self, submit: _Submit, scenario: Scenario) -> None:
+    def _check(self, submit: _Submit | Appointment, scenario: Scenario) -> None:
+        if isinstance(submit, Appointment):
+            self.wait(f"{scenario}: {submit} is over", submit.poll, PATIENCE_S)
+            submit.check()
+            assert_invariants(self.database)
+            return
+
         def closed() -> bool:
             self._end_when_told([submit], scenario)
             if not submit.poll():
+                return False
+            if submit.by_message and not submit.letter_is_kept():
                 return False
             job = self.job(submit.job_id)
             return job.finished_at is not None and all(one.closed_at for one in job.attempts)
@@ -307,6 +327,18 @@ class _Submit:
             self.answer = self._by_message() if self.by_message else self._by_http()
         return self.answer is not None
 
+    def letter_is_kept(self) -> bool:
+        """Whether what was sent beside the job, and nobody can use, is a dead letter."""
+        query = text("SELECT errors FROM dead_letters WHERE message_id = :id")
+        with self.matrix.database.begin() as tx:
+            found = list(tx.scalars(query, {"id": self._poison}))
+        assert all("body" in errors for errors in found)
+        return bool(found)
+
+    @property
+    def _poison(self) -> str:
+        return f"{self.key} poison"
+
     def _by_http(self) -> UUID | None:
         fields: dict[str, Any] = {"image": "busybox:1.36", "ports": [], "command": list(RUN)}
         fields |= {"key": self.key, **self.more}
@@ -329,6 +361,8 @@ class _Submit:
                 message_id=self.key, delivery_mode=2, reply_to="nobody"
             )
             body = json.dumps({"type": "job.submit", "v": 1, "job": fields}).encode()
+            poison = pika.BasicProperties(message_id=self._poison, delivery_mode=2)
+            channel.basic_publish(COMMANDS, "job.submit", b"no JSON", poison, mandatory=True)
             channel.basic_publish(COMMANDS, "job.submit", body, properties, mandatory=True)
             connection.close()
             self._sent = True

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import httpx
 
+from tests.chaos.bills import Bill, bill
 from tests.e2e.system import instances
 
 # The faults that end a machine, with whatever it had not yet said.
@@ -60,6 +61,13 @@ class Oracle:
                 code = (record["state_reason"] or ("",))[0]
                 found[path.parent.name] = End(record["terminated_at"], code)
         return found
+
+    def bills(self) -> dict[str, Bill]:
+        """What EC2 bills for each instance, by the twin's own times: no call of EC2 tells them all."""
+        return {
+            path.parent.name: bill(json.loads(path.read_bytes()))
+            for path in self._instances.glob("*/record.json")
+        }
 
     def deaths(self) -> dict[str, list[float]]:
         """When EC2 put an end to instances that nobody had asked for."""

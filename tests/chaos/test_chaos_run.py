@@ -313,7 +313,8 @@ def test_poison_that_is_not_in_the_dead_letters_is_seen() -> None:
 
 class TestForce:
     def verdict_of(self, *, full: bool = True, **changed: Any) -> list[str]:
-        verdict = Verdict(counts={"attempted": 9, "acknowledged": 9, **changed.pop("counts", {})})
+        counts = {"attempted": 9, "acknowledged": 9, "of these up to the limit": 1}
+        verdict = Verdict(counts={**counts, **changed.pop("counts", {})})
         given: dict[str, Any] = {
             "faults": {"kill -9 api": 60, "kill -9 twin": 40, "hidden": 1},
             "kinds": {"hidden"},
@@ -332,6 +333,9 @@ class TestForce:
             "8 jobs acknowledged, 9 were asked for"
         ]
         assert len(self.verdict_of(jobs_asked=10)) == 2
+        assert self.verdict_of(counts={"of these up to the limit": 0}) == [
+            "the concurrency limit was never reached: it kept nobody back"
+        ]
 
     def test_a_short_chaos_run_has_at_least_a_fault(self) -> None:
         assert self.verdict_of(full=False, kinds={"dies"}) == []

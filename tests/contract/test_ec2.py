@@ -13,10 +13,11 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from atemporal.cloud import Cloud, NoInstance, Rejected, WrongImage
+from atemporal.cloud import Cloud, CloudError, NoInstance, Rejected, WrongImage
 from atemporal.cloud import ec2 as adapter
 from atemporal.model import AttemptRef, Launch
-from atemporal.settings import Settings
+from atemporal.model.job_spec import MOST_LABELS
+from atemporal.settings import MOST_TAGS, Settings
 from atemporal.twin.catalogue import FLATCAR_OWNER
 
 if TYPE_CHECKING:
@@ -345,6 +346,82 @@ def test_tags_can_be_added_later(
     assert found.tags == {**instance.tags, "Name": "mine now"}
 
 
+def tags_now(ec2: EC2Client, resource: str) -> dict[str, str]:
+    """The tags of an instance or a volume."""
+    found = (
+        ec2.describe_volumes(VolumeIds=[resource])["Volumes"]
+        if resource.startswith("vol-")
+        else ec2.describe_instances(InstanceIds=[resource])["Reservations"][0]["Instances"]
+    )
+    return {tag["Key"]: tag["Value"] for tag in found[0]["Tags"]}
+
+
+def test_the_tags_of_deployment_and_labels_are_on_instance_and_volume_from_the_launch(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    ref = new_ref()
+    chosen = launch.model_copy(update={"tags": {"cost-center": "42"}, "label_tags": ("*",)})
+
+    instance = cloud.run(ref, chosen.labelled({"atemporal/schedule": "nightly"}), NOTHING)
+
+    more = {"cost-center": "42", "atemporal/schedule": "nightly"}
+    assert instance.tags.items() >= more.items()
+    assert instance.ref == ref
+    (volume,) = cloud.volumes_of([instance.id])[instance.id]
+    assert tags_now(ec2, volume) == instance.tags == tags_now(ec2, instance.id)
+
+
+def test_a_resource_may_have_as_many_tags_as_the_longest_launch_gives_it(
+    cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    full = {f"k{number:02}" + "x" * 125: "v" * 256 for number in range(MOST_TAGS)}
+    labels = {f"l{number:02}": "v" * 255 for number in range(MOST_LABELS)}
+    chosen = launch.model_copy(
+        update={"tags": full, "label_tags": ("*",), "installation": uuid4()}
+    )
+
+    (instance,) = cloud.run_group(uuid4(), chosen, 1, NOTHING)
+    cloud.tag([instance.id], labels, new_ref())
+
+    (found,) = cloud.describe([instance.id]).values()
+    assert len(found.tags) == 50
+    with pytest.raises(CloudError) as full_up:
+        cloud.tag([instance.id], {"one": "more"})
+    assert full_up.value.code == "TagLimitExceeded"
+
+
+def test_the_instances_of_a_group_and_their_volumes_are_tagged_together(
+    ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
+) -> None:
+    group_id, tagged = uuid4(), launch.model_copy(update={"tags": {"team": "platform"}})
+    instances = cloud.run_group(group_id, tagged, 3, NOTHING)
+    ids = [one.id for one in instances]
+
+    volumes = cloud.volumes_of(ids)
+    assert set(volumes) == set(ids)
+    of_all = [one for each in volumes.values() for one in each]
+    cloud.tag([*ids, *of_all], {"batch": "7"})
+    ref = new_ref()
+    cloud.tag([ids[0], *volumes[ids[0]]], {"batch": "7"}, ref)
+
+    shared = {"team": "platform", "batch": "7", "atemporal:group": str(group_id)}
+    for resource in (*ids, *of_all):
+        assert tags_now(ec2, resource).items() >= shared.items()
+    own = [one for one in (*ids, *of_all) if "atemporal:job" in tags_now(ec2, one)]
+    assert own == [ids[0], *volumes[ids[0]]]
+    assert cloud.describe(ids)[ids[0]].ref == ref
+
+
+def test_volumes_of_other_deployments_are_nobodys(
+    cloud: Cloud, endpoint: str, launch: Launch, new_ref: NewRef
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    with Cloud(Settings(ec2_endpoint_url=endpoint, deployment="nobody")) as other:
+        assert other.volumes_of([instance.id]) == {}
+    assert list(cloud.volumes_of([instance.id])) == [instance.id]
+
+
 def test_a_spot_request_is_launched_as_spot(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef
 ) -> None:
@@ -443,3 +520,8 @@ def test_free_volumes_of_the_deployment_are_listed_and_deleted_and_no_others(
         (there,) = ec2.describe_volumes(VolumeIds=[other])["Volumes"]
         assert there["State"] == "available"
         ec2.delete_volume(VolumeId=other)
+
+
+def test_the_vcpus_of_types_and_none_of_what_is_no_type(cloud: Cloud) -> None:
+    wanted = ["t3.small", "c5.2xlarge", "m9.nosuch"]
+    assert cloud.vcpus(wanted) == {"t3.small": 2, "c5.2xlarge": 8}

@@ -8,7 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from atemporal.cloud import Cloud, Instance, Rejected, TokenMismatch, TokenSpent
+from atemporal.cloud import (
+    Cloud,
+    Instance,
+    NoInstance,
+    Rejected,
+    TokenMismatch,
+    TokenSpent,
+    tagging,
+)
 from atemporal.model import AttemptRef, Launch
 
 pytestmark = pytest.mark.parametrize("endpoint", ["twin"], indirect=True, scope="session")
@@ -52,7 +60,13 @@ def test_the_same_call_from_many_threads_at_once_is_the_same_instance(
 
 
 @pytest.mark.parametrize(
-    "update", [{"instance_type": "t3.large"}, {"disk_gb": 99}, {"capacity_type": "spot"}]
+    "update",
+    [
+        {"instance_type": "t3.large"},
+        {"disk_gb": 99},
+        {"capacity_type": "spot"},
+        {"tags": {"team": "x"}},
+    ],
 )
 def test_the_same_token_with_another_intent_is_a_mismatch(
     cloud: Cloud, launch: Launch, new_ref: NewRef, update: dict[str, object]
@@ -65,6 +79,39 @@ def test_the_same_token_with_another_intent_is_a_mismatch(
 
     assert mismatch.value.code == "IdempotentParameterMismatch"
     assert [found.id for found in cloud.find(ref)] == [instance.id]
+
+
+@pytest.mark.parametrize("unknown", ["i-0123456789abcdef0", "vol-0123456789abcdef0"])
+def test_one_unknown_resource_leaves_all_others_untagged(
+    cloud: Cloud, launch: Launch, new_ref: NewRef, unknown: str
+) -> None:
+    instance = cloud.run(new_ref(), launch, NOTHING)
+
+    with pytest.raises(NoInstance):
+        cloud.tag([instance.id, unknown], {"batch": "7"})
+
+    assert "batch" not in cloud.describe([instance.id])[instance.id].tags
+
+
+def test_more_resources_than_one_call_may_name_are_several_calls(
+    cloud: Cloud, launch: Launch, new_ref: NewRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [cloud.run(new_ref(), launch, NOTHING).id for _ in range(2)]
+    many = [f"i-{number:017x}" for number in range(1, 1000)]
+    with pytest.raises(NoInstance):
+        cloud.tag([*ids, *many], {"batch": "7"})
+
+    monkeypatch.setattr(tagging, "BATCH", 1001)
+    with pytest.raises(Rejected) as too_many:
+        cloud.tag([*ids, *many], {"batch": "7"})
+    assert too_many.value.code == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize("key", ["aws:cost", "AWS:cost"])
+def test_a_key_of_awss_is_refused(cloud: Cloud, launch: Launch, new_ref: NewRef, key: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        cloud.run(new_ref(), launch.model_copy(update={"tags": {key: "1"}}), NOTHING)
+    assert refused.value.code == "InvalidParameterValue"
 
 
 def test_the_same_token_with_other_user_data_is_a_mismatch(

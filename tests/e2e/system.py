@@ -100,17 +100,18 @@ class System:
     def ready(self, name: str) -> bool:
         """Ask a service whether it is ready."""
         try:
-            url = f"http://127.0.0.1:{self._port(name)}/readyz"
+            url = f"http://127.0.0.1:{self.port(name)}/readyz"
             return httpx.get(url, timeout=2).status_code == 200
         except httpx.TransportError:
             return False
 
-    def _port(self, name: str) -> int:
+    def port(self, name: str) -> int:
+        """Where a service answers probes and Prometheus."""
         return self.api_port if name == "api" else self.health_ports[name]
 
     def metrics(self, name: str) -> str:
         """A service's metrics as text."""
-        return httpx.get(f"http://127.0.0.1:{self._port(name)}/metrics").text
+        return httpx.get(f"http://127.0.0.1:{self.port(name)}/metrics").text
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a service."""

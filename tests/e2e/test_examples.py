@@ -140,6 +140,38 @@ def test_a_client_hears_what_became_of_its_submit(
     assert list(rejected["errors"]) == ["key"]
 
 
+def test_a_schedule_is_made_changed_and_deleted_from_python(
+    system: System, env: dict[str, str]
+) -> None:
+    job = {name: value for name, value in JOB.items() if name != "delay_s"}
+    nightly = {"name": "nightly", "cron": "30 2 * * *", "zone": "Europe/Berlin", "job": job}
+
+    def change(
+        key: str, serial: int, *words: str, given: object = None
+    ) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / "python" / "schedule.py"), key, *words],
+            env={**env, "SERIAL": str(serial)},
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout, f"{done.stderr}\n{system.logs()}"
+        reply = json.loads(done.stdout)
+        valid("schedule.reply.v1.json", reply)
+        return done.returncode, reply
+
+    for status in ("accepted", "duplicate"):
+        code, reply = change("plan-1", 1, given=nightly)
+        assert (code, reply["status"], reply["version"]) == (0, status, 1)
+    assert change("plan-3", 3, "pause", "nightly")[1]["paused"] is True
+    assert change("plan-2", 2, "resume", "nightly")[1]["status"] == "outdated"
+    code, reply = change("plan-4", 4, given={**nightly, "cron": "5/15 * * * *"})
+    assert (code, reply["status"], list(reply["errors"])) == (1, "rejected", ["cron"])
+    assert change("plan-5", 5, "delete", "nightly")[1]["status"] == "accepted"
+
+
 def test_the_tools_of_the_shell_can_not_have_a_direct_reply(env: dict[str, str]) -> None:
     options = ["-e", COMMANDS, "-r", "job.submit", "-t", "amq.rabbitmq.reply-to", "-b", "{}"]
     done = subprocess.run(

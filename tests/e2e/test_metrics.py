@@ -1,16 +1,25 @@
-"""The real processes' `/metrics`: each shows its own, and promtool finds nothing to say about them."""
+"""The real processes' `/metrics`: each shows its own, and promtool finds nothing to say about them.
+
+A real Prometheus scrapes them, evaluates the rules and answers every query of the dashboards.
+"""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from atemporal.broker import Link, Outgoing
 from atemporal.messages import LAUNCH, REAP, SUBMIT
+from atemporal.store import concurrency_limits
+from tests.dashboards import queries
 from tests.e2e.system import SERVICES, System
 from tests.metrics import documented, families, series
+from tests.promql import selectors
+from tests.servers.prometheus import Prometheus
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -77,3 +86,61 @@ def test_no_series_appears_only_when_it_counts(system: System) -> None:
         "atemporal_callbacks_total",
         "atemporal_attempts_ended_total",
     } <= counted
+
+
+@pytest.fixture
+def prometheus(system: System, tmp_path: Path) -> Iterator[Prometheus]:
+    """A Prometheus that has scraped all services."""
+    prometheus = Prometheus(tmp_path, {name: system.port(name) for name in SERVICES})
+    try:
+        system.wait("all are scraped", lambda: len(prometheus.ask("up == 1")) == len(SERVICES))
+        yield prometheus
+    finally:
+        prometheus.close()
+
+
+@pytest.fixture
+def limit(system: System) -> Iterator[str]:
+    """A concurrency limit, whose series are there while it is set."""
+    with system.database.begin() as tx:
+        concurrency_limits.put(tx, "team=blue", 5, actor="test", instance_type="t3.small")
+    yield "team=blue"
+    with system.database.begin() as tx:
+        concurrency_limits.remove(tx, "team=blue", actor="test")
+
+
+@pytest.mark.usefixtures("limit")
+def test_prometheus_answers_every_query_of_dashboards_and_rules(
+    system: System, prometheus: Prometheus
+) -> None:
+    job_id = system.submit("true", delay_s=3, labels={"team": "blue"})
+    system.wait_closed(job_id)
+    asked = queries()
+    # Each query is answered, and a panel has data when one of its has.
+    empty = {one.panel for one in asked}
+    empty -= {one.panel for one in asked if prometheus.ask(one.query)}
+
+    def all_have_data() -> bool:
+        empty.difference_update(
+            [one.panel for one in asked if one.panel in empty and prometheus.ask(one.query)]
+        )
+        return not empty
+
+    rules = prometheus.rules()
+    everything = [*(one.query for one in asked), *(rule["query"] for rule in rules)]
+    # An alert has a series only while it is one.
+    absent = {one.name for query in everything for one in selectors(query)} - {"ALERTS"}
+
+    def all_are_there() -> bool:
+        absent.difference_update([one for one in absent if prometheus.ask(f"count({one})")])
+        return not absent
+
+    try:
+        # Minutes with a leak are counted once a minute.
+        system.wait("each panel has data", all_have_data, within_s=180)
+        system.wait("each metric is there", all_are_there)
+    except AssertionError as error:
+        raise AssertionError(f"none of: {sorted(empty)}, {sorted(absent)}\n{error}") from None
+    rules = prometheus.rules()
+    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []

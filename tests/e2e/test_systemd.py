@@ -20,6 +20,7 @@ import yaml
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.states import Reason
+from cloud_config import LOG_SHIPPER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 from tests.e2e.systemd.engine import Engine, open_engine, open_registry
@@ -228,13 +229,35 @@ def test_the_deadline_runs_although_the_job_can_not(case: Case, wrong: str) -> N
     assert case.api.calls == []
 
 
+@pytest.mark.parametrize("takes", [True, False], ids=["taken", "unanswered"])
+def test_what_a_container_writes_is_sent_meanwhile_and_its_end_waits_for_none_of_it(
+    case: Case, takes: bool
+) -> None:
+    api, arrived = case.api, dict[str, float]()
+    api.log_script, api.takes_logs = LOG_SHIPPER, takes
+    api.before_response = lambda call: arrived.update({call.method: time.time()})
+    write = "echo begun; busybox sleep 9; busybox seq 1 20000; busybox sleep 3"
+    case.machine.apply(case.user_data(command=("/bin/sh", "-c", write)))
+    case.machine.wait_off()
+    output = "".join(f"{line}\n" for line in ("begun", *range(1, 20_001))).encode()
+    assert api.log_chunks[0] == (0, b"begun\n")
+    record = ExitRecord.model_validate(api.body("DELETE"))
+    assert record.exit_code == 0
+    assert record.log_bytes == len(output)
+    assert output.endswith(record.log_tail)
+    for start, data in api.log_chunks:
+        assert output[start : start + len(data)] == data
+    assert record.finished_at is not None
+    assert arrived["DELETE"] - record.finished_at.timestamp() < 5
+
+
 def test_a_second_boot_powers_off_without_running_again(case: Case) -> None:
     case.machine.apply(case.user_data())
     case.machine.wait_off()
     before, calls = case.container, case.api.methods
     case.machine.boot_again()
     case.machine.wait_off()
-    assert "it will not run again" in "\n".join(case.machine.console)
+    assert "has been here before" in "\n".join(case.machine.console)
     assert (case.container, case.api.methods) == (before, calls)
 
 

@@ -25,6 +25,7 @@ from tests.integration.launching import (
     ScriptedCloud,
     World,
     error,
+    tags_in,
 )
 
 THROTTLED = error(Throttled, "RequestLimitExceeded")
@@ -60,6 +61,8 @@ class GroupCloud(ScriptedCloud):
         # Another request with the same token is what EC2 refuses.
         assert self.requests.setdefault(token, repr(request)) == repr(request)
         self.sizes.append(size)
+        if refused := self.policy(tags_in(request)):
+            raise refused
         outcome = self.outcomes.pop(0) if self.outcomes else None
         if isinstance(outcome, CloudError):
             raise outcome

@@ -77,19 +77,26 @@ class ScriptedCloud:
     image: str = "ami-1"
     wrong_images: set[str] = field(default_factory=set)
     throttled: Callable[[], None] = lambda: None
+    policy: Callable[[dict[str, str]], CloudError | None] = lambda _: None
+    """What EC2 has against a call with these tags."""
 
     def resolve_image(self) -> str:
         if self.image_error:
             raise self.image_error
         return self.image
 
+    def disks_gb(self, image_id: str, disk_gb: int | None) -> int:
+        return self.real.disks_gb(image_id, disk_gb)
+
     def run(self, ref: AttemptRef, launch: Launch, user_data: bytes) -> Instance:
         if launch.image_id in self.wrong_images:
             raise WrongImage("launching", "WrongImage", f"image {launch.image_id} is not flatcar")
-        request = self.real._request(ref, launch, user_data)
+        request = self.real.request(ref, launch, user_data)
         token = request["ClientToken"]
         offering = (launch.instance_type, launch.subnet_id, launch.capacity_type)
         self.calls.append(Call(token, repr(request), offering))
+        if refused := self.policy(tags_in(request)):
+            raise refused
         outcome = self.script.pop(0) if self.script else None
         if isinstance(outcome, CloudError):
             if isinstance(outcome, Throttled):
@@ -131,6 +138,13 @@ class ScriptedCloud:
     @property
     def offerings(self) -> list[tuple[str, str | None, str]]:
         return [call.offering for call in self.calls]
+
+
+def tags_in(request: dict[str, Any]) -> dict[str, str]:
+    """The tags of the instance, which are the volumes' too."""
+    instance, volume = request["TagSpecifications"]
+    assert instance["Tags"] == volume["Tags"]
+    return {one["Key"]: one["Value"] for one in instance["Tags"]}
 
 
 def error(kind: type[CloudError], code: str = "Code", words: str = "EC2's words") -> CloudError:

@@ -7,19 +7,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from tests.api import Api, serving
+from tests.api import Api
 from tests.integration.command_line import Cli
 
 pytestmark = pytest.mark.usefixtures("own_output")
 
 CRON = ("--cron", "0 2 * * *", "--tz", "America/Sao_Paulo")
 SECRET = "s3cret-of-the-job"
-
-
-@pytest.fixture(scope="module")
-def api(database_url: str) -> Iterator[Api]:
-    with serving(database_url) as served:
-        yield served
 
 
 @pytest.fixture
@@ -150,6 +144,36 @@ def test_an_edit_changes_what_is_given(cli: Cli) -> None:
     assert (job["image"], job["command"]) == ("alpine:latest", ["date", "-u"])
     assert job["env"] == {"OTHER": "1"}
     assert "give what is to be changed" in cli("schedule", "edit", "nightly", code=2).stderr
+
+
+def test_an_edit_takes_away_what_is_to_be_cleared(cli: Cli) -> None:
+    cli(
+        *("schedule", "create", "nightly", *CRON, "-e", f"KEY={SECRET}", "--label", "team=blue"),
+        *("--instance-type", "t3.small", "--disk-gb", "20", "--retry-on", "75"),
+        *("--", "nginx", "true"),
+    )
+    cli("schedule", "edit", "nightly", "--clear", "env", "--clear", "labels")
+    job = cli.json("schedule", "show", "nightly", "--reveal")["job"]
+    assert (job["env"], job["labels"], job["command"]) == ({}, {}, ["true"])
+    cli(
+        *("schedule", "edit", "nightly", "--clear", "command", "--clear", "instance-types"),
+        *("--clear", "retry-on", "-e", "OTHER=1"),
+    )
+    shown = cli.json("schedule", "show", "nightly", "--reveal")
+    job = shown["job"]
+    assert (shown["version"], job["command"], job["retry_on"]) == (3, None, [])
+    assert (job["machine"]["instance_types"], job["machine"]["disk_gb"]) == ([], 20)
+    assert job["env"] == {"OTHER": "1"}
+
+
+def test_what_is_given_is_not_taken_away_in_one_edit(cli: Cli) -> None:
+    for words in (("-e", "A=1", "--clear", "env"), ("--disk-gb", "9", "--clear", "disk-gb")):
+        refused = cli("schedule", "edit", "nightly", *words, code=2).stderr
+        assert f"--clear {words[-1]} takes away what is given" in refused
+    assert (
+        "'image' is not one of"
+        in cli(*("schedule", "edit", "nightly", "--clear", "image"), code=2).stderr
+    )
 
 
 def test_deleted_it_is_gone(cli: Cli) -> None:

@@ -563,4 +563,4 @@ class TestChangedMeanwhile:
         with database.begin() as tx:
             levels = backlog.survey(tx)
             claimed = backlog.claim(tx, levels, actor="t", limit=100, ahead_s=0)
-        return [UUID(one.position.job_id) for one in claimed]
+        return [UUID(one.position.job_id) for one in claimed.jobs]

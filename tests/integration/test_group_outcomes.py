@@ -220,6 +220,20 @@ class TestOutcomes:
         assert world.each_has_one(refs)
         assert len(world.cloud.all()) == 3
 
+    @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA, error(Rejected, "NoSuchKey")])
+    def test_a_refused_repeat_asks_for_nothing_more_where_all_that_was_launched_is_gone(
+        self, world: Groups, refusal: CloudError
+    ) -> None:
+        world.cloud.outcomes = [Done(UNKNOWN[0]), refusal]
+        refs = world.burst(3)
+        ((token, launched),) = world.cloud.launched.items()
+        world.cloud.launched[token] = [replace(one, state="terminated") for one in launched]
+        world.later(30)
+        world.sweep.tick()
+        assert sorted(world.instances(refs)) == sorted(one.id for one in launched)
+        assert world.cloud.sizes == [3, 3]
+        assert world.cloud.calls == []
+
     def test_an_image_that_is_wrong_by_now_is_exchanged_for_all(self, world: Groups) -> None:
         refs = [world.queued() for _ in range(3)]
         ((group, spec),) = world.launcher.begin(refs)

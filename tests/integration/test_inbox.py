@@ -7,6 +7,7 @@ from typing import cast
 from uuid import uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.daemon import Loop
@@ -88,6 +89,12 @@ def link(broker_url: str) -> Iterator[Link]:
     link.close()
 
 
+def in_hand_s(queue: str) -> float:
+    shown = REGISTRY.get_sample_value("atemporal_oldest_unacked_seconds", {"queue": queue})
+    assert shown is not None
+    return shown
+
+
 @pytest.mark.parametrize(("make", "message", "queue"), LOOPS)
 @pytest.mark.parametrize("error", [Unavailable("Postgres is away"), Unknown("EC2 said nothing")])
 def test_an_outage_costs_no_message_a_delivery(
@@ -105,11 +112,13 @@ def test_an_outage_costs_no_message_a_delivery(
     for _ in range(FAILING_TURNS):
         with pytest.raises(Kept):
             loop.tick()
+    assert in_hand_s(queue) > 0
     steps.error = None
     for _ in range(20):
         if len(steps.done) == len(refs):
             break
         loop.tick()
+    assert in_hand_s(queue) == 0
     loop.reset()
     assert steps.done == set(refs)
     assert link.receive(DEAD, limit=1, timeout_s=0.2) == []

@@ -32,6 +32,9 @@ BREAKS = {
     "ended_says_why": ["UPDATE attempts SET exited_at = NULL WHERE job_id = '{b}'"],
     "exit_code_fits": ["UPDATE attempts SET exit_code = 0 WHERE job_id = '{b}'"],
     "not_before_its_time": ["UPDATE jobs SET run_at = now() + '1 h' WHERE id = '{a}'"],
+    "not_after_its_start_deadline": [
+        "UPDATE jobs SET start_by = now() - interval '1 h' WHERE id = '{a}'"
+    ],
     "not_before_its_backoff": [
         "UPDATE events SET detail = detail || '{{\"in_s\": 9}}' WHERE type = 'job.scheduled'"
     ],
@@ -44,6 +47,13 @@ BREAKS = {
         "INSERT INTO events (job_id, attempt, type, actor) VALUES ('{b}', 2, 'attempt.ready', '')"
     ],
     "job_has_its_event": ["DELETE FROM events WHERE type LIKE 'job.finished%'"],
+    "within_limits": [
+        "INSERT INTO concurrency_limits VALUES ('jobs', 0, now() - interval '1 s', 'ann')",
+        "INSERT INTO slots VALUES ('jobs', '{a}', 1, NULL, now())",
+    ],
+    "limited_job_holds_its_slot": [
+        "INSERT INTO concurrency_limits VALUES ('instances', 9, now(), 'ann')"
+    ],
     "attempt_has_its_event": ["DELETE FROM events WHERE type = 'attempt.closed'"],
 }
 

@@ -18,7 +18,7 @@ from atemporal.errors import Conflict, NotFound
 from atemporal.limits import Limit
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, Reason
-from atemporal.store import attempts, groups, jobs, launches
+from atemporal.store import attempts, groups, jobs, launches, untagged
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
 from tests.frozen_clock import advance, freeze
@@ -55,7 +55,7 @@ class TestOneCall:
         assert group.settled_at is not None
         with world.database.begin() as tx:
             assert groups.unsettled(tx) == frozenset()
-            assert len(groups.untagged(tx, limit=100)) == many
+            assert len(untagged.find(tx, limit=100)) == many
 
     def test_one_job_is_the_call_that_it_always_was(self, world: Groups) -> None:
         (ref,) = world.burst(1)

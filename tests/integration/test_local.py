@@ -260,7 +260,7 @@ def test_up_takes_jobs_and_its_state_survives(installation: Installation, tmp_pa
         on_arm = installation.cli("submit", "busybox", "--instance-type", "m7g.large", "true")
         why = installation.cli("wait", on_arm.strip(), code=125)
         assert "launch_refused" in why
-        assert "must be of one architecture" in why
+        assert "does not match the architecture" in why
         installation.cli("wait", by_http)
         assert installation.cli("logs", by_http) == "by http\n"
 

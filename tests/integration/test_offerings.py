@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from atemporal.cloud import (
     Unauthorized,
     Unreachable,
 )
+from atemporal.cloud.instance import client_token, tags_of
 from atemporal.model import AttemptRef, Launch
 from atemporal.states import AttemptState, BlockedReason, Reason
 from atemporal.store import installation, jobs, launches
@@ -191,6 +193,32 @@ class TestOfferings:
         world.sweep.tick()
         assert world.cloud.tokens == ["0", "0"]
         assert world.attempt(ref).instance_id == world.cloud.all()[0].id
+
+    @pytest.mark.parametrize("refusal", [NO_CAPACITY, OVER_QUOTA])
+    def test_what_is_gone_was_launched_too_and_nothing_more_is_asked_for(
+        self, world: World, refusal: CloudError
+    ) -> None:
+        world.cloud.script = [Done(UNKNOWN[0]), refusal]
+        ref = world.launch()
+        ((token, launched),) = world.cloud.instances.items()
+        world.cloud.instances[token] = replace(launched, state="terminated")
+        world.later(30)
+        world.sweep.tick()
+        assert world.attempt(ref).instance_id == launched.id
+        assert world.cloud.tokens == ["0", "0"]
+
+    def test_what_an_earlier_placement_launched_and_is_gone_says_nothing_of_this_one(
+        self, world: World
+    ) -> None:
+        world.cloud.script = [NO_CAPACITY, UNKNOWN[0], NO_CAPACITY]
+        ref = world.launch()
+        token = client_token(ref, 0)
+        gone = Instance("i-8", "terminated", client_token=token, tags=tags_of("default", ref))
+        world.cloud.instances[token] = gone
+        world.later(world.settings.cloud_grace_s)
+        world.sweep.tick()
+        assert world.cloud.tokens == ["0", "1", "1", "2"]
+        assert world.attempt(ref).instance_id == world.cloud.instances[client_token(ref, 2)].id
 
     def test_a_crash_after_the_call_repeats_it_to_the_byte(self, world: World) -> None:
         world.cloud.script = [Done(UNKNOWN[0])]

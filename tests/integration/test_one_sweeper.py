@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
+from atemporal.daemon import Loop
 from atemporal.fleet.plan import Limits
 from atemporal.states import AttemptState
+from atemporal.store import sweep_leases
 from atemporal.store.database import Database
-from services.reaper.auditor import AuditLoop
+from atemporal.store.limit_waits import Use
+from services.reaper import limits as limit_gauges
+from services.reaper.auditor import VIOLATIONS, AuditLoop
 from services.reaper.one_sweeper import MISSED, OneSweeper
 from services.reaper.reaper import Reaper
-from services.reaper.sweep import SweepLoop
-from services.reaper.volumes import VolumeLoop
+from services.reaper.sweep import LEAKED_INSTANCES, LONGEST_WAIT, SweepLoop
+from services.reaper.volumes import ORPHANED_VOLUMES, VolumeLoop
 from tests.integration.reaping import World
 
 
@@ -115,6 +120,56 @@ class TestLease:
             assert mine
             loop.tick()
         assert listed.listings == 0
+
+    def test_who_sweeps_again_after_another_asks_ec2_at_once(
+        self, world: World, listed: Counting
+    ) -> None:
+        """What it showed before is not shown any more, however quiet it was."""
+        one, other = (sweeps(world, holder, quiet=100) for holder in "ab")
+        one.tick()
+        later(world, 10 * MISSED + 1)
+        other.tick()
+        one.tick()
+        assert listed.listings == 2
+        other.reset()
+        one.tick()
+        assert listed.listings == 3
+
+    def test_who_does_not_sweep_any_more_does_not_show_what_it_saw_before(
+        self, world: World, listed: Counting
+    ) -> None:
+        """Else the `max` over the reapers would keep it for as long as that one lives."""
+        more: dict[str, Any] = {"interval_s": 1, "holder": "a"}
+        limits = world.limits
+        mine: list[Loop] = [
+            sweeps(world, "a"),
+            AuditLoop(world.reaper, world.database, limits=limits, **more),
+            VolumeLoop(world.reaper, world.database, grace_s=1, **more),
+        ]
+        for kind in ("sweep", "audit", "volumes"):
+            with world.database.each() as connection:
+                assert sweep_leases.hold(connection, f"reaper {kind}", holder="b", for_s=60)
+        seen = {
+            "atemporal_leaked_instances": LEAKED_INSTANCES,
+            "atemporal_longest_wait_seconds": LONGEST_WAIT.labels("boot"),
+            "atemporal_record_violations": VIOLATIONS.labels("within_budget"),
+            "atemporal_orphaned_volumes": ORPHANED_VOLUMES,
+        }
+        for gauge in seen.values():
+            gauge.set(3)
+        limit_gauges.report([Use("team=mi6", 5, 5, 1)])
+        for loop in mine:
+            loop.tick()
+        assert listed.listings == 0
+        shown = {
+            sample.name
+            for family in REGISTRY.collect()
+            for sample in family.samples
+            if sample.value and sample.name in seen
+        }
+        assert shown == set()
+        slots = {"limit": "team=mi6"}
+        assert REGISTRY.get_sample_value("atemporal_slots_used", slots) is None
 
     def test_a_lease_that_can_not_be_given_up_ends_by_itself(self, world: World) -> None:
         nowhere = Database("postgresql://nobody@127.0.0.1:1/nothing")

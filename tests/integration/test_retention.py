@@ -6,19 +6,25 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
+import structlog.testing
 from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 
 from atemporal.errors import NotFound
 from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import JobState, Reason
-from atemporal.store import attempts, events, jobs, launches, listing
+from atemporal.store import attempts, dead_letters, events, jobs, launches, listing
 from atemporal.store.database import Database
-from atemporal.store.retention import delete_empty_groups, delete_finished
+from atemporal.store.retention import (
+    delete_empty_groups,
+    delete_finished,
+    delete_old_letters,
+)
 from services.reaper import retention
 from services.reaper.retention import RetentionLoop
 from tests.invariants import assert_invariants
 from tests.launches import LAUNCH
+from tests.letters import refused
 
 DAY_S = 86_400
 KEEP_S = 90 * DAY_S
@@ -28,7 +34,7 @@ KEEP_S = 90 * DAY_S
 def _empty(database: Database) -> Iterator[None]:
     yield
     with database.begin() as tx:
-        tx.execute(text("TRUNCATE jobs, attempts, events, launch_groups"))
+        tx.execute(text("TRUNCATE jobs, attempts, events, launch_groups, dead_letters"))
 
 
 def finished(
@@ -176,6 +182,35 @@ def test_without_a_retention_and_beside_another_reaper_nothing_is_deleted(
         assert left(tx) == {last}
 
 
+def chunks_left(tx: Connection) -> list[int]:
+    return list(tx.scalars(text("SELECT start FROM log_chunks ORDER BY start")))
+
+
+def test_log_chunks_go_by_their_own_age_and_with_their_job(database: Database) -> None:
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE log_chunks"))
+        kept, old = finished(tx, 2), finished(tx, 200)
+        newest(tx)
+        for job_id, start, days in ((kept, 1, 8), (kept, 2, 6), (old, 3, 0)):
+            tx.execute(
+                text(
+                    "INSERT INTO log_chunks (job_id, attempt, start, data, at)"
+                    " VALUES (:job, 1, :start, 'x', now() - make_interval(days => :days))"
+                ),
+                {"job": job_id, "start": start, "days": days},
+            )
+    with database.only_one("log chunks"):
+        RetentionLoop(database, days=0, log_days=7).tick()
+    with database.begin() as tx:
+        assert chunks_left(tx) == [1, 2, 3]
+    RetentionLoop(database, days=0, log_days=7).tick()
+    with database.begin() as tx:
+        assert chunks_left(tx) == [2, 3]
+    RetentionLoop(database, days=90, log_days=7).tick()
+    with database.begin() as tx:
+        assert chunks_left(tx) == [2]
+
+
 def group(tx: Connection, days_ago: float | None, *, of: UUID | None = None) -> UUID:
     """A launch group that was settled so long ago; None for one that is not."""
     made = text(
@@ -276,3 +311,51 @@ def test_of_the_minute_of_a_deleted_job_none_is_lost(database: Database) -> None
 def test_an_id_that_says_no_time_is_no_place(database: Database, *, newest_first: bool) -> None:
     with database.begin() as tx, pytest.raises(NotFound, match="to go on after"):
         listing.page(tx, after=uuid4(), newest_first=newest_first)
+
+
+def a_letter(tx: Connection, days_ago: float) -> UUID:
+    """A dead letter that was kept so long ago."""
+    dead_letters.keep(tx, [refused(message_id=f"{days_ago} days")])
+    letter_id = dead_letters.listing(tx, limit=1).letters[0].id
+    ago = text(
+        "UPDATE dead_letters SET received_at = now() - make_interval(secs => :s) WHERE id = :id"
+    )
+    tx.execute(ago, {"s": days_ago * DAY_S, "id": letter_id})
+    return letter_id
+
+
+def letters_left(tx: Connection) -> set[UUID]:
+    return set(tx.scalars(text("SELECT id FROM dead_letters")))
+
+
+def test_a_dead_letter_goes_after_its_decision_or_as_long_after_it_was_kept(
+    database: Database,
+) -> None:
+    with database.begin() as tx:
+        old, young, just_dropped, to_be_sent = (a_letter(tx, days) for days in (91, 89, 92, 93))
+        dead_letters.drop(tx, just_dropped, actor="test")
+        dead_letters.replay(tx, to_be_sent, actor="test")
+        tx.execute(
+            text("UPDATE dead_letters SET decided_at = received_at WHERE id = :id"),
+            {"id": to_be_sent},
+        )
+        assert delete_old_letters(tx, keep_s=KEEP_S, limit=10) == (1, 1)
+        assert letters_left(tx) == {young, just_dropped, to_be_sent}
+        dead_letters.mark_replayed(tx, [to_be_sent])
+        assert delete_old_letters(tx, keep_s=KEEP_S, limit=10) == (1, 0)
+        assert letters_left(tx) == {young, just_dropped}
+    assert old not in {young, just_dropped}
+
+
+def test_the_loop_deletes_dead_letters_too_and_says_how_many_nobody_decided_about(
+    database: Database,
+) -> None:
+    with database.begin() as tx:
+        a_letter(tx, 91)
+        kept = a_letter(tx, 1)
+    with structlog.testing.capture_logs() as logs:
+        RetentionLoop(database, days=90).tick()
+    with database.begin() as tx:
+        assert letters_left(tx) == {kept}
+    (line,) = [one for one in logs if "nobody decided" in one["event"]]
+    assert line["count"] == 1

@@ -199,6 +199,9 @@ class TestDue:
         assert job(database, fire.job_id).state is JobState.SCHEDULED
 
 
+BUSYBOX, NGINX = (f"docker.io/library/{name}:latest" for name in ("busybox", "nginx"))
+
+
 class TestEdit:
     def edit(self, database: Database, version: int | None = None, **changes: Any) -> Schedule:
         with database.begin() as tx:
@@ -215,6 +218,40 @@ class TestEdit:
         clock.now = T + 20 * MINUTE
         run(loop)
         assert ends(database) == [(T + 30 * MINUTE, "ran")]
+
+    @pytest.mark.parametrize(
+        ("changes", "after"),
+        [
+            ({"cron": "30 2 * * *"}, ("30 2 * * *", "allow", BUSYBOX)),
+            ({"overlap": "skip"}, ("0 2 * * *", "skip", BUSYBOX)),
+            ({"job": {"image": "nginx"}}, ("0 2 * * *", "allow", NGINX)),
+        ],
+    )
+    def test_what_an_earlier_release_took_and_nobody_changes_stays(
+        self, database: Database, changes: dict[str, Any], after: tuple[str, str, str]
+    ) -> None:
+        make(database)
+        with database.begin() as tx:
+            tx.execute(
+                text(
+                    "UPDATE schedules SET spec = spec ||"
+                    """ '{"labels": {"team": "a,b"}, "ports": ["80"]}'"""
+                )
+            )
+        changed = self.edit(database, **changes)
+        assert (changed.version, changed.job.labels) == (2, {"team": "a,b"})
+        assert changed.job.ports == ("80",)
+        assert (changed.cron, changed.overlap, changed.job.image) == after
+
+    def test_what_is_changed_keeps_the_rules(self, database: Database) -> None:
+        make(database)
+        with database.begin() as tx:
+            tx.execute(
+                text("""UPDATE schedules SET spec = spec || '{"labels": {"team": "a,b"}}'""")
+            )
+        with pytest.raises(Invalid, match=r"job\.labels.*','"):
+            self.edit(database, job={"labels": {"team": "c,d"}})
+        assert self.edit(database, job={"labels": {"team": "c"}}).job.labels == {"team": "c"}
 
     def test_a_scheduler_passes_over_a_schedule_that_is_being_changed(
         self, database: Database, clock: Clock, loop: RecurringLoop

@@ -26,10 +26,11 @@ from atemporal.states import JobState, Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from services.scheduler.due import BATCH, DueLoop
-from services.scheduler.relay import RelayLoop
+from services.scheduler.relay import COUNT_AGAIN_S, RelayLoop
 from services.scheduler.submit import SubmitLoop
 from tests.launches import LAUNCH as INTENT
 from tests.servers.postgres import Postgres
+from tests.servers.rabbitmq import purge
 
 
 @pytest.fixture
@@ -39,10 +40,7 @@ def link(broker_url: str, database: Database) -> Iterator[Link]:
     link.connect()
     yield link
     link.close()
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
-    for queue in ("atemporal.submit", LAUNCH, "atemporal.reap", DEAD):
-        connection.channel().queue_purge(queue)
-    connection.close()
+    purge(broker_url, "atemporal.submit", LAUNCH, "atemporal.reap", DEAD)
     with database.begin() as tx:
         tx.execute(text("TRUNCATE jobs, attempts, events CASCADE"))
 
@@ -572,6 +570,60 @@ def test_the_relay_looks_more_rarely_while_nothing_happens_but_keeps_its_connect
 def events_left(database: Database) -> int:
     with database.begin() as tx:
         return int(tx.scalar(text("SELECT count(*) FROM events WHERE NOT relayed")) or 0)
+
+
+def test_the_outbox_is_measured_while_the_broker_is_away(
+    database: Database, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    relay = RelayLoop(database, link, interval_s=0.1, clock=lambda: now)
+    submitted(database, 3)
+    with database.begin() as tx:
+        tx.execute(text("UPDATE events SET at = at - interval '1 hour'"))
+    monkeypatch.setattr(link, "connect", away)
+    shown = REGISTRY.get_sample_value
+    with pytest.raises(Unavailable):
+        relay.tick()
+    assert shown("atemporal_outbox_events") == 3
+    assert 3600 <= (shown("atemporal_outbox_oldest_seconds") or 0) < 4000
+    monkeypatch.undo()
+    relay.tick()
+    now = COUNT_AGAIN_S
+    relay.tick()
+    assert shown("atemporal_outbox_events") == 0
+    assert shown("atemporal_outbox_oldest_seconds") == 0
+
+
+def away() -> None:
+    raise Unavailable("the broker is away")
+
+
+def test_a_phase_is_measured_when_its_end_is_published_and_only_if_it_was_come_through(
+    database: Database, link: Link
+) -> None:
+    submitted(database)
+    with database.begin() as tx:
+        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        assert launches.begin(tx, ref, INTENT, actor="test")
+        attempts.booted(tx, ref, actor="test")
+        assert attempts.claim(tx, ref, claim_id="c", instance_id=None, actor="test")
+        record = ExitRecord(exit_code=0)
+        assert attempts.end(tx, ref, Reason.COMPLETED, actor="test", exit_record=record)
+        # It got ready so fast that nobody saw it.
+        times = (
+            "booted_at = created_at + interval '9 s', running_at = created_at + interval '20 s'"
+        )
+        tx.execute(text(f"UPDATE attempts SET {times}, exited_at = created_at + interval '80 s'"))
+    before = measured()
+    RelayLoop(database, link, interval_s=0.1).tick()
+    changed = {phase: after - before[phase] for phase, after in measured().items()}
+    assert changed == {"launch": 0, "boot": 0, "pull": 0, "hold": 0, "run": 60, "stop": 0}
+
+
+def measured() -> dict[str, float]:
+    phases = ("launch", "boot", "pull", "hold", "run", "stop")
+    name = "atemporal_attempt_duration_seconds_sum"
+    return {one: REGISTRY.get_sample_value(name, {"phase": one}) or 0 for one in phases}
 
 
 def test_events_carry_labels_and_key_and_at_the_end_outcome_and_exit_code(

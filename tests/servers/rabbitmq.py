@@ -66,6 +66,17 @@ def docker_works() -> bool:
     )
 
 
+def purge(url: str, *queues: str) -> None:
+    """Empty queues, which exist, of messages that nobody has in hand."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        channel = connection.channel()
+        for queue in queues:
+            channel.queue_purge(queue)
+    finally:
+        connection.close()
+
+
 class RabbitMQ:
     """A broker that somebody else runs: the tests share its one virtual host and stop nothing."""
 

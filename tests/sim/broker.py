@@ -9,10 +9,12 @@ broker's word is the promise.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from atemporal.broker import DEAD, QUEUES, REASON_HEADER, Delivery, Outgoing
+from atemporal.broker import DEAD, QUEUES, Delivery, Outgoing
+from atemporal.broker.dead_letters import copy_of
 from atemporal.errors import Unknown
 from atemporal.messages import SUBMIT
 from tests.sim.world import World, unavailable
@@ -48,6 +50,7 @@ class Broker:
         self.heard: Counter[str] = Counter()
         self.replies: list[Outgoing] = []
         self.links: list[Link] = []
+        self.copies = 0
 
     def take(self, outgoing: Outgoing, reply_to: str | None = None) -> bool:
         """Route one message; tell whether a queue has it."""
@@ -61,7 +64,9 @@ class Broker:
             queue = self.queues[name]
             if name not in (SUBMIT, DEAD) and self._world.happens("message lost", name):
                 continue
-            for _ in range(2 if self._world.happens("message doubled", name) else 1):
+            # A copy for the dead letters that is published again is made again, with another time.
+            twice = name != DEAD and self._world.happens("message doubled", name)
+            for _ in range(2 if twice else 1):
                 queue.append(Message(outgoing, reply_to))
         return bool(names)
 
@@ -137,7 +142,7 @@ class Link:
         deliveries = []
         for message in batch:
             message.deliveries += 1
-            if message.deliveries > DELIVERY_LIMIT:
+            if message.deliveries > DELIVERY_LIMIT and queue != DEAD:
                 self._broker.queues[DEAD].append(message)
                 continue
             self._unacked.append((queue, message))
@@ -150,6 +155,9 @@ class Link:
                     correlation_id=out.correlation_id,
                     routing_key=out.routing_key,
                     handle=message,
+                    exchange=out.exchange,
+                    redelivered=message.deliveries > 1,
+                    headers=out.headers,
                 )
             )
         return deliveries
@@ -164,11 +172,15 @@ class Link:
             if batch[-1].handle in handles:
                 del self._unacked[: handles.index(batch[-1].handle) + 1]
 
-    def dead_letter(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(
+        self, delivery: Delivery, reason: str, errors: Mapping[str, str] | None = None
+    ) -> None:
         """Put a copy into the dead letters."""
-        headers = {REASON_HEADER: reason}
-        message_id = delivery.message_id or ""
-        self.publish([Outgoing(DEAD, delivery.body, message_id, exchange="", headers=headers)])
+        queue = next((name for name, one in self._unacked if one is delivery.handle), "")
+        # The clock stands still while a tick runs; a real one does not.
+        self._broker.copies += 1
+        at = self._world.now + timedelta(microseconds=self._broker.copies)
+        self.publish([copy_of(delivery, reason, errors or {}, queue=queue, at=at)])
 
     def heartbeat(self) -> None:
         """Notice that the connection is gone, as may be."""

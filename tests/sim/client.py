@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.sim.tasks import Task
+from tests.sim.world import DENIED
 
 
 @dataclass
@@ -36,7 +37,12 @@ class Client:
             "max_attempts": rng.choice([1, 2, 3]),
             "infra_retries": rng.choice([0, 1, 3]),
             "backoff_s": rng.choice([0, 10, 60]),
+            "labels": {DENIED: "yes"} if number == 1 else {},
         }
+        if (fields["timeout_s"], fields["backoff_s"]) in ((60, 60), (600, 0)):
+            # Short beside what a launch, a retry or an outage can take. No draw of its own: what else
+            # a seed gives stays as it is.
+            fields["start_deadline_s"] = 240
         return cls(f"order-{number}", fields, rng.random() < 0.5)
 
     def alike(self, number: int) -> Client:

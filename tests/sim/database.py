@@ -41,13 +41,18 @@ _RECORDS = """
            coalesce(bool_or(state = 'scheduled' AND plan_at <= now()), false) AS unplanned,
            coalesce(bool_or(state = 'queued'), false) OR EXISTS (
                SELECT 1 FROM attempts WHERE state = 'launching' AND instance_id IS NULL
-           ) AS unlaunched,
+           ) OR EXISTS (SELECT 1 FROM launch_groups WHERE settled_at IS NULL) AS unlaunched,
            min(least(coalesce(dispatch_at, due_at), plan_at))
                FILTER (WHERE state = 'scheduled') AS next_due,
+           coalesce(bool_or(start_by < now() AND state IN ('scheduled', 'queued', 'warming')),
+                    false) AS late,
+           min(start_by) FILTER (WHERE state IN ('scheduled', 'queued', 'warming')) AS next_late,
            EXISTS (SELECT 1 FROM attempts WHERE state <> 'closed') AS open,
            EXISTS (SELECT 1 FROM events WHERE NOT relayed) AS unrelayed,
            EXISTS (SELECT 1 FROM attempts WHERE group_id IS NOT NULL AND instance_id IS NOT NULL
                    AND tagged_at IS NULL AND state <> 'closed') AS untagged,
+           EXISTS (SELECT 1 FROM schedules WHERE paused_at IS NULL AND look_at <= now()) AS fires,
+           (SELECT min(look_at) FROM schedules WHERE paused_at IS NULL) AS next_look,
            (SELECT max(id) FROM events) AS seen
     FROM jobs
 """
@@ -80,10 +85,12 @@ class Ground:
         """Begin a new world."""
         # Truncating is slow, deleting leaves dead rows that slow everything else.
         if self._worlds % 25 == 0:
-            self.execute("TRUNCATE jobs, attempts, launch_groups, events")
+            self.execute("TRUNCATE jobs, attempts, launch_groups, events, schedules, fires")
         self._worlds += 1
         self.execute("DELETE FROM attempts; DELETE FROM launch_groups; DELETE FROM events")
-        self.execute("DELETE FROM jobs; DELETE FROM rate_limits; DELETE FROM sweep_leases")
+        self.execute("DELETE FROM schedules; DELETE FROM jobs; DELETE FROM dead_letters")
+        self.execute("DELETE FROM rate_limits; DELETE FROM sweep_leases")
+        self.execute("DELETE FROM concurrency_limits; DELETE FROM slots")
         self.execute("ALTER SEQUENCE events_id_seq RESTART")
         self.set_clock(BEGINNING)
 

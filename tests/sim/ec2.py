@@ -5,8 +5,8 @@ where the call names a subnet; a known token gives its instance again, refuses o
 is spent when the instance has ended (an error in some regions, the dead instance in others). An
 instance can be missing from listings for a minute and a half after its launch, ending it then fails
 and proves nothing; one bad id spares its whole batch; what has ended is listed for an hour, its tags
-for less. An instance that was granted may end for want of room before it boots. Failures come before
-or after the thing was done.
+for less. An instance that was granted may end for want of room before it boots. A policy denies one tag
+for ever. Failures come before or after the thing was done.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from atemporal.model import AttemptRef
 from cloud_config.flatcar import FLATCAR
 from tests.sim.machine import Machine, Manifest
 from tests.sim.tasks import Task
-from tests.sim.world import NOBODY, World, label
+from tests.sim.world import DENIED, NOBODY, World, label
 
 HIDDEN_S = 90.0
+# What a new instance is hidden for, each as likely.
+HIDDEN_FOR_S = (0.0, 0.0, 5.0, HIDDEN_S)
 LISTED_S = 3600.0
 IMAGE = "ami-0123456789abcdef0"
 TRUSTED = Path(mkdtemp(prefix="atemporal-sim-"))
@@ -152,7 +154,7 @@ class Region:
 
     def _new(self, token: str, request: dict[str, Any], earlier: list[Instance]) -> Instance:
         world = self.world
-        hidden = 0.0 if world.calm else world.rng.choice([0.0, 0.0, 5.0, HIDDEN_S])
+        hidden = 0.0 if world.calm else world.rng.choice(HIDDEN_FOR_S)
         instance_id = f"i-{len(self.instances) + 1:017x}"
         instance = self.instances[instance_id] = Instance(
             id=instance_id,
@@ -235,6 +237,7 @@ class Client:
         try:
             with world.effect(doing):
                 self._fail_before(doing)
+                self._deny(request["TagSpecifications"][0]["Tags"])
                 instances = region.launch(ClientToken, request)
                 self._fail_after(doing)
         finally:
@@ -246,11 +249,15 @@ class Client:
         doing = f"CreateTags {' '.join(Resources)}"
         with self._world.effect(doing):
             self._fail_before(doing)
-            for instance_id in Resources:
-                known = self._region.instances.get(instance_id)
+            self._deny(Tags)
+            for resource in Resources:
+                is_volume = resource.startswith("vol-")
+                known = self._region.instances.get(resource.replace("vol-", "i-"))
                 if known is None or not self._region.listed(known):
-                    refuse("InvalidInstanceID.NotFound", 400)
-                known.tags |= {tag["Key"]: tag["Value"] for tag in Tags}
+                    kind = "InvalidVolume" if is_volume else "InvalidInstanceID"
+                    refuse(f"{kind}.NotFound", 400)
+                if not is_volume:
+                    known.tags |= {tag["Key"]: tag["Value"] for tag in Tags}
             self._fail_after(doing)
 
     def terminate_instances(
@@ -284,9 +291,21 @@ class Client:
         """DescribeInstances: all on one page."""
         return {"Reservations": [{"Instances": self.describe(Filters)}]}
 
-    def describe_volumes(self, **_: Any) -> dict[str, Any]:
-        """DescribeVolumes: no disk here outlives its instance."""
-        return {}
+    def describe_volumes(self, *, Filters: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
+        """DescribeVolumes: an instance has one disk, which does not outlive it."""
+        wanted = {one["Name"]: one["Values"] for one in Filters}
+        of = wanted.get("attachment.instance-id", ())
+        listed = [self._region.instances[one] for one in of if one in self._region.instances]
+        return {
+            "Volumes": [
+                {
+                    "VolumeId": one.id.replace("i-", "vol-"),
+                    "Attachments": [{"InstanceId": one.id}],
+                }
+                for one in listed
+                if one.alive and self._region.listed(one)
+            ]
+        }
 
     def describe(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """DescribeInstances with filters by tag and id."""
@@ -339,6 +358,13 @@ class Client:
         if instance.state_reason:
             item["StateReason"] = {"Code": instance.state_reason}
         return item
+
+    def _deny(self, tags: list[dict[str, str]]) -> None:
+        if any(tag["Key"] == DENIED for tag in tags):
+            self._world.counts["labels denied"] += 1
+            if self._world.seed % 2:
+                refuse("UnauthorizedOperation", 403)
+            refuse("TagPolicyViolation", 400)
 
     def _fail_before(self, doing: str) -> None:
         if self._world.happens("ec2 throttled", doing):

@@ -15,27 +15,34 @@ import pytest
 import atemporal.cloud.ec2
 from atemporal.broker import Delivery
 from atemporal.errors import Unknown
-from atemporal.fleet.plan import Absence, decide, missing
+from atemporal.fleet.absence import Absence, missing
+from atemporal.fleet.plan import decide
 from atemporal.states import AttemptState, JobState
 from atemporal.store import attempts, transitions
 from tests.sim.broker import Link
+from tests.sim.ec2 import HIDDEN_S
 from tests.sim.simulation import Simulation
+from tests.sim.world import CHANCES
 
 Mutant = Callable[[pytest.MonkeyPatch, Simulation], None]
 
 
 def random_client_token(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     """A repeated RunInstances is another call to EC2."""
-    request = atemporal.cloud.ec2.Cloud._request
+    request = atemporal.cloud.ec2.Cloud.request
 
     def changed(*given: Any) -> dict[str, Any]:
         return {**request(*given), "ClientToken": uuid4().hex}
 
-    patch.setattr(atemporal.cloud.ec2.Cloud, "_request", changed)
+    patch.setattr(atemporal.cloud.ec2.Cloud, "request", changed)
 
 
 def next_zone_after_a_timeout(patch: pytest.MonkeyPatch, simulation: Simulation) -> None:
-    """An open outcome is taken for a refusal: the next offering is tried."""
+    """An open outcome is taken for a refusal: the next offering is tried.
+
+    With more open outcomes than usual: of these only some launch twice.
+    """
+    patch.setitem(CHANCES, "ec2 no answer, done", 0.4)
     run = atemporal.cloud.ec2.Cloud.run
 
     def changed(cloud: Any, ref: Any, launch: Any, user_data: bytes) -> Any:
@@ -84,14 +91,16 @@ def an_absence_counts_at_once(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     looks, the look by id, a listing that shows nothing at all) it hides that another is missing.
     """
 
-    def proven(snapshot: Any, limits: Any, _: Any) -> Absence:
-        gone = missing(snapshot, limits) if snapshot.whole else frozenset()
+    def proven(snapshot: Any, grace_s: Any, **_: Any) -> Absence:
+        gone = missing(snapshot, grace_s) if snapshot.whole else frozenset()
         return Absence(missing=gone, proven=gone)
 
     def changed(snapshot: Any, limits: Any, memory: Any) -> Any:
         return decide(snapshot, replace(limits, grace_s=0), memory)
 
-    patch.setattr("atemporal.fleet.plan._absence", proven)
+    # No instance is listed at once: else this shows in one of hundreds.
+    patch.setattr("tests.sim.ec2.HIDDEN_FOR_S", (HIDDEN_S,))
+    patch.setattr("atemporal.fleet.plan.absence_in", proven)
     patch.setattr("services.reaper.reaper.decide", changed)
 
 
@@ -110,6 +119,11 @@ def launch_sweep_off(patch: pytest.MonkeyPatch, _: Simulation) -> None:
     patch.setattr("services.launcher.__main__.SweepLoop.tick", lambda _: 10.0)
 
 
+def who_waits_starts(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+    """What is under way is not counted."""
+    patch.setattr("atemporal.concurrency.Room.used", lambda *_: 0)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     random_client_token,
     next_zone_after_a_timeout,
@@ -120,4 +134,5 @@ MUTANTS: tuple[Mutant, ...] = (
     the_dead_are_blamed,
     sweep_off,
     launch_sweep_off,
+    who_waits_starts,
 )

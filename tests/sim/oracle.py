@@ -7,19 +7,24 @@ at what the daemons think; whatever is broken is in `world.broken`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
 from atemporal.broker import DEAD
+from atemporal.concurrency import JOBS
 from atemporal.messages import SUBMIT
 from atemporal.model import AttemptRef
+from atemporal.model.schedule import LABEL
 from atemporal.states import LIVE_ATTEMPT, AttemptState, Reason
+from atemporal.store import listing, schedules
 from atemporal.store.invariants import violations
+from tests.fires import broken_fires
 from tests.sim.broker import Broker
 from tests.sim.client import Client
 from tests.sim.database import Ground
 from tests.sim.ec2 import Instance, Region
+from tests.sim.planner import NAME, Planner
 from tests.sim.world import NOBODY, World, label
 
 # When the run of an attempt is over its time.
@@ -30,6 +35,15 @@ _OVER = text(
     WHERE a.job_id = :job AND a.number = :number
     """
 )
+
+
+class Ran(NamedTuple):
+    """When a container ran, in seconds since the epoch."""
+
+    started: float
+    ended: float | None
+
+
 POISON = b"\xff not a message"
 
 
@@ -90,12 +104,15 @@ class Oracle:
             over = tx.scalar(_OVER, {"job": ref.job_id, "number": ref.number})
             if of_it and all(one.ended_at and one.ended_at < over for one in of_it):
                 self._world.breaks(f"{label(ref)} is called timed out, and died long before")
-        if reason is Reason.INSTANCE_LOST:
-            if any(one.alive for one in of_it):
-                self._world.breaks(f"{label(ref)} is called lost, and its instance is alive")
+        alive = any(one.alive for one in of_it)
+        if reason is Reason.INSTANCE_LOST and alive:
+            self._world.breaks(f"{label(ref)} is called lost, and its instance is alive")
+        if reason in (Reason.INSTANCE_LOST, Reason.BOOT_DEADLINE) and not alive:
             listed = [one for one in of_it if self._region.listed(one) and not one.silent]
             if any(one.machine.console for one in listed):
-                self._world.breaks(f"{label(ref)} is called lost, and its console knows its end")
+                self._world.breaks(
+                    f"{label(ref)} is called {reason}, and its console knows its end"
+                )
         if state == AttemptState.RUNNING and reason in (
             Reason.BOOT_DEADLINE,
             Reason.PULL_DEADLINE,
@@ -127,6 +144,17 @@ class Oracle:
         if not queued and not written:
             self._world.breaks(f"the job message {client.key} was confirmed and is lost")
 
+    def limited(self, name: str, most: int) -> None:
+        """Count by the jobs and attempts alone what is under way beneath a concurrency limit."""
+        queued, running, there = self._ground.rows(
+            "SELECT (SELECT count(*) FROM jobs WHERE state = 'queued'),"
+            " (SELECT count(*) FROM attempts WHERE state <> 'closed' AND exit_code IS NULL),"
+            " (SELECT count(*) FROM attempts WHERE state <> 'closed')"
+        )[0]
+        under_way = queued + (running if name == JOBS else there)
+        if under_way > most:
+            self._world.breaks(f"{under_way} {name} are under way, and no more than {most} may")
+
     def leaks(self) -> None:
         """Look for instances whose attempts have ended, with time enough for the daemons."""
         ended = {
@@ -148,8 +176,9 @@ class Oracle:
                 world.breaks(str(violation))
         jobs = {row.id: row for row in self._ground.rows("SELECT * FROM jobs")}
         tries = self._ground.rows("SELECT * FROM attempts")
-        if len(jobs) != len(clients):
-            world.breaks(f"{len(clients)} clients have {len(jobs)} jobs")
+        asked_for = [job for job in jobs.values() if LABEL not in job.spec.get("labels", {})]
+        if len(asked_for) != len(clients):
+            world.breaks(f"{len(clients)} clients have {len(asked_for)} jobs")
         for client in clients:
             job = jobs.get(client.job_id)
             if job is None:
@@ -162,15 +191,48 @@ class Oracle:
         for one in tries:
             self._attempt(one)
         self._audit({AttemptRef(one.job_id, one.number): one.instance_id for one in tries})
-        dead = sum(one.outgoing.body == POISON for one in self._broker.queues[DEAD])
+        letters = self._ground.rows(
+            "SELECT body, digest FROM dead_letters WHERE dead_at IS NOT NULL"
+        )
+        # A replica that rests in the calm may have some in hand.
+        held = [one.outgoing.body for one in self._broker.of(DEAD)]
+        dead = [*(bytes(row.body) for row in letters), *held].count(POISON)
         if dead < poison:
             world.breaks(f"{poison} poisoned job messages, {dead} dead letters")
+        if len({row.digest for row in letters}) < len(letters):
+            world.breaks("a dead letter was kept twice")
+        if left := len(self._broker.queues[DEAD]):
+            world.breaks(f"{left} dead letters were not kept")
         events = self._ground.rows("SELECT id FROM events")
         silent = [row.id for row in events if not self._broker.heard[f"event.{row.id}"]]
         if silent:
             world.breaks(f"nobody was told of the events {silent}")
         world.counts["jobs"] += len(jobs)
         world.counts["attempts"] += len(tries)
+
+    def fires(self, planner: Planner) -> None:
+        """Look at what became of a paused schedule's fires."""
+        with self._ground.engine.connect() as tx:
+            schedule = schedules.get(tx, NAME)
+            fires = schedules.latest_fires(tx, schedule, limit=1000)
+            of_it = listing.page(tx, limit=500, labels={LABEL: NAME}).jobs
+        runs = {
+            job.id: [
+                Ran(
+                    one.running_at.timestamp(),
+                    one.exited_at.timestamp() if one.exited_at else None,
+                )
+                for one in job.attempts
+                if one.running_at is not None
+            ]
+            for job in of_it
+        }
+        made = {job.id: job for job in of_it}
+        for promise in broken_fires(schedule, fires, made, runs, by_hand=()):
+            self._world.breaks(f"{NAME}: {promise}")
+        for fire in fires:
+            self._world.counts[f"fires {fire.reason or fire.outcome}"] += fire.count
+        self._world.counts["schedules edited"] += planner.edits
 
     def _audit(self, recorded: dict[AttemptRef, str | None]) -> None:
         """Look at both sides: what is recorded was launched for it, and what EC2 shows is recorded."""

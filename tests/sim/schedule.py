@@ -7,36 +7,33 @@ everything fail that can. In the calm all must come right: what is broken is in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
-from fastapi import Response
 from fastapi.security import HTTPAuthorizationCredentials
 
-from atemporal.broker import Outgoing
+from atemporal.broker import DEAD, Outgoing
+from atemporal.concurrency import INSTANCES, JOBS
 from atemporal.errors import Kept
-from atemporal.messages import COMMANDS, LAUNCH, REAP, SUBMIT
+from atemporal.messages import LAUNCH, REAP, SCHEDULE, SUBMIT
 from atemporal.model import AttemptRef
 from services.api.publisher import Publisher
 from tests.sim.broker import Broker, Link, Message
-from tests.sim.client import Client
 from tests.sim.database import Ground, SimDatabase
 from tests.sim.ec2 import Region
 from tests.sim.machine import Machine, Manifest
 from tests.sim.oracle import POISON, Oracle
+from tests.sim.people import People
 from tests.sim.stage import DAEMONS, SETTINGS, Api, is_ours
 from tests.sim.tasks import Crash, Task
 from tests.sim.world import World
 
 STEPS = (30, 70)
 JUMPS_S = (1, 5, 20, 35, 35, 130, 310, 700, 1900, 3700)
-# A reply is sent once: who misses it asks again, with the same key.
-PATIENCE_S = 400
+LIMITS = (None, None, (JOBS, 1), None, None, (INSTANCES, 2), None, (JOBS, 2), None, (INSTANCES, 1))
+"""A concurrency limit for each seed, or none."""
 
 
 @dataclass
@@ -75,6 +72,8 @@ class Schedule:
         self.region.judge_kill = self.oracle.kill
         self.region.judge_start = self.oracle.start
         self.region.judge_skip = self.oracle.skip
+        # By the seed: what else is chosen at random stays as it is.
+        self._limited = LIMITS[seed % len(LIMITS)]
         self._running: list[Running] = []
         self._building: Process | None = None
         self._poison = 0
@@ -82,15 +81,7 @@ class Schedule:
         rng = self.world.rng
         kinds = [kind for kind in (*DAEMONS, "api") for _ in range(rng.choice([1, 2]))]
         self.processes = [self._start(kind) for kind in kinds]
-        self.clients = [
-            Client.of(number, self.world.rng) for number in range(rng.choice([1, 1, 2, 3]))
-        ]
-        if rng.random() < 0.4:
-            # Due together and of one shape, so that one call may launch them.
-            self.clients += [
-                self.clients[0].alike(len(self.clients) + number)
-                for number in range(rng.choice([1, 2, 4]))
-            ]
+        self.people = People(self.world, ground, self.broker, self.oracle, self._serve)
 
     def link(self) -> Link:
         """A broker connection of the process that is being built."""
@@ -102,9 +93,9 @@ class Schedule:
     def run(self) -> World:
         """The chaos run, the calm, the verdict."""
         self._ground.clear()
-        for client in self.clients:
-            if self.world.rng.random() < 0.7:
-                self._clients_act(client)
+        if self._limited:
+            self._limit(*self._limited)
+        self.people.begin()
         for _ in range(self.world.rng.randint(*STEPS)):
             self._step()
             if self.world.broken:
@@ -113,8 +104,19 @@ class Schedule:
             self._calm()
         self._stop()
         if not self.world.broken:
-            self.oracle.verdict(self.clients, self._poison)
+            self.oracle.verdict(self.people.clients, self._poison)
+            if self.people.planner is not None:
+                self.oracle.fires(self.people.planner)
         return self.world
+
+    def _limit(self, name: str, most: int) -> None:
+        """Set a concurrency limit: all run in the end, and never more at once."""
+        self._ground.execute(
+            "INSERT INTO concurrency_limits VALUES (:name, :most, now(), 'sim')",
+            name=name,
+            most=most,
+        )
+        self.world.note(f"no more than {most} {name}")
 
     # The chaos run
 
@@ -131,11 +133,13 @@ class Schedule:
         useful = [(process, loop) for process, loop in idle if self._has_work(process, loop)]
         choices: list[tuple[Callable[[], None], float]] = [
             (lambda: self._pass_time(rng.choice(JUMPS_S)), 4),
-            (lambda: self._clients_act(rng.choice(self.clients)), 7),
+            (lambda: self.people.step(rng.choice(self.people.clients)), 7),
             (lambda: self._die(rng.choice(self.processes), "killed"), 1),
             (self.broker.purge, 0.5),
             (self._poisoned, 0.3),
         ]
+        if self.people.planner is not None:
+            choices.append((self.people.plan, 2))
         if useful:
             choices.append((lambda: self._tick(*rng.choice(useful)), 40))
         if idle:
@@ -161,7 +165,13 @@ class Schedule:
         """Whether a tick is due and would find something to do: most real ticks do not."""
         if self._rests.get(id(loop), self.world.now) > self.world.now:
             return False
-        queues: dict[str, str] = {"submit": SUBMIT, "launch": LAUNCH, "reap": REAP}
+        queues: dict[str, str] = {
+            "submit": SUBMIT,
+            "schedule-messages": SCHEDULE,
+            "launch": LAUNCH,
+            "reap": REAP,
+            "dead-letters": DEAD,
+        }
         queue = queues.get(loop.name)
         if queue is not None:
             return bool(self.broker.queues[queue] or loop._inbox._batch)
@@ -169,11 +179,14 @@ class Schedule:
             return bool(process.publisher._waiting)
         work = {
             "due": self._ground.records().due,
+            "recurring": self._ground.records().fires,
+            "start-deadlines": self._ground.records().late,
             "lead": self._ground.records().unplanned,
             "relay": self._ground.records().unrelayed,
             "launch-sweep": self._ground.records().unlaunched,
             "reap-sweep": self._ground.records().open,
             "launch-tags": self._ground.records().untagged,
+            "launch-types": False,
             # They change nothing that is judged here, and only a thirtieth of their turns looks.
             "reap-volumes": False,
             "audit": False,
@@ -183,7 +196,10 @@ class Schedule:
     def _idle_s(self, longest: float) -> float:
         """Seconds until something is due somewhere, `longest` at most."""
         soon = [at for one in self.machines() for at in one.moments()]
-        soon += [self._ground.records().next_due] if self._ground.records().next_due else []
+        records = self._ground.records()
+        soon += [
+            at for at in (records.next_due, records.next_look, records.next_late) if at is not None
+        ]
         ahead = [(at - self.world.now).total_seconds() + 1 for at in soon if at > self.world.now]
         return min([longest, *ahead])
 
@@ -260,6 +276,8 @@ class Schedule:
         for running in [one for one in self._running if one.task.open_transactions]:
             while running in self._running and running.task.open_transactions:
                 self._resume(running)
+        if self._limited:
+            self.oracle.limited(*self._limited)
         self.world.now = self.world.after(seconds)
         self._ground.set_clock(self.world.now)
         self.world.note(f"{seconds:g} s pass")
@@ -271,76 +289,7 @@ class Schedule:
         self._poison += queue == SUBMIT
         self.world.counts["poison"] += 1
 
-    # Clients and machines
-
-    def _clients_act(self, client: Client) -> None:
-        if client.job_id is None:
-            self._answers(client)
-        if client.job_id is None:
-            (self._submit_message if client.by_message else self._submit_call)(client)
-        elif not self.world.calm and self.world.rng.random() < 0.15:
-            self._cancel(client)
-        elif not self.world.calm and self.world.rng.random() < 0.15:
-            self._retime(client)
-
-    def _submit_message(self, client: Client) -> None:
-        if client.again_at is not None:
-            # The broker took it: from here others answer for the job, though not for the reply.
-            if self.world.now < client.again_at:
-                return
-            self.oracle.confirmed(client)
-        body = json.dumps({"type": "job.submit", "v": 1, "job": client.fields}).encode()
-        out = Outgoing("job.submit", body, client.key, COMMANDS, correlation_id=client.key)
-        if self.broker.take(out, reply_to="replies"):
-            client.again_at = self.world.after(PATIENCE_S)
-
-    def _submit_call(self, client: Client) -> None:
-        if client.asked is not None and not client.asked.done:
-            return
-        client.asked = self._serve(
-            "POST",
-            "/jobs",
-            request=SimpleNamespace(headers={"content-type": "application/json"}),
-            response=Response(),
-            actor="client",
-            body=json.dumps(client.fields).encode(),
-            idempotency_key=client.key,
-        )
-
-    def _answers(self, client: Client) -> None:
-        for reply in self.broker.replies:
-            fields = json.loads(reply.body)
-            if reply.correlation_id == client.key and fields.get("id"):
-                client.job_id = UUID(fields["id"])
-        asked = client.asked
-        if asked is not None and asked.done and asked.result is not None:
-            status, view = asked.result
-            if status < 300 and not self.world.happens("callback answer lost", "submit"):
-                client.job_id = UUID(str(view.id))
-            client.asked = None
-
-    def _cancel(self, client: Client) -> None:
-        if client.cancelling is None:
-            client.cancelling = self._serve(
-                "DELETE", "/jobs/{job_id}", job_id=client.job_id, actor="client"
-            )
-        elif client.cancelling.done:
-            if client.cancelling.result is not None and client.cancelling.result[0] < 300:
-                client.cancelled = True
-            else:
-                client.cancelling = None
-
-    def _retime(self, client: Client) -> None:
-        """Give the job another time; nobody waits for the answer."""
-        seconds = self.world.rng.choice([0, 3, 30, 300, 1000])
-        self.world.counts["jobs rescheduled"] += 1
-        self._serve(
-            "PATCH",
-            "/jobs/{job_id}",
-            job_id=client.job_id,
-            actor="client",
-            body=json.dumps({"delay_s": seconds}).encode(),
-        )
+    # Machines
 
     def _owner(self, instance_id: str) -> AttemptRef | None:
         """The attempt that has an instance by the records."""
@@ -402,8 +351,7 @@ class Schedule:
             if tick == 1:
                 self.oracle.leaks()
             records = self._ground.records()
-            asking = any(one.job_id is None for one in self.clients)
-            if self.world.broken or not (records.unfinished or records.open or asking):
+            if self.world.broken or not (records.unfinished or records.open or self.people.asking):
                 break
             wait_s = 35.0 if records.seen != seen else min(wait_s * 1.7, 7200.0)
             seen = records.seen
@@ -417,8 +365,7 @@ class Schedule:
                     self._tick(process, loop)
 
     def _round(self) -> None:
-        for client in self.clients:
-            self._clients_act(client)
+        self.people.step_all()
         for process, loop in self._first_replicas():
             if loop.name != "relay" and self._has_work(process, loop):
                 self._tick(process, loop)

@@ -23,6 +23,7 @@ import structlog
 
 import atemporal.broker.envelope
 import atemporal.cloud.ec2
+import atemporal.store.dead_letters
 import atemporal.store.jobs
 import atemporal.userdata
 import services.api.publisher
@@ -33,9 +34,10 @@ from atemporal.errors import AtemporalError, Refused, TooEarly, Unavailable
 from atemporal.model import Attempt, AttemptRef
 from atemporal.settings import Settings
 from atemporal.states import Reason
-from atemporal.store import attempts
+from atemporal.store import attempts, untagged
+from atemporal.store.untagged import Untagged
 from cloud_config.flatcar import FLATCAR
-from services.api import callbacks, jobs, machines
+from services.api import callbacks, jobs, machines, schedules
 from services.api.auth import Authorizer
 from services.launcher.launcher import Launcher
 from services.scheduler.due import DueLoop
@@ -100,6 +102,7 @@ class Api:
             jobs.router(SETTINGS, database, authorizer, publisher),
             callbacks.router(SETTINGS, database, publisher),
             machines.router(SETTINGS, database),
+            schedules.router(SETTINGS, database, authorizer, publisher),
         )
         self._calls: dict[tuple[str, str], Callable[..., Any]] = {
             (method, route.path): route.endpoint  # type: ignore[attr-defined]
@@ -127,15 +130,17 @@ _UNORDERED: tuple[tuple[Any, str], ...] = (
     (attempts, "lease_unlaunched"),
     (attempts, "with_specs"),
     (attempts, "still_open"),
+    (untagged, "find"),
 )
 
 
 def _ordered(query: Callable[..., Any]) -> Callable[..., Any]:
-    def ref(row: Any) -> AttemptRef:
-        if isinstance(row, AttemptRef):
-            return row
-        attempt: Attempt = row if isinstance(row, Attempt) else row[0]
-        return attempt.ref
+    def ref(row: Any) -> AttemptRef | str:
+        if isinstance(row, Untagged):
+            # In the order of the launches.
+            return row.instance_id
+        first: AttemptRef | Attempt = row if isinstance(row, (AttemptRef, Attempt)) else row[0]
+        return first.ref if isinstance(first, Attempt) else first
 
     return lambda *given, **how: sorted(query(*given, **how), key=ref)
 
@@ -187,8 +192,7 @@ def installed(stage: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in DAEMONS:
             patch.setattr(f"services.{name}.__main__.Link", link)
-        patch.setattr(atemporal.cloud.ec2, "session", lambda: None)
-        patch.setattr(atemporal.cloud.ec2, "_client", client)
+        patch.setattr(atemporal.cloud.ec2, "ec2_client", client)
         for module in [
             m for name, m in sys.modules.items() if name.startswith("services.launcher.")
         ]:
@@ -202,6 +206,7 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("atemporal.lead.LEAST", 2)
         patch.setattr(atemporal.broker.envelope, "uuid4", new_id)
         patch.setattr(atemporal.store.jobs._ids, "new", new_id)
+        patch.setattr(atemporal.store.dead_letters._ids, "new", new_id)
         patch.setattr("services.launcher.launcher.uuid4", new_id)
         patch.setattr(attempts, "end", watched_end)
         patch.setattr("atemporal.store.retries.random.uniform", jitter)

@@ -51,6 +51,9 @@ CHANCES = {
     "callback doubled": 0.1,
 }
 
+DENIED = "denied"
+"""A label that the account's policies take for no tag."""
+
 
 @dataclass
 class World:

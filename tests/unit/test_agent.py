@@ -7,6 +7,7 @@ API is a real HTTP server; docker is a stand-in that writes down what it was ask
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ import cloud_config
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.states import Fault, Reason
-from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
+from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT, LOG_SHIPPER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 
@@ -53,7 +54,12 @@ esac
 [[ ! -e $1.fails ]] || { cat "$1.fails" >&2; exit 125; }
 """
 # Waiting costs nothing here; how long was asked for is written down.
-SLEEP = '#!/usr/bin/env bash\necho "$1" >>"${0%/*}/slept"\n'
+# Only the pause before the log's script is asked for passes: no run here is as long, but where a test
+# says so.
+SLEEP = """#!/usr/bin/env bash
+[[ $1 != 5s ]] || exec /bin/sleep "${BEFORE_LOG:-20}"
+echo "$1" >>"${0%/*}/slept"
+"""
 CURL = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >>"${0%/*}/curl.argv"\nexec -a curl "$REAL_CURL" "$@"\n'
 
 
@@ -204,6 +210,7 @@ def test_a_job_is_pulled_created_claimed_run_and_reported(
         "service_result": "exit-code",
         "started_at": "2026-01-02T03:04:05.123456789Z",
         "finished_at": "2026-01-02T03:04:05.123456789Z",
+        "log_bytes": None,
         "claim": claim["claim"],
         "instance_id": INSTANCE_ID,
         "log_tail": base64.b64encode(b"hello\nand this\n").decode(),
@@ -298,11 +305,12 @@ def test_a_systemd_that_does_not_say_blames_nobody(machine: Machine, silent: str
 
 def test_the_time_of_the_pulls_counts_too(machine: Machine) -> None:
     (machine.bin / "docker").write_text(
-        DOCKER.replace("  start)\n", "  pull) /bin/sleep 2 ;;\n  start)\n", 1)
+        DOCKER.replace("  start)\n", "  pull) /bin/sleep 4 ;;\n  start)\n", 1)
     )
     machine.say(pull_fails="dial tcp: i/o timeout")
     whole = machine.manifest.read_bytes()
-    machine.manifest.write_bytes(whole.replace(b"pull=120", b"pull=3"))
+    # A busy machine may take three seconds more for the first, and it ends in time still.
+    machine.manifest.write_bytes(whole.replace(b"pull=120", b"pull=7"))
     machine.boot()
     assert machine.steps == ["pull"] * 2
 
@@ -435,7 +443,7 @@ def test_a_lost_report_is_repeated_and_a_refused_one_is_not(
     api.statuses["DELETE"] = [502, 503, 409]
     machine.boot()
     assert api.methods == ["PUT", "PATCH", *["DELETE"] * 3]
-    assert machine.console[-1] == f"atemporal: {REF.id} could not report its end by the callback"
+    assert machine.console[-1] == f"atemporal: {REF.id} could not report its end"
 
 
 def test_a_run_longer_than_the_timeout_is_stopped_and_says_so(machine: Machine) -> None:
@@ -687,7 +695,7 @@ def test_a_second_boot_never_runs_again(machine: Machine, api: CallbackApi) -> N
     machine.boot()
     assert machine.steps == steps
     assert api.calls == calls
-    assert "will not run again" in machine.console[-1]
+    assert "has been here before" in machine.console[-1]
 
 
 def test_a_boot_that_lost_the_mark_claims_with_another_id(
@@ -807,9 +815,11 @@ def test_what_a_machine_gets_is_the_same_program_as_the_source() -> None:
             check=True,
         ).stdout
 
-    source = (SOURCE / "agent").read_text()
-    assert program(source) == program(AGENT)
-    assert len(AGENT) < len(source)
+    digest = hashlib.sha256(LOG_SHIPPER.encode()).hexdigest()[:32]
+    agent = (SOURCE / "agent").read_text().replace("LOG_SHIPPER_DIGEST", digest)
+    for source, sent in ((agent, AGENT), ((SOURCE / "log_shipper").read_text(), LOG_SHIPPER)):
+        assert program(source) == program(sent)
+        assert len(sent) < len(source)
 
 
 def test_the_units_pass_systemd_analyze(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ from tests import callback_api
 from tests.callback_api import Call, CallbackApi
 from tests.unit.test_agent import DOCKER, Machine
 
-REAL_SLEEP = '#!/usr/bin/env bash\necho "$1" >>"${0%/*}/slept"\nexec /bin/sleep "$1"\n'
+# No run here is so long that its log is sent meanwhile.
+REAL_SLEEP = """#!/usr/bin/env bash
+[[ $1 != 5s ]] || exec /bin/sleep 20
+echo "$1" >>"${0%/*}/slept"
+exec /bin/sleep "$1"
+"""
 STEPS = ("pull", "create", "hold", "claim", "run")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -19,12 +18,6 @@ from services.api import batch
 from tests.api import Api, serving
 
 GOOD = {"image": "nginx:1.9"}
-
-
-@pytest.fixture(scope="module")
-def api(database_url: str) -> Iterator[Api]:
-    with serving(database_url) as served:
-        yield served
 
 
 def sent(api: Api, *lines: Any, query: str = "", **headers: str) -> httpx.Response:

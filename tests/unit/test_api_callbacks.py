@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,14 +17,8 @@ from sqlalchemy import text
 from atemporal.model import LOG_TAIL_LIMIT, AttemptRef
 from atemporal.states import AttemptState, JobState, Outcome, Reason
 from atemporal.store import attempts, launches
-from tests.api import Api, bearer, serving, token_of
+from tests.api import Api, bearer, token_of
 from tests.launches import LAUNCH
-
-
-@pytest.fixture(scope="module")
-def api(database_url: str) -> Iterator[Api]:
-    with serving(database_url) as served:
-        yield served
 
 
 def raw(api: Api, ref: AttemptRef, body: bytes, method: str = "DELETE") -> httpx.Response:

@@ -124,6 +124,25 @@ def test_what_the_page_tries_out_is_asked_beneath_the_prefix(
     assert health.json() == {"ok": True}
 
 
+@ways
+@pytest.mark.parametrize(
+    "page", ["ui/sign-in", "ui/sign-in/", "ui/sign-in.json", "ui/none/at/all/"]
+)
+def test_what_the_page_for_people_names_is_there_relative_to_it(
+    api: ASGIApp, served: Callable[[ASGIApp], tuple[ASGIApp, str]], page: str
+) -> None:
+    app, prefix = served(api)
+    at = f"{HOST}{prefix}/{page}"
+    (shown,) = get(app, at)
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
+    found = [one for one in References(shown.text).found if not one.startswith("#")]
+    assert not [one for one in found if one.startswith("/") or urlsplit(one).scheme]
+    leads_to = {urlsplit(urljoin(at, one)).path.removeprefix(prefix) for one in found}
+    assert {"/ui", "/ui/jobs", "/ui/health", "/docs", "/ui/static/page.css"} <= leads_to
+    files = [urljoin(at, one) for one in found if "static" in one]
+    assert {one.status_code for one in get(app, *files)} == {200}
+
+
 def test_no_other_server_is_named(api: ASGIApp) -> None:
     page, style = get(api, f"{HOST}/docs", f"{HOST}/docs/swagger-ui.css")
     assert re.findall(r"https?:|['\"(=]\s*//", page.text) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,12 +24,6 @@ from atemporal.store.database import Database, server_time
 from services.api import schemas
 from services.api.server import ApiServer
 from tests.api import KEYS, Api, bearer, serving, until
-
-
-@pytest.fixture(scope="module")
-def api(database_url: str) -> Iterator[Api]:
-    with serving(database_url) as served:
-        yield served
 
 
 @pytest.fixture(scope="module")
@@ -499,6 +494,17 @@ def test_an_address_that_is_taken_is_refused_at_the_start(api: Api) -> None:
     server = ApiServer(Settings.model_validate(taken), api.database)
     with pytest.raises(Refused, match="can not listen on 127"):
         server.start()
+
+
+def test_no_piece_of_a_response_waits_for_the_clients_ack(api: Api) -> None:
+    given = {"api_port": 0, "callback_keys": KEYS, "broker_url": "amqp://127.0.0.1:1//"}
+    server = ApiServer(Settings.model_validate(given), api.database)
+    server.start()
+    try:
+        assert server._socket is not None
+        assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        assert server.stop()
 
 
 def test_a_queued_job_is_shown_as_queued(api: Api) -> None:

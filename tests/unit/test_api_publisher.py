@@ -70,12 +70,11 @@ def id_of(number: int) -> str:
     return numbered(number).message_id
 
 
-def test_each_notification_reaches_the_reaper_with_its_type_and_id() -> None:
-    url = "memory://"
-    publisher = Publisher(Link(url, name="publisher"))
+def test_each_notification_reaches_the_reaper_with_its_type_and_id(memory_url: str) -> None:
+    publisher = Publisher(Link(memory_url, name="publisher"))
     for kind in (InstanceRunning, InstanceExited, JobCancel):
         publisher.put(kind.of(REF))
-    reaper = Link(url, name="reaper")
+    reaper = Link(memory_url, name="reaper")
     reaper.connect()
     publisher.start()
     received: list[Delivery] = []

@@ -23,12 +23,6 @@ JOB = {"image": "nginx:1.9", "env": {"A": "1"}, "labels": {"team": "blue"}}
 NIGHTLY = {"name": "nightly", "cron": "0 2 * * *", "zone": "America/Sao_Paulo", "job": JOB}
 
 
-@pytest.fixture(scope="module")
-def api(database_url: str) -> Iterator[Api]:
-    with serving(database_url) as served:
-        yield served
-
-
 @pytest.fixture(autouse=True)
 def _empty(api: Api) -> Iterator[None]:
     yield
@@ -156,6 +150,13 @@ def test_a_change_keeps_what_is_not_given_and_minds_the_version(api: Api) -> Non
     for bad in ({"cron": "x"}, {"name": "other"}, {"version": "1"}, {"version": True}):
         assert api.http.patch("/schedules/nightly", json=bad).status_code == 422
     assert api.http.patch("/schedules/other", json={}).status_code == 404
+
+
+def test_an_empty_field_of_the_job_clears_it(api: Api) -> None:
+    made(api)
+    change: dict[str, Any] = {"job": {"env": {}, "labels": []}}
+    job = api.http.patch("/schedules/nightly", json=change).json()["job"]
+    assert (job["env"], job["labels"], job["image"]) == ({}, {}, JOB["image"])
 
 
 def test_the_old_name_of_a_field_is_taken_as_a_submit_takes_it(api: Api) -> None:

@@ -15,8 +15,19 @@ from jsonschema import Draft202012Validator, FormatChecker
 from atemporal.asyncapi import document
 from atemporal.broker import DEAD, EXCHANGES
 from atemporal.event_types import EVENT_TYPES
-from atemporal.messages import MESSAGES, SUBMIT, JobEvent, SubmitReply, decode
+from atemporal.messages import (
+    MESSAGES,
+    SCHEDULE,
+    SUBMIT,
+    JobEvent,
+    Message,
+    SchedulePut,
+    ScheduleReply,
+    SubmitReply,
+    decode,
+)
 from atemporal.model import parse_spec
+from atemporal.model.schedule import parse_schedule
 from atemporal.states import AttemptState, JobState, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +76,7 @@ def test_every_reference_stays_inside_and_leads_somewhere() -> None:
 
 def test_exchanges_and_routing_keys_are_those_that_are_declared() -> None:
     declared = {one.name: (one.type, one.durable, one.auto_delete) for one in EXCHANGES}
-    public = {"submit": "atemporal", "jobEvents": "atemporal.events"}
+    public = {"submit": "atemporal", "schedules": "atemporal", "jobEvents": "atemporal.events"}
     public["attemptEvents"] = "atemporal.events"
     shown = {name: one["exchange"] for name, one in channels().items() if "exchange" in one}
     assert {name: one["name"] for name, one in shown.items()} == public
@@ -95,8 +106,16 @@ def test_an_example_is_read_by_the_classes(name: str, payload: dict[str, Any]) -
     body = json.dumps(payload).encode()
     if name == "jobSubmit":
         parse_spec(decode(SUBMIT, body).job)
+    elif name.startswith("schedule") and name != "scheduleReply":
+        message = decode(SCHEDULE, body)
+        if isinstance(message, SchedulePut):
+            parse_schedule(message.schedule)
     else:
-        kind = SubmitReply if name == "submitReply" else JobEvent
+        kinds: dict[str, type[Message]] = {
+            "submitReply": SubmitReply,
+            "scheduleReply": ScheduleReply,
+        }
+        kind = kinds.get(name, JobEvent)
         read = kind.model_validate_json(body)
         assert json.loads(read.model_dump_json(exclude_none=True)) == payload
 
@@ -131,5 +150,6 @@ def test_the_list_and_the_channels_have_every_type_that_the_store_can_write_and_
         channel["address"].format(what=what)
         for channel in DOCUMENT["channels"].values()
         for what in channel.get("parameters", {}).get("what", {}).get("enum", ())
+        if channel["address"] != "schedule.{what}"
     ]
     assert sorted(shown) == sorted(can_be)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from atemporal import client, errors
 from atemporal.calendar import rules_version
-from atemporal.cli import COMMANDS, endings, exit_code, main, masks, output
+from atemporal.cli import COMMANDS, columns, endings, exit_code, main, masks, output
 from atemporal.client import JobDetail
 from atemporal.model import Attempt, Job, JobSpec, Launch
 from atemporal.settings import Settings
@@ -87,6 +87,17 @@ def a_job(outcome: Outcome | None, exit_code: int | None = None, **attempt: Any)
         ["reschedule", "0198c5e0", "--in", "1h"],
         ["wait", "0198"],
         ["logs", "0198"],
+        ["logs", "-f", "0198"],
+        ["show", "0198"],
+        ["top"],
+        ["open", "0198"],
+        ["events"],
+        ["schedule", "list"],
+        ["schedule", "show", "nightly"],
+        ["schedule", "pause", "nightly"],
+        ["dead", "list"],
+        ["limit", "list"],
+        ["webhook", "list"],
     ],
 )
 def test_a_command_about_jobs_starts_without_what_only_daemons_need(words: list[str]) -> None:
@@ -339,7 +350,7 @@ def test_config_names_all_settings_and_shows_no_secret(form: list[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ATEMPORAL_ZZ", "`atemporal config` lists all"),
+        ("ATEMPORAL_QQQQQQQQ", "`atemporal config` lists all"),
         ("ATEMPORAL_DATABASE_URI", "did you mean ATEMPORAL_DATABASE_URL?"),
         ("ATEMPORAL_POLL_INTERVAL", "did you mean ATEMPORAL_POLL_INTERVAL_S?"),
         ("atemporal_subnet", "did you mean ATEMPORAL_SUBNETS?"),
@@ -457,3 +468,15 @@ def test_an_env_file_is_read_as_docker_reads_it(
     path.write_bytes(b"\xef\xbb\xbfFIRST=1\r\nMINE\nABSENT\nB=x\ry\n")
     with path.open("rb") as file:
         assert read_environment([file], []) == {"FIRST": "1", "MINE": "own", "B": "x\ry"}
+
+
+def test_the_json_of_every_command_is_written_down() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for name in COMMANDS if not any(f"`{name}`" in row for row in rows)] == []
+
+
+def test_every_column_is_written_down() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    names = [line.split()[0] for line in columns.help_text().splitlines()]
+    assert [name for name in names if f"`{name}`" not in page] == []

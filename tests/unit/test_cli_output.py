@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 
-from atemporal.cli import output
+from atemporal.cli import output, screen
 
 COLUMNS = ("id", "state", "exit", "image", "due", "attempts", "labels")
 ROWS = [
@@ -87,3 +87,12 @@ def test_a_reader_that_has_enough_is_no_error(command: str) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_view_never_scrolls_and_says_what_it_leaves_out() -> None:
+    lines = [f"line {number} " + "x" * 90 for number in range(30)]
+    shown = screen.fitted(lines, 40, 10)
+    assert len(shown) == 10
+    assert max(map(len, shown)) == 40
+    assert shown[-1] == "… 21 more lines"
+    assert screen.fitted(lines[:10], 200, 10) == lines[:10]

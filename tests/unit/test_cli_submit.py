@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field
 
-from atemporal.cli import main
+from atemporal.cli import main, schedule_making
 from atemporal.cli.show import wishes
 from atemporal.cli.submit import ARGUMENTS, SPECIAL, option_of, options, submit
 from atemporal.client import Job
@@ -127,6 +127,19 @@ def test_options_behind_the_commands_first_word_are_the_jobs(command: tuple[str,
         "delay_s": 300,
         "timeout_s": 9,
     }
+
+
+@pytest.mark.parametrize("made", [schedule_making.create, schedule_making.edit])
+def test_a_schedules_options_end_at_the_commands_first_word_too(made: click.Command) -> None:
+    words = ["nightly", "--cron", "0 2 * * *", "backup:7", "--timeout", "9", "backup", "-o", "x"]
+    for given in (words, [*words[:-3], "--", *words[-3:]], [*words[:3], "backup:7", "-e", "A=1"]):
+        params = made.make_context("create", list(given)).params
+        assert (params["name"], params["image"]) == ("nightly", "backup:7")
+        assert params["cron"] == "0 2 * * *"
+    whole = made.make_context("create", list(words)).params
+    assert (whole["command"], whole["timeout_s"]) == (("backup", "-o", "x"), 9)
+    behind = made.make_context("create", ["n", "--cron", "* * * * *", "--", "i", "-o", "x"]).params
+    assert (behind["image"], behind["command"]) == ("i", ("-o", "x"))
 
 
 def test_a_command_that_begins_with_a_dash_stands_behind_two() -> None:

@@ -81,6 +81,69 @@ def test_each_call_about_schedules_goes_its_way() -> None:
     assert json.loads(asked[8].body) == {"key": "k"}
 
 
+def test_each_call_about_webhooks_and_events_goes_its_way() -> None:
+    one = Answer(200, b'{"name": "n", "retried": 2}')
+    with answering(*[one] * 12) as (url, asked):
+        client = Client(url)
+        client.create_webhook({"name": "n", "url": "https://example.com"})
+        client.webhooks(limit=2, after="m")
+        client.webhook("a/b")
+        client.pause_webhook("n")
+        client.resume_webhook("n", skip=True)
+        client.rotate_webhook_secret("n")
+        client.test_webhook("n")
+        client.failed_deliveries("n", after=7)
+        assert client.retry_deliveries("n", [7]) == 2
+        client.delete_webhook("n")
+        client.event_page(last=3)
+        client.event_page(
+            after=0, job_id="7", labels={"a": "b"}, types=["job"], since="t", limit=5
+        )
+        with pytest.raises(NotFound, match="name is empty"):
+            client.webhook("")
+    assert [(one.method, one.path) for one in asked] == [
+        ("POST", "/webhooks"),
+        ("GET", "/webhooks?limit=2&after=m"),
+        ("GET", "/webhooks/a%2Fb"),
+        ("POST", "/webhooks/n/pause"),
+        ("POST", "/webhooks/n/resume"),
+        ("POST", "/webhooks/n/rotate-secret"),
+        ("POST", "/webhooks/n/test"),
+        ("GET", "/webhooks/n/failed?limit=100&after=7"),
+        ("POST", "/webhooks/n/retry"),
+        ("DELETE", "/webhooks/n"),
+        ("GET", "/events?last=3&limit=1000"),
+        ("GET", "/events?after=0&job=7&since=t&limit=5&label=a%3Db&type=job"),
+    ]
+    assert json.loads(asked[4].body) == {"skip": True}
+    assert json.loads(asked[8].body) == {"events": [7]}
+
+
+def test_output_is_gone_through_page_by_page_and_no_further_than_asked() -> None:
+    def page(*data: str, after: int, more: bool) -> Answer:
+        parts = [{"start": after, "missing": 0, "data": one} for one in data]
+        end = {"ended": False, "next_attempt": 2, "finished": False}
+        fields = {"attempt": 1, "parts": parts, "next": after + 1, "more": more}
+        return Answer(200, json.dumps({**fields, **end}).encode())
+
+    with answering(
+        page("YQ==", after=7, more=True), page("Yg==", after=8, more=False), Answer(503)
+    ) as (url, asked):
+        client = Client(url)
+        pieces = list(client.logs("7", after=7))
+        with pytest.raises(Unavailable):
+            list(client.logs("7"))
+    assert [(one.attempt, one.start, one.data, one.end) for one in pieces] == [
+        (1, 7, b"a", 8),
+        (1, 8, b"b", 9),
+    ]
+    assert [one.path for one in asked] == [
+        "/jobs/7/logs?after=7",
+        "/jobs/7/logs?after=8&attempt=1",
+        "/jobs/7/logs?after=0",
+    ]
+
+
 def test_filters_and_ids_are_escaped() -> None:
     with answering(Answer(200, b'{"jobs": []}'), Answer(404, b'{"error": "none"}')) as (
         url,

@@ -75,7 +75,10 @@ def test_a_line_says_what_it_was_made_of() -> None:
         ("5 4 * * sun", "2026-01-04 04:05"),
         ("5 4 * * 7", "2026-01-04 04:05"),
         ("0 22-23,0-2 * * *", "2026-01-01 01:00"),
-        ("5/20 * * * *", "2026-01-01 00:05"),
+        ("5-59/20 * * * *", "2026-01-01 00:05"),
+        # A step as long as the field is one value, and says just that: once an hour, once a day.
+        ("*/60 * * * *", "2026-01-01 01:00"),
+        ("0 */24 * * *", "2026-01-02 00:00"),
         ("0 0 29 FEB *", "2028-02-29 00:00"),
         ("0 0 L 2 *", "2026-02-28 00:00"),
         ("0 0 LW 5 *", "2026-05-29 00:00"),
@@ -175,6 +178,20 @@ def test_what_can_not_be_read_is_refused_with_what_to_write(text: str, says: str
         ("H(0-29)/10 * * * *", "0-29/10"),
         ("0 0 * * ?", "*"),
         ("0 0 * * friL", "5L"),
+        ("5/15 * * * *", "5-59/15"),
+        ("0 8/4 * * *", "8-23/4"),
+        ("0 0 1/2 * *", "1-31/2"),
+        ("0 0 * mar/3 *", "3-12/3"),
+        ("0 0 * * mon/2", "1-7/2"),
+        ("10,5/15 * * * *", "5-59/15"),
+        ("*/90 * * * *", "0"),
+        ("*/61 * * * *", "0"),
+        ("5/90 * * * *", "5"),
+        ("5-20/90 * * * *", "5"),
+        ("0 */36 * * *", "0"),
+        ("0 0 */40 * *", "1"),
+        ("0 0 * */13 *", "1"),
+        ("0 0 * * */8", "0"),
     ],
 )
 def test_what_is_advised_is_read(text: str, instead: str) -> None:
@@ -185,7 +202,7 @@ def test_what_is_advised_is_read(text: str, instead: str) -> None:
     CronLine.parse(re.sub(re.escape(term[1]), instead, text, flags=re.IGNORECASE), "UTC")
 
 
-@pytest.mark.parametrize("text", ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 */40 * mon#5"])
+@pytest.mark.parametrize("text", ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 */31 * mon#5"])
 def test_a_line_that_never_fires_is_refused(text: str) -> None:
     assert refusal(text)["cron"].startswith(f"{text!r} never fires")
 

@@ -15,7 +15,7 @@ import pytest
 import structlog.testing
 
 from atemporal import daemon
-from atemporal.daemon import TICK_ERRORS, Runner
+from atemporal.daemon import LAST_SUCCESS, LAST_TICK, TICK_ERRORS, Runner
 from atemporal.errors import Kept, Refused, Unavailable, Unknown
 from atemporal.health import HealthServer
 
@@ -164,6 +164,20 @@ def ticks_of(*errors: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Faili
         loop.runner.start()
         assert loop.runner.join(30)
     return loop, [f"{line['event']}: {line.get('error', '')}" for line in logs]
+
+
+def test_a_failed_tick_is_no_success() -> None:
+    """By its last success a loop is found that fails for ever; by its last tick it is not."""
+    loop = OneTurn(Refused("never"))
+    runner = Runner(loop, loop.stop)
+    at = {gauge: gauge.labels("one")._value for gauge in (LAST_TICK, LAST_SUCCESS)}
+    for value in at.values():
+        value.set(0)
+    runner._one_tick()
+    assert at[LAST_TICK].get() > 0
+    assert at[LAST_SUCCESS].get() == 0
+    runner._one_tick()
+    assert at[LAST_SUCCESS].get() > 0
 
 
 def test_an_outage_is_in_the_log_once_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

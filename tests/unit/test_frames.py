@@ -38,6 +38,7 @@ def by_py_amqp(messages: list[Outgoing]) -> bytes:
             "application_headers": dict(one.headers) or None,
             "delivery_mode": 2,
             "correlation_id": one.correlation_id,
+            "reply_to": one.reply_to,
             "message_id": one.message_id or None,
         }
         content = Message(one.body, **{name: value for name, value in given.items() if value})
@@ -53,16 +54,27 @@ def by_py_amqp(messages: list[Outgoing]) -> bytes:
         [Outgoing("job.due", b"{}", f"{n}.1.due", "atemporal.internal") for n in range(50)],
         [Outgoing("atemporal.dead", b"\xff", "", "", headers={"x-reason": "caf\u00e9"})],
         [Outgoing("reply", b"{}", "m", "", mandatory=False, correlation_id="c-1")],
+        [Outgoing("a", b"{}", "m", "", correlation_id="c-1", reply_to="my.replies")],
         [Outgoing("a", b"x" * size, "m", "e") for size in (FRAME_MAX - 8, FRAME_MAX - 7, 20_000)],
         [Outgoing("a", b"", "m", "e"), Outgoing("b" * 255, b"y", "m" * 255, "e")],
     ],
-    ids=["one", "many", "headers", "reply", "larger than a frame", "empty and longest"],
+    ids=[
+        "one",
+        "many",
+        "headers",
+        "reply",
+        "reply to",
+        "larger than a frame",
+        "empty and longest",
+    ],
 )
 def test_frames_are_those_of_py_amqp(messages: list[Outgoing]) -> None:
     assert frames.publish(messages, channel=7, frame_max=FRAME_MAX) == by_py_amqp(messages)
 
 
-@pytest.mark.parametrize("field", ["routing_key", "message_id", "exchange", "correlation_id"])
+@pytest.mark.parametrize(
+    "field", ["routing_key", "message_id", "exchange", "correlation_id", "reply_to"]
+)
 def test_a_name_that_does_not_fit_its_field_sends_nothing(field: str) -> None:
     given: dict[str, Any] = {"routing_key": "a", "message_id": "m", "exchange": "e"}
     good, bad = Outgoing(body=b"", **given), Outgoing(body=b"", **{**given, field: "n" * 256})

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from uuid import UUID
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from atemporal import client
@@ -32,12 +33,14 @@ ATTEMPT = Attempt(
     log_tail=b"\xff ok",
     created_at=AT,
 )
-# What an earlier release accepted: today's rules for input would refuse port and retries.
+# What an earlier release accepted: today's rules for input would refuse half of it.
 STORED = {
     "image": "docker.io/library/nginx:1.9",
     "env": {"NAME": SECRET},
     "ports": ["80"],
     "max_attempts": 1000,
+    "labels": {"team": "a,b"},
+    "machine": {"instance_types": ["Any"], "disk_gb": 1},
 }
 JOB = Job(
     id=UUID(int=1),
@@ -79,6 +82,16 @@ def test_the_clients_types_are_what_the_api_sends(view: type[BaseModel], shape: 
     assert get_type_hints(shape).keys() == sent.keys()
 
 
+@pytest.mark.parametrize("view", [JobSummary, JobDetail])
+def test_the_schema_of_what_is_shown_has_no_rules_for_input(
+    view: type[JobSummary | JobDetail],
+) -> None:
+    schema = view.model_json_schema(mode="serialization")
+    Draft202012Validator(schema).validate(shown(view.show(JOB, {})))
+    for rule in ("pattern", "propertyNames", "maxLength", "maximum", "maxItems", "not"):
+        assert f'"{rule}":' not in json.dumps(schema)
+
+
 def test_an_image_that_is_refused_by_now_spoils_no_page() -> None:
     stored = read_spec(STORED | {"image": "docker.io/[0]/a:latest"}, None)
     view = shown(JobSummary.show(JOB.model_copy(update={"spec": stored}), {}))
@@ -95,12 +108,28 @@ def test_the_originals_keys_come_first_and_read_as_they_did() -> None:
 
 
 def test_every_field_of_an_attempt_is_shown_but_its_claim_and_in_a_list_its_log() -> None:
-    fields = Attempt.model_fields.keys() - {"job_id", "claim", "instance_proof", "launch"}
-    assert AttemptView.of(ATTEMPT).model_dump().keys() >= fields - {"log_tail"}
+    fields = Attempt.model_fields.keys() - {
+        "job_id",
+        "claim",
+        "instance_proof",
+        "launch",
+        "booked",
+    }
+    assert AttemptView.of(ATTEMPT, {}).model_dump().keys() >= fields - {"log_tail"}
     (instance,) = shown(JobDetail.show(JOB, {}))["instances"]
     assert instance.keys() >= fields
     assert instance["log_tail"] == "\N{REPLACEMENT CHARACTER} ok"
     assert instance["image_id"] == LAUNCH.image_id
+
+
+def test_an_attempt_shows_the_tags_of_deployment_and_labels() -> None:
+    launch = LAUNCH.model_copy(update={"tags": {"cost-center": "42"}, "label_tags": ("team",)})
+    spec = JOB.spec.model_copy(update={"labels": {"team": "a", "other": "b"}})
+    attempt = ATTEMPT.model_copy(update={"launch": launch})
+    job = JOB.model_copy(update={"spec": spec, "attempts": (attempt,)})
+    for view in (shown(JobSummary.show(job, {})), shown(JobDetail.show(job, {}))):
+        assert view["instances"][0]["tags"] == {"cost-center": "42", "team": "a"}
+    assert shown(JobDetail.show(JOB, {}))["instances"][0]["tags"] == {}
 
 
 def test_claim_log_and_launch_are_in_no_view_that_did_not_ask() -> None:
@@ -128,4 +157,7 @@ def test_an_event_is_the_same_as_a_message_and_in_a_history() -> None:
     message = json.loads(JobEvent.of(event).model_dump_json())
     assert (record["event_id"], message.pop("v")) == (7, 1)
     assert record.items() <= message.items()
-    assert message.keys() - record.keys() == {"key", "labels", "outcome", "exit_code"}
+    assert message.keys() - record.keys() == {
+        *("key", "labels", "outcome", "exit_code"),
+        *("reason", "instance_id", "times"),
+    }

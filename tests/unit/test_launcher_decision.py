@@ -15,6 +15,7 @@ from atemporal.cloud import (
     OverQuota,
     Rejected,
     ServerFault,
+    TagRefused,
     Throttled,
     TokenMismatch,
     TokenSpent,
@@ -22,11 +23,14 @@ from atemporal.cloud import (
     Unauthorized,
     Unreachable,
 )
+from atemporal.model import Launch
 from atemporal.states import BlockedReason, Reason
 from services.launcher.availability import Unavailable
 from services.launcher.decision import (
     REPEAT_S,
+    WITHOUT_LABELS,
     Blocked,
+    Exchange,
     Facts,
     Launched,
     Leave,
@@ -35,7 +39,9 @@ from services.launcher.decision import (
     TryNext,
     choose,
     decide,
+    exchange,
     is_unsure,
+    other_tags,
 )
 from services.launcher.offerings import Offering
 
@@ -95,7 +101,7 @@ class TestDecide:
         assert isinstance(decision, Blocked)
         assert decision.reason is BlockedReason.ANSWER
 
-    @pytest.mark.parametrize("kind", [Unauthorized, Forbidden])
+    @pytest.mark.parametrize("kind", [Unauthorized, Forbidden, TagRefused])
     def test_without_rights_anywhere_it_is_blocked_by_the_circuit_breaker(
         self, kind: type[CloudError]
     ) -> None:
@@ -132,10 +138,11 @@ class TestDecide:
         assert decide(error(kind), known) == Launched(ALIVE)
 
     @pytest.mark.parametrize("kind", REFUSED)
-    def test_a_refused_repeat_is_believed_when_the_earlier_calls_instance_is_gone(
-        self, kind: type[CloudError]
+    @pytest.mark.parametrize("unproven_s", [0.0, 280.0])
+    def test_what_an_earlier_call_launched_is_written_down_also_when_it_is_gone(
+        self, kind: type[CloudError], unproven_s: float
     ) -> None:
-        assert decide(error(kind), facts(found=[GONE])) == decide(error(kind), facts())
+        assert decide(error(kind), facts(found=[GONE], unproven_s=unproven_s)) == Launched(GONE)
 
     @pytest.mark.parametrize("kind", REFUSED)
     def test_a_refused_repeat_is_not_believed_before_ec2_would_show_what_was_launched(
@@ -149,18 +156,20 @@ class TestDecide:
         believed = decide(error(kind), facts(unproven_s=0.0))
         assert isinstance(believed, TryNext | Refuse)
 
-    @pytest.mark.parametrize("kind", REFUSED)
-    def test_an_instance_that_is_gone_says_nothing_of_a_call_that_ec2_may_not_show_yet(
+    @pytest.mark.parametrize("kind", [*REFUSED, TokenSpent])
+    def test_of_a_call_for_many_what_ec2_may_not_show_yet_is_waited_for(
         self, kind: type[CloudError]
     ) -> None:
-        for found in ([GONE], [GONE, GONE]):
-            decision = decide(error(kind), facts(found=found, unproven_s=280.0))
+        for found in ([GONE], [ALIVE, GONE]):
+            decision = decide(error(kind), facts(size=3, found=found, unproven_s=280.0))
             assert isinstance(decision, Blocked)
             assert (decision.for_s, decision.start_over) == (280.0, None)
+            late = decide(error(kind), facts(size=3, found=found))
+            assert late == Launched(found[0]), "there are no more"
 
     def test_only_a_call_without_a_sure_answer_may_have_launched(self) -> None:
         assert all(is_unsure(error(kind)) for kind in UNSURE)
-        sure = (*REFUSED, Throttled, Unauthorized, Forbidden)
+        sure = (*REFUSED, Throttled, Unauthorized, Forbidden, TagRefused)
         assert not any(is_unsure(error(kind)) for kind in sure)
         # The image is looked up before the call: where that fails no call was sent.
         assert not is_unsure(error(Unreachable))
@@ -201,3 +210,49 @@ class TestChoose:
         assert (decision.reason, decision.for_s) == (BlockedReason.QUOTA, 60)
         assert decision.start_over == A
         assert "the limit is 5" in decision.detail
+
+
+class TestTagsThatAreRefused:
+    LAUNCH = Launch(
+        image_id="ami-1",
+        instance_type="a.b",
+        callback_base="http://here",
+        key_id="k1",
+        deadline_s=60,
+        tags={"team": "a"},
+        label_tags=("*",),
+    )
+
+    def asked_next(self, labels: list[str], **settings: Any) -> Any:
+        now = {"tags": {"team": "a"}, "label_tags": ("*",), **settings}
+        return other_tags(self.LAUNCH, labels, **now)
+
+    def test_labels_are_left_out_first(self) -> None:
+        assert self.asked_next(["odd"]) == WITHOUT_LABELS
+
+    def test_a_refusal_without_labels_concerns_all(self) -> None:
+        assert self.asked_next([]) == {}
+
+    @pytest.mark.parametrize("labels", [[], ["odd"]])
+    def test_tags_of_older_settings_are_exchanged_before_that(self, labels: list[str]) -> None:
+        by_now = {"tags": {"team": "b"}, "label_tags": ("x",)}
+        assert self.asked_next(labels, **by_now) == by_now
+
+    def test_what_is_exchanged_is_exchanged_once(self) -> None:
+        by_now: dict[str, Any] = {"tags": {"team": "b"}, "label_tags": ("*",)}
+        launch = self.LAUNCH.model_copy(update=by_now)
+        assert other_tags(launch, ["odd"], **by_now) == WITHOUT_LABELS
+        launch = launch.model_copy(update=WITHOUT_LABELS)
+        assert other_tags(launch, launch.tags_of({"odd": "1"}).tags, **by_now) == {}
+
+    def test_an_intent_without_tags_is_one_with_none(self) -> None:
+        launch = self.LAUNCH.model_copy(update={"tags": None, "label_tags": ()})
+        assert other_tags(launch, [], tags={}, label_tags=("*",)) == {}
+
+    def test_what_an_earlier_call_launched_comes_before_another_call(self) -> None:
+        anew = Exchange(WITHOUT_LABELS, "why")
+        assert exchange(WITHOUT_LABELS, "why", facts()) == anew
+        assert exchange(WITHOUT_LABELS, "why", facts(found=[ALIVE])) == Launched(ALIVE)
+        unproven = exchange(WITHOUT_LABELS, "why", facts(unproven_s=280.0))
+        assert isinstance(unproven, Blocked)
+        assert (unproven.reason, unproven.for_s) == (BlockedReason.ANSWER, 280.0)

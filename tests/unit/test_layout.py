@@ -21,21 +21,26 @@ LONGEST = 450
 VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
 PURE = (
+    "atemporal.billing",
     "atemporal.calendar",
     "atemporal.causes",
     "atemporal.clock",
     "atemporal.compose_env",
+    "atemporal.concurrency",
     "atemporal.console",
     "atemporal.end_code",
     "atemporal.environment",
     "atemporal.errors",
     "atemporal.event_types",
+    "atemporal.forecast",
+    "atemporal.fleet.absence",
     "atemporal.fleet.ending",
     "atemporal.fleet.leftovers",
     "atemporal.fleet.named",
     "atemporal.fleet.plan",
     "atemporal.fleet.reconciliation",
     "atemporal.fleet.snapshot",
+    "atemporal.fleet.stopped",
     "atemporal.image",
     "atemporal.job_view",
     "atemporal.json_object",
@@ -43,27 +48,48 @@ PURE = (
     "atemporal.lead",
     "atemporal.messages",
     "atemporal.model",
+    "atemporal.offer_file",
+    "atemporal.price_table",
     "atemporal.recurrence",
     "atemporal.pattern",
     "atemporal.states",
+    "atemporal.tags",
     "atemporal.tokens",
     "atemporal.userdata",
     "atemporal.waiting",
+    "atemporal.webhook.address",
+    "atemporal.webhook.answer",
+    "atemporal.webhook.retry",
+    "atemporal.webhook.signature",
     "cloud_config",
 )
 # What a pure module may use: the rest of the standard library could do I/O. `importlib.resources` is
 # for constants that the package itself brings.
 PURE_LIBRARIES = (
     *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
-    *("datetime", "difflib"),
-    *("enum", "functools", "gzip", "hashlib", "hmac", "importlib.resources", "ipaddress"),
-    *("itertools", "json", "math", "operator", "posixpath", "re", "shlex", "string", "struct"),
+    *("csv", "datetime", "decimal", "difflib"),
+    *(
+        "enum",
+        "functools",
+        "gzip",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "statistics",
+        "importlib.resources",
+        "ipaddress",
+    ),
+    *("itertools", "json", "math", "operator", "posixpath", "re", "shlex", "statistics"),
+    *("string", "struct"),
     *("textwrap", "types", "typing", "unicodedata", "urllib.parse", "uuid", "zlib"),
     *("annotated_types", "pydantic", "typing_extensions", "yaml"),
 )
 # A pure module's own libraries, imported there and nowhere else in the project: whoever else read a zone
 # would read the machine's files.
-PURE_OWN = {"atemporal.calendar": ("cronsim", "tzdata", "zoneinfo")}
+PURE_OWN = {
+    "atemporal.calendar": ("cronsim", "tzdata", "zoneinfo"),
+    "atemporal.webhook.signature": ("standardwebhooks",),
+}
 # Frozen values of an adapter that a pure module may be made from.
 VALUES = ("atemporal.cloud.instance.Instance", "atemporal.cloud.volume.Volume")
 IMPURE_CALLS = re.compile(
@@ -81,6 +107,7 @@ ADAPTERS = {
     "atemporal.cloud": ("boto3", "botocore", "mypy_boto3_ec2"),
     "atemporal.fleet": (),
     "atemporal.identity": ("cryptography", "asn1crypto"),
+    "atemporal.webhook.sender": ("httpcore",),
 }
 # What an adapter may import of the project beside the pure modules and itself. The fleet is none,
 # but it stands right above two of them and knows nothing else.
@@ -91,6 +118,7 @@ BELOW = {
     "atemporal.cloud": ("atemporal.settings",),
     "atemporal.fleet": ("atemporal.store", "atemporal.cloud"),
     "atemporal.identity": ("atemporal.settings",),
+    "atemporal.webhook.sender": ("atemporal.__version__", "atemporal.absent"),
 }
 OWNERS = {
     library: tuple(module for module, own in (ADAPTERS | PURE_OWN).items() if library in own)

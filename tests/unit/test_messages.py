@@ -20,6 +20,7 @@ from atemporal.messages import (
     LAUNCH,
     MESSAGES,
     REAP,
+    SCHEDULE,
     SUBMIT,
     JobEvent,
     Notification,
@@ -32,7 +33,7 @@ from atemporal.model import AttemptRef
 
 GOLDEN = Path(__file__).with_name("messages")
 JOB = UUID("01900000-0000-7000-8000-000000000001")
-QUEUES: tuple[Queue[Any], ...] = (SUBMIT, LAUNCH, REAP)
+QUEUES: tuple[Queue[Any], ...] = (SUBMIT, SCHEDULE, LAUNCH, REAP)
 NOTIFICATIONS = {
     kind.type_name(): kind for kind in MESSAGES if issubclass(kind, Notification) and kind.queue
 }
@@ -68,7 +69,11 @@ def test_a_recorded_submit_is_still_read(path: Path) -> None:
 def test_the_type_of_a_queue_is_the_union_of_its_messages(queue: Queue[Any]) -> None:
     """Otherwise the type checker would not find a reader that forgets one."""
     hints = get_type_hints(messages)
-    (name,) = (name for name in ("SUBMIT", "LAUNCH", "REAP") if getattr(messages, name) == queue)
+    (name,) = (
+        name
+        for name in ("SUBMIT", "SCHEDULE", "LAUNCH", "REAP")
+        if getattr(messages, name) == queue
+    )
     (union,) = get_args(hints[name])
     assert set(get_args(union) or (union,)) == set(queue.types)
 
@@ -89,7 +94,10 @@ def test_commands_notifications_and_events_have_an_exchange_each() -> None:
         exchange: {kind.type_name() for kind in MESSAGES if kind.exchange == exchange}
         for exchange in (COMMANDS, EVENTS)
     }
-    assert by_exchange[COMMANDS] == {"job.submit"}
+    assert by_exchange[COMMANDS] == {
+        "job.submit",
+        *(f"schedule.{what}" for what in ("put", "pause", "resume", "run", "delete")),
+    }
     assert [kind for kind in MESSAGES if kind.exchange == EVENTS] == [JobEvent]
     assert all(kind.exchange == INTERNAL for kind in NOTIFICATIONS.values())
     assert "env" not in str(JobEvent.model_json_schema()["properties"].keys())

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from atemporal.cloud import Instance
+from atemporal.fleet.absence import is_listing_empty, missing
 from atemporal.fleet.ending import TerminationCause
 from atemporal.fleet.plan import (
     CLAIM_GRACE_S,
@@ -25,8 +26,6 @@ from atemporal.fleet.plan import (
     Plan,
     Shortage,
     decide,
-    is_listing_empty,
-    missing,
 )
 from atemporal.fleet.snapshot import Snapshot, split_by_owner
 from atemporal.model import Attempt, AttemptRef, Launch
@@ -111,12 +110,12 @@ def in_sight(one: Attempt, **more: Any) -> Decision:
 
 
 def missed(instances: Iterable[Instance], *attempts: Attempt) -> frozenset[AttemptRef]:
-    return missing(snapshot(instances, *attempts), LIMITS)
+    return missing(snapshot(instances, *attempts), LIMITS.grace_s)
 
 
 def shows_none(instances: Iterable[Instance], *attempts: Attempt) -> bool:
     seen = snapshot(instances, *attempts)
-    return is_listing_empty(seen, missing(seen, LIMITS))
+    return is_listing_empty(seen, missing(seen, LIMITS.grace_s))
 
 
 @pytest.mark.parametrize("state", [A.WARMING, A.READY, A.RUNNING])
@@ -160,6 +159,17 @@ def test_a_spot_instance_taken_back_is_no_lost_one(code: str) -> None:
     for state in (A.WARMING, A.RUNNING):
         found = planned([instance(state="terminated", state_reason=code)], attempt(state))
         assert found.lost == {REF: Loss(Reason.SPOT_INTERRUPTED, False, code)}
+
+
+def test_a_machine_that_gave_up_before_it_booted_has_missed_its_boot_deadline() -> None:
+    code = "Client.InstanceInitiatedShutdown"
+    gone = [instance(state="terminated", state_reason=code)]
+    loss = planned(gone, attempt(A.WARMING)).lost[REF]
+    assert (loss.reason, loss.final, loss.end_code) == (Reason.BOOT_DEADLINE, False, code)
+    assert "i-1 powered itself off" in (loss.sentence or "")
+    for fact in ("booted_at", "ready_at", "running_at"):
+        heard = attempt(A.WARMING).model_copy(update={fact: ago(1)})
+        assert planned(gone, heard).lost[REF].reason is Reason.INSTANCE_LOST
 
 
 def test_a_console_without_a_record_is_believed_after_a_while() -> None:
@@ -296,6 +306,14 @@ def test_an_instance_that_ended_and_lost_its_tags_is_gone() -> None:
     gone = [instance(tags={}, state="terminated")]
     assert list(planned([], attempt(A.RUNNING, age=301), by_id=gone).lost) == [REF]
     assert list(planned([], attempt(A.EXITED, age=301), by_id=gone).close) == [REF]
+
+
+def test_one_of_a_group_that_may_still_be_answered_is_not_missed() -> None:
+    group = UUID(int=7)
+    ended = attempt(A.EXITED, None, age=7200).model_copy(update={"group_id": group})
+    seen = snapshot([SIGHT], ended)
+    assert missing(seen, LIMITS.grace_s) == {REF}
+    assert missing(replace(seen, launching=frozenset({group})), LIMITS.grace_s) == frozenset()
 
 
 def test_a_missing_instance_does_not_put_off_its_deadline() -> None:
@@ -569,6 +587,6 @@ class TestReady:
 
     def test_one_whose_instance_nobody_named_is_missed(self) -> None:
         held = attempt(A.READY, None, age=7200).model_copy(update={"ready_at": ago(400)})
-        assert missing(snapshot([SIGHT], held), LIMITS) == {REF}
+        assert missing(snapshot([SIGHT], held), LIMITS.grace_s) == {REF}
         young = held.model_copy(update={"ready_at": ago(200)})
-        assert missing(snapshot([SIGHT], young), LIMITS) == frozenset()
+        assert missing(snapshot([SIGHT], young), LIMITS.grace_s) == frozenset()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from calendar import monthrange
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -236,7 +237,14 @@ def beyond(message: dict[str, Any]) -> bool:
         or not _in_the_calendar(job.get("time"))
         # An image whose path, without its registry, is longer than 255 characters.
         or len(job["image"]) > 255
+        # A label with a sign beyond ASCII, or more than 256 UTF-16 units.
+        or any(not _for_a_tag(value) for value in job.get("labels", {}).values())
     )
+
+
+def _for_a_tag(value: str) -> bool:
+    kinds = {unicodedata.category(one)[0] for one in value if ord(one) > 127}
+    return kinds <= set("LNZ") and len(value.encode("utf-16-le")) <= 512
 
 
 def _in_the_calendar(time: str | None) -> bool:
@@ -274,6 +282,13 @@ def test_what_the_schema_takes_is_read(message: Any) -> None:
 @example({"job": {"image": "a@md5:" + "0" * 32}})
 @example({"job": {"image": "a", "env": {"ATEMPORAL_X": ""}}})
 @example({"job": {"image": "a", "machine": {"subnets": ["subnet-0\n"]}}})
+@example({"job": {"image": "a", "labels": {"aws:x": "1"}}})
+@example({"job": {"image": "a", "labels": {"x": "a,b"}}})
+@example({"job": {"image": "a", "labels": {"x": "a\n"}}})
+@example({"job": {"image": "a", "labels": {"x": "[" + chr(92) + "^~"}}})
+@example({"job": {"image": "a", "labels": {"x": "\x85"}}})
+@example({"job": {"image": "a", "labels": {"x": "Az 09+-=._:/@ \u00c4\u0661\u00a0"}}})
+@example({"job": {"image": "a", "labels": {"x": "v" * 256}}})
 def test_what_is_nearly_right_is_taken_by_both_or_by_neither(message: Any) -> None:
     assume(isinstance(message, dict) and not tolerated(message))
     valid = VALIDATOR.is_valid(message)
@@ -319,6 +334,8 @@ def test_what_the_schema_does_not_show_is_tolerated(
         {"image": "a" * 256},
         {"timeout_s": 60.0},
         {"command": ["\ud800"]},
+        {"labels": {"x": "\N{EURO SIGN}"}},
+        {"labels": {"x": "\N{MATHEMATICAL BOLD CAPITAL A}" * 129}},
     ],
 )
 def test_what_no_schema_says_is_refused(job: dict[str, Any]) -> None:

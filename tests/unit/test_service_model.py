@@ -15,7 +15,7 @@ from botocore.session import get_session
 
 import atemporal.cloud
 from atemporal.cloud import service_model
-from atemporal.cloud.service_model import OPERATIONS, asked_endpoints, narrowed
+from atemporal.cloud.service_model import INSPECTED, OPERATIONS, asked_endpoints, narrowed
 
 DATA = Path(botocore.__file__).parent / "data"
 CLIENTS = {"_ec2", "_launching"}
@@ -39,7 +39,7 @@ def called() -> set[str]:
 
 
 def test_the_list_of_calls_has_each_that_is_made_and_no_other() -> None:
-    assert called() <= {xform_name(name) for name in OPERATIONS}
+    assert called() <= {xform_name(name) for name in (*OPERATIONS, *INSPECTED)}
 
 
 @pytest.fixture(scope="module")

@@ -44,19 +44,24 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ec2(tmp_path: Path, clock: Clock) -> Iterator[EC2Client]:
+def twin(tmp_path: Path, clock: Clock) -> Iterator[Twin]:
     # Instances stay pending: no test here is about what happens on a machine.
     pace = Pace(pending_s=1000)
     with Twin(tmp_path, engine="process", pace=pace, clock=clock) as twin:
-        ec2 = boto3.client(
-            "ec2",
-            endpoint_url=twin.url,
-            region_name="us-east-1",
-            aws_access_key_id="any",
-            aws_secret_access_key="any",
-        )
-        yield ec2
-        ec2.close()
+        yield twin
+
+
+@pytest.fixture
+def ec2(twin: Twin) -> Iterator[EC2Client]:
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=twin.url,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    yield ec2
+    ec2.close()
 
 
 def run(ec2: EC2Client, **changes: Any) -> list[Any]:
@@ -203,6 +208,16 @@ def test_a_call_without_a_token_is_a_call_of_its_own(ec2: EC2Client) -> None:
         ({"SubnetId": "subnet-x"}, "InvalidSubnetID.NotFound"),
         ({"InstanceInitiatedShutdownBehavior": "burn"}, "InvalidParameterValue"),
         ({"TagSpecifications": tagged(**{"aws:name": "x"})}, "InvalidParameterValue"),
+        ({"TagSpecifications": tagged(**{"AwS:name": "x"})}, "InvalidParameterValue"),
+        ({"TagSpecifications": tagged(**{"k" * 129: "x"})}, "InvalidParameterValue"),
+        ({"TagSpecifications": tagged(k="v" * 257)}, "InvalidParameterValue"),
+        (
+            {
+                "TagSpecifications": tagged(**{"atemporal/schedule": "x"}),
+                "MetadataOptions": {"InstanceMetadataTags": "enabled"},
+            },
+            "InvalidParameterValue",
+        ),
         ({"TagSpecifications": tagged(**{f"k{n}": "" for n in range(51)})}, "TagLimitExceeded"),
         ({"RamdiskId": "ari-1"}, "UnknownParameter"),
     ],
@@ -362,6 +377,78 @@ def test_an_arm_machine_takes_an_arm_image(ec2: EC2Client) -> None:
         ImageId=ARM64, InstanceType="t4g.small", MinCount=1, MaxCount=1
     )["Instances"]
     assert launched["Architecture"] == "arm64"
+
+
+def test_image_and_type_have_to_be_of_one_architecture(ec2: EC2Client) -> None:
+    [arm] = ec2.describe_instance_types(InstanceTypes=["m7g.large"])["InstanceTypes"]
+    assert arm["ProcessorInfo"]["SupportedArchitectures"] == ["arm64"]
+    with pytest.raises(ClientError, match="does not match the architecture 'x86_64'") as refused:
+        ec2.run_instances(ImageId=X86_64, InstanceType="m7g.large", MinCount=1, MaxCount=1)
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterValue"
+
+
+def test_a_root_volume_holds_the_image(ec2: EC2Client) -> None:
+    [image] = ec2.describe_images(ImageIds=[X86_64])["Images"]
+    [disk] = image["BlockDeviceMappings"]
+    assert (disk["DeviceName"], disk["Ebs"]["VolumeSize"]) == (image["RootDeviceName"], 8)
+
+    def launch(device: str, size: int) -> None:
+        disks: Any = [{"DeviceName": device, "Ebs": {"VolumeSize": size}}]
+        ec2.run_instances(
+            ImageId=X86_64,
+            InstanceType="t3.small",
+            MinCount=1,
+            MaxCount=1,
+            BlockDeviceMappings=disks,
+        )
+
+    with pytest.raises(
+        ClientError, match="Volume of size 7GB is smaller than snapshot"
+    ) as refused:
+        launch("/dev/xvda", 7)
+    assert refused.value.response["Error"]["Code"] == "InvalidBlockDeviceMapping"
+    launch("/dev/xvdb", 7)
+    launch("/dev/xvda", 8)
+
+
+def test_the_network_that_is_launched_into_can_be_read(ec2: EC2Client) -> None:
+    subnets = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+    found = ec2.describe_subnets(SubnetIds=subnets)["Subnets"]
+    assert [one["SubnetId"] for one in found] == subnets
+    [launched] = ec2.run_instances(
+        ImageId=X86_64, InstanceType="t3.small", MinCount=1, MaxCount=1, SubnetId=subnets[0]
+    )["Instances"]
+    assert found[0]["AvailabilityZone"] == launched["Placement"]["AvailabilityZone"]
+    [group] = ec2.describe_security_groups(GroupIds=["sg-01234567"])["SecurityGroups"]
+    assert group["IpPermissionsEgress"][0]["IpProtocol"] == "-1"
+    vpcs = {group["VpcId"], *(one["VpcId"] for one in found)}
+    own: Any = [{"Name": "association.subnet-id", "Values": subnets}]
+    assert ec2.describe_route_tables(Filters=own)["RouteTables"] == []
+    main: Any = [
+        {"Name": "association.main", "Values": ["true"]},
+        {"Name": "vpc-id", "Values": list(vpcs)},
+    ]
+    [table] = ec2.describe_route_tables(Filters=main)["RouteTables"]
+    assert {route["DestinationCidrBlock"] for route in table["Routes"]} >= {"0.0.0.0/0"}
+    assert ec2.describe_key_pairs(KeyNames=["k"])["KeyPairs"][0]["KeyName"] == "k"
+
+
+def test_what_is_not_there_is_refused_by_ec2s_code(ec2: EC2Client, twin: Twin) -> None:
+    with pytest.raises(ClientError, match=r"InvalidSubnetID\.NotFound"):
+        ec2.describe_subnets(SubnetIds=["subnet-of-nobody"])
+    with pytest.raises(ClientError, match=r"InvalidGroupId\.Malformed"):
+        ec2.describe_security_groups(GroupIds=["group"])
+    twin.faults.add("missing", call="DescribeSubnets")
+    with pytest.raises(ClientError, match=r"InvalidSubnetID\.NotFound"):
+        ec2.describe_subnets(SubnetIds=["subnet-0123456789abcdef0"])
+
+
+def test_a_right_that_is_denied_is_denied_to_a_dry_run_too(ec2: EC2Client, twin: Twin) -> None:
+    twin.faults.add("unauthorized", call="TerminateInstances")
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        ec2.terminate_instances(InstanceIds=[UNKNOWN], DryRun=True)
+    with pytest.raises(ClientError, match="DryRunOperation"):
+        ec2.create_tags(Resources=[UNKNOWN], Tags=[{"Key": "a", "Value": "b"}], DryRun=True)
 
 
 def test_the_newest_stable_flatcar_can_be_found(ec2: EC2Client) -> None:

@@ -111,6 +111,7 @@ def failures(*calls: Callable[[], object]) -> list[bool]:
         ("capacity", "InsufficientInstanceCapacity", 500),
         ("quota", "VcpuLimitExceeded", 400),
         ("unauthorized", "UnauthorizedOperation", 403),
+        ("missing", "InvalidSubnetID.NotFound", 400),
         ("fail-before", "InternalError", 500),
     ],
 )

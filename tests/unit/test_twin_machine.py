@@ -162,6 +162,31 @@ def test_a_preparation_that_is_killed_has_failed(ec2: EC2Client) -> None:
     assert "second" not in output
 
 
+def test_what_the_main_process_leaves_behind_ends_before_what_runs_at_the_end(
+    ec2: EC2Client,
+) -> None:
+    # It ends in order when it is asked to, and takes its time.
+    left = """#!/bin/sh
+    trap 'sleep 0.3; echo "left: [] ended" >>"$ATEMPORAL_ROOT/dev/console"; exit' TERM
+    touch "$ATEMPORAL_ROOT/ready"
+    while :; do sleep 0.02; done
+    """
+    start = """#!/bin/sh
+    "$ATEMPORAL_ROOT/opt/left" &
+    until [ -e "$ATEMPORAL_ROOT/ready" ]; do sleep 0.02; done
+    """
+    unit = JOB.replace("/opt/print second", "/opt/start")
+    files = {"/opt/print": PRINT, "/opt/left": left, "/opt/start": start}
+    instance_id = launch(ec2, cloud_config(("job.service", unit), files=files))
+
+    ended(ec2, instance_id)
+
+    lines = [
+        line.partition("]")[0] for line in console(ec2, instance_id).splitlines() if ": [" in line
+    ]
+    assert lines == ["first: [", "left: [", "last: [success"]
+
+
 def test_nothing_is_started_after_a_forced_power_off(ec2: EC2Client) -> None:
     # This one ends when the job is in its preparation.
     off = service("/opt/await-first", action="poweroff-force")

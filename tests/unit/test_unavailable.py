@@ -33,8 +33,8 @@ def test_a_cloud_call_that_gets_no_answer_names_its_service(service: Service) ->
     assert failure.service is service
 
 
-def test_an_inbox_that_keeps_its_messages_passes_the_service_on() -> None:
-    link = Link("memory://", name="test")
+def test_an_inbox_that_keeps_its_messages_passes_the_service_on(memory_url: str) -> None:
+    link = Link(memory_url, name="test")
     link.connect()
     inbox = Inbox(link, "atemporal.launch", ping=lambda: None)
     with pytest.raises(Kept) as failure, inbox.tick():

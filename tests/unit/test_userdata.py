@@ -60,7 +60,7 @@ def parse(rendered: bytes) -> tuple[dict[str, Any], bytes]:
 
 def readable(rendered: bytes) -> str:
     """The text with the agent as it is on the machine: another zlib compresses it otherwise."""
-    compressed = re.compile(r"( *)encoding: gzip\+base64\n +content: (\S+)\n")
+    compressed = re.compile(r"( *)encoding: gz\+b64\n +content: (\S+)\n")
 
     def plain(match: re.Match[str]) -> str:
         agent = gzip.decompress(base64.b64decode(match[2], validate=True)).decode()
@@ -88,7 +88,7 @@ def test_the_document_holds_files_and_units() -> None:
     ]
     assert [file["permissions"] for file in document["write_files"]] == ["0600", "0755"]
     agent = document["write_files"][1]
-    assert agent["encoding"] == "gzip+base64"
+    assert agent["encoding"] == "gz+b64"
     assert gzip.decompress(base64.b64decode(agent["content"])).decode() == AGENT
     assert document["coreos"]["units"] == [
         {"name": "update-engine.service", "mask": True},

@@ -59,7 +59,7 @@ ALIASES = {
     "market": (
         "atemporal/model/",
         "atemporal/cli/",
-        "atemporal/tables.py",
+        "atemporal/tables/",
         "atemporal/twin/",
         "docs/messages.md",
         "docs/schemas/",

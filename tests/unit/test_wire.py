@@ -63,6 +63,15 @@ def test_a_message_with_unreadable_properties_says_so_and_ends_nothing(propertie
     assert bytes(message.body) == BODY
 
 
+def test_tables_in_tables_deeper_than_the_stack_are_unreadable_properties() -> None:
+    nested = b""
+    for _ in range(5000):
+        nested = short(b"x") + b"F" + pack(">I", len(nested)) + nested
+    message = PlainMessage(received(pack(">H", 0x2000) + table(nested)))
+    assert "its properties can not be read" in message.headers[UNREADABLE]
+    assert bytes(message.body) == BODY
+
+
 def test_readable_properties_are_read() -> None:
     properties = pack(">H", CORRELATION_ID | MESSAGE_ID) + short("é".encode()) + short(b"m-1")
     message = PlainMessage(received(properties))

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import signal
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from atemporal.twin import jsonfile, processes
 
@@ -34,6 +35,8 @@ CREATED = {
     "FinishedAt": NEVER,
 }
 FRAME = struct.Struct(">BI")
+# How often who follows looks for more.
+FOLLOW_EVERY_S = 0.1
 
 
 class Failure(Exception):
@@ -128,6 +131,36 @@ class Container:
                     stream, length = FRAME.unpack(head)
                     yield stream, log.read(length)
 
+    def follow(self) -> Iterator[tuple[int, bytes]]:
+        """Its output from the beginning, and what comes until it has ended.
+
+        As of a container, what was rotated away twice before it was read is lost.
+        """
+        log, inode = self._open()
+        if (older := self.directory / "log.1").exists():
+            with older.open("rb") as before:
+                yield from _whole_frames(before)
+        while True:
+            # Asked first: what is written until then is read below.
+            over = not self.state["Running"] and self.state["Status"] != "created"
+            yield from _whole_frames(log)
+            if (self.directory / "log").stat().st_ino != inode:
+                yield from _whole_frames(log)
+                log.close()
+                log, inode = self._open()
+            elif over:
+                log.close()
+                return
+            else:
+                self.wait(FOLLOW_EVERY_S)
+
+    def _open(self) -> tuple[IO[bytes], int]:
+        path = self.directory / "log"
+        # It is made when the container starts.
+        log = path.open("a+b")
+        log.seek(0)
+        return log, os.fstat(log.fileno()).st_ino
+
     def _monitor_gone(self) -> bool:
         with (self.directory / "lock").open() as lock:
             try:
@@ -135,6 +168,20 @@ class Container:
             except BlockingIOError:
                 return False
         return True
+
+
+def _whole_frames(log: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The frames behind the position of a log, which stays before one that is being written."""
+    while True:
+        at = log.tell()
+        head = log.read(FRAME.size)
+        if len(head) == FRAME.size:
+            stream, length = FRAME.unpack(head)
+            if len(chunk := log.read(length)) == length:
+                yield stream, chunk
+                continue
+        log.seek(at)
+        return
 
 
 def now() -> str:

@@ -143,6 +143,7 @@ class Docker:
         facts = {
             "Name": f"/{container.name}",
             "Created": config["created"],
+            "LogPath": str(container.directory / "log"),
             "State": state,
             "Config": {"Image": config["image"], "Cmd": config["argv"]},
         }
@@ -152,6 +153,10 @@ class Docker:
     def _do_logs(self, line: CommandLine) -> None:
         container = self._container(line)
         container.config  # noqa: B018 - raises if there is no such container
+        if line.has("--follow"):
+            for stream, chunk in container.follow():
+                emit(stream, chunk)
+            return
         frames = list(container.frames())
         tail = line.last("--tail", "all")
         if tail != "all":

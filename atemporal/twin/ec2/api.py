@@ -6,7 +6,7 @@ for every action is here: an unknown one is `InvalidAction`, a DryRun does nothi
 
 from __future__ import annotations
 
-from atemporal.twin.ec2 import images, instances, launching, tags, volumes
+from atemporal.twin.ec2 import images, instance_types, instances, launching, network, tags, volumes
 from atemporal.twin.ec2.account import Account
 from atemporal.twin.ec2.action import Action, Parameters, Rate, Response
 from atemporal.twin.ec2.wire import ApiError, boolean
@@ -26,6 +26,11 @@ ACTIONS = {
     "DescribeVolumes": Action(volumes.describe),
     "DeleteVolume": Action(volumes.delete),
     "DescribeImages": Action(images.describe),
+    "DescribeInstanceTypes": Action(instance_types.describe),
+    "DescribeSubnets": Action(network.describe_subnets),
+    "DescribeSecurityGroups": Action(network.describe_security_groups, unfiltered=Rate(50, 10)),
+    "DescribeRouteTables": Action(network.describe_route_tables),
+    "DescribeKeyPairs": Action(network.describe_key_pairs),
 }
 
 

@@ -19,6 +19,15 @@ def architecture(image_id: str) -> str | None:
     return None if image is None else str(image["architecture"])
 
 
+def root_snapshot(image_id: str) -> tuple[str, str, int] | None:
+    """An image's root device, its snapshot and the size of that in GiB; None for one not listed."""
+    image = _BY_ID.get(image_id)
+    if image is None:
+        return None
+    [mapping] = image["blockDeviceMapping"]
+    return mapping["deviceName"], mapping["ebs"]["snapshotId"], mapping["ebs"]["volumeSize"]
+
+
 _FILTERS: dict[str, Values[dict[str, Any]]] = {
     "name": lambda image: [image["name"]],
     "state": lambda image: [image["imageState"]],

@@ -184,12 +184,30 @@ def _check(parameters: Parameters) -> None:
     if image not in (None, architecture(kind)):
         raise ApiError(
             "InvalidParameterValue",
-            f"The instance type {kind} is {architecture(kind)}, the image "
-            f"{parameters['ImageId']} is {image}: both must be of one architecture",
+            f"The architecture '{architecture(kind)}' of the specified instance type does not match "
+            f"the architecture '{image}' of the specified AMI. Specify an instance type and an AMI "
+            "that have matching architectures, and try again. You can use 'describe-instance-types' "
+            "or 'describe-images' to discover the architecture of the instance type or AMI.",
         )
+    _check_root_size(parameters)
     hops = parameters.get("MetadataOptions", {}).get("HttpPutResponseHopLimit")
     if hops is not None and not 1 <= integer("HttpPutResponseHopLimit", hops) <= 64:
         raise invalid("HttpPutResponseHopLimit", hops)
+
+
+def _check_root_size(parameters: Parameters) -> None:
+    root = images.root_snapshot(parameters["ImageId"])
+    for mapping in listed(parameters.get("BlockDeviceMapping"), "BlockDeviceMapping"):
+        size = mapping.get("Ebs", {}).get("VolumeSize")
+        if root is None or size is None or mapping.get("DeviceName") != root[0]:
+            continue
+        _, snapshot, least = root
+        if integer("VolumeSize", size) < least:
+            raise ApiError(
+                "InvalidBlockDeviceMapping",
+                f"Volume of size {size}GB is smaller than snapshot '{snapshot}', expect size >= "
+                f"{least}GB",
+            )
 
 
 def zone_of(parameters: Parameters, region: str) -> tuple[str, bool]:

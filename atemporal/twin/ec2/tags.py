@@ -1,14 +1,26 @@
-"""Tags of instances and volumes: read from a request, and added later by CreateTags."""
+"""Tags of instances and volumes: read from a request, and added later by CreateTags.
+
+Promise: what EC2 refuses of tags is refused here. Sources: the EC2 user guide's tag restrictions (50
+tags, lengths of 128 and 256, `aws:` reserved in any case, any character allowed; of an instance whose
+tags are shown on the machine a key has no space and no `/`), the API reference's error codes
+(TagLimitExceeded, InvalidParameterValue) and its CreateTags (up to 1000 resources). EC2 names no code
+for more resources than that, and none for a key that the machine can not show; both are
+InvalidParameterValue here.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from atemporal.twin.ec2.account import Account
 from atemporal.twin.ec2.action import Parameters, Response
 from atemporal.twin.ec2.wire import ApiError, invalid, listed
 
-LIMIT = 50
+# Its own, not those that our tags are checked by: a mistake there has to show.
+LIMIT, KEY_LIMIT, VALUE_LIMIT = 50, 128, 256
+RESOURCES = 1000
+_ON_THE_MACHINE = re.compile(r"(?!\.{1,2}\Z|_index\Z)[0-9a-zA-Z\-_+=,.@:]+")
 
 _TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
 
@@ -19,6 +31,8 @@ def create(account: Account, parameters: Parameters) -> Response:
     ids = listed(parameters.get("ResourceId"), "ResourceId")
     if not ids or not tags:
         raise ApiError("MissingParameter", "The request must contain resources and tags")
+    if len(ids) > RESOURCES:
+        raise invalid("ResourceId", f"{len(ids)} resources (more than {RESOURCES})")
     state = account.state
     with state.lock:
         by_volume = {one.volume_id: one for one in state.instances()}
@@ -46,9 +60,9 @@ def read(entries: object) -> dict[str, str]:
     tags: dict[str, str] = {}
     for entry in listed(entries, "Tag"):
         key, value = entry.get("Key", ""), entry.get("Value", "")
-        if not key or len(key) > 128 or len(value) > 256:
+        if not key or len(key) > KEY_LIMIT or len(value) > VALUE_LIMIT:
             raise invalid("Tag", f"{key}={value}")
-        if key.startswith("aws:"):
+        if key.lower().startswith("aws:"):
             raise ApiError(
                 "InvalidParameterValue", f"Tag keys starting with 'aws:' are reserved: {key}"
             )
@@ -71,6 +85,10 @@ def read_specifications(parameters: Parameters) -> dict[str, dict[str, str]]:
         if kind not in _TAGGED or kind in found:
             raise invalid("TagSpecification.ResourceType", kind)
         found[kind] = read(entry.get("Tag"))
+    if parameters.get("MetadataOptions", {}).get("InstanceMetadataTags") == "enabled":
+        for key in found.get("instance", {}):
+            if not _ON_THE_MACHINE.fullmatch(key):
+                raise invalid("Tag", f"{key} (the instance's metadata can not show such a key)")
     return found
 
 

@@ -77,6 +77,12 @@ KINDS = {
     "unauthorized": _refusal(
         "UnauthorizedOperation", 403, "You are not authorized to perform this operation."
     ),
+    "missing": _refusal(
+        "InvalidSubnetID.NotFound",
+        400,
+        "What the request names does not exist.",
+        summary="what the call names is not there: `code`, 400; not done",
+    ),
     "fail-before": _refusal(*_INTERNAL),
     "fail-after": _refusal(*_INTERNAL, site=Site.RESPONSE),
     "timeout-before": Kind(

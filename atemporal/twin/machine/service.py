@@ -2,7 +2,10 @@
 
 Promise: ExecStartPre commands one by one, then ExecStart, and ExecStopPost always, with
 SERVICE_RESULT as systemd.exec(5) describes it. Each command leads a process group of its own; a stop
-or a timeout sends TERM to everything the command started, and KILL after TimeoutStopSec.
+or a timeout sends TERM to everything the command started, and KILL after TimeoutStopSec. ExecStopPost
+waits for that: what the main process leaves behind is asked to end, and has ended, before it
+(systemd.kill(5); service.c of systemd 252 stays in its state `stop-sigterm` until the control group is
+empty).
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from atemporal.twin.machine.unit import Unit
 _CLEAN_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE}
 _CORE_DUMPS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _NOT_EXECUTED = 203
+_LEFT_EVERY_S = 0.05
+"""They are not children of ours, so their ends are no events here."""
 
 
 class MachineContext(Protocol):
@@ -93,7 +98,7 @@ class Service:
         unit = self.unit
         if self._prepare():
             self._execute_main()
-        processes.send(processes.tree(self._pids), signal.SIGTERM)
+        self._end_what_is_left()
         with self._lock:
             self._current = None
         self._stopping.set()
@@ -111,6 +116,17 @@ class Service:
         self._ended(self, not failed)
         self.over.set()
         self._settled.set()
+
+    def _end_what_is_left(self) -> None:
+        """TERM to all that the commands have left, KILL after TimeoutStopSec; wait until it is gone."""
+        limit_s = self.unit.stop_timeout_s
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        left = processes.tree(self._pids)
+        processes.send(left, signal.SIGTERM)
+        while left and not self._frozen.wait(_LEFT_EVERY_S):
+            left = processes.tree(self._pids)
+            if deadline is not None and time.monotonic() > deadline:
+                processes.send(left, signal.SIGKILL)
 
     def _prepare(self) -> bool:
         """Run the commands before the main process; return whether it may run."""

@@ -111,8 +111,9 @@ def open_own_engine(*, disk_mb: int | None = None) -> Iterator[Engine]:
                 f"--data-root={base / 'data'}",
                 f"--exec-root={base / 'exec'}",
                 f"--pidfile={base / 'pid'}",
-                f"--containerd-namespace={base.name}",
-                f"--containerd-plugins-namespace={base.name}-plugins",
+                # A folder's name may end in an underscore, and no namespace's does.
+                f"--containerd-namespace=tests-{base.name.encode().hex()}",
+                f"--containerd-plugins-namespace=plugins-{base.name.encode().hex()}",
                 *("--bridge=none", "--iptables=false", "--ip6tables=false"),
             ],
             log=base / "log",

@@ -178,7 +178,7 @@ def _content(file: dict[str, Any]) -> bytes:
     match file.get("encoding"):
         case "base64":
             return base64.b64decode(content)
-        case "gzip+base64":
+        case "gz+b64":
             return gzip.decompress(base64.b64decode(content))
         case None:
             return content

@@ -13,21 +13,33 @@ Failure: none; what would make the document wrong makes a test fail. It is here,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from atemporal.asyncapi import examples
 from atemporal.broker.topology import DEAD
 from atemporal.event_types import ATTEMPT, EVENT_TYPES, JOB, types_of
-from atemporal.messages import BODY_LIMIT, COMMANDS, EVENTS, JobEvent, JobSubmit, SubmitReply
+from atemporal.messages import (
+    BODY_LIMIT,
+    COMMANDS,
+    EVENTS,
+    SCHEDULE,
+    JobEvent,
+    JobSubmit,
+    Message,
+    SchedulePut,
+    ScheduleReply,
+    SubmitReply,
+)
 from atemporal.model import JobSpec
+from atemporal.model.schedule import ScheduleFields, job_schema
 
 JSON = "application/json"
 _BINDING = "0.3.0"
-_ID = "01900000-0000-7000-8000-000000000001"
-_AT = "2030-04-25T05:27:27.069Z"
 
 _INFO = f"""\
-Other systems submit jobs by `job.submit` and hear of them by events. Any AMQP 0-9-1 client will do; the
+Other systems submit jobs by `job.submit`, make and change recurring schedules by `schedule.*`, and hear
+of jobs by events. Any AMQP 0-9-1 client will do; the
 page docs/messages.md explains what no schema can say. What stands here under `headers` are AMQP's own
 properties of a message (`reply_to`, `correlation_id`, `message_id`), not its table of headers, but for
 those that begin with `x-`. A body has at most {BODY_LIMIT} bytes.
@@ -41,6 +53,12 @@ Bind a queue of your own. Events come at least once and may come out of order: d
 `event_id`. A reader passes over fields that it does not know, and over types that it does not know."""
 
 
+# By their classes: `schedulePut` is the message of `SchedulePut`.
+_SCHEDULE_MESSAGES = {
+    kind.__name__[0].lower() + kind.__name__[1:]: kind for kind in SCHEDULE.types
+}
+
+
 def submit_schema() -> dict[str, Any]:
     """The JSON Schema of a `job.submit`, with the fields of its job."""
     submit = JobSubmit.model_json_schema()
@@ -49,10 +67,30 @@ def submit_schema() -> dict[str, Any]:
     return submit
 
 
+def schedule_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each message about a schedule, by its type; `schedule.put` with all fields."""
+    schemas = {kind.type_name(): kind.model_json_schema() for kind in SCHEDULE.types}
+    for schema in schemas.values():
+        # Nobody writes these by hand, so none is read without its type.
+        schema["required"] = ["type", *schema.get("required", ())]
+    put = schemas[SchedulePut.type_name()]
+    fields = ScheduleFields.model_json_schema(ref_template="#/$defs/{model}")
+    fields["properties"]["job"] = {**job_schema(), "description": "The job of each fire."}
+    fields["required"] = [*fields["required"], "job"]
+    put["$defs"] = fields.pop("$defs")
+    put["properties"]["schedule"] = fields
+    return schemas
+
+
 def document() -> dict[str, Any]:
     """The whole document, as JSON's values."""
     schemas: dict[str, Any] = {}
-    for schema in (submit_schema(), SubmitReply.model_json_schema(), JobEvent.model_json_schema()):
+    public: tuple[type[Message], ...] = (SubmitReply, ScheduleReply, JobEvent)
+    for schema in (
+        submit_schema(),
+        *schedule_schemas().values(),
+        *(kind.model_json_schema() for kind in public),
+    ):
         alone = _with_references_to_components(schema)
         schemas |= alone.pop("$defs", {})
         schemas[alone["title"]] = alone
@@ -121,11 +159,30 @@ def _channels() -> dict[str, Any]:
             "messages": {"jobSubmit": {"$ref": "#/components/messages/jobSubmit"}},
             "bindings": _exchange(COMMANDS),
         },
+        "schedules": {
+            "address": "schedule.{what}",
+            "title": "Recurring schedules to be made and changed",
+            "description": "Publish with the type as the routing key. RabbitMQ brings it into the "
+            f"quorum queue `{SCHEDULE}`, which the scheduler reads.",
+            "parameters": {
+                "what": {
+                    "enum": [kind.type_name().partition(".")[2] for kind in SCHEDULE.types],
+                    "description": "the rest of the type; the routing key is the whole type",
+                }
+            },
+            "messages": {
+                name: {"$ref": f"#/components/messages/{name}"} for name in _SCHEDULE_MESSAGES
+            },
+            "bindings": _exchange(COMMANDS),
+        },
         "replies": {
             "address": None,
-            "title": "What became of a submit",
+            "title": "What became of a message",
             "description": _REPLY,
-            "messages": {"submitReply": {"$ref": "#/components/messages/submitReply"}},
+            "messages": {
+                name: {"$ref": f"#/components/messages/{name}"}
+                for name in ("submitReply", "scheduleReply")
+            },
             "bindings": _queue(),
         },
         "jobEvents": _events_channel(JOB, "What happens to jobs"),
@@ -133,7 +190,8 @@ def _channels() -> dict[str, Any]:
         "deadLetters": {
             "address": DEAD,
             "title": "Messages that nobody could use",
-            "description": "For the installation's operators: you read them, nobody else does.",
+            "description": "A scheduler reads them and keeps them for the installation's operators; "
+            "nobody else does.",
             "messages": {"deadLetter": {"$ref": "#/components/messages/deadLetter"}},
             "bindings": _queue(name=DEAD, durable=True, exclusive=False, autoDelete=False),
         },
@@ -170,13 +228,12 @@ def _operations() -> dict[str, Any]:
             "bindings": {"amqp": {"deliveryMode": 2, **binding, "bindingVersion": _BINDING}},
         }
 
-    return {
-        "submitJob": {
+    def taken(channel: str, messages: Iterable[str], reply: str, **texts: str) -> dict[str, Any]:
+        return {
             "action": "receive",
-            "channel": {"$ref": "#/channels/submit"},
-            "summary": "Make a job, once for each key.",
-            "description": "The scheduler acknowledges the message when the job is written down.",
-            "messages": [{"$ref": "#/channels/submit/messages/jobSubmit"}],
+            "channel": {"$ref": f"#/channels/{channel}"},
+            **texts,
+            "messages": [{"$ref": f"#/channels/{channel}/messages/{one}"} for one in messages],
             "bindings": {
                 "amqp": {
                     "deliveryMode": 2,
@@ -191,9 +248,25 @@ def _operations() -> dict[str, Any]:
                     "description": "without `reply_to` there is no reply",
                 },
                 "channel": {"$ref": "#/channels/replies"},
-                "messages": [{"$ref": "#/channels/replies/messages/submitReply"}],
+                "messages": [{"$ref": f"#/channels/replies/messages/{reply}"}],
             },
-        },
+        }
+
+    return {
+        "submitJob": taken(
+            "submit",
+            ["jobSubmit"],
+            "submitReply",
+            summary="Make a job, once for each key.",
+            description="The scheduler acknowledges the message when the job is written down.",
+        ),
+        "changeSchedule": taken(
+            "schedules",
+            _SCHEDULE_MESSAGES,
+            "scheduleReply",
+            summary="Make or change a recurring schedule, once for each key.",
+            description="The scheduler acknowledges the message when the change is written down.",
+        ),
         "tellOfJobs": sent("jobEvents", "Tell of every transition of a job.", mandatory=False),
         "tellOfAttempts": sent(
             "attemptEvents", "Tell of every transition of an attempt.", mandatory=False
@@ -215,8 +288,9 @@ def _messages() -> dict[str, Any]:
             ),
             "correlationId": {"location": "$message.header#/correlation_id"},
             "payload": {"$ref": "#/components/schemas/JobSubmit"},
-            "examples": _submits(),
+            "examples": examples.submits(),
         },
+        **_schedule_messages(),
         "submitReply": {
             "name": SubmitReply.type_name(),
             "title": "What became of a submit",
@@ -224,18 +298,55 @@ def _messages() -> dict[str, Any]:
             "headers": _properties(correlation_id="that of the submit, or its `message_id`"),
             "correlationId": {"location": "$message.header#/correlation_id"},
             "payload": {"$ref": "#/components/schemas/SubmitReply"},
-            "examples": _replies(),
+            "examples": examples.replies(),
         },
-        "jobEvent": _event("Something happened to a job", JOB, _job_events()),
-        "attemptEvent": _event("Something happened to an attempt", ATTEMPT, _attempt_events()),
+        "jobEvent": _event("Something happened to a job", JOB, examples.job_events()),
+        "attemptEvent": _event(
+            "Something happened to an attempt", ATTEMPT, examples.attempt_events()
+        ),
         "deadLetter": {
             "name": "deadLetter",
             "title": "A message that nobody could use",
             "description": "The body is as it came: JSON or not.",
-            "headers": _properties(**{"x-atemporal-reason": "why"}),
+            "headers": _properties(
+                **{
+                    "x-atemporal-reason": "why",
+                    "x-atemporal-errors": "each bad field and why, as JSON",
+                    "x-atemporal-queue": "the queue whose reader could not use it",
+                }
+            ),
             "payload": {},
         },
     }
+
+
+def _schedule_messages() -> dict[str, Any]:
+    asked = {
+        name: {
+            "name": kind.type_name(),
+            "title": (kind.__doc__ or "").splitlines()[0].partition(": ")[2],
+            "contentType": JSON,
+            "headers": _properties(
+                message_id="the key of a message that has none of its own: it is applied once",
+                reply_to="where the reply goes; absent: there is none",
+                correlation_id="comes back with the reply; absent: the `message_id` does",
+            ),
+            "correlationId": {"location": "$message.header#/correlation_id"},
+            "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
+            "examples": [examples.of_schedule(kind)],
+        }
+        for name, kind in _SCHEDULE_MESSAGES.items()
+    }
+    reply = {
+        "name": ScheduleReply.type_name(),
+        "title": "What became of a message about a schedule",
+        "contentType": JSON,
+        "headers": _properties(correlation_id="that of the message, or its `message_id`"),
+        "correlationId": {"location": "$message.header#/correlation_id"},
+        "payload": {"$ref": "#/components/schemas/ScheduleReply"},
+        "examples": examples.schedule_replies(),
+    }
+    return {**asked, "scheduleReply": reply}
 
 
 def _properties(**properties: str) -> dict[str, Any]:
@@ -256,90 +367,4 @@ def _event(title: str, family: str, examples: list[dict[str, Any]]) -> dict[str,
         "headers": _properties(message_id="`event.` and the event's number"),
         "payload": {"allOf": [{"$ref": "#/components/schemas/JobEvent"}, types]},
         "examples": examples,
-    }
-
-
-def _example(
-    name: str, summary: str, payload: Mapping[str, Any], **headers: str
-) -> dict[str, Any]:
-    example: dict[str, Any] = {"name": name, "summary": summary, "payload": dict(payload)}
-    return {**example, "headers": headers} if headers else example
-
-
-def _submits() -> list[dict[str, Any]]:
-    kind = {"type": JobSubmit.type_name(), "v": 1}
-    nightly = {
-        "image": "ghcr.io/acme/report:2",
-        "command": ["report", "--day", "2030-04-24"],
-        "env": {"NAME": "bond, james bond!"},
-        "time": _AT,
-        "timeout_s": 3600,
-        "max_attempts": 3,
-        "retry_on": [75],
-        "machine": {"instance_types": ["c7i.large", "c6i.large"], "capacity_type": "spot"},
-        "ports": [],
-        "labels": {"team": "mi6"},
-        "key": "report-2030-04-24",
-    }
-    return [
-        _example(
-            "now",
-            "An image, to run as soon as there is a machine.",
-            {**kind, "job": {"image": "nginx:1.9"}},
-            message_id="order-17",
-            reply_to="amq.rabbitmq.reply-to",
-        ),
-        _example("nightly", "With a time and a key of its own.", {**kind, "job": nightly}),
-    ]
-
-
-def _replies() -> list[dict[str, Any]]:
-    kind = {"type": SubmitReply.type_name(), "v": 1}
-    known = {"id": _ID, "time": _AT, "errors": {}}
-    wrong = {"image": "'No Image' is not an image reference; write [registry/]name[:tag][@digest]"}
-    return [
-        _example("accepted", "Written down.", {**kind, "status": "accepted", **known}),
-        _example("duplicate", "Was there already.", {**kind, "status": "duplicate", **known}),
-        _example("rejected", "Nothing made.", {**kind, "status": "rejected", "errors": wrong}),
-    ]
-
-
-def _job_events() -> list[dict[str, Any]]:
-    return [
-        _example(
-            "scheduled",
-            "A job was submitted.",
-            _event_body("job.scheduled", 1041, attempt=0, actor="amqp"),
-        ),
-        _example(
-            "succeeded",
-            "Its program ended with 0.",
-            _event_body("job.finished.succeeded", 1063, outcome="succeeded", exit_code=0),
-        ),
-    ]
-
-
-def _attempt_events() -> list[dict[str, Any]]:
-    return [
-        _example(
-            "started",
-            "Its container runs.",
-            _event_body("attempt.started", 1057, detail={"skew_s": 0.041}),
-        )
-    ]
-
-
-def _event_body(name: str, number: int, **fields: Any) -> dict[str, Any]:
-    return {
-        "type": name,
-        "v": 1,
-        "event_id": number,
-        "job_id": _ID,
-        "attempt": 1,
-        "at": "2030-04-25T05:27:27.069123Z",
-        "actor": "api",
-        "detail": {},
-        "key": "report-2030-04-24",
-        "labels": {"team": "mi6"},
-        **fields,
     }

@@ -7,8 +7,6 @@ refuses. The migrations build exactly these tables (a test compares the two).
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -16,14 +14,12 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
-    DateTime,
     Double,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -49,19 +45,49 @@ from atemporal.states import (
     Outcome,
     Reason,
 )
+from atemporal.tables.columns import VACUUMED, instant, metadata, one_of
+from atemporal.tables.costs import costs
+from atemporal.tables.dead_letters import dead_letters
+from atemporal.tables.limits import concurrency_limits, instance_types, limit_changes, slots
+from atemporal.tables.log_chunks import log_chunks
+from atemporal.tables.pauses import pauses
+from atemporal.tables.schedule_messages import schedule_messages
+from atemporal.tables.sessions import sessions
+from atemporal.tables.webhooks import webhook_deliveries, webhooks
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-    }
-)
+__all__ = [
+    "CAPACITY_TYPE",
+    "DISPATCH_AT",
+    "PRIORITY",
+    "REVISION",
+    "STATUS",
+    "api_tokens",
+    "attempts",
+    "concurrency_limits",
+    "costs",
+    "dead_letters",
+    "events",
+    "fires",
+    "installation",
+    "instance_types",
+    "jobs",
+    "launch_groups",
+    "limit_changes",
+    "log_chunks",
+    "metadata",
+    "pauses",
+    "rate_limits",
+    "schedule_messages",
+    "schedules",
+    "sessions",
+    "slots",
+    "sweep_leases",
+    "webhook_deliveries",
+    "webhooks",
+]
 
 
-REVISION = "0021"
+REVISION = "0031"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -73,24 +99,6 @@ STATUS = "coalesce(outcome, state)"
 
 PRIORITY = r"coalesce(substring(spec ->> 'priority', '^-?\d\d?\d?')::integer, 0)"
 """A job's priority, as SQL: a number whatever a hand wrote there, so that no row spoils the index."""
-
-
-# A fifth, the default, of a large table is too much to be left dead, or unknown to the planner.
-_VACUUMED = {
-    "autovacuum_vacuum_scale_factor": "0.01",
-    "autovacuum_vacuum_insert_scale_factor": "0.01",
-    "autovacuum_analyze_scale_factor": "0.01",
-}
-
-
-def _one_of(column: str, values: type[StrEnum]) -> str:
-    listed = ", ".join(f"'{value.value}'" for value in values)
-    return f"{column} IN ({listed})"
-
-
-def _instant(name: str, *, nullable: bool = True, now: bool = False) -> Column[object]:
-    default = func.now() if now else None
-    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
 
 
 jobs = Table(
@@ -105,22 +113,29 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("attempt_base", Integer, nullable=False, server_default=text("0")),
     Column("attempt_limit", Integer, nullable=False),
-    _instant("run_at", nullable=False),
-    _instant("due_at", nullable=False),
-    _instant("created_at", nullable=False, now=True),
-    _instant("updated_at", nullable=False, now=True),
-    _instant("finished_at"),
+    instant("run_at", nullable=False),
+    instant("due_at", nullable=False),
+    instant("created_at", nullable=False, now=True),
+    instant("updated_at", nullable=False, now=True),
+    instant("finished_at"),
     # When the launch begins; `due_at` where it does not say, as in rows of older releases.
-    _instant("dispatch_at"),
+    instant("dispatch_at"),
     # How long the launch may take by the estimate that `dispatch_at` was made with, in seconds; and
     # when that is made anew, until the launch begins.
     Column("lead_s", Float),
-    _instant("plan_at"),
+    instant("plan_at"),
+    # When it was dispatched last; and what it was put aside for: a lane of `atemporal.concurrency`.
+    instant("queued_at"),
+    Column("waits_for", Text),
+    # By when its container has to have started; empty when there is no such time, or it has.
+    instant("start_by"),
+    # What its attempts may cost together, in billionths of a dollar.
+    Column("max_cost", BigInteger),
     # A transaction's number grows; one that began later can not commit a smaller one.
     Column("submit_xid", BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")),
-    CheckConstraint(_one_of("state", JobState), "state"),
-    CheckConstraint(_one_of("outcome", Outcome), "outcome"),
-    CheckConstraint(_one_of("reason", Reason), "reason"),
+    CheckConstraint(one_of("state", JobState), "state"),
+    CheckConstraint(one_of("outcome", Outcome), "outcome"),
+    CheckConstraint(one_of("reason", Reason), "reason"),
     CheckConstraint(
         "(state = 'finished') = (outcome IS NOT NULL) AND "
         "(state = 'finished') = (finished_at IS NOT NULL)",
@@ -133,12 +148,32 @@ jobs = Table(
         literal_column(PRIORITY).desc(),
         text(DISPATCH_AT),
         "id",
-        postgresql_where=text("state = 'scheduled'"),
+        postgresql_where=text("state = 'scheduled' AND waits_for IS NULL"),
+    ),
+    Index(
+        "ix_jobs_waiting",
+        "waits_for",
+        literal_column(PRIORITY).desc(),
+        text(DISPATCH_AT),
+        "id",
+        postgresql_where=text("state = 'scheduled' AND waits_for IS NOT NULL"),
     ),
     Index(
         "ix_jobs_plan",
         "plan_at",
         postgresql_where=text("state = 'scheduled' AND plan_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_start_by",
+        "start_by",
+        postgresql_where=text(
+            "start_by IS NOT NULL AND state IN ('scheduled', 'queued', 'warming')"
+        ),
+    ),
+    Index(
+        "ix_jobs_max_cost",
+        "id",
+        postgresql_where=text("max_cost IS NOT NULL AND attempt > 0 AND state <> 'finished'"),
     ),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_status", text(STATUS), text("submit_xid NULLS FIRST"), "id"),
@@ -150,7 +185,7 @@ jobs = Table(
     ),
     Index("ix_jobs_submit", text("submit_xid NULLS FIRST"), "id"),
     Index("ix_jobs_labels", text("(spec -> 'labels')"), postgresql_using="gin"),
-    postgresql_with=_VACUUMED,
+    postgresql_with=VACUUMED,
 )
 
 CAPACITY_TYPE = "coalesce(launch ->> 'capacity_type', launch ->> 'market', 'on-demand')"
@@ -164,9 +199,9 @@ launch_groups = Table(
     Column("id", Uuid, primary_key=True),
     Column("launch", JSONB, nullable=False),
     Column("size", Integer, nullable=False),
-    _instant("created_at", nullable=False, now=True),
-    _instant("called_at", nullable=False, now=True),
-    _instant("settled_at"),
+    instant("created_at", nullable=False, now=True),
+    instant("called_at", nullable=False, now=True),
+    instant("settled_at"),
     CheckConstraint("size > 0", "size"),
     Index("ix_launch_groups_open", "called_at", postgresql_where=text("settled_at IS NULL")),
 )
@@ -187,34 +222,43 @@ attempts = Table(
     Column("oom_killed", Boolean),
     Column("log_tail", LargeBinary),
     Column("detail", Text),
-    _instant("created_at", nullable=False, now=True),
-    _instant("called_at", nullable=False, now=True),
-    _instant("launched_at"),
-    _instant("booted_at"),
-    _instant("running_at"),
-    _instant("exited_at"),
-    _instant("closed_at"),
+    instant("created_at", nullable=False, now=True),
+    instant("called_at", nullable=False, now=True),
+    instant("launched_at"),
+    instant("booted_at"),
+    instant("running_at"),
+    instant("exited_at"),
+    instant("closed_at"),
     Column("blocked_on", Text),
     Column("end_code", Text),
     Column("claimed_instance_id", Text),
     Column("instance_proof", Text),
     # What its job said when it was begun: when its launch was to begin and how long it may take; and,
     # only where that was ahead of it, the time of its start.
-    _instant("dispatch_at"),
+    instant("dispatch_at"),
     Column("lead_s", Float),
-    _instant("start_at"),
-    _instant("ready_at"),
-    _instant("started_at"),
+    instant("start_at"),
+    instant("ready_at"),
+    instant("started_at"),
     Column("clock_synchronised", Boolean),
     Column("clock_offset_ms", BigInteger),
     Column("group_id", Uuid, ForeignKey("launch_groups.id", name="fk_attempts_group_id")),
     # When the instance got the attempt's own tags, where its launch could not give them.
-    _instant("tagged_at"),
+    instant("tagged_at"),
+    # How many bytes its container wrote in all, where its machine knows.
+    Column("log_bytes", BigInteger),
+    # When EC2 began and ended to bill its instance, for how many seconds, and what that cost, in
+    # billionths of a dollar. The
+    # end is written when it is first seen, the others once it is confirmed.
+    instant("billed_from"),
+    instant("billed_until"),
+    Column("billed_s", BigInteger),
+    Column("booked", BigInteger),
     UniqueConstraint("instance_id"),
     CheckConstraint("number > 0", "number"),
-    CheckConstraint(_one_of("state", AttemptState), "state"),
-    CheckConstraint(_one_of("reason", Reason), "reason"),
-    CheckConstraint(_one_of("blocked_on", BlockedReason), "blocked_on"),
+    CheckConstraint(one_of("state", AttemptState), "state"),
+    CheckConstraint(one_of("reason", Reason), "reason"),
+    CheckConstraint(one_of("blocked_on", BlockedReason), "blocked_on"),
     CheckConstraint(
         f"(state IN ({_LIVE})) = (reason IS NULL) AND (state IN ({_LIVE})) = (exited_at IS NULL)",
         "ended_says_why",
@@ -256,7 +300,7 @@ attempts = Table(
         "exited_at",
         postgresql_where=text("reason = 'no_capacity'"),
     ),
-    postgresql_with=_VACUUMED,
+    postgresql_with=VACUUMED,
 )
 
 events = Table(
@@ -265,14 +309,14 @@ events = Table(
     Column("id", BigInteger, primary_key=True),
     Column("job_id", Uuid, nullable=False),
     Column("attempt", Integer, nullable=False),
-    _instant("at", nullable=False, now=True),
+    instant("at", nullable=False, now=True),
     Column("type", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
     Column("relayed", Boolean, nullable=False, server_default=false()),
     Index("ix_events_job_id", "job_id", "id"),
     Index("ix_events_unrelayed", "id", postgresql_where=text("NOT relayed")),
-    postgresql_with=_VACUUMED,
+    postgresql_with=VACUUMED,
 )
 
 schedules = Table(
@@ -289,18 +333,18 @@ schedules = Table(
     Column("start_deadline_s", Integer),
     # Each change of a person's, so that two of them can not undo each other unseen.
     Column("version", Integer, nullable=False, server_default=text("1")),
-    _instant("paused_at"),
+    instant("paused_at"),
     # All fires before this one are decided; it was computed by these zone rules.
-    _instant("next_fire_at"),
+    instant("next_fire_at"),
     Column("rules_version", Text, nullable=False),
     # When something is to be done for it.
-    _instant("look_at"),
+    instant("look_at"),
     # Why it can not be fired.
     Column("problem", Text),
-    _instant("created_at", nullable=False, now=True),
-    _instant("updated_at", nullable=False, now=True),
-    CheckConstraint(_one_of("catch_up", CatchUp), "catch_up"),
-    CheckConstraint(_one_of("overlap", Overlap), "overlap"),
+    instant("created_at", nullable=False, now=True),
+    instant("updated_at", nullable=False, now=True),
+    CheckConstraint(one_of("catch_up", CatchUp), "catch_up"),
+    CheckConstraint(one_of("overlap", Overlap), "overlap"),
     CheckConstraint("window_s > 0 AND coalesce(start_deadline_s, 1) > 0", "seconds"),
     Index("ix_schedules_look", "look_at", postgresql_where=text("paused_at IS NULL")),
     Index("ix_schedules_rules", "rules_version", postgresql_where=text("paused_at IS NULL")),
@@ -314,28 +358,30 @@ fires = Table(
         Uuid,
         ForeignKey("schedules.id", name="fk_fires_schedule_id", ondelete="CASCADE"),
     ),
-    _instant("fire_time", nullable=False),
+    instant("fire_time", nullable=False),
     Column("outcome", Text, nullable=False),
     Column("reason", Text),
     Column("job_id", Uuid),
     # How many fires the row stands for, and the last one of several.
     Column("count", Integer, nullable=False, server_default=text("1")),
-    _instant("until"),
+    instant("until"),
     # Whether nothing more follows from it: it has no job, or one that has finished.
     Column("settled", Boolean, nullable=False),
-    _instant("decided_at", nullable=False, now=True),
+    instant("decided_at", nullable=False, now=True),
     PrimaryKeyConstraint("schedule_id", "fire_time"),
-    CheckConstraint(_one_of("outcome", FireOutcome), "outcome"),
-    CheckConstraint(_one_of("reason", FireReason), "reason"),
+    CheckConstraint(one_of("outcome", FireOutcome), "outcome"),
+    CheckConstraint(one_of("reason", FireReason), "reason"),
     CheckConstraint(
-        "(outcome = 'ran') = (job_id IS NOT NULL) AND (outcome = 'ran') = (reason IS NULL)"
-        " AND (outcome = 'ran' OR settled)",
+        "(outcome = 'ran') = (reason IS NULL) AND (outcome = 'ran' OR settled) AND "
+        "(job_id IS NULL OR outcome = 'ran' OR reason = 'start_deadline') AND "
+        "(job_id IS NOT NULL OR outcome <> 'ran')",
         "says_what",
     ),
     Index("ix_fires_open", "schedule_id", "fire_time", postgresql_where=text("NOT settled")),
     Index("ix_fires_settled", "fire_time", postgresql_where=text("settled")),
-    postgresql_with=_VACUUMED,
+    postgresql_with=VACUUMED,
 )
+
 
 api_tokens = Table(
     "api_tokens",
@@ -343,7 +389,7 @@ api_tokens = Table(
     Column("name", Text, primary_key=True),
     Column("hash", Text, nullable=False, unique=True),
     Column("scopes", ARRAY(Text), nullable=False),
-    _instant("created_at", nullable=False, now=True),
+    instant("created_at", nullable=False, now=True),
     CheckConstraint("scopes <@ ARRAY['submit', 'read', 'cancel', 'admin']", "scopes"),
 )
 
@@ -354,8 +400,8 @@ rate_limits = Table(
     Column("requests", Double, nullable=False),
     Column("instances", Double, nullable=False),
     Column("pace", Double, nullable=False, server_default=text("1")),
-    _instant("updated_at", nullable=False),
-    _instant("shrunk_at"),
+    instant("updated_at", nullable=False),
+    instant("shrunk_at"),
     # Who got less than it wanted: since when, and until when it keeps its place.
     Column("waiting", JSONB, nullable=False, server_default=text("'{}'")),
     CheckConstraint("pace > 0 AND pace <= 1", "pace"),
@@ -363,12 +409,13 @@ rate_limits = Table(
     postgresql_with={"fillfactor": "20"},
 )
 
+
 sweep_leases = Table(
     "sweep_leases",
     metadata,
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
-    _instant("until", nullable=False),
+    instant("until", nullable=False),
 )
 
 # The key is the same for every row, so there can be only one.

@@ -1,0 +1,120 @@
+"""`atemporal pause`, `resume` and `drain`: the whole installation stands still, and goes on.
+
+Promise: `pause` and `resume` are done when they return. `drain` returns with success only when nothing
+is under way; however else it ends, the installation stays paused.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from atemporal.cli import output
+from atemporal.cli.arguments import duration
+from atemporal.cli.output import note
+from atemporal.cli.session import Session, output_option, pass_session
+from atemporal.client import Pause
+from atemporal.errors import Conflict, Unavailable
+
+TIMED_OUT = 124
+_LOOK_EVERY_S = (0.2, 5.0)
+
+_reason = click.option(
+    "--reason", default="", metavar="TEXT", help="For whoever asks why nothing happens."
+)
+
+
+@click.command
+@_reason
+@output_option
+@pass_session
+def pause(session: Session, reason: str) -> None:
+    """Pause the installation: nothing new starts.
+
+    What runs goes on. Jobs and recurring schedules are taken as ever; what becomes due waits, and says
+    so. What was dispatched and has no machine yet is scheduled again. Start deadlines go on. `atemporal
+    resume` ends the pause; it wants the scope `admin`, as this does.
+
+    \b
+        atemporal pause --reason 'Postgres is moved'
+    """
+    begun = session.api.begin_pause(reason)
+    if session.as_json:
+        output.show_json(begun)
+        return
+    back = f", {begun['put_back']} dispatched jobs wait again" if begun["put_back"] else ""
+    click.echo(f"paused; {begun['under_way']} attempts are under way and go on{back}")
+
+
+@click.command
+@output_option
+@pass_session
+def resume(session: Session) -> None:
+    """End the pause: what is due is dispatched at once."""
+    ended = session.api.end_pause()
+    if session.as_json:
+        output.show_json(ended)
+    else:
+        click.echo("resumed")
+
+
+@click.command
+@_reason
+@click.option(
+    "--timeout", callback=duration, metavar="DURATION", help="How long to wait; else for ever."
+)
+@output_option
+@pass_session
+def drain(session: Session, reason: str, timeout: int | None) -> None:
+    """Pause it, and wait until nothing is under way.
+
+    A pause that is on already is kept. Nothing that runs is ended: it takes as long as the longest job.
+    The installation stays paused; `atemporal resume` ends that.
+
+    \b
+    Exit codes: 0 when the last instance is gone, 124 when --timeout passed.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    state = session.api.pause()
+    if not state["paused"]:
+        try:
+            state = session.api.begin_pause(reason)
+        except Conflict:
+            # Somebody else was quicker, and theirs is kept.
+            state = session.api.pause()
+    note("paused; Ctrl-C ends the waiting, not the pause")
+    rest, away, shown = _LOOK_EVERY_S[0], False, -1
+    while state["under_way"] > 0:
+        if sys.stderr.isatty() and state["under_way"] != shown:
+            shown = state["under_way"]
+            note(f"{shown} attempts are under way")
+        left = None if until is None else until - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        time.sleep(rest if left is None else min(rest, left))
+        rest = min(rest * 1.3, _LOOK_EVERY_S[1])
+        try:
+            state, away = session.api.pause(), False
+        except Unavailable as error:
+            if not away:
+                note(f"{error}; waiting for it to come back")
+            away = True
+    _drained(session, state)
+
+
+def _drained(session: Session, state: Pause) -> None:
+    if session.as_json:
+        output.show_json(state)
+    if state["under_way"]:
+        note(f"{state['under_way']} attempts are still under way; it stays paused")
+    elif not state["paused"]:
+        note("somebody has resumed it meanwhile")
+    elif not session.as_json:
+        click.echo("drained: nothing is under way")
+    if state["under_way"] or not state["paused"]:
+        click.get_current_context().exit(TIMED_OUT if state["under_way"] else 1)
+
+
+COMMANDS = {"pause": pause, "resume": resume, "drain": drain}

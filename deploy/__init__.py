@@ -1,0 +1,1 @@
+"""What an operator deploys beside the daemons; nothing here is part of the package."""

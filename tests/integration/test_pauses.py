@@ -1,0 +1,174 @@
+"""The pause of the whole installation: by HTTP, by the commands, and for whoever dispatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from atemporal.client import Client
+from atemporal.model import AttemptRef
+from atemporal.states import JobState
+from atemporal.store import api_tokens, attempts, counts, invariants, jobs, pauses
+from atemporal.waiting import Phase
+from services.scheduler.backlog import Backlog, Given
+from tests.api import Api, bearer
+from tests.chaos.verdict import Verdict, check_pauses
+from tests.integration.command_line import Cli
+
+pytestmark = pytest.mark.usefixtures("own_output")
+
+
+@pytest.fixture(autouse=True)
+def empty(api: Api) -> Iterator[None]:
+    yield
+    with api.database.begin() as tx:
+        tx.execute(text("TRUNCATE jobs, attempts, events, pauses"))
+
+
+def claim(api: Api) -> Given:
+    """What a scheduler claims that has just started."""
+    backlog = Backlog(look_every_s=0.0, clock=monotonic)
+    with api.database.begin() as tx:
+        return backlog.claim(tx, backlog.survey(tx), actor="t", limit=100, ahead_s=0.0)
+
+
+def test_nothing_is_dispatched_until_it_is_resumed(cli: Cli, api: Api) -> None:
+    job_id = api.submitted()
+    assert cli("pause", "--reason", "Postgres is moved").stdout == (
+        "paused; 0 attempts are under way and go on\n"
+    )
+    later = api.submitted()
+    assert claim(api) == Given([], full=True)
+    shown = cli("show", str(later)).stdout
+    assert "somebody to resume the installation" in shown
+    assert "Postgres is moved" in shown
+    assert "overdue" not in shown
+    with api.database.begin() as tx:
+        assert counts.oldest_waiting(tx)[Phase.PAUSE][0] == 2
+    assert cli("resume").stdout == "resumed\n"
+    assert [one.position.job_id for one in claim(api).jobs] == [str(job_id), str(later)]
+
+
+def test_a_submit_and_the_page_of_health_say_so(cli: Cli, api: Api) -> None:
+    assert "Pause of the installation" in api.http.get("/ui/health").text
+    cli("pause", "--reason", "Postgres is moved")
+    made = cli("submit", "busybox", "--", "true")
+    assert "Postgres is moved" in made.stderr
+    assert "Postgres is moved" in api.http.get("/ui/health").text
+
+
+def test_who_dispatches_is_notified_of_the_end(api: Api) -> None:
+    api.http.put("/pause", json={}).raise_for_status()
+    listener = api.database.listen()
+    try:
+        listener.wait(0.0)
+        api.http.delete("/pause").raise_for_status()
+        assert listener.wait(20.0)
+    finally:
+        listener.close()
+
+
+def test_what_was_dispatched_and_not_begun_is_scheduled_again_at_no_cost(api: Api) -> None:
+    job_id = api.submitted(max_attempts=1, infra_retries=0)
+    assert len(claim(api).jobs) == 1
+    begun = api.http.put("/pause", json={}).json()
+    assert begun["put_back"] == 1
+    with api.database.begin() as tx:
+        job = jobs.get(tx, job_id)
+        assert job.state is JobState.SCHEDULED
+        # The message that is under way names an attempt that nobody begins any more.
+        assert jobs.lock_queued(tx, [AttemptRef(job_id, 1)]) == {}
+        assert invariants.violations(tx) == []
+    api.http.delete("/pause").raise_for_status()
+    assert len(claim(api).jobs) == 1
+    with api.database.begin() as tx:
+        assert list(jobs.lock_queued(tx, [AttemptRef(job_id, 2)])) == [AttemptRef(job_id, 2)]
+        assert invariants.violations(tx) == []
+
+
+def test_many_are_put_back_in_parts_for_no_statement_may_last(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "_PART", 2)
+    ids = [api.submitted() for _ in range(5)]
+    assert len(claim(api).jobs) == 5
+    assert api.http.put("/pause", json={}).json()["put_back"] == 5
+    with api.database.begin() as tx:
+        assert {jobs.get(tx, one).state for one in ids} == {JobState.SCHEDULED}
+        assert invariants.violations(tx) == []
+
+
+def test_twice_is_a_conflict_that_says_who_and_why(cli: Cli, api: Api) -> None:
+    cli("pause", "--reason", "first")
+    assert "first" in cli("pause", "--reason", "second", code=5).output
+    cli("resume")
+    assert "nothing to resume" in cli("resume", code=5).output
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"reason": "x" * 501}, "reason"), ({"reason": "a\nb"}, "reason"), ({"why": "x"}, "why")],
+)
+def test_a_bad_reason_is_refused_before_anything_happens(
+    api: Api, body: dict[str, str], field: str
+) -> None:
+    refused = api.http.put("/pause", json=body)
+    assert refused.status_code == 422
+    assert field in refused.json()["fields"]
+    assert api.http.get("/pause").json()["paused"] is False
+
+
+def test_to_change_it_wants_admin(api: Api) -> None:
+    with api.database.begin() as tx:
+        reader = api_tokens.create(tx, "reader", ["read", "submit", "cancel"])
+    headers = bearer(reader)
+    assert api.http.get("/pause", headers=headers).status_code == 200
+    assert api.http.put("/pause", json={}, headers=headers).status_code == 403
+    assert api.http.delete("/pause", headers=headers).status_code == 403
+
+
+class TestDrain:
+    def test_it_returns_when_nothing_is_under_way(self, cli: Cli) -> None:
+        assert "drained" in cli("drain").stdout
+        assert cli.json("drain")["paused"] is True
+
+    def test_a_pause_that_comes_first_is_kept(
+        self, cli: Cli, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cli("pause", "--reason", "first")
+        seen: list[dict[str, Any]] = [{"paused": False, "under_way": 0}]
+        real = Client.pause
+        monkeypatch.setattr(Client, "pause", lambda self: seen.pop() if seen else real(self))
+        assert cli.json("drain", "--reason", "second")["reason"] == "first"
+
+    def test_what_runs_is_waited_for_and_not_ended(self, cli: Cli, api: Api) -> None:
+        ref = api.running()
+        waited = cli("drain", "--timeout", "1s", code=124)
+        assert "1 attempts are still under way" in waited.output
+        with api.database.begin() as tx:
+            assert pauses.current(tx) is not None
+            attempt = attempts.get(tx, ref)
+            assert attempt is not None
+            assert attempt.reason is None
+
+
+def test_the_judge_of_chaos_runs_sees_a_dispatch_in_a_pause(api: Api) -> None:
+    job_id = api.submitted()
+    api.http.put("/pause", json={}).raise_for_status()
+    for at, broken in (("at - interval '1 second'", 0), ("at + interval '1 second'", 1)):
+        verdict = Verdict()
+        with api.database.begin() as tx:
+            tx.execute(text("UPDATE pauses SET at = now() - interval '1 minute'"))
+            tx.execute(
+                text(
+                    "INSERT INTO events (job_id, attempt, type, actor, at)"
+                    f" SELECT :job, 1, 'job.queued', 't', {at} FROM pauses"
+                ),
+                {"job": job_id},
+            )
+        check_pauses(verdict, api.database)
+        assert len(verdict.broken) == broken
