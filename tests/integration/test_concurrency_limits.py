@@ -32,6 +32,7 @@ from atemporal.store.due import Claimed
 from atemporal.store.limited_claims import ROUNDS
 from services.scheduler.backlog import Backlog
 from services.scheduler.due import DueLoop
+from tests.backlogs import seeing_all
 from tests.integration.test_due import Ear
 from tests.invariants import assert_invariants
 from tests.launches import LAUNCH as A_LAUNCH
@@ -49,7 +50,7 @@ def empty(database: Database) -> Iterator[None]:
 
 @pytest.fixture
 def backlog() -> Backlog:
-    return Backlog(look_every_s=0.0, clock=monotonic, instance_type="t3.small")
+    return seeing_all()
 
 
 def limited(database: Database, **most: int) -> None:
@@ -445,11 +446,7 @@ class TestChanges:
                     assert monotonic() < until
             # Nobody claims meanwhile.
             with database.begin() as other:
-                assert (
-                    Backlog(look_every_s=0.0, clock=monotonic)
-                    .claim(other, levels, actor="other", limit=2, ahead_s=0.0)
-                    .busy
-                )
+                assert seeing_all().claim(other, levels, actor="other", limit=2, ahead_s=0.0).busy
         changing.join(WITHIN_S)
         assert used(database) == {"team=mi6": 2}
         ended(database, wanted[0])
@@ -649,7 +646,7 @@ class TestTwoSchedulers:
     ) -> None:
         limited(database, jobs=3)
         wanted = submitted(database, 9)
-        other = Backlog(look_every_s=0.0, clock=monotonic)
+        other = seeing_all()
         with database.begin() as first, database.begin() as second:
             levels = backlog.survey(first)
             given = backlog.claim(first, levels, actor="a", limit=3, ahead_s=0.0)
@@ -756,11 +753,10 @@ QUEUED_FIRST = (JobState.QUEUED, JobState.SCHEDULED)
 
 DYING = """
 import sys
-from time import monotonic
 from atemporal.store.database import Database
-from services.scheduler.backlog import Backlog
+from tests.backlogs import seeing_all
 with Database(sys.argv[1]).begin() as tx:
-    backlog = Backlog(look_every_s=0.0, clock=monotonic)
+    backlog = seeing_all()
     given = backlog.claim(tx, backlog.survey(tx), actor="dying", limit=100, ahead_s=0.0)
     print(len(given.jobs), flush=True)
     sys.stdin.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import monotonic
 from uuid import UUID
 
 import pytest
@@ -14,8 +13,8 @@ from atemporal.store.database import Database
 from atemporal.waiting import Phase
 from services.launcher.instance_types import InstanceTypeLoop
 from services.reaper import limits as gauges
-from services.scheduler.backlog import Backlog
 from tests.api import Api, bearer
+from tests.backlogs import seeing_all
 from tests.integration.command_line import Cli
 
 pytestmark = pytest.mark.usefixtures("own_output")
@@ -31,7 +30,7 @@ def empty(api: Api) -> Iterator[None]:
 
 
 def tick(database: Database) -> list[UUID]:
-    backlog = Backlog(look_every_s=0.0, clock=monotonic, instance_type="t3.small")
+    backlog = seeing_all()
     found: list[UUID] = []
     while True:
         with database.begin() as tx:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,8 +13,9 @@ from atemporal.model import AttemptRef
 from atemporal.states import JobState
 from atemporal.store import api_tokens, attempts, counts, invariants, jobs, pauses
 from atemporal.waiting import Phase
-from services.scheduler.backlog import Backlog, Given
+from services.scheduler.backlog import Given
 from tests.api import Api, bearer
+from tests.backlogs import seeing_all
 from tests.chaos.verdict import Verdict, check_pauses
 from tests.integration.command_line import Cli
 
@@ -31,7 +31,7 @@ def empty(api: Api) -> Iterator[None]:
 
 def claim(api: Api) -> Given:
     """What a scheduler claims that has just started."""
-    backlog = Backlog(look_every_s=0.0, clock=monotonic)
+    backlog = seeing_all()
     with api.database.begin() as tx:
         return backlog.claim(tx, backlog.survey(tx), actor="t", limit=100, ahead_s=0.0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -32,9 +31,9 @@ from atemporal.store import (
 )
 from atemporal.store.database import Database, server_time
 from atemporal.store.reschedule import reschedule
-from services.scheduler.backlog import Backlog
 from services.scheduler.recurring import RecurringLoop
 from services.scheduler.start_deadlines import StartDeadlineLoop
+from tests.backlogs import seeing_all
 from tests.integration.recurring import (
     HORIZON,
     HOUR,
@@ -133,7 +132,7 @@ def limited(database: Database, _job: UUID) -> None:
     with database.begin() as tx:
         concurrency_limits.put(tx, "jobs", 1, actor="ann", instance_type="t3.small")
     submitted(database, priority=1, start_deadline_s=None)
-    backlog = Backlog(look_every_s=0.0, clock=monotonic, instance_type="t3.small")
+    backlog = seeing_all()
     for _ in range(3):
         with database.begin() as tx:
             levels = backlog.survey(tx)
