@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, TypeVar
@@ -14,7 +15,7 @@ from atemporal import compose_env
 from atemporal.cli.output import note
 from atemporal.cli.session import Session
 from atemporal.cli.wording import ending
-from atemporal.clock import parse_duration, parse_utc
+from atemporal.clock import format_utc, parse_duration, parse_utc
 from atemporal.errors import AtemporalError, NotFound
 from atemporal.lead import LIMIT_S
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 # An id's end that is shorter says too little about what is meant to be changed by it.
 _CHANGING_ID = 4
 _COMPLETED = 50
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # So many lines of a file are named in a note.
 _SUSPECTS = 5
 LONGEST_S = 365 * 86_400
@@ -130,6 +132,32 @@ def instant(
         return None if text is None else parse_utc(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def when(
+    _context: click.Context, parameter: click.Parameter, text: str | None
+) -> dict[str, str | int]:
+    """An option's callback: how long ago, a day (in UTC) or an instant, as the API's parameter for it.
+
+    Of an option `--since` that is `since_s`, whole seconds, or `since`, an instant; absent: nothing.
+    """
+    if text is None:
+        return {}
+    try:
+        return {f"{parameter.name}_s": max(1, parse_duration(text))}
+    except ValueError:
+        pass
+    try:
+        return {
+            str(parameter.name): format_utc(
+                parse_utc(f"{text}T00:00Z" if _DAY.fullmatch(text) else text)
+            )
+        }
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a duration like 7d or 12h nor a time like 2026-01-31 or "
+            "2026-01-31T12:00Z"
+        ) from None
 
 
 def lead(context: click.Context, parameter: click.Parameter, text: str | None) -> int | str | None:

@@ -6,7 +6,6 @@ digits of what is less. What is missing of them is said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,45 +13,17 @@ import click
 
 from atemporal.billing import PLACES
 from atemporal.cli import output
+from atemporal.cli.arguments import when
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client.costs import CostReport
-from atemporal.clock import format_utc, parse_duration, parse_utc
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def _instant(text: str) -> str:
-    """Read an instant, or a day, which begins at midnight in UTC.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    return format_utc(parse_utc(f"{text}T00:00Z" if _DAY.fullmatch(text) else text))
-
-
-def _since(_context: click.Context, _parameter: click.Parameter, text: str) -> dict[str, Any]:
-    """Read a duration, or an instant, into the call's parameter for it."""
-    try:
-        return {"since_s": max(1, parse_duration(text))}
-    except ValueError:
-        pass
-    try:
-        return {"since": _instant(text)}
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is neither a duration like 7d or 12h nor a time like 2026-01-31 or "
-            "2026-01-31T12:00Z"
-        ) from None
-
-
-def _until(
-    _context: click.Context, _parameter: click.Parameter, text: str | None
-) -> dict[str, Any]:
-    try:
-        return {} if text is None else {"until": _instant(text)}
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def _until(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
+    read = when(context, parameter, text)
+    if "until_s" in read:
+        raise click.BadParameter(f"{text!r} is a duration; give a day or an instant")
+    return read
 
 
 @click.command
@@ -67,7 +38,7 @@ def _until(
     "--since",
     default="7d",
     show_default=True,
-    callback=_since,
+    callback=when,
     metavar="TIME",
     help="From when on: so long ago like 7d, a day or an instant. Hours count whole.",
 )

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from atemporal.cli import columns, output, screen
-from atemporal.cli.arguments import known_schedules, pairs
+from atemporal.cli.arguments import duration_text, known_schedules, pairs, when
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -24,16 +24,20 @@ _STATES = [state.value for state in (*JobState, *Outcome)]
 # So many pages are asked for in search of an image, each of some thousand jobs.
 _PAGES_OF_IMAGE = 20
 _FILTERS = ("state", "label", "schedule", "image")
+_TIMES = ("since", "until")
 
 _HELP = f"""List jobs, the newest first.
 
 Filters of different kinds have all to fit; of several states any. --image takes a part of the
-image's name, and looks through the latest jobs for it.
+image's name, and looks through the latest jobs for it. --since and --until ask for jobs by the time
+that they were made for, which may be to come; they are listed in the order of these times then.
 
 \b
     atemporal list --state running --label team=mi6
     atemporal list --schedule nightly --columns id,state,started,finished,reason
     atemporal list --state failed --image reports --limit 20
+    atemporal list --since 7d --until 1d --state failed
+    atemporal list --since 2026-01-31 --until 2026-02-01T12:00Z --reverse
     atemporal list --watch
 
 \b
@@ -51,6 +55,15 @@ The columns; without --columns they are {",".join(columns.USUAL)}:
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="Jobs that have it.")
 @click.option("--schedule", metavar="NAME", shell_complete=known_schedules, help="Its jobs.")
 @click.option("--image", metavar="PART", default="", help="Jobs with this in their image's name.")
+@click.option(
+    "--since",
+    callback=when,
+    metavar="TIME",
+    help="Jobs whose time is not before it: so long ago like 7d, a day or an instant.",
+)
+@click.option(
+    "--until", callback=when, metavar="TIME", help="Jobs whose time is before it, written alike."
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @click.option("--after", metavar="ID", help="Go on behind this job, the last one of a page.")
 @click.option("--reverse", is_flag=True, help="The oldest first.")
@@ -100,7 +113,7 @@ def _footers(found: list[Job], page: JobPage, given: dict[str, Any]) -> list[str
     """What is to stand below the table."""
     footers, following = [], page["next"]
     if not found and not (following and given["image"]):
-        filtered = any(given[name] for name in (*_FILTERS, "after"))
+        filtered = any(given[name] for name in (*_FILTERS, *_TIMES, "after"))
         footers.append(
             "no job fits" if filtered else "there are no jobs yet; `atemporal submit` makes one"
         )
@@ -120,6 +133,10 @@ def _again(given: dict[str, Any], after: str) -> list[str]:
     for name in _FILTERS:
         values = given[name] if isinstance(given[name], tuple) else filter(None, [given[name]])
         words += [word for one in values for word in (f"--{name}", one)]
+    for name in _TIMES:
+        for parameter, value in given[name].items():
+            ago = parameter.endswith("_s")
+            words += [f"--{name}", duration_text(int(value)) if ago else str(value)]
     if given["shown"] != columns.USUAL:
         words += ["--columns", ",".join(given["shown"])]
     return [*words, "--limit", str(given["limit"]), "--after", after]
@@ -143,6 +160,7 @@ def _listed(api: Client, given: dict[str, Any]) -> tuple[list[Job], JobPage]:
             after=after,
             newest_first=not given["reverse"],
             image=given["image"],
+            times={**given["since"], **given["until"]},
         )
         found += page["jobs"]
         left -= len(page["jobs"])

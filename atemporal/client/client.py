@@ -87,13 +87,16 @@ class Client(
         after: str | None = None,
         newest_first: bool = False,
         image: str = "",
+        times: Mapping[str, str | int] | None = None,
     ) -> JobPage:
         """One page of jobs that are in one of the states or outcomes and have all the labels.
 
         With `image`, a part of the image's name, a page may be empty and yet have a `next`; then `total`
-        says nothing.
+        says nothing. With `times` jobs come in the order of their times, which are within these:
+        `since` and `until` as text, or `since_s` and `until_s`, seconds ago.
 
         Raises:
+            Invalid: `until` is not after `since`.
             NotFound: there is no job `after`.
         """
         query: list[tuple[str, str]] = [("limit", str(limit))]
@@ -102,6 +105,7 @@ class Client(
         query += [("after", after)] if after else []
         query += [("order", "newest")] if newest_first else []
         query += [("image", image)] if image else []
+        query += [(name, str(one)) for name, one in (times or {}).items()]
         return cast(JobPage, self.get(f"/jobs?{urlencode(query)}"))
 
     def overview(self, *, limit: int = 10) -> Overview:

@@ -1,5 +1,9 @@
 """Jobs by the page, in the order of their submit; a page can be followed without losing one.
 
+With a time from or to which jobs are wanted they come in the order of their own times, from an index in
+that order: a page and its total cost what they show, however far back it is. Nothing is promised then to
+who follows: a job with an earlier time can still be submitted.
+
 Mechanism: the order is that of the submits' transactions, and by id within one. A transaction that began
 later has a larger number, so what lies before a job whose elders are all committed can not change any
 more: `Page.next` is always such a job, when the oldest come first.
@@ -16,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import (
@@ -61,7 +66,9 @@ LOOKED_THROUGH = 5_000
 _TIMED, _AFTER_TIME, _LAST_MS = 7, 80, (1 << 48) - 1
 _MINUTE_MS = 60_000
 
-_PLACE = (jobs.c.submit_xid, jobs.c.id)
+# What jobs are in order of, and then of their ids.
+_By = Literal["submit_xid", "run_at"]
+_STATUSES = {*map(str, JobState), *map(str, Outcome)} - {str(JobState.FINISHED)}
 
 # Transactions below the oldest that still runs are over, and what they wrote is there. A transaction
 # that stays open long is not waited for: listings would never end.
@@ -95,34 +102,40 @@ def page(
     after: UUID | None = None,
     newest_first: bool = False,
     image: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Page:
     """Return jobs in the order of their submit, with their attempts, without logs, in few queries.
 
     A job is wanted that is in one of the states or has one of the outcomes, if any are given, and
     has all the labels. With `image`, those are wanted whose image has this in its name: up to
     `LOOKED_THROUGH` jobs are looked through for a page, so it may be empty and yet have a next one,
-    and `total` says nothing.
+    and `total` says nothing. With `since` or `until`, or both, those are wanted whose time (`run_at`)
+    is not before the one and is before the other; then the order is that of these times.
 
-    The order is that of the submits' transactions, and by id within one: so what
+    Else the order is that of the submits' transactions, and by id within one: so what
     lies before a job that was committed with all its elders can not change any more. `Page.next` is
     always such a job when the oldest come first.
 
     Raises:
-        NotFound: there is no job `after`, and never was.
+        NotFound: there is no job `after`, and never was; or, in the order of times, it was deleted.
     """
-    parts = _parts(states, outcomes, labels)
-    total, estimated = (0, True) if image else _total(tx, parts)
+    by: _By = "submit_xid" if since is None and until is None else "run_at"
+    parts = _parts(states, outcomes, labels, since, until)
+    total, estimated = (0, True) if image else _total(tx, parts, by)
     if after is not None:
-        behind = _behind(tx, after, newest_first=newest_first)
+        find = _behind if by == "submit_xid" else _behind_in_time
+        behind = find(tx, after, newest_first=newest_first)
         parts = [part.where(one) for part in parts for one in behind]
     if image:
-        rows, reached = _with_image(tx, parts, image, limit + 1, newest_first=newest_first)
+        rows, reached = _with_image(tx, parts, image, limit + 1, by, newest_first=newest_first)
     else:
-        rows, reached = _first(tx, parts, limit + 1, newest_first=newest_first), None
+        rows, reached = _first(tx, parts, limit + 1, by, newest_first=newest_first), None
     shown = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in shown])
     found = readable(tx, shown, lambda row: read(row, tries.get(row.id, ())))
-    following = _next(shown, more=len(rows) > limit, after=after, settled_only=not newest_first)
+    settled_only = by == "submit_xid" and not newest_first
+    following = _next(shown, more=len(rows) > limit, after=after, settled_only=settled_only)
     return Page(
         jobs=explained(tx, found, counted=COUNTED_EACH),
         total=total,
@@ -132,7 +145,11 @@ def page(
 
 
 def _parts(
-    states: Sequence[JobState], outcomes: Sequence[Outcome], labels: Mapping[str, str] | None
+    states: Sequence[JobState],
+    outcomes: Sequence[Outcome],
+    labels: Mapping[str, str] | None,
+    since: datetime | None,
+    until: datetime | None,
 ) -> list[Select[Any]]:
     """The jobs that are wanted, as disjoint queries: one for each status, or one for all."""
     query = select(jobs, READ_AT, _SETTLED)
@@ -142,41 +159,58 @@ def _parts(
         query = query.where(of_job.op("@>")(cast(dict(labels), JSONB)))
     statuses = {str(state) for state in states if state is not JobState.FINISHED}
     statuses |= set(Outcome if JobState.FINISHED in states else outcomes)
+    if since is not None or until is not None:
+        # The index in this order has a part for each status, and none of all.
+        statuses = statuses or _STATUSES
+        query = query if since is None else query.where(jobs.c.run_at >= since)
+        query = query if until is None else query.where(jobs.c.run_at < until)
     status: ColumnElement[Any] = literal_column(STATUS)
     return [query.where(status == str(one)) for one in sorted(statuses)] or [query]
 
 
 def _first(
-    tx: Connection, parts: Sequence[Select[Any]], limit: int, *, newest_first: bool
+    tx: Connection, parts: Sequence[Select[Any]], limit: int, by: _By, *, newest_first: bool
 ) -> Sequence[Row[Any]]:
     """The first rows of all parts together, in order, by the first of each."""
-    each = [_in_order(part, *_PLACE, newest_first=newest_first).limit(limit) for part in parts]
+    place = _place_in(jobs.c, by)
+    each = [_in_order(part, *place, newest_first=newest_first).limit(limit) for part in parts]
     if len(each) == 1:
         return tx.execute(each[0]).all()
     merged = union_all(*each).subquery()
-    place = merged.c.submit_xid, merged.c.id
+    place = _place_in(merged.c, by)
     return tx.execute(
         _in_order(select(merged), *place, newest_first=newest_first).limit(limit)
     ).all()
 
 
 def _with_image(
-    tx: Connection, parts: Sequence[Select[Any]], image: str, limit: int, *, newest_first: bool
+    tx: Connection,
+    parts: Sequence[Select[Any]],
+    image: str,
+    limit: int,
+    by: _By,
+    *,
+    newest_first: bool,
 ) -> tuple[Sequence[Row[Any]], UUID | None]:
     """The first rows with this in their image's name, and how far was looked, if not to the end."""
+    place = _place_in(jobs.c, by)
     each = [
-        _in_order(part, *_PLACE, newest_first=newest_first).limit(LOOKED_THROUGH) for part in parts
+        _in_order(part, *place, newest_first=newest_first).limit(LOOKED_THROUGH) for part in parts
     ]
     merged = (union_all(*each) if len(each) > 1 else each[0]).subquery()
-    place = merged.c.submit_xid, merged.c.id
+    place = _place_in(merged.c, by)
     ordered = _in_order(select(merged), *place, newest_first=newest_first)
     few = ordered.limit(LOOKED_THROUGH).subquery()
-    place = few.c.submit_xid, few.c.id
+    place = _place_in(few.c, by)
     fits = func.strpos(few.c.spec.op("->>")("image"), image.lower()) > 0
     wanted = _in_order(select(few).where(fits), *place, newest_first=newest_first)
     last = _in_order(select(few.c.id), *place, newest_first=newest_first)
     reached = tx.scalar(last.offset(LOOKED_THROUGH - 1).limit(1))
     return tx.execute(wanted.limit(limit)).all(), reached
+
+
+def _place_in(columns: Any, by: _By) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    return columns[by], columns.id
 
 
 def _in_order(
@@ -188,11 +222,12 @@ def _in_order(
     return query.order_by(number.nulls_first(), id_)
 
 
-def _total(tx: Connection, parts: Sequence[Select[Any]]) -> tuple[int, bool]:
+def _total(tx: Connection, parts: Sequence[Select[Any]], by: _By) -> tuple[int, bool]:
     """How many jobs the parts have, and whether that is an estimate."""
     bare = [part.with_only_columns(literal(1)).select_from(jobs) for part in parts]
     # In order, so that no table is read from its beginning for want of an end.
-    some = [_in_order(part, *_PLACE, newest_first=False).limit(COUNTED + 1) for part in bare]
+    place = _place_in(jobs.c, by)
+    some = [_in_order(part, *place, newest_first=False).limit(COUNTED + 1) for part in bare]
     each = union_all(*some).subquery()
     first = select(literal(1)).select_from(each).limit(COUNTED + 1).subquery()
     counted = tx.scalar(select(func.count()).select_from(first)) or 0
@@ -238,6 +273,24 @@ def _behind(tx: Connection, after: UUID, *, newest_first: bool) -> list[ColumnEl
     place = tuple_(jobs.c.submit_xid, jobs.c.id)
     at = tuple_(literal(here.submit_xid, BigInteger), literal(here.id, Uuid))
     return [place < at, unnumbered] if newest_first else [place > at]
+
+
+def _behind_in_time(
+    tx: Connection, after: UUID, *, newest_first: bool
+) -> list[ColumnElement[bool]]:
+    """What comes behind a job in the order of times, or before it when the latest come first.
+
+    Raises:
+        NotFound: there is no such job, or none any more: nothing else says its time.
+    """
+    if after == BEGINNING:
+        return [true()]
+    run_at = tx.scalar(select(jobs.c.run_at).where(jobs.c.id == after))
+    if run_at is None:
+        raise NotFound(f"there is no job {after} to go on after: begin with the first page again")
+    place = tuple_(jobs.c.run_at, jobs.c.id)
+    at = tuple_(literal(run_at, jobs.c.run_at.type), literal(after, Uuid))
+    return [place < at] if newest_first else [place > at]
 
 
 def _place(

@@ -87,7 +87,7 @@ __all__ = [
 ]
 
 
-REVISION = "0031"
+REVISION = "0032"
 """The last step of the migrations, which makes these tables."""
 
 
@@ -177,6 +177,7 @@ jobs = Table(
     ),
     Index("ix_jobs_queued", "updated_at", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_status", text(STATUS), text("submit_xid NULLS FIRST"), "id"),
+    Index("ix_jobs_time", text(STATUS), text("run_at NULLS FIRST"), "id"),
     Index("ix_jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index(
         "ix_jobs_end_of_id",

@@ -7,6 +7,7 @@ and with another specification is refused with what differs; what is refused cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -21,12 +22,13 @@ from atemporal.metrics import series
 from atemporal.metrics.endings import ENDED
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import describe
-from atemporal.model.job_spec import MAX_TIMEOUT_S, Instant, Whole
+from atemporal.model.job_spec import MAX_TIMEOUT_S, Whole
+from atemporal.model.job_spec import Instant as GivenInstant
 from atemporal.prices import NO_PRICES, Prices
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing, reschedule
-from atemporal.store.database import Database
+from atemporal.store.database import Database, server_time
 from atemporal.telemetry import logger
 from services.api import request_body, submission
 from services.api.auth import Authorizer
@@ -51,6 +53,7 @@ _SUBMIT = possible(*DENIALS, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_
 _PLAIN = "text/plain"
 # `?limit=` is what a form sends for a field left empty.
 _Limit = Annotated[int, Field(ge=1, le=PAGE)]
+_Ago = Annotated[int, Field(ge=1, le=36_500 * 86_400)]
 
 _Kind = TypeVar("_Kind", JobState, Outcome)
 
@@ -59,7 +62,7 @@ class NewTime(BaseModel):
     """When a job is to run instead; one of the two."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    time: Instant | None = Field(
+    time: GivenInstant | None = Field(
         default=None, description="an instant; one that is past means now"
     )
     delay_s: Annotated[Whole, Field(ge=0, le=MAX_TIMEOUT_S)] | None = Field(
@@ -124,7 +127,13 @@ def router(
         responses=possible(*DENIALS, _BAD),
         dependencies=[
             Depends(reader),
-            Depends(only_query("limit", "after", "order", "image", repeated=("state", "label"))),
+            Depends(
+                only_query(
+                    *("limit", "after", "order", "image"),
+                    *("since", "since_s", "until", "until_s"),
+                    repeated=("state", "label"),
+                )
+            ),
         ],
     )
     def list_jobs(
@@ -138,13 +147,28 @@ def router(
         image: Annotated[
             str, Query(description=f"a part of its image; {listing.LOOKED_THROUGH} jobs a page")
         ] = "",
+        since: Annotated[
+            GivenInstant | None, Query(description="whose time is not before it"), or_absent
+        ] = None,
+        since_s: Annotated[
+            _Ago | None, Query(description="or so many seconds ago"), or_absent
+        ] = None,
+        until: Annotated[
+            GivenInstant | None, Query(description="whose time is before it"), or_absent
+        ] = None,
+        until_s: Annotated[
+            _Ago | None, Query(description="or so many seconds ago"), or_absent
+        ] = None,
     ) -> JobPage:
         """Jobs in the order of their submit; `next` is the id to go on after, or null.
+
+        With `since` or `until` in the order of their times (`run_at`).
 
         Only with the oldest first it is safe to follow while jobs are submitted. With `image` a page
         may have fewer jobs than `limit`, or none, and yet a `next`; `total` then says nothing.
         """
         with database.begin() as tx:
+            begin, end = _times(server_time(tx), since, since_s, until, until_s)
             page = listing.page(
                 tx,
                 states=named(state, JobState),
@@ -154,6 +178,8 @@ def router(
                 after=after,
                 newest_first=order == "newest",
                 image=image,
+                since=begin,
+                until=end,
             )
         return JobPage.show(page, deadlines)
 
@@ -306,6 +332,29 @@ def _new_time(body: bytes) -> NewTime:
     if (wanted.time is None) == (wanted.delay_s is None):
         raise Invalid({"time": "give time, or delay_s, and nothing else"})
     return wanted
+
+
+def _times(
+    now: datetime,
+    since: datetime | None,
+    since_s: int | None,
+    until: datetime | None,
+    until_s: int | None,
+) -> tuple[datetime | None, datetime | None]:
+    """From when on, and to when.
+
+    Raises:
+        Invalid: one is given twice, or the second is not after the first.
+    """
+    if since is not None and since_s is not None:
+        raise Invalid({"since": "give since or since_s, not both"})
+    if until is not None and until_s is not None:
+        raise Invalid({"until": "give until or until_s, not both"})
+    begin = since if since_s is None else now - timedelta(seconds=since_s)
+    end = until if until_s is None else now - timedelta(seconds=until_s)
+    if begin is not None and end is not None and begin >= end:
+        raise Invalid({"until": "is not after since"})
+    return begin, end
 
 
 def named(given: Sequence[str], kind: type[_Kind]) -> list[_Kind]:

@@ -49,6 +49,51 @@ def test_an_image_is_looked_for_past_pages_without_it(
     assert str(wanted) in cli(*shlex.split(call)).stdout
 
 
+def test_jobs_are_listed_by_the_time_that_they_were_made_for(api: Api, cli: Cli) -> None:
+    def made(**when: str) -> str:
+        return str(api.submitted(labels={"team": "times"}, **when))
+
+    late, early = made(time="2031-02-01T12:00:00Z"), made(time="2031-01-31T00:00:00Z")
+    before, now = made(time="2031-01-30T23:59:59Z"), made()
+    ours = ("--label", "team=times")
+    within = (*ours, "--since", "2031-01-31", "--until", "2031-02-01T12:00:01Z")
+    found = cli.json("list", *within)
+    assert [job["id"] for job in found["jobs"]] == [late, early]
+    assert (found["total"], found["next"]) == (2, None)
+
+    first = cli("list", *within, "--reverse", "--limit", "1", "--columns", "id")
+    assert first.stdout.split() == ["ID", early]
+    _, call = first.stderr.split("2 jobs in all; the next: atemporal ")
+    assert cli(*shlex.split(call)).stdout.split() == ["ID", late]
+
+    shown = cli("list", *ours, "--since", "90m", "--limit", "2")
+    assert "--since 90m --limit 2" in shown.stderr
+    near = cli.json("list", *ours, "--since", "90m", "--until", "2031-01-01")
+    assert [job["id"] for job in near["jobs"]] == [now]
+    assert "no job fits" in cli("list", *ours, "--since", "3h", "--until", "90m").stderr
+    far = cli.json("list", *ours, "--until", "2031-01-31", "--reverse")
+    assert [job["id"] for job in far["jobs"]] == [now, before]
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(api: Api, cli: Cli) -> None:
+    for since, until in (("1h", "2h"), ("2031-01-02", "2031-01-01"), ("2031-01-02", "1d")):
+        refused = cli("list", "--since", since, "--until", until, code=2)
+        assert "is not after since" in refused.stderr
+    assert "neither a duration" in cli("list", "--since", "soon", code=2).stderr
+    twice = api.http.get("/jobs?since=2031-01-01T00:00Z&since_s=5")
+    assert twice.json()["fields"] == {"since": "give since or since_s, not both"}
+
+
+def test_a_watched_list_obeys_a_time(api: Api, cli: Cli) -> None:
+    outside = api.submitted(time="2031-01-30T00:00:00Z")
+    inside = api.submitted(time="2031-02-01T00:00:00Z")
+    with terminal("list", "--watch", "0.5", "--since", "2031-01-31", env=cli.env) as shown:
+        shown.sees(str(inside)[-12:])
+        assert str(outside)[-12:] not in shown.text
+        shown.press(b"q")
+        assert shown.ends() == 0
+
+
 def test_columns_are_shown_as_asked_and_in_full_on_a_pipe(api: Api, cli: Cli) -> None:
     ref = api.running(labels={"team": "a"}, priority=7)
     asked = "id,priority,started,instance,type,capacity,due,labels"

@@ -391,13 +391,20 @@ def test_no_call_reads_a_table_whole(database: Database, api: Api) -> None:
         "label=team=nobody",
         "state=failed&label=part=7",
         "state=scheduled&label=team=reports",
+        # Long ago, of all times, and of those to come.
+        "since_s=5184000&until_s=5000000",
+        "since=2000-01-01T00:00Z&state=failed",
+        "until_s=86400&label=team=reports",
+        "since=2031-01-01T00:00Z&state=scheduled&label=part=7",
     ]
     with recording() as seen:
         for one in filters:
             for order in ("oldest", "newest"):
                 for after in ("", f"&after={behind}"):
                     assert api.http.get(f"/jobs?{one}&limit=20&order={order}{after}").is_success
-        assert api.http.get(f"/jobs?image=none&limit=20&order=newest&after={behind}").is_success
+        for one in ("", "&until_s=60"):
+            path = f"/jobs?image=none&limit=20&order=newest&after={behind}{one}"
+            assert api.http.get(path).is_success
         for part in (str(over), str(over)[:13], str(over)[-12:]):
             assert api.http.get(f"/jobs/{part}").json()["id"] == str(over)
         assert api.http.get("/jobs/ffffffffffff").status_code == 404
@@ -554,6 +561,7 @@ NEEDED: dict[str, Callable[[Connection], object]] = {
     "ix_jobs_max_cost": lambda tx: cost_limits.end_passed(tx, actor="test", limit=10),
     "ix_jobs_start_by": lambda tx: start_deadlines.expire(tx, limit=10, actor="test"),
     "ix_jobs_waiting": slots.lanes,
+    "ix_jobs_time": lambda tx: listing.page(tx, until=datetime(2000, 1, 1, tzinfo=UTC), limit=20),
     "ix_schedules_look": lambda tx: fires.due(tx, datetime.now(UTC), limit=10),
     "ix_schedules_rules": lambda tx: fires.of_other_rules(
         tx, rules_version(), datetime.now(UTC), limit=10

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Connection, cast, event, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
+from atemporal.clock import parse_utc
 from atemporal.errors import Conflict, Invalid, NotFound, Unavailable, Unreadable
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch, parse_spec
 from atemporal.states import (
@@ -641,6 +642,46 @@ class TestListing:
             found[counted] = page.total_estimated
             assert 38 <= page.total <= 45
         assert found == {39: True, 40: False}
+
+    @pytest.mark.parametrize("newest", [False, True])
+    def test_jobs_within_times_come_in_the_order_of_these_and_no_other_counts(
+        self, database: Database, newest: bool
+    ) -> None:
+        day = [f"2031-01-{number:02}T00:00:00Z" for number in range(1, 8)]
+        with database.begin() as tx:
+            # Submitted in another order; the last two have the same time.
+            made = {number: submitted(tx, time=day[number]) for number in (4, 1, 5, 0, 3, 2)}
+            made[6] = submitted(tx, time=day[5])
+            jobs.cancel(tx, made[3], actor="op")
+        since, until = parse_utc(day[1]), parse_utc(day[6])
+        wanted = [made[number] for number in (1, 2, 3, 4, 5, 6)]
+        found: list[UUID] = []
+        after = None
+        while len(found) < len(wanted):
+            with database.begin() as tx:
+                page = listing.page(
+                    tx, since=since, until=until, limit=2, after=after, newest_first=newest
+                )
+            assert (page.total, page.total_estimated) == (6, False)
+            found += [job.id for job in page.jobs]
+            after = page.next
+        assert found == (wanted[::-1] if newest else wanted)
+        assert after is None
+        with database.begin() as tx:
+            assert (
+                len(
+                    listing.page(
+                        tx, since=since, until=until, image="busybox", newest_first=newest
+                    ).jobs
+                )
+                == 6
+            )
+            ended = listing.page(tx, since=since, outcomes=[Outcome.CANCELLED])
+            assert [job.id for job in ended.jobs] == [made[3]]
+            early = listing.page(tx, until=since, states=[JobState.SCHEDULED])
+            assert [job.id for job in early.jobs] == [made[0]]
+            with pytest.raises(NotFound, match="begin with the first page"):
+                listing.page(tx, since=since, after=UUID(int=1))
 
     def test_an_id_is_found_by_its_beginning(self, database: Database) -> None:
         with database.begin() as tx:
