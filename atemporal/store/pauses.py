@@ -19,6 +19,7 @@ from atemporal.model import AttemptRef, Pause
 from atemporal.states import JobState
 from atemporal.store import concurrency_limits
 from atemporal.store.transitions import notify_scheduler, transition_jobs
+from atemporal.tables import jobs
 
 _CURRENT = text("SELECT at, actor, reason FROM pauses WHERE active")
 _BEGIN = text("INSERT INTO pauses (at, actor, reason) VALUES (clock_timestamp(), :actor, :reason)")
@@ -30,13 +31,7 @@ _END = text(
 )
 # In the order in which launchers lock them: who begins one just now is waited for.
 _QUEUED = text("SELECT id, attempt FROM jobs WHERE state = 'queued' ORDER BY id FOR UPDATE")
-_FREE = text(
-    """
-    UPDATE jobs SET attempt_limit = attempt_limit + 1
-    FROM unnest(CAST(:ids AS uuid[])) AS these(id) WHERE jobs.id = these.id
-    """
-)
-_PART = 2000
+_PART = 10_000
 _OPEN = text("SELECT count(*) FROM attempts WHERE state <> 'closed'")
 
 
@@ -73,10 +68,9 @@ def begin(tx: Connection, *, actor: str, reason: str) -> Begun:
     # A statement may last half a minute, and in an incident many wait.
     for first in range(0, len(queued), _PART):
         part = queued[first : first + _PART]
-        back = transition_jobs(tx, part, JobState.SCHEDULED, actor=actor)
         # The number of the attempt that was not begun is used up; how many may follow is as before.
-        tx.execute(_FREE, {"ids": [str(ref.job_id) for ref in back]})
-        put_back += len(back)
+        free = {"attempt_limit": jobs.c.attempt_limit + 1}
+        put_back += len(transition_jobs(tx, part, JobState.SCHEDULED, actor=actor, values=free))
     begun = current(tx)
     assert begun is not None
     return Begun(begun, put_back)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    select,
     text,
     update,
 )
@@ -78,9 +79,17 @@ def transition_job(
 
 
 def transition_jobs(
-    tx: Connection, refs: Sequence[AttemptRef], to: JobState, *, actor: str
+    tx: Connection,
+    refs: Sequence[AttemptRef],
+    to: JobState,
+    *,
+    actor: str,
+    values: Mapping[str, Any] | None = None,
 ) -> list[AttemptRef]:
-    """Take many jobs, each with its current attempt, into `to`; returns those that were not stale."""
+    """Take many jobs, each with its current attempt, into `to`; returns those that were not stale.
+
+    All get the same `values`.
+    """
     if not refs:
         return []
     given = rows_of(refs)
@@ -91,11 +100,11 @@ def transition_jobs(
             jobs.c.attempt == given.c.number,
             jobs.c.state.in_(job_states_before(to)),
         )
-        .values(state=to, updated_at=func.now())
+        .values(state=to, updated_at=func.now(), **(values or {}))
         .returning(jobs.c.id, jobs.c.attempt)
     )
     found = sorted(AttemptRef(*row) for row in moved)
-    record_many(tx, {ref: {} for ref in found}, f"job.{to}", actor=actor)
+    record_alike(tx, found, f"job.{to}", actor=actor)
     return found
 
 
@@ -248,6 +257,15 @@ def record(
             detail={key: value for key, value in (detail or {}).items() if value is not None},
         )
     )
+
+
+def record_alike(tx: Connection, refs: Sequence[AttemptRef], name: str, *, actor: str) -> None:
+    """Append the same row to the history of each, in this order; as `record`, after a change."""
+    if refs:
+        given = rows_of(refs)
+        ours = select(given.c.job_id, given.c.number, literal(name), literal(actor))
+        columns = ("job_id", "attempt", "type", "actor")
+        tx.execute(insert(events).from_select(columns, ours, include_defaults=False))
 
 
 def record_many(

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from atemporal.client import Client
 from atemporal.model import AttemptRef
 from atemporal.states import JobState
-from atemporal.store import api_tokens, attempts, counts, invariants, jobs, pauses
+from atemporal.store import api_tokens, attempts, counts, events, invariants, jobs, pauses
 from atemporal.waiting import Phase
 from services.scheduler.backlog import Given
 from tests.api import Api, bearer
@@ -99,6 +99,8 @@ def test_many_are_put_back_in_parts_for_no_statement_may_last(
     assert api.http.put("/pause", json={}).json()["put_back"] == 5
     with api.database.begin() as tx:
         assert {jobs.get(tx, one).state for one in ids} == {JobState.SCHEDULED}
+        told = [[event.type for event in events.of_job(tx, one)] for one in ids]
+        assert told == [["job.scheduled", "job.queued", "job.scheduled"]] * 5
         assert invariants.violations(tx) == []
 
 
