@@ -17,6 +17,7 @@ from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client import Pause
 from atemporal.errors import Conflict, Unavailable
+from atemporal.plural import counted
 
 TIMED_OUT = 124
 _LOOK_EVERY_S = (0.2, 5.0)
@@ -44,8 +45,10 @@ def pause(session: Session, reason: str) -> None:
     if session.as_json:
         output.show_json(begun)
         return
-    back = f", {begun['put_back']} dispatched jobs wait again" if begun["put_back"] else ""
-    click.echo(f"paused; {begun['under_way']} attempts are under way and go on{back}")
+    many = begun["put_back"]
+    again = "waits" if many == 1 else "wait"
+    back = f", {counted(many, 'job', more='dispatched')} {again} again" if many else ""
+    click.echo(f"paused; {_under_way(begun)} and {_go(begun, 'goes', 'go')} on{back}")
 
 
 @click.command
@@ -71,7 +74,8 @@ def drain(session: Session, reason: str, timeout: int | None) -> None:
     """Pause it, and wait until nothing is under way.
 
     A pause that is on already is kept. Nothing that runs is ended: it takes as long as the longest job.
-    The installation stays paused; `atemporal resume` ends that.
+    The installation stays paused; `atemporal resume` ends that. What is waited for is told: how many
+    attempts in which states, and when the first of them goes on or is ended at the latest.
 
     \b
     Exit codes: 0 when the last instance is gone, 124 when --timeout passed.
@@ -85,11 +89,13 @@ def drain(session: Session, reason: str, timeout: int | None) -> None:
             # Somebody else was quicker, and theirs is kept.
             state = session.api.pause()
     note("paused; Ctrl-C ends the waiting, not the pause")
-    rest, away, shown = _LOOK_EVERY_S[0], False, -1
+    rest, away, shown = _LOOK_EVERY_S[0], False, ""
     while state["under_way"] > 0:
-        if sys.stderr.isatty() and state["under_way"] != shown:
-            shown = state["under_way"]
-            note(f"{shown} attempts are under way")
+        waits_for = _waits_for(state)
+        # A log needs no line for each change.
+        if waits_for != shown and (sys.stderr.isatty() or not shown):
+            shown = waits_for
+            note(shown)
         left = None if until is None else until - time.monotonic()
         if left is not None and left <= 0:
             break
@@ -104,11 +110,27 @@ def drain(session: Session, reason: str, timeout: int | None) -> None:
     _drained(session, state)
 
 
+def _under_way(state: Pause) -> str:
+    """How many attempts are under way, and in which states."""
+    states = ", ".join(f"{many} {name}" for name, many in state["by_state"].items())
+    shown = f"{counted(state['under_way'], 'attempt')} {_go(state, 'is', 'are')} under way"
+    return f"{shown} ({states})" if states else shown
+
+
+def _waits_for(state: Pause) -> str:
+    deadline = state["next_deadline"]
+    return _under_way(state) + (f", the next deadline is at {deadline}" if deadline else "")
+
+
+def _go(state: Pause, one: str, several: str) -> str:
+    return one if state["under_way"] == 1 else several
+
+
 def _drained(session: Session, state: Pause) -> None:
     if session.as_json:
         output.show_json(state)
     if state["under_way"]:
-        note(f"{state['under_way']} attempts are still under way; it stays paused")
+        note(f"{_waits_for(state)}; it stays paused")
     elif not state["paused"]:
         note("somebody has resumed it meanwhile")
     elif not session.as_json:

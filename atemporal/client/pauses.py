@@ -9,13 +9,18 @@ from atemporal.client.transport import Transport, object_of
 
 
 class Pause(TypedDict):
-    """Whether the installation is paused, since when, by whom and why; attempts that are under way."""
+    """Whether the installation is paused, since when, by whom and why; attempts that are under way.
+
+    `next_deadline` is when the wait of the first of these ends at the latest.
+    """
 
     paused: bool
     since: str | None
     by: str | None
     reason: str | None
     under_way: int
+    by_state: dict[str, int]
+    next_deadline: str | None
 
 
 class PauseBegun(Pause):

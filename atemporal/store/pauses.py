@@ -10,16 +10,19 @@ Failure: a change that has to wait for a claim longer than ten seconds is refuse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
 from atemporal.errors import Conflict
 from atemporal.model import AttemptRef, Pause
-from atemporal.states import JobState
+from atemporal.states import AttemptState, JobState
 from atemporal.store import concurrency_limits
 from atemporal.store.transitions import notify_scheduler, transition_jobs
 from atemporal.tables import jobs
+from atemporal.waiting import Phase
 
 _CURRENT = text("SELECT at, actor, reason FROM pauses WHERE active")
 _BEGIN = text("INSERT INTO pauses (at, actor, reason) VALUES (clock_timestamp(), :actor, :reason)")
@@ -32,7 +35,25 @@ _END = text(
 # In the order in which launchers lock them: who begins one just now is waited for.
 _QUEUED = text("SELECT id, attempt FROM jobs WHERE state = 'queued' ORDER BY id FOR UPDATE")
 _PART = 10_000
-_OPEN = text("SELECT count(*) FROM attempts WHERE state <> 'closed'")
+# What `atemporal.waiting.until` says of one job, for all that are under way at once.
+_OPEN = text(
+    """
+    SELECT state, count(*) AS many, min(CASE
+        WHEN state = 'ready' THEN due_at
+        WHEN state = 'running'
+            THEN coalesce(running_at, created_at) + make_interval(secs => timeout_s)
+        WHEN state = 'exited' THEN coalesce(exited_at, created_at) + make_interval(secs => :stop)
+        WHEN state = 'launching' THEN least(created_at + make_interval(secs => :launch), start_by)
+        WHEN booted_at IS NOT NULL THEN least(booted_at + make_interval(secs => :pull), start_by)
+        ELSE least(coalesce(launched_at, created_at) + make_interval(secs => :boot), start_by)
+    END) AS deadline
+    FROM attempts CROSS JOIN LATERAL (
+        SELECT due_at, start_by, CASE WHEN jsonb_typeof(spec -> 'timeout_s') = 'number'
+            THEN CAST(spec ->> 'timeout_s' AS double precision) END AS timeout_s
+        FROM jobs WHERE id = attempts.job_id OFFSET 0) AS job
+    WHERE attempts.state <> 'closed' GROUP BY state
+    """
+)
 
 
 class Begun(NamedTuple):
@@ -42,15 +63,31 @@ class Begun(NamedTuple):
     put_back: int
 
 
+class UnderWay(NamedTuple):
+    """How many attempts are in each state, and when the wait of the first of them ends at the latest."""
+
+    by_state: Mapping[AttemptState, int]
+    next_deadline: datetime | None
+
+
 def current(tx: Connection) -> Pause | None:
     """The pause that is on; None while there is none."""
     row = tx.execute(_CURRENT).one_or_none()
     return Pause(since=row.at, by=row.actor, reason=row.reason) if row else None
 
 
-def under_way(tx: Connection) -> int:
-    """How many attempts were begun whose instance is not known to be gone: what a pause lets go on."""
-    return int(tx.scalar(_OPEN) or 0)
+def under_way(tx: Connection, deadlines: Mapping[Phase, float]) -> UnderWay:
+    """The attempts that were begun and whose instance is not known to be gone: a pause lets them go on.
+
+    `deadlines` are the seconds that the deployment gives each phase.
+    """
+    phases = (Phase.LAUNCH, Phase.BOOT, Phase.PULL, Phase.STOP)
+    given: dict[str, float] = {phase.value: deadlines[phase] for phase in phases}
+    found = {row.state: row for row in tx.execute(_OPEN, given)}
+    ends = [row.deadline for row in found.values() if row.deadline is not None]
+    return UnderWay(
+        {one: found[one].many for one in AttemptState if one in found}, min(ends, default=None)
+    )
 
 
 def begin(tx: Connection, *, actor: str, reason: str) -> Begun:

@@ -88,7 +88,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         events.router(database, authorizer),
         webhooks.router(settings, database, authorizer),
         limits.router(settings, database, authorizer),
-        pauses.router(database, authorizer),
+        pauses.router(settings, database, authorizer),
         costs.router(database, authorizer),
         overview.router(settings, database, authorizer),
         plan.router(settings, database, authorizer, prices),

@@ -15,8 +15,11 @@ from atemporal.errors import Invalid
 from atemporal.job_view import Instant
 from atemporal.json_object import read_object
 from atemporal.model import Pause
+from atemporal.settings import Settings
+from atemporal.states import AttemptState
 from atemporal.store import pauses
 from atemporal.store.database import Database
+from atemporal.store.pauses import UnderWay
 from atemporal.telemetry import logger
 from services.api import request_body
 from services.api.auth import Authorizer
@@ -49,12 +52,25 @@ class PauseShown(BaseModel):
     by: str | None = None
     reason: str | None = None
     under_way: int = Field(description="attempts whose instance is not known to be gone")
+    by_state: dict[AttemptState, int] = Field(
+        description="how many of these are in each state", examples=[{"warming": 1, "running": 2}]
+    )
+    next_deadline: Instant | None = Field(
+        description="when the wait of the first of them ends at the latest, as `waiting_until` of its "
+        "job; null: nothing is under way"
+    )
 
     @classmethod
-    def show(cls, pause: Pause | None, under_way: int) -> PauseShown:
+    def show(cls, pause: Pause | None, under_way: UnderWay) -> PauseShown:
         """Show the pause that is on, if there is one."""
         facts = pause.model_dump() if pause else {}
-        return cls(paused=pause is not None, under_way=under_way, **facts)
+        return cls(
+            paused=pause is not None,
+            under_way=sum(under_way.by_state.values()),
+            by_state=dict(under_way.by_state),
+            next_deadline=under_way.next_deadline,
+            **facts,
+        )
 
 
 class PauseBegun(PauseShown):
@@ -63,8 +79,9 @@ class PauseBegun(PauseShown):
     put_back: int = Field(description="jobs that had been dispatched and are scheduled again")
 
 
-def router(database: Database, authorizer: Authorizer) -> APIRouter:
+def router(settings: Settings, database: Database, authorizer: Authorizer) -> APIRouter:
     """Build the calls for the pause."""
+    deadlines = settings.deadlines
     routes = APIRouter(tags=["pause"])
     log = logger("pauses")
     reader, admin = authorizer.needs("read"), authorizer.needs("admin")
@@ -78,7 +95,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
     def get() -> PauseShown:
         """With how many attempts are under way, which go on."""
         with database.begin() as tx:
-            return PauseShown.show(pauses.current(tx), pauses.under_way(tx))
+            return PauseShown.show(pauses.current(tx), pauses.under_way(tx, deadlines))
 
     @routes.put(
         "/pause",
@@ -100,7 +117,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
         reason = _reason(body)
         with database.begin() as tx:
             begun = pauses.begin(tx, actor=actor, reason=reason)
-            shown = PauseShown.show(begun.pause, pauses.under_way(tx))
+            shown = PauseShown.show(begun.pause, pauses.under_way(tx, deadlines))
         log.warning("paused", actor=actor, reason=reason, put_back=begun.put_back)
         return PauseBegun(**shown.model_dump(), put_back=begun.put_back)
 
@@ -114,7 +131,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
         """What is due is dispatched at once. Returns how it stands then: not paused."""
         with database.begin() as tx:
             ended = pauses.end(tx, actor=actor)
-            shown = PauseShown.show(None, pauses.under_way(tx))
+            shown = PauseShown.show(None, pauses.under_way(tx, deadlines))
         log.warning("resumed", actor=actor, paused_by=ended.by)
         return shown
 

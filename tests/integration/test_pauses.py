@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from atemporal import waiting
 from atemporal.client import Client
 from atemporal.model import AttemptRef
-from atemporal.states import JobState
+from atemporal.settings import Settings
+from atemporal.states import AttemptState, JobState
 from atemporal.store import api_tokens, attempts, counts, events, invariants, jobs, pauses
 from atemporal.waiting import Phase
 from services.scheduler.backlog import Given
@@ -18,6 +23,7 @@ from tests.api import Api, bearer
 from tests.backlogs import seeing_all
 from tests.chaos.verdict import Verdict, check_pauses
 from tests.integration.command_line import Cli
+from tests.terminal import terminal
 
 pytestmark = pytest.mark.usefixtures("own_output")
 
@@ -133,6 +139,52 @@ def test_to_change_it_wants_admin(api: Api) -> None:
     assert api.http.delete("/pause", headers=headers).status_code == 403
 
 
+def test_the_next_deadline_is_the_one_that_the_first_job_shows(api: Api) -> None:
+    deadlines = Settings.model_validate({"callback_keys": "k1:" + "0" * 32}).deadlines
+    stages: list[tuple[AttemptState, dict[str, Any], str]] = [
+        (AttemptState.RUNNING, {"timeout_s": 86_400}, ""),
+        (AttemptState.RUNNING, {"timeout_s": 50_000}, ""),
+        (AttemptState.WARMING, {}, ""),
+        (AttemptState.WARMING, {}, ", launched_at = now() - interval '5 s'"),
+        (AttemptState.WARMING, {}, ", booted_at = now() - interval '2 hours'"),
+        (AttemptState.READY, {}, ", ready_at = now()"),
+        (
+            AttemptState.EXITED,
+            {},
+            ", exited_at = now() - interval '5 hours', reason = 'completed'",
+        ),
+        (AttemptState.LAUNCHING, {}, ", created_at = now() - interval '9 hours'"),
+        (AttemptState.WARMING, {"start_deadline_s": 60}, ""),
+    ]
+    told: list[datetime] = []
+    for state, fields, more in stages:
+        running = state is AttemptState.RUNNING
+        ref = api.running(**fields) if running else api.warming(**fields)
+        with api.database.begin() as tx:
+            changed = f"UPDATE attempts SET state = '{state}'{more} WHERE job_id = :job"
+            tx.execute(text(changed), {"job": ref.job_id})
+            job = jobs.get(tx, ref.job_id)
+            wait = waiting.of_job(job)
+            assert wait is not None
+            ends = waiting.until(wait, job, deadlines)
+            assert ends is not None
+            told.append(ends)
+            # Alone, and beside all before it.
+            shown = pauses.under_way(tx, deadlines)
+            assert shown.next_deadline == min(told)
+            others = text("DELETE FROM attempts WHERE job_id <> :job")
+            with tx.begin_nested() as alone:
+                tx.execute(others, {"job": ref.job_id})
+                assert pauses.under_way(tx, deadlines).next_deadline == ends
+                alone.rollback()
+    assert shown.by_state == Counter(state for state, _, _ in stages)
+
+
+def test_with_nothing_under_way_there_is_no_deadline(api: Api) -> None:
+    state = api.http.get("/pause").json()
+    assert (state["under_way"], state["by_state"], state["next_deadline"]) == (0, {}, None)
+
+
 class TestDrain:
     def test_it_returns_when_nothing_is_under_way(self, cli: Cli) -> None:
         assert "drained" in cli("drain").stdout
@@ -147,10 +199,26 @@ class TestDrain:
         monkeypatch.setattr(Client, "pause", lambda self: seen.pop() if seen else real(self))
         assert cli.json("drain", "--reason", "second")["reason"] == "first"
 
+    def test_it_names_what_it_waits_for(self, cli: Cli, api: Api) -> None:
+        for _ in range(2):
+            api.running(timeout_s=3600)
+        api.warming(instance_id="i-drained")
+        paused = cli("pause").stdout
+        assert "3 attempts are under way (1 warming, 2 running) and go on" in paused
+        state = json.loads(cli("drain", "--timeout", "0s", "-o", "json", code=124).stdout)
+        assert state["by_state"] == {"warming": 1, "running": 2}
+        with terminal("drain", env=cli.env) as shown:
+            shown.sees("3 attempts are under way (1 warming, 2 running), the next deadline is at")
+            shown.sees(state["next_deadline"])
+            with api.database.begin() as tx:
+                tx.execute(text("TRUNCATE jobs, attempts, events"))
+            shown.sees("drained: nothing is under way")
+            assert shown.ends() == 0
+
     def test_what_runs_is_waited_for_and_not_ended(self, cli: Cli, api: Api) -> None:
         ref = api.running()
         waited = cli("drain", "--timeout", "1s", code=124)
-        assert "1 attempts are still under way" in waited.output
+        assert "1 attempt is under way (1 running), the next deadline is at 20" in waited.output
         with api.database.begin() as tx:
             assert pauses.current(tx) is not None
             attempt = attempts.get(tx, ref)

@@ -410,7 +410,7 @@ def test_no_call_reads_a_table_whole(database: Database, api: Api) -> None:
         assert api.http.get("/jobs/ffffffffffff").status_code == 404
         for path in ("events", "log"):
             assert api.http.get(f"/jobs/{over}/{path}").is_success
-        for path in ("", "healthz", "readyz", "metrics", "overview?limit=100"):
+        for path in ("", "healthz", "readyz", "metrics", "overview?limit=100", "pause"):
             assert api.http.get(f"/{path}").is_success
         key = {"image": "busybox", "key": "once", "delay_s": 9999}
         assert [api.http.post("/jobs", json=key).status_code for _ in range(2)] == [201, 200]
