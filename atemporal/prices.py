@@ -1,8 +1,9 @@
 """The prices that this process goes by, and whether a job's bound on its cost can be held.
 
 Promise: without a price table there are no prices, and nothing else changes; a bad one stops the process
-at its start. A bound is accepted only where every instance that the job may get has a price: one that
-nobody can hold would be worse than none.
+at its start. A bound is accepted only where every instance that the job may get has a price, for one
+that nobody can hold would be worse than none; and where it pays for what is billed at least of the
+cheapest of them, for with less the job would be ended each time.
 Failure: a table that was changed is read by a process when it starts. A job that was accepted under
 another one is refused at its launch if its instance has no price any more.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from atemporal.billing import Price
+from atemporal.billing import LEAST_S, Price, amount, dollars
 from atemporal.errors import Invalid
 from atemporal.model import JobSpec
 from atemporal.price_table import DISK, PriceTable
@@ -53,14 +54,35 @@ class Prices:
         Raises:
             Invalid: it says what to do.
         """
-        if spec.max_cost is None or not (missing := self.unpriced(spec)):
+        if spec.max_cost is None:
             return
-        raise Invalid(
-            {
-                f"{within}max_cost": f"no price is known for {', '.join(missing)} in {self.region}: "
+        if missing := self.unpriced(spec):
+            why = (
+                f"no price is known for {', '.join(missing)} in {self.region}: "
                 f"have the operator add it to the price table ({VARIABLE}), ask for a type that is in "
                 "it, or leave max_cost out"
-            }
+            )
+            raise Invalid({f"{within}max_cost": why})
+        least, name = self._least(spec)
+        if amount(spec.max_cost) < least:
+            why = (
+                f"{spec.max_cost} is less than what {name} costs for {LEAST_S} seconds, which are "
+                f"billed at least: it would be ended each time; give {dollars(least)} or more, or leave "
+                "max_cost out"
+            )
+            raise Invalid({f"{within}max_cost": why})
+
+    def _least(self, spec: JobSpec) -> tuple[int, str]:
+        """What the cheapest instance that a job may get costs at least, and its type."""
+        machine = spec.machine
+        kinds: tuple[Literal["on-demand", "spot"], ...] = ("on-demand", "spot")
+        # The name of a job's capacity type holds those that will do.
+        return min(
+            (price.cost(LEAST_S), name)
+            for name in machine.instance_types or (self.instance_type,)
+            for kind in kinds
+            if kind in machine.capacity_type
+            and (price := self.of(name, kind, gb=machine.disk_gb or 0)) is not None
         )
 
 

@@ -17,6 +17,7 @@ from atemporal.cli.arguments import when
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client.costs import CostReport
+from atemporal.plural import counted
 
 
 def _until(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -68,6 +69,11 @@ def cost(
     """
     report = session.api.cost(by, **since, **until, limit=limit)
     session.repeat_notice()
+    if not report["priced"]:
+        note(
+            "the API has no price table: what is launched now counts with nothing. `atemporal prices "
+            "make` makes one, ATEMPORAL_PRICES_FILE names it"
+        )
     if session.as_json:
         output.show_json(report)
         return
@@ -88,13 +94,13 @@ def _notes(report: CostReport) -> None:
     now = report["under_way"]
     if now["attempts"]:
         note(
-            f"under way and not in the total: {now['attempts']} attempts, "
+            f"under way and not in the total: {counted(now['attempts'], 'attempt')}, "
             f"{rounded(now['cost'])} so far, {rounded(now['per_hour'])} an hour"
         )
     if unpriced := report["total"]["unpriced"] + now["unpriced"]:
         note(
-            f"{unpriced} attempts count with nothing: no price was known at their launch "
-            "(ATEMPORAL_PRICES_FILE)"
+            f"{counted(unpriced, 'attempt')} {'counts' if unpriced == 1 else 'count'} with nothing: no "
+            "price was known at the launch (ATEMPORAL_PRICES_FILE)"
         )
 
 

@@ -33,13 +33,17 @@ class UnderWay(TypedDict):
 
 
 class CostReport(TypedDict):
-    """Sums from `since` to `until`, whole hours; `others` is in the total and in no row."""
+    """Sums from `since` to `until`, whole hours; `others` is in the total and in no row.
+
+    Not `priced`: there is no price table, and what is launched now costs nothing here.
+    """
 
     by: str
     since: str
     until: str
     read_at: str
     currency: str
+    priced: bool
     rows: list[CostRow]
     others: CostSum
     total: CostSum

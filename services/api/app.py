@@ -89,7 +89,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         webhooks.router(settings, database, authorizer),
         limits.router(settings, database, authorizer),
         pauses.router(settings, database, authorizer),
-        costs.router(database, authorizer),
+        costs.router(settings, database, authorizer),
         overview.router(settings, database, authorizer),
         plan.router(settings, database, authorizer, prices),
     ):

@@ -18,6 +18,7 @@ from atemporal.errors import Invalid
 from atemporal.job_view import Instant
 from atemporal.model import Attempt
 from atemporal.model.job_spec import Instant as GivenInstant
+from atemporal.settings import Settings
 from atemporal.store import costs
 from atemporal.store.costs import By, Report, Sum
 from atemporal.store.database import Database
@@ -74,6 +75,10 @@ class CostReport(BaseModel):
     until: Instant
     read_at: Instant
     currency: str = CURRENCY
+    priced: bool = Field(
+        description="whether this API has a price table; without one what is launched now costs "
+        "nothing here"
+    )
     rows: list[CostRow] = Field(description="the dearest first; days in their order")
     others: CostSum = Field(
         description="what is in the total and in no row: those beyond the limit, and, by job, those "
@@ -83,10 +88,11 @@ class CostReport(BaseModel):
     under_way: UnderWay = Field(description="not in the total")
 
     @classmethod
-    def show(cls, by: str, report: Report) -> CostReport:
-        """Show a report."""
+    def show(cls, by: str, report: Report, *, priced: bool) -> CostReport:
+        """Show a report; `priced` is whether there is a price table."""
         return cls(
             by=by,
+            priced=priced,
             since=report.since,
             until=report.until,
             read_at=report.read_at,
@@ -97,7 +103,7 @@ class CostReport(BaseModel):
         )
 
 
-def router(database: Database, authorizer: Authorizer) -> APIRouter:
+def router(settings: Settings, database: Database, authorizer: Authorizer) -> APIRouter:
     """Build the call."""
     routes = APIRouter(tags=["costs"])
 
@@ -156,7 +162,7 @@ def router(database: Database, authorizer: Authorizer) -> APIRouter:
                 until=until,
                 limit=limit or SHOWN,
             )
-        return CostReport.show(by, report)
+        return CostReport.show(by, report, priced=settings.prices_file is not None)
 
     return routes
 

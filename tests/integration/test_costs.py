@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -323,6 +324,21 @@ class TestReport:
         RetentionLoop(database, days=0, cost_days=2).tick()
         assert reported(database, By.DAY, since_s=9 * 86_400).total.attempts == 0
 
+    def test_without_a_price_table_nothing_is_taken_for_free(
+        self, database: Database, database_url: str, prices_file: str, cli: Cli
+    ) -> None:
+        paid(database, 100, launch=LAUNCH)
+        done = cli("cost", "-o", "json")
+        assert json.loads(done.stdout)["priced"] is False
+        assert "no price table" in done.stderr
+        assert "no price table" in cli("cost").stderr
+        with serving(database_url, prices_file=prices_file) as api:
+            other = Cli(database_url, str(api.http.base_url))
+            done = other("cost", "-o", "json")
+            assert json.loads(done.stdout)["priced"] is True
+            assert "no price table" not in done.stderr
+            assert "no price table" not in api.http.get("/ui/cost").text
+
     def test_the_command_line_shows_it_and_what_is_under_way(
         self, database: Database, cli: Cli
     ) -> None:
@@ -342,7 +358,8 @@ class TestReport:
             ["b", "1", "2.00", "0.0000"],
             ["total", "2", "2.03", "0.1000"],
         ]
-        assert "1 attempts, 1.0" in done.stderr
+        assert "1 attempt, 1.0" in done.stderr
+        assert "1 attempt counts with nothing" in done.stderr
         assert "no price was known" in done.stderr
         row = {"attempts": 1, "unpriced": 0, "seconds": 100, "cost": "0.10", "name": "a"}
         assert report["rows"][0] == row
@@ -433,6 +450,9 @@ class TestMaxCost:
             assert (answer.json()["max_cost"], answer.json()["cost"]) == ("1.50", "0.00")
             assert "c5.large" in api.http.post("/jobs", json=bad).json()["fields"]["max_cost"]
             assert api.http.post("/jobs:batch", json=bad).status_code == 422
+            # t3.small costs 3.60 an hour, so a minute six cents.
+            little = api.http.post("/jobs", json={**good, "max_cost": "0.05"})
+            assert "give 0.06 or more" in little.json()["fields"]["max_cost"]
             nightly = {"name": "nightly", "cron": "0 2 * * *", "job": {"image": "busybox"}}
             assert api.http.post("/schedules", json=nightly).status_code == 201
             edit = {"job": {"max_cost": "2", "machine": bad["machine"]}}

@@ -521,6 +521,7 @@ def test_cost_is_summed_as_the_call_does_and_names_stay_text(api: Api, seen: See
     total = api.http.get("/cost", params={"by": "label=team"}).json()["total"]["cost"]
     page = Page(get(api.http, "cost?by=label&label=team"))
     assert f"{total} USD" in page.text
+    assert "There is no price table" in page.text
     assert MARKUP in get_text(api.http, f"cost?by=label&label={quote(MARKUP)}")
     for path, word in (("cost?by=label", "label"), ("cost?days=3", "days"), ("cost?by=x", "by")):
         assert word in get(api.http, path, 422)

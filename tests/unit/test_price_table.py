@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from atemporal.billing import Price, amount
+from atemporal.billing import Price, amount, dollars
 from atemporal.cli import main
 from atemporal.errors import Invalid
 from atemporal.model import parse_spec
@@ -133,6 +133,32 @@ def test_a_bound_is_refused_where_no_price_is_known(
         prices.check(spec, within="job.")
     assert missing in refused.value.fields["job.max_cost"]
     assert "t3.small" not in refused.value.fields["job.max_cost"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "least"),
+    [
+        ({}, "0.000346667"),
+        ({"instance_types": ["m5.huge", "t3.small"]}, "0.000346667"),
+        ({"capacity_type": "spot"}, "0.0001"),
+        ({"capacity_type": "spot-then-on-demand"}, "0.0001"),
+        ({"disk_gb": 300}, "0.000902223"),
+    ],
+)
+def test_a_bound_below_what_is_billed_at_least_is_refused(
+    machine: dict[str, Any], least: str
+) -> None:
+    rows = "t3.small,,0.0208,0.006\nm5.huge,,9,3\ngp3,,0.08,\n"
+    known = PriceTable.parse("item,region,on_demand_usd,spot_usd\n" + rows, name="prices.csv")
+    prices = Prices("us-east-1", "t3.small", known)
+    enough = {"image": "busybox", "machine": machine, "max_cost": least}
+    prices.check(parse_spec(enough))
+    too_little = dollars(amount(least) - 1)
+    with pytest.raises(Invalid) as refused:
+        prices.check(parse_spec({**enough, "max_cost": too_little}), within="job.")
+    why = refused.value.fields["job.max_cost"]
+    assert f"{too_little} is less than what t3.small costs for 60 seconds" in why
+    assert f"give {dollars(amount(least))} or more" in why
 
 
 @pytest.mark.parametrize(

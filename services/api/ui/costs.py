@@ -38,6 +38,7 @@ def routes(site: Site) -> APIRouter:
             raise Invalid({"label": "holds a NUL character"})
         if by == By.LABEL and not label:
             raise Invalid({"label": "give the label's name beside: team, for example"})
+        priced = site.settings.prices_file is not None
         what, name = what_by(f"{by}={label}" if by == By.LABEL else by)
         with site.database.begin() as tx:
             report = costs.report(
@@ -49,7 +50,7 @@ def routes(site: Site) -> APIRouter:
             "costs.html",
             here=NAV.path,
             title="Cost",
-            report=CostReport.show(by, report),
+            report=CostReport.show(by, report, priced=priced),
             by=by,
             label=label,
             days=days,
