@@ -311,6 +311,35 @@ def test_a_session_ends_by_signing_out_by_time_and_with_its_token(closed: Api) -
     assert "next" in names
 
 
+def test_several_browsers_are_signed_in_until_the_token_is_revoked(closed: Api) -> None:
+    secret = token(closed, "everywhere", "read")
+    with signed_in(closed, secret) as desk, signed_in(closed, secret) as phone:
+        get(desk, "jobs")
+        assert phone.post("/ui/sign-out", headers=ORIGIN).history[0].status_code == 303
+        get(phone, "jobs", 401)
+        get(desk, "jobs")
+        with signed_in(closed, secret) as laptop:
+            with closed.database.begin() as tx:
+                api_tokens.revoke(tx, "everywhere")
+            get(desk, "jobs", 401)
+            get(laptop, "jobs", 401)
+
+
+def test_signing_in_again_ends_the_session_that_this_browser_had(closed: Api) -> None:
+    secret, other = token(closed, "again", "read"), token(closed, "another", "read")
+    with signed_in(closed, secret) as browser, signed_in(closed, secret) as phone:
+        first = dict(browser.cookies)
+        refused = browser.post("/ui/sign-in", data={"token": "atp_wrong"}, headers=ORIGIN)
+        assert refused.status_code == 401
+        get(browser, "jobs")
+        assert browser.post("/ui/sign-in", data={"token": other}, headers=ORIGIN).is_success
+        assert "another" in get(browser, "jobs")
+        get(phone, "jobs")
+        browser.cookies.clear()
+        browser.cookies.update(first)
+        get(browser, "jobs", 401)
+
+
 def test_a_job_is_cancelled_and_retried_by_whose_token_it_is(
     closed: Api, browser: httpx.Client
 ) -> None:

@@ -1,4 +1,9 @@
-"""Signing in and out: an API token is shown once, and a session's secret is kept in its place."""
+"""Signing in and out: an API token is shown once, and a session's secret is kept in its place.
+
+Promise: a browser has one session: signing in again ends the one that it had, which nobody could end by
+signing out any more. Sessions of other browsers go on, also those with the same token; all of them end
+when the token is revoked.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +30,13 @@ def routes(pages: Pages, database: Database) -> APIRouter:
     made = pages.routes()
     log = logger("page")
 
-    def begin(secret: str) -> tuple[str, str] | None:
+    def begin(secret: str, before: str) -> tuple[str, str] | None:
         with database.begin() as tx:
             token = api_tokens.find(tx, secret)
-            return None if token is None else (token.name, sessions.begin(tx, token))
+            if token is None:
+                return None
+            sessions.end(tx, before)
+            return token.name, sessions.begin(tx, token)
 
     def ask(request: Request, address: str, error: str, status: HTTPStatus) -> Response:
         shown = {"title": "Sign in", "error": error, "address": address}
@@ -46,7 +54,8 @@ def routes(pages: Pages, database: Database) -> APIRouter:
     async def sign_in(request: Request) -> Response:
         fields = await read_form(request)
         where = fields.get("next", "")
-        begun = await run_in_threadpool(begin, fields.get("token", "").strip())
+        before = request.cookies.get(COOKIE, "")
+        begun = await run_in_threadpool(begin, fields.get("token", "").strip(), before)
         if begun is None:
             return ask(request, where, _UNKNOWN, HTTPStatus.UNAUTHORIZED)
         name, secret = begun
