@@ -153,7 +153,9 @@ def _notes(found: Plan) -> None:
     if found["unknown_vcpus"]:
         note(f"the vCPUs of {', '.join(found['unknown_vcpus'])} are not known: they count as none")
     if found["cut"]:
-        note("more is planned than is looked at: this is what comes first")
+        note(
+            f"more is planned than is looked at: this is what comes first, until {found['until']}"
+        )
 
 
 def _many(number: int, what: str) -> str:

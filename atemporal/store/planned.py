@@ -141,10 +141,14 @@ class Latest(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedules:
-    """The schedules that may fire before an instant; `stuck` are those that can not, with the reason."""
+    """The schedules that may fire before an instant; `stuck` are those that can not, with the reason.
+
+    `left_from` is when the first of those may fire that are not among them; None when all are.
+    """
 
     active: Sequence[Schedule]
     stuck: Mapping[str, str]
+    left_from: datetime | None = None
 
 
 def waiting(tx: Connection, *, until: datetime, limit: int) -> list[PlannedJob]:
@@ -163,10 +167,11 @@ def under_way(tx: Connection, *, limit: int) -> list[PlannedJob]:
 
 
 def schedules(tx: Connection, *, until: datetime, limit: int) -> Schedules:
-    """The schedules that may have a fire before an instant, the most urgent first."""
+    """Up to `limit` schedules that may have a fire before an instant, the most urgent first."""
     active: list[Schedule] = []
     stuck: dict[str, str] = {}
-    for row in tx.execute(_SCHEDULES, {"until": until, "limit": limit}):
+    found = tx.execute(_SCHEDULES, {"until": until, "limit": limit + 1}).all()
+    for row in found[:limit]:
         try:
             one = rows.schedule(row)
         except Unreadable as error:
@@ -178,7 +183,8 @@ def schedules(tx: Connection, *, until: datetime, limit: int) -> Schedules:
             stuck[one.name] = one.problem
         else:
             active.append(one)
-    return Schedules(active, stuck)
+    # A schedule is looked at ahead of its fire, and they are in the order of these looks.
+    return Schedules(active, stuck, found[limit].look_at if len(found) > limit else None)
 
 
 def paused(tx: Connection, *, limit: int) -> list[str]:

@@ -1,7 +1,8 @@
 """What is planned, for clients: what fires in the next hours, how much at once, and what it will cost.
 
-Promise: it changes nothing. It looks at the first ten thousand runs; where there are more, it ends
-earlier than was asked for, and says so. The lengths of runs are estimates (`atemporal.forecast`).
+Promise: it changes nothing. It looks at the first ten thousand runs, and the two thousand schedules that
+fire first; where there are more, it ends earlier than was asked for, and says so. The lengths of runs are
+estimates (`atemporal.forecast`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from services.api.query import only_query, or_absent
 
 HOURS = 24
 SCHEDULES = 2_000
-"""So many schedules are looked at: the most urgent ones."""
+"""So many schedules are looked at: the most urgent ones; up to the time when others may fire."""
 _BAD = HTTPStatus.UNPROCESSABLE_ENTITY
 _Cost = Annotated[
     str | None,
@@ -231,12 +232,14 @@ def _read(tx: Transaction, instance_type: str, prices: Prices, time: timedelta) 
     now = server_time(tx)
     until = now + time
     # The schedules first: a fire whose job is made in between is in both, and known by its key.
-    found = planned.schedules(tx, until=until, limit=SCHEDULES + 1)
+    found = planned.schedules(tx, until=until, limit=SCHEDULES)
     jobs = planned.waiting(tx, until=until, limit=MOST + 1)
     held = planned.held(tx, limit=MOST)
     begun = planned.under_way(tx, limit=MOST)
-    cut = len(found.active) > SCHEDULES or MOST in (len(held), len(begun))
-    active = found.active[:SCHEDULES]
+    cut = MOST in (len(held), len(begun))
+    active = found.active
+    if found.left_from is not None:
+        cut, until = True, max(now + timedelta(seconds=1), min(until, found.left_from))
     if len(jobs) > MOST:
         cut, until = True, max(now + timedelta(seconds=1), min(until, jobs[-1].launch_at))
     reading = _Reading(tx, instance_type, prices, now)

@@ -158,6 +158,26 @@ def test_hours_are_bounded(api: Api, cli: Cli) -> None:
     cli("plan", "--hours", "169", code=2)
 
 
+def test_a_time_with_too_many_schedules_ends_where_others_may_fire(
+    api: Api, cli: Cli, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.api.plan.SCHEDULES", 2)
+    for name in ("first", "broken"):
+        hourly(api, name)
+    assert planned_for(api)["cut"] is False
+    # The third one is looked at three hours from now; what can not fire takes a place all the same.
+    hourly(api, "third")
+    with database.begin() as tx:
+        tx.execute(text("UPDATE schedules SET problem = 'no such zone' WHERE name = 'broken'"))
+        later = "UPDATE schedules SET look_at = now() + interval '3 hours' WHERE name = 'third'"
+        tx.execute(text(later))
+        left_from = tx.scalar(text("SELECT look_at FROM schedules WHERE name = 'third'"))
+    found = planned_for(api)
+    assert (found["runs"], found["cut"], found["until"]) == (3, True, format_utc(left_from))
+    assert f"this is what comes first, until {found['until']}" in cli("plan").stderr
+    assert planned_for(api, 2)["cut"] is False
+
+
 def test_a_time_with_too_many_fires_ends_earlier_and_says_so(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
