@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str, *, more: str = "") -> str:
-    """A number and its noun, which takes an s where there is not just one; `more` goes in between."""
-    words = (f"{number:d}", more, noun if number == 1 else f"{noun}s")
-    return " ".join(filter(None, words))
+def counted(number: int, noun: str, *, more: str = "", form: str = "d") -> str:
+    """A number and its noun, which takes an s where there is not just one.
+
+    `more` goes in between; `form` is the number's, like `,` for a mark at each thousand.
+    """
+    return " ".join(filter(None, (f"{number:{form}}", more, plural(number, noun))))
+
+
+def plural(number: int, noun: str) -> str:
+    """The noun for so many."""
+    return noun if number == 1 else f"{noun}s"

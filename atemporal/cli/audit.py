@@ -23,6 +23,7 @@ from atemporal.fleet.reconciliation import (
     Status,
     reconcile,
 )
+from atemporal.plural import counted
 from atemporal.store.invariants import Violation, moved, violations
 
 
@@ -98,14 +99,14 @@ def _show(
         f"longest life beyond an end: {span(found.worst_leak_s)}"
     )
     click.echo(
-        f"by the records alone: {found.settled.attempts} attempts, {found.settled.seconds:.0f} "
-        f"instance-seconds, closed more than {span(SHOWN_FOR_S)} ago{within}"
+        f"by the records alone: {counted(found.settled.attempts, 'attempt')}, "
+        f"{found.settled.seconds:.0f} instance-seconds, closed more than {span(SHOWN_FOR_S)} ago{within}"
     )
     click.echo(f"broken promises of the tables: {len(broken)}")
     if _in_sync(found, broken):
         click.echo("in sync")
         return
-    promises = f"{len(broken)} broken promises" if broken else ""
+    promises = counted(len(broken), "promise", more="broken") if broken else ""
     drift = _counted(found, drift_only=True)
     click.echo(f"drift: {', '.join(filter(None, (drift, promises)))}")
 

@@ -22,6 +22,7 @@ from atemporal.cli.usual import DEAD_REASONS, LETTER_QUEUES, LETTER_STATES
 from atemporal.cli.wording import at
 from atemporal.client import DeadLetter, DeadLetterDetail
 from atemporal.errors import Conflict
+from atemporal.plural import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -305,7 +306,7 @@ def _facts(found: DeadLetterDetail) -> dict[str, str]:
         "kept": when(found["received_at"]),
         "sent again": when(found["replayed_at"]),
         "replay of": found["replay_of"] or "",
-        "body": f"{found['body_size']} bytes",
+        "body": counted(found["body_size"], "byte"),
         "properties": ", ".join(f"{name}={value}" for name, value in others.items()),
         "no replay": found["not_replayable"] or "",
     }

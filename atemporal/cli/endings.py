@@ -19,6 +19,7 @@ from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import ending, reason
 from atemporal.client import JobDetail
 from atemporal.errors import Unavailable
+from atemporal.plural import counted
 from atemporal.states import DOCKER_REFUSED
 
 TIMED_OUT = 124
@@ -74,7 +75,9 @@ def wait(session: Session, ids: tuple[str, ...], timeout: int | None) -> None:
     if session.as_json:
         output.show_json([masked_job(ended[one]) for one in waiting if one in ended])
     if len(ended) < len(waiting):
-        note(f"{len(waiting) - len(ended)} of {len(waiting)} jobs have not finished in time")
+        left = len(waiting) - len(ended)
+        have = "has" if left == 1 else "have"
+        note(f"{left} of {counted(len(waiting), 'job')} {have} not finished in time")
     click.get_current_context().exit(next((code for code in codes if code), 0))
 
 

@@ -18,6 +18,7 @@ from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.usual import SCHEDULE_LABEL
 from atemporal.client import PAGE, Client, Job, JobPage
+from atemporal.plural import counted
 from atemporal.states import JobState, Outcome
 
 _STATES = [state.value for state in (*JobState, *Outcome)]
@@ -119,7 +120,7 @@ def _footers(found: list[Job], page: JobPage, given: dict[str, Any]) -> list[str
         )
     if following:
         prefix = "about " if page.get("total_estimated") else ""
-        many = f"{prefix}{page['total']} jobs in all"
+        many = f"{prefix}{counted(page['total'], 'job')} in all"
         if given["image"]:
             enough = len(found) >= given["limit"]
             many = "there may be more" if enough else "the older ones were not looked through"

@@ -32,6 +32,7 @@ from atemporal.local.demo import PARTS, Demo, Look, Result
 from atemporal.local.home import Home, default_directory, forget_other
 from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
 from atemporal.model import Job
+from atemporal.plural import counted
 from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.stop_request import StopRequest
@@ -317,8 +318,8 @@ def _summarise(session: Session, result: Result) -> None:
         for line in (_ending(job)["log_tail"] or "").splitlines():
             click.echo(f"  | {clean(line)}")
     click.echo(
-        f"\n{len(result.jobs)} jobs, {result.launched} instances launched, {result.left} left: "
-        + ("not as planned" if result.surprises else "as planned")
+        f"\n{counted(len(result.jobs), 'job')}, {counted(result.launched, 'instance')} launched, "
+        f"{result.left} left: " + ("not as planned" if result.surprises else "as planned")
     )
 
 

@@ -17,6 +17,7 @@ from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client import InstanceDetail, JobDetail, LogOutput
 from atemporal.errors import Unavailable
+from atemporal.plural import counted
 
 
 @click.command
@@ -100,8 +101,10 @@ def _mark(piece: LogOutput) -> str:
     if not piece.missing:
         return ""
     if piece.missing == piece.start:
-        return f"the first {piece.missing} bytes are not kept"
-    return f"{piece.missing} bytes are missing here"
+        are = "byte is" if piece.missing == 1 else f"{piece.missing} bytes are"
+        return f"the first {are} not kept"
+    are = "is" if piece.missing == 1 else "are"
+    return f"{counted(piece.missing, 'byte')} {are} missing here"
 
 
 def _tell_outage(error: Unavailable) -> None:

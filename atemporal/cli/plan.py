@@ -13,6 +13,7 @@ from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at
 from atemporal.client.plan import Plan, PlanHour
+from atemporal.plural import counted
 
 
 @click.command
@@ -60,11 +61,11 @@ def plan(session: Session, hours: int, by: str) -> None:
 
 def _first_line(found: Plan) -> str:
     peak = found["peak"]
-    parts = [f"{_many(found['runs'], 'run')} until {found['until']}"]
+    parts = [f"{counted(found['runs'], 'run')} until {found['until']}"]
     if found["under_way"]:
         parts.append(f"{found['under_way']} under way")
     if peak["instances"]:
-        parts.append(f"peak {_many(peak['instances'], 'instance')} at {peak['at']}")
+        parts.append(f"peak {counted(peak['instances'], 'instance')} at {peak['at']}")
     if found["cost"] is None:
         parts.append(f"cost unknown: no price for {', '.join(found['unpriced'])}")
     else:
@@ -143,12 +144,12 @@ def _notes(found: Plan) -> None:
         note(f"paused schedules fire nothing: {', '.join(names[:10])}{more}")
     if found["at_most"]:
         note(
-            f"of {_many(found['at_most'], 'run')} no earlier run says how long it takes: the timeout "
+            f"of {counted(found['at_most'], 'run')} no earlier run says how long it takes: the timeout "
             "counts"
         )
     if found["skipped"]:
         note(
-            f"{_many(found['skipped'], 'fire')} will be skipped: the run before is not over by then"
+            f"{counted(found['skipped'], 'fire')} will be skipped: the run before is not over by then"
         )
     if found["unknown_vcpus"]:
         note(f"the vCPUs of {', '.join(found['unknown_vcpus'])} are not known: they count as none")
@@ -156,10 +157,6 @@ def _notes(found: Plan) -> None:
         note(
             f"more is planned than is looked at: this is what comes first, until {found['until']}"
         )
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _amount(cost: str | None) -> str:

@@ -16,6 +16,7 @@ import click
 
 from atemporal.cli.output import note
 from atemporal.errors import Conflict, Invalid
+from atemporal.plural import counted
 from atemporal.price_table import DISK, Row, written
 
 _REMARK = """Prices in US dollars: of an instance for an hour, of gp3 for a GB and a month.
@@ -80,7 +81,7 @@ def make(files: Sequence[str], types: Sequence[str], spot_from: str | None) -> N
     if missing:
         raise Invalid({"--type": f"no price of {', '.join(sorted(missing))} is in these files"})
     click.echo(written(rows.values(), remark=_REMARK), nl=False)
-    note(f"{len(rows)} prices")
+    note(counted(len(rows), "price"))
 
 
 @prices.command
@@ -91,7 +92,7 @@ def check(table: str) -> None:
 
     found = read_table(table)
     no_disk = not any(item == DISK for item, _ in found.rows)
-    click.echo(f"{table}: {len(found.rows)} prices")
+    click.echo(f"{table}: {counted(len(found.rows), 'price')}")
     if no_disk:
         note(f"it has no row {DISK}: disks count with nothing")
 

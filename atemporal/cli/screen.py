@@ -23,6 +23,7 @@ import click
 
 from atemporal.cli.output import for_terminal
 from atemporal.errors import Unavailable
+from atemporal.plural import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 EVERY_S = 2.0
@@ -83,7 +84,7 @@ def fitted(lines: Sequence[str], width: int, height: int) -> list[str]:
     """Cut a view to a terminal; the last of its lines says how many are left out."""
     if len(lines) > height:
         left_out = len(lines) - height + 1
-        lines = [*lines[: height - 1], f"… {left_out} more lines"]
+        lines = [*lines[: height - 1], f"… {counted(left_out, 'line', more='more')}"]
     # A line with colours has been fitted by its table.
     return [line if "\x1b" in line else line[:width] for line in lines]
 

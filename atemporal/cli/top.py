@@ -17,6 +17,7 @@ from atemporal.cli.output import clean, span
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at
 from atemporal.client import Job, Overview
+from atemporal.plural import counted
 
 _SHOWN = 10
 _RUNNING = ("id", "image", "instance", "type", "labels")
@@ -63,7 +64,8 @@ def top(session: Session, every: float | None, once: bool, rows: int) -> None:
 
 def _view(found: Overview) -> list[str]:
     many = sum(one["count"] for one in found["waiting"])
-    letters = f"; {found['dead_letters']} dead letters" if found["dead_letters"] else ""
+    dead = found["dead_letters"]
+    letters = f"; {counted(dead, 'dead letter')}" if dead else ""
     lines = [f"{found['read_at']}  {many} under way{letters}"]
     phases = [
         (one["phase"], str(one["count"]), span(one["oldest_s"]), one["waiting_for"])

@@ -17,6 +17,7 @@ from atemporal.cli.output import clean, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client import FailedDelivery, Webhook
 from atemporal.errors import AtemporalError, Refused
+from atemporal.plural import counted
 
 # How long a scheduler may take to send a test, and how often that is looked for.
 _TEST_S, _LOOK_EVERY_S = 30.0, 0.3
@@ -175,7 +176,7 @@ def pause(session: Session, name: str) -> None:
 def resume(session: Session, name: str, skip: bool) -> None:
     """Send again: to one that was paused or disabled, or that fails, at once."""
     resumed = session.api.resume_webhook(name, skip=skip)
-    _done(session, resumed, f"{name} resumed; {resumed['pending']} events are pending")
+    _done(session, resumed, f"{name} resumed; pending: {counted(resumed['pending'], 'event')}")
 
 
 @webhook.command("rotate-secret")
@@ -194,8 +195,8 @@ def rotate_secret(session: Session, name: str) -> None:
 def delete(session: Session, name: str) -> None:
     """Delete a webhook, with all that it has not delivered."""
     gone = session.api.delete_webhook(name)
-    lost = gone["pending"] + gone["failed"]
-    _done(session, gone, f"{name} deleted, with {lost} events that were not delivered")
+    lost = counted(gone["pending"] + gone["failed"], "event", more="undelivered")
+    _done(session, gone, f"{name} deleted, with {lost}")
 
 
 @webhook.command
@@ -239,7 +240,7 @@ def retry(session: Session, name: str, events: tuple[int, ...]) -> None:
     if session.as_json:
         output.show_json({"retried": many})
     else:
-        click.echo(f"{many} events are sent again")
+        click.echo(f"{counted(many, 'event')} {'is' if many == 1 else 'are'} sent again")
 
 
 def _secret(session: Session, made: Webhook) -> None:

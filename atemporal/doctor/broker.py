@@ -15,6 +15,7 @@ from atemporal.doctor.settings import VALUES
 from atemporal.errors import Refused, Unavailable
 from atemporal.event_types import EVENT_TYPES
 from atemporal.messages import EVENTS, INTERNAL, LAUNCH, MESSAGES, REAP, SCHEDULE, SUBMIT
+from atemporal.plural import counted
 
 REACHABLE, TOPOLOGY = "broker.reachable", "broker.topology"
 _DECLARE = "run `atemporal broker declare` with a user that may configure"
@@ -198,7 +199,8 @@ def consumers(instruments: Instruments) -> Result:
             if not found.consumers:
                 parts.append(
                     wrong(
-                        f"nobody reads {name}, {found.messages} messages wait: no {daemon} runs",
+                        f"nobody reads {name}, with {counted(found.messages, 'message')} in it: "
+                        f"no {daemon} runs",
                         f"start a {daemon} with this ATEMPORAL_BROKER_URL, and see its log and /readyz",
                     )
                 )

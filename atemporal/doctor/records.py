@@ -9,6 +9,7 @@ from atemporal.doctor.instruments import Instruments
 from atemporal.errors import Invalid
 from atemporal.limits import Limit
 from atemporal.model import JobSpec, parse_spec
+from atemporal.plural import counted, plural
 from atemporal.rate_limits import sizes
 from atemporal.states import JobState
 from atemporal.store import dead_letters, listing, pauses, rate_limits, schedules
@@ -30,7 +31,7 @@ def promises(instruments: Instruments) -> Result:
         jobs = moved(tx).jobs
         broken = violations(tx, jobs)
     if not broken:
-        return ok(f"kept by all {len(jobs)} jobs of late, and those under way")
+        return ok(f"kept by {counted(len(jobs), 'job')} of late, and those under way")
     named = "; ".join(str(one) for one in broken[:_NAMED])
     more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return wrong(
@@ -54,9 +55,10 @@ def letters(instruments: Instruments) -> Result:
         waiting = dead_letters.undecided(tx)
     if not waiting:
         return ok("none waits for a decision")
-    many = f"{waiting}{' or more' if waiting >= dead_letters.COUNTED else ''}"
+    more = "or more " if waiting >= dead_letters.COUNTED else ""
+    wait = f"{plural(waiting, 'dead letter')} {'waits' if waiting == 1 else 'wait'}"
     return warning(
-        f"{many} dead letters wait for a decision: messages that nobody could use",
+        f"{waiting} {more}{wait} for a decision: messages that nobody could use",
         "`atemporal dead list`, then `atemporal dead replay` or `drop`",
     )
 
@@ -100,8 +102,8 @@ def user_data(instruments: Instruments) -> Result:
         family = os_family(instruments.settings.os_family)
         left = room(parse_spec({"image": "x"}), family)
         return ok(
-            f"{len(specs)} schedules and waiting jobs fit; of EC2's {LIMIT} bytes about {left} are for "
-            "a job's environment and command"
+            f"no schedule or waiting job is too large ({len(specs)} seen); of EC2's {LIMIT} bytes about "
+            f"{left} are for a job's environment and command"
         )
     more = f"; and {len(large) - _NAMED} more" if len(large) > _NAMED else ""
     return wrong(

@@ -14,6 +14,7 @@ from time import monotonic
 from atemporal.cloud import Cloud
 from atemporal.local.stack import Stack
 from atemporal.model import Event, Job, JobSpec, parse_spec
+from atemporal.plural import counted
 from atemporal.states import AttemptState, JobState, Outcome
 from atemporal.stop_request import StopRequest
 from atemporal.store import events, jobs
@@ -115,9 +116,11 @@ class Demo:
             for failure in _broken(part, job)
         ]
         if len(instances) != len(PARTS):
-            surprises.append(f"{len(instances)} instances were launched for {len(PARTS)} jobs")
+            surprises.append(
+                f"{counted(len(instances), 'instance')} launched for {len(PARTS)} jobs"
+            )
         if left:
-            surprises.append(f"{left} instances are left")
+            surprises.append(f"left behind: {counted(left, 'instance')}")
         return Result(found, len(instances), left, surprises)
 
     def _view(self) -> Look:

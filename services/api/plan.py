@@ -1,8 +1,8 @@
 """What is planned, for clients: what fires in the next hours, how much at once, and what it will cost.
 
 Promise: it changes nothing. It looks at the first ten thousand runs, and the two thousand schedules that
-fire first; where there are more, it ends earlier than was asked for, and says so. The lengths of runs are
-estimates (`atemporal.forecast`).
+fire first; where there are more, it ends earlier than was asked for, and says so. The lengths of runs
+are estimates (`atemporal.forecast`).
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_a_broken_promise_of_the_tables_is_drift_though_every_instance_is_in_syn
     assert (broken["promise"], broken["job"]) == ("not_before_its_time", str(ref.job_id))
     shown = audit(code=1)
     assert "broken: not_before_its_time" in shown
-    assert shown.splitlines()[-1] == "drift: 1 broken promises"
+    assert shown.splitlines()[-1] == "drift: 1 broken promise"
 
 
 def test_what_was_closed_long_ago_is_in_sync_by_the_records_alone(

@@ -420,7 +420,12 @@ class TestRecords:
             tx.execute(insert, {"id": uuid4()})
         try:
             found = sound("records.dead-letters")
-            blames(found, "1 dead letters", "atemporal dead list", status=Status.WARNING)
+            blames(
+                found,
+                "1 dead letter waits",
+                "atemporal dead list",
+                status=Status.WARNING,
+            )
         finally:
             with sound.database.begin() as tx:
                 tx.execute(text("DELETE FROM dead_letters"))

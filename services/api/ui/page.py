@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ from fastapi.routing import APIRoute
 
 from atemporal import __version__
 from atemporal.errors import AtemporalError, Denied
+from atemporal.plural import counted
 from services.api.error_responses import Forbidden, explained
 from services.api.ui import assets, wording
 from services.api.ui.visitor import FORM_TOKEN, Visitor
@@ -78,6 +80,7 @@ class Pages:
             "span": wording.span,
             "mark": wording.mark,
             "visible": wording.visible,
+            "counted": partial(counted, form=","),
         }
         self._environment.globals |= {
             "distance": wording.distance,

@@ -64,7 +64,7 @@ function follow(tools, log) {
       for (const part of page.parts) {
         if (part.missing !== 0) {
           decoder = new TextDecoder();
-          gap(part.missing === null ? "output may be missing here, or come again" : `${part.missing} bytes are not kept`);
+          gap(part.missing === null ? "output may be missing here, or come again" : `${part.missing} ${part.missing === 1 ? "byte" : "bytes"} not kept`);
         }
         log.append(decoder.decode(bytes(part.data), { stream: true }).replaceAll("\r\n", "\n"));
       }
