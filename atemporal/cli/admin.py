@@ -7,17 +7,18 @@ and other secrets never.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import SecretStr
 
 from atemporal.cli import output
 from atemporal.cli.masks import MASK, masked_url
 from atemporal.cli.output import instant, note
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.settings import PREFIX, Settings
-from atemporal.store import api_tokens
+from atemporal.cli.usual import SCOPES
+
+if TYPE_CHECKING:
+    from atemporal.settings import Settings
 
 _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
 
@@ -32,11 +33,13 @@ def token() -> None:
 
 @token.command
 @click.argument("name")
-@click.option("--scope", multiple=True, required=True, type=click.Choice(api_tokens.SCOPES))
+@click.option("--scope", multiple=True, required=True, type=click.Choice(SCOPES))
 @output_option
 @pass_session
 def create(session: Session, name: str, scope: tuple[str, ...]) -> None:
     """Make a token and print it; it can not be shown again."""
+    from atemporal.store import api_tokens
+
     with session.database.begin() as tx:
         secret = api_tokens.create(tx, name, scope)
     if session.as_json:
@@ -51,6 +54,8 @@ def create(session: Session, name: str, scope: tuple[str, ...]) -> None:
 @pass_session
 def list_tokens(session: Session) -> None:
     """List the tokens, without their secrets."""
+    from atemporal.store import api_tokens
+
     with session.database.begin() as tx:
         known = api_tokens.listing(tx)
     if session.as_json:
@@ -71,6 +76,8 @@ def list_tokens(session: Session) -> None:
 @pass_session
 def revoke(session: Session, name: str) -> None:
     """Make a token worthless at once."""
+    from atemporal.store import api_tokens
+
     with session.database.begin() as tx:
         api_tokens.revoke(tx, name)
     _done(session, {"revoked": name}, f"{name} revoked")
@@ -133,6 +140,7 @@ def config(session: Session) -> None:
 def effective(settings: Settings) -> list[dict[str, Any]]:
     """The settings by name, with secrets masked, where each comes from and what it is."""
     from atemporal.calendar import rules_version
+    from atemporal.settings import PREFIX, Settings
 
     rows: list[dict[str, Any]] = [
         {
@@ -156,6 +164,8 @@ def effective(settings: Settings) -> list[dict[str, Any]]:
 
 def masked_setting(value: Any) -> Any:
     """A setting's value without the secrets in it: of keys `id:secret` the ids are shown."""
+    from pydantic import SecretStr
+
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
         if "://" in text:

@@ -7,24 +7,18 @@ is any drift, so that a monitor can ask it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from atemporal.cli import output
 from atemporal.cli.output import instant, span
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.cloud import Cloud
-from atemporal.fleet.reader import DAY_S, FleetReader
-from atemporal.fleet.reconciliation import (
-    SHOWN_FOR_S,
-    Reconciliation,
-    Row,
-    Status,
-    reconcile,
-)
 from atemporal.plural import counted
-from atemporal.store.invariants import Violation, moved, violations
+
+if TYPE_CHECKING:
+    from atemporal.fleet.reconciliation import Reconciliation, Row
+    from atemporal.store.invariants import Violation
 
 
 @click.command
@@ -52,6 +46,11 @@ def audit(session: Session, everything: bool, history: bool) -> None:
     EC2 shows an instance for about an hour after its end; what was closed before that is in sync by
     the records alone. Exits with 1 when there is any drift, or a broken promise.
     """
+    from atemporal.cloud import Cloud
+    from atemporal.fleet.reader import FleetReader
+    from atemporal.fleet.reconciliation import reconcile
+    from atemporal.store.invariants import moved, violations
+
     settings = session.settings
     with Cloud(settings) as cloud:
         snapshot = FleetReader(session.database, cloud).snapshot_with_history(whole=history)
@@ -73,6 +72,9 @@ def _in_sync(found: Reconciliation, broken: Sequence[Violation]) -> bool:
 def _show(
     found: Reconciliation, broken: Sequence[Violation], everything: bool, history: bool
 ) -> None:
+    from atemporal.fleet.reader import DAY_S
+    from atemporal.fleet.reconciliation import SHOWN_FOR_S, Status
+
     quiet = () if everything else (Status.MATCHED, Status.FORGOTTEN)
     rows = [row for row in found.rows if row.status not in quiet]
     person = output.for_terminal()
@@ -138,6 +140,9 @@ def _line(row: Row, person: bool) -> tuple[str, ...]:
 def _record(
     found: Reconciliation, broken: Sequence[Violation], deployment: str, history: bool
 ) -> dict[str, Any]:
+    from atemporal.fleet.reader import DAY_S
+    from atemporal.fleet.reconciliation import SHOWN_FOR_S
+
     return {
         "deployment": deployment,
         "at": instant(found.at),

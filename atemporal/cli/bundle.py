@@ -14,20 +14,21 @@ import textwrap
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from atemporal import __version__
 from atemporal.cli import output
 from atemporal.cli.arguments import known_ids
-from atemporal.cli.evidence import CONSOLES, Evidence
 from atemporal.cli.output import note
 from atemporal.cli.scrubber import SHORTEST
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.clock import format_utc
 from atemporal.errors import Conflict, Refused
-from atemporal.store import jobs
+
+if TYPE_CHECKING:
+    from atemporal.cli.evidence import Evidence
 
 FORMAT = 1
 """Of the manifest; a part may be added without another number."""
@@ -63,6 +64,9 @@ def bundle(session: Session, job_id: str, to: Path | None, with_output: bool) ->
     secrets are masked, always. Its manifest names what is missing, and why. Read it before you send it:
     command, labels and tags are in it as they are.
     """
+    from atemporal.cli.evidence import Evidence
+    from atemporal.store import jobs
+
     with session.database.begin() as tx:
         whole_id = jobs.resolve(tx, job_id)
     path = to or Path(f"atemporal-bundle-{whole_id}.zip")
@@ -146,6 +150,8 @@ def _write(path: Path, data: bytes) -> None:
 
 def _readme(manifest: dict[str, Any]) -> str:
     """What each file is, for who opens the bundle."""
+    from atemporal.cli.evidence import CONSOLES
+
     lines = [
         f"The story of job {manifest['job']}, written by atemporal {manifest['atemporal']}",
         f"at {manifest['made_at']}. manifest.json says the same for a program.",

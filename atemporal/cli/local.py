@@ -16,28 +16,27 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from atemporal import telemetry
 from atemporal.cli import output
 from atemporal.cli.masks import masked_url
 from atemporal.cli.output import clean, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.errors import NotFound
-from atemporal.job_view import JobView, log_text
 from atemporal.local import demo_image
-from atemporal.local.demo import PARTS, Demo, Look, Result
 from atemporal.local.home import Home, default_directory, forget_other
-from atemporal.local.stack import SHARED_VARIABLES, Stack, take_down
-from atemporal.model import Job
 from atemporal.plural import counted
-from atemporal.settings import PREFIX
 from atemporal.states import LIVE_ATTEMPT
 from atemporal.stop_request import StopRequest
-from atemporal.store import attempts
 from atemporal.twin.containers.engine import CHOICES, detect
+
+# What runs everything takes a second to import: for that which runs it, and not for its help.
+if TYPE_CHECKING:
+    from atemporal.local.demo import Demo, Look, Result
+    from atemporal.local.stack import Stack
+    from atemporal.model import Job
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -101,6 +100,9 @@ def up(session: Session, directory: Path | None, port: int | None, engine: str) 
     `up` with the same --dir takes them back. Whoever can connect to loopback on this machine can
     run programs as you.
     """
+    from atemporal import telemetry
+    from atemporal.local.stack import Stack
+
     directory = directory or default_directory()
     _forget_other(directory)
     settings = session.settings
@@ -125,10 +127,10 @@ def up(session: Session, directory: Path | None, port: int | None, engine: str) 
     if cut:
         note(f"these had to be cut off: {', '.join(cut)}")
     if left:
-        what = "1 machine runs" if left == 1 else f"{left} machines run"
+        runs = "runs" if left == 1 else "run"
         note(
-            f"{what} on; the next `atemporal up` on {home.directory} takes them back, "
-            f"`{_down(home.directory)}` ends them"
+            f"{counted(left, 'machine')} {runs} on; the next `atemporal up` on {home.directory} takes "
+            f"them back, `{_down(home.directory)}` ends them"
         )
     note("stopped")
 
@@ -147,6 +149,9 @@ def down(session: Session, directory: Path | None, engine: str) -> None:
     stay in the directory. To the next `up` a job whose machine was ended is one whose machine was
     lost, and runs again within its budget: `atemporal cancel` it before, if it is not to.
     """
+    from atemporal import telemetry
+    from atemporal.local.stack import take_down
+
     directory = directory or default_directory()
     _forget_other(directory)
     if not directory.expanduser().is_dir():
@@ -159,7 +164,7 @@ def down(session: Session, directory: Path | None, engine: str) -> None:
     if session.as_json:
         output.show_json({"dir": str(home.directory), "machines_ended": ended})
     else:
-        click.echo("1 machine ended" if ended == 1 else f"{ended} machines ended")
+        click.echo(f"{counted(ended, 'machine')} ended")
 
 
 @click.command
@@ -172,6 +177,11 @@ def demo(session: Session) -> None:
     account is needed, and ATEMPORAL_* settings are passed over. Exits with 0 only if every job
     ended as planned and no instance is left. `-o json` prints one line into a pipe or file.
     """
+    from atemporal import telemetry
+    from atemporal.local.demo import Demo
+    from atemporal.local.stack import Stack
+    from atemporal.settings import PREFIX
+
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     telemetry.configure("demo", log_format="console", level="error")
@@ -199,6 +209,8 @@ def demo(session: Session) -> None:
 
 
 def _forget_other(directory: Path) -> None:
+    from atemporal.local.stack import SHARED_VARIABLES
+
     found = forget_other(directory, os.environ, SHARED_VARIABLES)
     if found and found[1]:
         note(f"this shell's {', '.join(found[1])} belong to {found[0]}: they are passed over")
@@ -245,6 +257,8 @@ def _welcome(session: Session, stack: Stack, directory: Path) -> None:
 
 
 def _machines_left(stack: Stack) -> int:
+    from atemporal.store import attempts
+
     with stack.database.begin() as tx:
         opened = attempts.still_open(tx)
     return sum(one.state in LIVE_ATTEMPT and one.instance_id is not None for one in opened)
@@ -272,6 +286,8 @@ def _print_news(view: Look) -> None:
 
 
 def _board(view: Look) -> Any:
+    from atemporal.local.demo import PARTS
+
     rows = []
     for part, job in zip(PARTS, view.jobs, strict=True):
         last = job.attempts[-1] if job.attempts else None
@@ -289,6 +305,8 @@ def _board(view: Look) -> Any:
 
 def _ending(job: Job) -> dict[str, Any]:
     """A job by its end alone: what it printed, how it ended, where it ran."""
+    from atemporal.job_view import JobView, log_text
+
     shown = {"id", "image", "state", "outcome", "exit_code", "instances"}
     tail = log_text(job.attempts[-1].log_tail) if job.attempts else None
     view = JobView.of(job, deadlines={})
@@ -300,6 +318,8 @@ def _how_it_is(job: Job) -> str:
 
 
 def _summarise(session: Session, result: Result) -> None:
+    from atemporal.local.demo import PARTS
+
     for surprise in result.surprises:
         note(surprise)
     if session.as_json:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from atemporal import tokens, userdata
+from atemporal import tokens
 from atemporal.cli import masks, output
 from atemporal.cli.arguments import attempt_of, known_ids
 from atemporal.cli.output import distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.cloud import Cloud, Instance
 from atemporal.errors import Refused
-from atemporal.fleet.reader import FleetReader
-from atemporal.fleet.reconciliation import Status
-from atemporal.fleet.snapshot import Snapshot
-from atemporal.model import Attempt, Launch
-from atemporal.store import groups, jobs
+
+if TYPE_CHECKING:
+    from atemporal.cloud import Instance
+    from atemporal.fleet.snapshot import Snapshot
+    from atemporal.model import Attempt, Launch
 
 
 @click.command
@@ -45,6 +44,9 @@ def instances(session: Session, everything: bool) -> None:
         foreign    another installation with this deployment's name launched it
     The state `absent` marks an attempt's instance that EC2 does not list.
     """
+    from atemporal.cloud import Cloud
+    from atemporal.fleet.reader import FleetReader
+
     with Cloud(session.settings) as cloud:
         snapshot = FleetReader(session.database, cloud).snapshot()
     present = {one.id for one in snapshot.listed}
@@ -77,6 +79,9 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
     --reveal is given, which needs the callback keys of the daemons. Machines that were launched
     together share one user-data, which names no job: each asks the API for its own.
     """
+    from atemporal import userdata
+    from atemporal.store import groups, jobs
+
     with session.database.begin() as tx:
         job = jobs.get(tx, jobs.resolve(tx, job_id))
         tries = {one.number: one for one in job.attempts}
@@ -117,6 +122,8 @@ def _token(
 
 
 def _shown(instance: Instance, snapshot: Snapshot) -> dict[str, Any]:
+    from atemporal.fleet.reconciliation import Status
+
     attempt = snapshot.attempts.get(instance.ref) if instance.ref else None
     if attempt is None:
         recorded = str(

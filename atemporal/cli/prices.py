@@ -10,14 +10,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from atemporal.cli.output import note
 from atemporal.errors import Conflict, Invalid
 from atemporal.plural import counted
-from atemporal.price_table import DISK, Row, written
+
+if TYPE_CHECKING:
+    from atemporal.price_table import Row
 
 _REMARK = """Prices in US dollars: of an instance for an hour, of gp3 for a GB and a month.
 Made from AWS' public price list, which has no spot prices: fill in that column."""
@@ -64,6 +66,7 @@ def make(files: Sequence[str], types: Sequence[str], spot_from: str | None) -> N
 
     - is standard input, as CSV.
     """
+    from atemporal.price_table import DISK, written
     from atemporal.prices import read_table
 
     earlier = read_table(spot_from) if spot_from else None
@@ -88,6 +91,7 @@ def make(files: Sequence[str], types: Sequence[str], spot_from: str | None) -> N
 @click.argument("table", type=click.Path())
 def check(table: str) -> None:
     """Read a price table as the daemons do, and say what is wrong with it."""
+    from atemporal.price_table import DISK
     from atemporal.prices import read_table
 
     found = read_table(table)

@@ -18,10 +18,11 @@ from atemporal.cli import output
 from atemporal.cli.arguments import duration_from, duration_text
 from atemporal.cli.output import note
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.store.expired import KINDS, LOG_CHUNKS, Kind
 
 if TYPE_CHECKING:
     from rich.status import Status
+
+    from atemporal.store.expired import Kind
 
 BATCH = 500
 _LEAST_S, _LONGEST_S = 3600, 36_500 * 86_400
@@ -59,6 +60,8 @@ def prune(
     What somebody still waits for stays, whatever its age: a job with an instance that may be there, an
     event that a webhook or a listener has yet to see. A job's key is free again once it is gone.
     """
+    from atemporal.store.expired import KINDS, LOG_CHUNKS
+
     wanted: list[tuple[Kind, int]] = []
     if logs_keep_s is not None:
         wanted.append((LOG_CHUNKS, logs_keep_s))

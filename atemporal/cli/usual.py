@@ -42,6 +42,8 @@ FIRES_SHOWN, MOST_FIRES = 20, 1000
 """The same of the latest."""
 MOST_OF_LIMIT: Final = 1_000_000
 """The largest concurrency limit."""
+SCOPES: Final = ("submit", "read", "cancel", "admin")
+"""What an API token may allow."""
 DEAD_REASONS: Final = (
     *("invalid", "unreadable", "delivery_limit", "rejected", "expired", "maxlen", "unknown"),
 )

@@ -318,7 +318,10 @@ def test_wait_outlives_an_outage_of_the_api(cli: Cli, api: Api, database: Databa
 
 def test_wait_has_codes_for_what_has_no_exit_code(cli: Cli, database: Database) -> None:
     late, cancelled, timed_out = cli.submit("--in", "1h"), cli.submit(), cli.submit()
-    assert "have not finished in time" in cli("wait", late, "--timeout", "0", code=124).stderr
+    assert (
+        "1 of 1 job has not finished in time"
+        in cli("wait", late, "--timeout", "0", code=124).stderr
+    )
     cli("cancel", cancelled)
     cli("wait", cancelled, code=125)
     end(database, begin(database, timed_out), Reason.TIMED_OUT, 137)

@@ -103,7 +103,10 @@ def test_what_was_given_up_is_listed_and_sent_again(cli: Cli, api: Api) -> None:
     assert [one["body"]["detail"].get("n") for one in found] == [None, 1, 2]
     assert str(found[0]["event_id"]) in cli("webhook", "failed", "ci").stdout
     assert cli.json("webhook", "list")[0]["failed"] == 3
-    assert "1 event is sent again" in cli("webhook", "retry", "ci", "--event", str(found[1]["event_id"])).stdout
+    assert (
+        "1 event is sent again"
+        in cli("webhook", "retry", "ci", "--event", str(found[1]["event_id"])).stdout
+    )
     assert cli.json("webhook", "retry", "ci") == {"retried": 2}
     assert cli.json("webhook", "show", "ci")["pending"] == 3
     with api.database.begin() as tx:

@@ -127,6 +127,36 @@ def test_help_lists_every_command_and_imports_none() -> None:
         assert heavy not in modules.split()
 
 
+def test_the_help_of_a_command_imports_nothing_that_only_its_work_needs() -> None:
+    code = """
+import sys
+import click
+from atemporal.cli import COMMANDS, main
+heavy = {"pydantic", "sqlalchemy", "botocore", "kombu", "rich", "fastapi", "httpx", "structlog"}
+
+def asked(*words):
+    try:
+        main([*words, "--help"], standalone_mode=False)
+    except SystemExit:
+        pass
+    if found := heavy & sys.modules.keys():
+        raise AssertionError(f"{words}: {found}")
+
+for name in COMMANDS:
+    # These show the fields of a job, which they have from the model.
+    if name in ("submit", "schedule"):
+        continue
+    asked(name)
+    command = main.get_command(click.Context(main), name)
+    for inner in getattr(command, "commands", ()):
+        # The twin's own program answers there.
+        if (name, inner) != ("twin", "serve"):
+            asked(name, inner)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_says_of_a_command_what_its_own_help_says_first(name: str) -> None:
     done = run(name, "--help")
