@@ -105,8 +105,8 @@ def test_many_are_put_back_in_parts_for_no_statement_may_last(
     assert api.http.put("/pause", json={}).json()["put_back"] == 5
     with api.database.begin() as tx:
         assert {jobs.get(tx, one).state for one in ids} == {JobState.SCHEDULED}
-        told = [[event.type for event in events.of_job(tx, one)] for one in ids]
-        assert told == [["job.scheduled", "job.queued", "job.scheduled"]] * 5
+        history = [[event.type for event in events.of_job(tx, one)] for one in ids]
+        assert history == [["job.scheduled", "job.queued", "job.scheduled"]] * 5
         assert invariants.violations(tx) == []
 
 
@@ -156,7 +156,7 @@ def test_the_next_deadline_is_the_one_that_the_first_job_shows(api: Api) -> None
         (AttemptState.LAUNCHING, {}, ", created_at = now() - interval '9 hours'"),
         (AttemptState.WARMING, {"start_deadline_s": 60}, ""),
     ]
-    told: list[datetime] = []
+    ends_of_all: list[datetime] = []
     for state, fields, more in stages:
         running = state is AttemptState.RUNNING
         ref = api.running(**fields) if running else api.warming(**fields)
@@ -168,10 +168,10 @@ def test_the_next_deadline_is_the_one_that_the_first_job_shows(api: Api) -> None
             assert wait is not None
             ends = waiting.until(wait, job, deadlines)
             assert ends is not None
-            told.append(ends)
+            ends_of_all.append(ends)
             # Alone, and beside all before it.
             shown = pauses.under_way(tx, deadlines)
-            assert shown.next_deadline == min(told)
+            assert shown.next_deadline == min(ends_of_all)
             others = text("DELETE FROM attempts WHERE job_id <> :job")
             with tx.begin_nested() as alone:
                 tx.execute(others, {"job": ref.job_id})
