@@ -17,7 +17,7 @@ from pydantic import Field, StrictInt, ValidationError, field_validator
 from atemporal.calendar import CronLine
 from atemporal.clock import format_utc
 from atemporal.errors import Invalid
-from atemporal.model import forms
+from atemporal.model import forms, secret
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import (
     MAX_TIMEOUT_S,
@@ -273,9 +273,14 @@ def parse_edit(fields: Mapping[str, Any], stored: Any, changes: Mapping[str, Any
     others = {name: one for name, one in job.items() if name not in same}
     spec = parse_schedule({**fields, **changes, "job": others})
     edited = spec.job.model_copy(update=same)
-    # Each may be right by itself.
-    if both := sorted(edited.env.keys() & edited.secrets.keys()):
-        raise Invalid({"job.secrets": f"{both[0]} is in env as well: a variable has one value"})
+    # Each may be right by itself, and not with the others.
+    try:
+        secret.check(edited.secrets, edited.env)
+        check_fits(edited)
+    except ValueError as error:
+        raise Invalid({"job.secrets": str(error)}) from None
+    except Invalid as error:
+        raise Invalid({f"job.{name}": why for name, why in error.fields.items()}) from None
     return spec.model_copy(update={"job": edited})
 
 
