@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import sys
-import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +156,13 @@ class Tap:
         self._connection.release()
 
 
+@pytest.fixture
+def tap(system: System, broker_url: str) -> Iterator[Tap]:
+    tap = Tap(broker_url)
+    yield tap
+    tap.close()
+
+
 def everywhere(system: System, twin: TwinProcess, tap: Tap, ids: list[str]) -> Found:
     """Read all that there is to read."""
     found = Found()
@@ -176,7 +183,8 @@ def everywhere(system: System, twin: TwinProcess, tap: Tap, ids: list[str]) -> F
             InstanceId=one["InstanceId"], Attribute="userData"
         )
         data = base64.b64decode(attribute["UserData"].get("Value", ""))
-        found.read("user-data of " + ("an inline job" if b"atemporal" in data else ""), data)
+        found.read("user-data", data)
+    found.read("calls of EC2", httpx.get(f"{twin.url}/_twin/calls").content)
     for name in SERVICES:
         found.read(f"metrics of {name}", system.metrics(name))
     read_api(system, found, ids)
@@ -189,10 +197,9 @@ def read_api(system: System, found: Found, ids: list[str]) -> None:
     """Ask by every GET that the API has, for everything that there is."""
     with httpx.Client(base_url=system.api_url, timeout=60) as http:
         letters = [one["id"] for one in http.get("/dead-letters").json()["dead_letters"]]
-        hooks = [one["name"] for one in http.get("/webhooks").json()["webhooks"]]
-        of_path = {"job_id": ids, "letter_id": letters, "webhook_id": hooks, "name": ["nightly"]}
+        of_path = {"job_id": ids, "letter_id": letters, "name": ["nightly"]}
         for path, calls in http.get("/openapi").json()["paths"].items():
-            if "get" not in calls or path.endswith("/callback"):
+            if "get" not in calls or "/callback" in path:
                 continue
             names = re.findall(r"{(\w+)}", path)
             assert len(names) <= 1, f"{path}: say here what is to be asked for"
@@ -240,16 +247,16 @@ def read_command_line(system: System, found: Found, ids: list[str]) -> None:
     ]
     for words in [*commands, *revealed]:
         done = _cli(words, env, system.directory)
+        assert done.returncode == 0, (words, done.stderr)
         kind = "with --reveal" if "--reveal" in words else "command line"
         found.read(kind, done.stdout + done.stderr)
     for number, one in enumerate(ids):
-        file = system.directory / f"bundle-{number}.tar.gz"
-        done = _cli(("bundle", one, "--output", str(file), "--with-output"), env, system.directory)
+        file = system.directory / f"bundle-{number}.zip"
+        done = _cli(("bundle", one, "--to", str(file), "--with-output"), env, system.directory)
         assert done.returncode == 0, done.stderr
-        with tarfile.open(file) as bundle:
-            for member in bundle.getmembers():
-                content = bundle.extractfile(member)
-                found.read("bundle", content.read() if content else b"")
+        with zipfile.ZipFile(file) as bundle:
+            for name in bundle.namelist():
+                found.read("bundle", bundle.read(name))
 
 
 def _cli(
@@ -297,11 +304,12 @@ def refused(system: System, found: Found) -> None:
 
 
 def test_a_secret_is_where_it_is_needed_and_nowhere_else(
-    system: System, twin: TwinProcess, broker_url: str, hooked: Target
+    system: System, twin: TwinProcess, tap: Tap, hooked: Target
 ) -> None:
-    tap = Tap(broker_url)
+    refusal = {"kind": "missing", "call": "RunInstances", "match": {"instance_type": "c9.large"}}
+    httpx.post(f"{twin.url}/_twin/faults", json=refusal).raise_for_status()
     with httpx.Client(base_url=system.api_url, timeout=60) as http:
-        http.post("/webhooks", json={"name": "all", "url": hooked.url}).raise_for_status()
+        http.post("/webhooks", json={"name": "nightly", "url": hooked.url}).raise_for_status()
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
     proves = f'test "$(printf %s "$TOKEN" | sha256sum | cut -c1-64)" = {digest[:32]}"$REST"'
     planted: dict[str, Any] = {
@@ -312,7 +320,7 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     well = system.submit("sh", "-c", proves, **planted)
     fails = system.submit("sh", "-c", "exit 3", max_attempts=2, backoff_s=0, **planted)
     unlaunched = system.submit(
-        "true", machine={"subnets": ["subnet-00000000000000bad"]}, infra_retries=0, **planted
+        "true", machine={"instance_types": ["c9.large"]}, infra_retries=0, **planted
     )
     system.submit("true", key="known", delay_s=3600, secrets={"TOKEN": "another"})
     with httpx.Client(base_url=system.api_url, timeout=60) as http:
@@ -347,13 +355,12 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     found = everywhere(system, twin, tap, ids)
     for got in hooked.got:
         found.read("webhook", got.body)
-    tap.close()
     assert len(found.places) > 60, "there was less to read than there is"
     assert found.with_one_of(SECRETS) == set()
     # Who may read jobs may read their environment; EC2 is told none of it, as they are by claim.
     shown = {
         *("with --reveal", "GET /jobs", "GET /jobs/{job_id}", "GET /dead-letters/{letter_id}"),
-        *("GET /schedules", "GET /schedules/{name}"),
+        *("GET /schedules", "GET /schedules/{name}", "GET /overview"),
     }
     assert found.with_one_of(VALUES) <= shown
 
