@@ -208,7 +208,7 @@ def test_the_largest_environment_and_the_longest_variable_arrive(docker: Docker)
     """A byte more is refused at the submit: the machine's own limits are never met there."""
     longest = "é" * ((environment.LONGEST - len("A=")) // 2)
     fill = userdata.LARGEST - (len("env=A=") + len(longest.encode()) + 1) - 2 * len("env=B=\0")
-    fields = {
+    fields: dict[str, Any] = {
         "image": BASE,
         "ports": (),
         "env": {"A": longest, "B": "b" * (fill // 2)},
@@ -217,9 +217,7 @@ def test_the_largest_environment_and_the_longest_variable_arrive(docker: Docker)
     spec = parse_spec(fields)
     userdata.check_fits(spec)
     with pytest.raises(Invalid, match=f"take {userdata.LARGEST + 1} bytes"):
-        userdata.check_fits(
-            parse_spec({**fields, "env": {**fields["env"], "B": spec.env["B"] + "b"}})
-        )
+        userdata.check_fits(parse_spec({**fields, "env": {**spec.env, "B": spec.env["B"] + "b"}}))
     for longer in ({"env": {"A": longest + "éé"}}, {"secrets": {"A": longest + "éé"}, "env": {}}):
         with pytest.raises(Invalid, match="A takes"):
             parse_spec({**fields, **longer})
