@@ -327,7 +327,8 @@ def _stored(model: type[BaseModel], **inner: Any) -> Any:
         )
         for name, field in model.model_fields.items()
     }
-    return create_model(f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields)
+    config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    return create_model(f"Stored{model.__name__}", __config__=config, **fields)
 
 
 _StoredSpec = _stored(JobSpec, machine=_stored(Machine))

@@ -628,6 +628,24 @@ def test_machines_that_were_launched_together_share_their_user_data(
     assert masked.stdout_bytes == render_group(group_id, not_called, "***")
 
 
+def test_the_user_data_of_a_job_by_claim_has_nothing_of_it(cli: Cli, database: Database) -> None:
+    job_id = cli.submit("-e", f"PASSWORD={SECRET}", "--delivery", "claim")
+    launch = LAUNCH.model_copy(update={"delivery": "claim"})
+    with database.begin() as tx:
+        (ref,) = (
+            one for one in jobs.claim_due(tx, 1000, actor="test") if str(one.job_id) == job_id
+        )
+        assert launches.begin(tx, ref, launch, actor="test")
+        spec = jobs.get(tx, ref.job_id).spec
+    masked = cli("user-data", job_id)
+    assert "it asks the API for its job" in masked.stderr
+    assert masked.stdout_bytes == render(ref, spec, launch, "***")
+    keys = Settings(callback_keys=KEYS).keys
+    token = tokens.mint(keys, "k1", "default", ref.id, "assignment")
+    assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, launch, token)
+    assert "delivery   claim" in cli("show", job_id).stdout
+
+
 def test_instances_stand_beside_their_attempts(
     cli: Cli, database: Database, tmp_path: Path
 ) -> None:

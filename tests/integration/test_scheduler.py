@@ -255,6 +255,20 @@ def test_a_bad_job_message_is_rejected_dead_lettered_and_blocks_nobody(
     assert field in dead.handle.headers[REASON_HEADER]
 
 
+def test_the_largest_environment_comes_by_a_message_however_json_writes_it(
+    database: Database, submits: SubmitLoop, publisher: Publisher
+) -> None:
+    lines = dict.fromkeys(("A", "B", "C"), "\n" * 80000)
+    signs = dict.fromkeys(("A", "B", "C"), "é" * 40000)
+    for env in (lines, signs):
+        publisher.send({"image": "nginx", "env": env})
+        submits.tick()
+        reply = publisher.reply()
+        assert reply["status"] == "accepted", reply
+        with database.begin() as tx:
+            assert jobs.get(tx, UUID(reply["id"])).spec.env == env
+
+
 def test_a_job_by_claim_is_rejected_where_machines_can_prove_nothing(
     database: Database, broker_url: str, publisher: Publisher, link: Link
 ) -> None:
