@@ -64,10 +64,10 @@ class Docker:
         shown = self.engine.text("inspect", "--format", "{{json .Config}}", container)
         return dict(json.loads(shown))
 
-    def by_agent(self, spec: JobSpec, *, told: bool = False) -> dict[str, Any]:
+    def by_agent(self, spec: JobSpec, *, by_claim: bool = False) -> dict[str, Any]:
         """The configuration of the container that a machine's agent makes for this job.
 
-        It has the job in its user-data, or was `told` it.
+        It has the job in its user-data, or has asked for it (`by_claim`).
         """
         ref = AttemptRef(uuid4(), 1)
         launch = Launch(
@@ -78,7 +78,7 @@ class Docker:
             deadline_s=60,
         )
         root = self.root / str(ref)
-        launch = launch.model_copy(update={"delivery": "claim" if told else "inline"})
+        launch = launch.model_copy(update={"delivery": "claim" if by_claim else "inline"})
         token = "k1." + "0" * 64
         rendered = userdata.render(ref, spec, launch, token).decode()
         manifest = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
@@ -86,7 +86,7 @@ class Docker:
         for folder in ("etc/atemporal", "run/atemporal"):
             (root / folder).mkdir(parents=True)
         (root / "etc/atemporal/manifest").write_bytes(base64.b64decode(manifest[1]))
-        if told:
+        if by_claim:
             answer = userdata.manifest(ref, spec, launch, token)
             (root / "run/atemporal/manifest").write_bytes(answer)
         path = f"{self.engine.program.parent}:{os.environ['PATH']}"
@@ -221,7 +221,7 @@ def test_the_largest_environment_and_the_longest_variable_arrive(docker: Docker)
     for longer in ({"env": {"A": longest + "éé"}}, {"secrets": {"A": longest + "éé"}, "env": {}}):
         with pytest.raises(Invalid, match="A takes"):
             parse_spec({**fields, **longer})
-    found = _environment(docker.by_agent(spec, told=True))
+    found = _environment(docker.by_agent(spec, by_claim=True))
     assert {name: found[name] for name in "ABC"} == spec.env | revealed(spec.secrets)
 
 

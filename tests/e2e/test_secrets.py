@@ -1,4 +1,4 @@
-"""A secret planted in jobs of every fate, and looked for wherever somebody could read it.
+"""A secret planted in jobs of every ending, and looked for wherever somebody could read it.
 
 Where it may stand is listed here and nowhere else: the specification of its job or schedule in Postgres,
 and the message that brought it. Everything else is read whole: a place that is new is read as well.

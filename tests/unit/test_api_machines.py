@@ -53,7 +53,7 @@ def trusting(database_url: str) -> Iterator[Api]:
 
 def document(api: Api, instance_id: str, **stated: Any) -> str:
     """What EC2 says of an instance, signed."""
-    said = {
+    saying = {
         "instanceId": instance_id,
         "region": "us-east-1",
         "accountId": ACCOUNT,
@@ -61,7 +61,7 @@ def document(api: Api, instance_id: str, **stated: Any) -> str:
         **stated,
     }
     signer: IdentitySigner = api.signer  # type: ignore[attr-defined]
-    return signer.sign(json.dumps(said).encode()).decode()
+    return signer.sign(json.dumps(saying).encode()).decode()
 
 
 class Group:
@@ -322,10 +322,10 @@ class Lone:
         self, instance_id: str | None = None, *, token: str | None = None, **body: Any
     ) -> httpx.Response:
         instance_id = instance_id or self.instance_id
-        said = {"instance_id": instance_id, "identity": document(self.api, instance_id)}
+        saying = {"instance_id": instance_id, "identity": document(self.api, instance_id)}
         path = f"/jobs/{self.ref.job_id}/attempts/{self.ref.number}/machine"
         token = token or self.token
-        return self.api.http.post(path, json={**said, **body}, headers=bearer(token))
+        return self.api.http.post(path, json={**saying, **body}, headers=bearer(token))
 
 
 class TestLone:
