@@ -56,12 +56,15 @@ def without_secrets(message: str) -> str | None:
 
     None if it speaks of secrets and is no JSON: then nobody can say where they end.
     """
-    if not _SPEAKS.search(message):
-        return message
     try:
-        return json.dumps(_masked(json.loads(message)), ensure_ascii=False)
+        # Read first: JSON can write a name in many ways.
+        read = json.loads(message)
+        masked = _masked(read)
     except (ValueError, RecursionError):
-        return None
+        return None if _SPEAKS.search(message) else message
+    # A name that is there twice is read once.
+    as_it_is = masked == read and not _SPEAKS.search(message)
+    return message if as_it_is else json.dumps(masked, ensure_ascii=False)
 
 
 # By whatever name: it may be dead because that is wrong.
