@@ -17,6 +17,12 @@ from atemporal.pattern import whole
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX = "ATEMPORAL_"
+LONGEST = 131_071
+"""How many bytes one NAME=VALUE, or one argument, may have.
+
+Linux's MAX_ARG_STRLEN is one more, for the NUL: neither docker's command line nor the container can be
+started with a longer one.
+"""
 NAME_PATTERN, NO_NAME_PATTERN = whole(_NAME.pattern), f"^{RESERVED_PREFIX}"
 """What may be a variable's name, and which of these may not, for schemas."""
 # What is repeated in a refusal: upper case, as names are and few secrets, perhaps behind `export`.
@@ -42,9 +48,14 @@ def check(env: Mapping[str, str]) -> None:
         if "\0" in value:
             raise ValueError(f"the value of {name} holds a NUL character")
         try:
-            value.encode()
+            size = len(name) + 1 + len(value.encode())
         except UnicodeEncodeError:
             raise ValueError(f"the value of {name} is not valid Unicode text") from None
+        if size > LONGEST:
+            raise ValueError(
+                f"{name} takes {size} bytes with its name, and a program can be started with {LONGEST} "
+                "in one variable: split it, or let the container fetch it"
+            )
 
 
 def parse_lines(text: str, *, own: Callable[[str], str | None] | None = None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from atemporal.model import JobSpec, Launch
 from atemporal.settings import Settings
+from atemporal.userdata import delivery_of
 
 
 def first_intent(
@@ -36,6 +37,7 @@ def first_intent(
         instance_profile=settings.instance_profile,
         disk_gb=spec.machine.disk_gb,
         callback_base=settings.callback_url,
+        delivery=delivery_of(spec),
         key_id=key_id,
         os_family=settings.os_family,
         installation=installation,

@@ -2,7 +2,8 @@
 
 Promise: `image` reads as a person would type it (`nginx:1.9`, not its normal form); instants are UTC
 text with milliseconds; output that is not UTF-8 is shown with replacement characters. A
-claim is never shown; the environment's values and the end of the output are for the caller to ask for.
+claim and a secret's value are never shown; the environment's values and the end of the output are for
+the caller to ask for.
 Mechanism: a view inherits the fields of what it shows, so a new field of a specification or an
 attempt is shown without another line. The keys of the original, the 2015 project, come first: `id`,
 `image`, `time`, `state`, and `instances` with `id`, `aws_id`, `dns`, `ip`. A view is made by `of`,

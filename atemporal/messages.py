@@ -27,7 +27,8 @@ from atemporal.model import AttemptRef, Event, describe, forms
 from atemporal.model.attempt import KnownReason
 from atemporal.states import Outcome
 
-BODY_LIMIT = 256 * 1024
+BODY_LIMIT = 1024 * 1024
+"""How many bytes a body may have: the largest environment, however JSON writes it."""
 
 COMMANDS = "atemporal"
 """The exchange of what other systems ask for; an environment may be in it."""

@@ -275,8 +275,8 @@ class Settings(BaseSettings):
     )
     instance_identity: Literal["required", "off"] = Field(
         default="required",
-        description="whether a machine of a launch group must prove by EC2's signed document which "
-        "instance it is, before it is told its job; off: it is believed",
+        description="whether a machine of a launch group, or of a job by claim, must prove by EC2's "
+        "signed document which instance it is, before it is told its job; off: it is believed",
     )
     identity_certificates: str | None = Field(
         default=None,

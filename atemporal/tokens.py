@@ -1,10 +1,11 @@
-"""Callback tokens: how a machine proves that it speaks for one attempt, or was launched for a group.
+"""Callback tokens: how a machine proves that it speaks for one attempt, or what it was launched for.
 
 Promise: a token is `kid.HMAC-SHA256(key[kid], purpose|deployment|attempt)`: made again byte for byte
 from the same attempt (a repeated launch must send identical user-data), good for one attempt only,
-and compared in constant time. A launch group's has another purpose: neither is good for the other. Two
-keys can live at once, so a key can be replaced without breaking machines that run: first add the new
-one at the end, everywhere; then move it to the front; drop the old one when its machines are gone.
+and compared in constant time. A launch group's has another purpose, and so has that by which a lone
+attempt's machine asks for its job: none is good for another. Two keys can live at once, so a key can be
+replaced without breaking machines that run: first add the new one at the end, everywhere; then move it
+to the front; drop the old one when its machines are gone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 _INSTANCE = "instance"
-Purpose = Literal["callback", "group"]
+Purpose = Literal["callback", "group", "assignment"]
 
 
 def mint(
@@ -25,7 +26,7 @@ def mint(
     holder: str,
     purpose: Purpose = "callback",
 ) -> str:
-    """Return the token of one attempt, or with its purpose of one group, under the key named `kid`.
+    """Return the token of an attempt or a group for this purpose, under the key named `kid`.
 
     Raises:
         KeyError: there is no such key.
@@ -41,7 +42,7 @@ def verify(
     holder: str,
     purpose: Purpose = "callback",
 ) -> bool:
-    """Tell whether the token is this attempt's, or this group's, under any live key."""
+    """Tell whether the token is this attempt's or group's, for this purpose, under any live key."""
     kid, dot, _ = token.partition(".")
     if not dot or kid not in keys:
         return False

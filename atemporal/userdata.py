@@ -1,11 +1,13 @@
 """A machine's user-data: an attempt's job manifest, rendered for the OS family it boots.
 
-The machines of a launch group share one user-data, with a manifest that names the group; each is
-then told the manifest of its own attempt.
+A job is delivered *inline*, by its manifest in the user-data, or by *claim*: the user-data has a small
+manifest that says where the machine is to ask, and it is told its attempt's own one there. The machines
+of a launch group share one user-data, so each of them asks.
 
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
-for EC2 at launch, whatever callback address the deployment uses then. A refusal says how much fits.
+for EC2 at launch, whatever callback address the deployment uses then. A refusal says how much fits. Of
+secrets nothing is ever in a user-data.
 """
 
 from __future__ import annotations
@@ -13,16 +15,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
+from atemporal.model.secret import revealed
+from atemporal.tokens import Purpose
 from cloud_config.flatcar import FLATCAR
 from cloud_config.os_family import OsFamily
 
 LIMIT: Final = 16_384
 """How many bytes of user-data EC2 takes, before it is base64-encoded for the call."""
+
+LARGEST: Final = 262_144
+"""How many bytes command, environment and secrets may take together on the machine."""
+
+Delivery = Literal["inline", "claim"]
 
 OS_FAMILIES: Final[Mapping[str, OsFamily]] = {one.name: one for one in (FLATCAR,)}
 
@@ -60,6 +69,8 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     Raises:
         Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
     """
+    if launch.delivery == "claim":
+        return _asking(ref.id, f"jobs/{ref.job_id}/attempts/{ref.number}/machine", launch, token)
     family = os_family(launch.os_family)
     return _bounded(family.render(manifest(ref, spec, launch, token)))
 
@@ -70,38 +81,55 @@ def render_group(group_id: UUID, launch: Launch, token: str) -> bytes:
     Raises:
         Invalid: the launch's OS family is unknown.
     """
-    records = [
-        f"group={group_id}",
-        f"callback={launch.callback_base}/groups/{group_id}/machines",
-        f"token={token}",
-        f"deadline={launch.deadline_s}",
-        f"boot={launch.boot_s}",
-    ]
-    return _bounded(os_family(launch.os_family).render(_joined(records)))
+    return _asking(str(group_id), f"groups/{group_id}/machines", launch, token)
+
+
+def purpose_of(launch: Launch) -> Purpose:
+    """Which token the user-data of an attempt that is launched alone has."""
+    return "assignment" if launch.delivery == "claim" else "callback"
+
+
+def delivery_of(spec: JobSpec) -> Delivery:
+    """How a job that is launched alone gets onto its machine."""
+    if spec.delivery == "auto":
+        return "claim" if spec.secrets or _too_large_for(spec) else "inline"
+    return spec.delivery
 
 
 def check_fits(spec: JobSpec) -> None:
-    """Refuse a job whose environment and command are too large for some OS family's user-data.
+    """Refuse a job that can not be delivered: too large, or not in the way that it asks for.
 
     Raises:
-        Invalid: naming `env`, with what they take and what fits.
+        Invalid: naming `env`, with what it takes and what fits, or `delivery`.
     """
-    size = len(_longest(spec))
-    for family in OS_FAMILIES.values():
-        if size > _largest(family):
-            needed, fits = len(_payload(spec)), room(spec, family)
-            raise Invalid(
-                {
-                    "env": f"environment and command take {needed} bytes on the machine and {fits} "
-                    f"fit; a variable takes {_VARIABLE_COST} more than its name and value, an "
-                    f"argument {_ARGUMENT_COST} more: shorten them, or let the container fetch "
-                    "what is large"
-                }
+    needed, fits, instead = len(_payload(spec)), LARGEST, ""
+    if spec.delivery == "inline":
+        if spec.secrets:
+            why = (
+                "inline is in the user-data, which EC2 shows to whoever may look at the instance: a "
+                "job with secrets is delivered by claim; leave it out, or give auto or claim"
             )
+            raise Invalid({"delivery": why})
+        if family := _too_large_for(spec):
+            fits, instead = room(spec, family), "leave out the delivery inline, "
+    if needed > fits:
+        raise Invalid(
+            {
+                "env": f"environment, secrets and command take {needed} bytes on the machine and {fits} "
+                f"fit; a variable takes {_VARIABLE_COST} more than its name and value, an argument "
+                f"{_ARGUMENT_COST} more: {instead}shorten them, or let the container fetch what is large"
+            }
+        )
+
+
+def _too_large_for(spec: JobSpec) -> OsFamily | None:
+    """An OS family whose user-data has no room for the job's manifest."""
+    size = len(_longest(spec))
+    return next((one for one in OS_FAMILIES.values() if size > _largest(one)), None)
 
 
 def room(spec: JobSpec, family: OsFamily) -> int:
-    """How many bytes environment and command of such a job may take on a machine of the family."""
+    """How many bytes environment and command of such a job may take in the family's user-data."""
     rest = len(_longest(spec)) - len(_payload(spec))
     return max(_largest(family) - rest, 0)
 
@@ -123,6 +151,7 @@ def _payload(spec: JobSpec) -> bytes:
     records = [
         *(f"arg={word}" for word in spec.command or ()),
         *(f"env={name}={value}" for name, value in spec.env.items()),
+        *(f"env={name}={value}" for name, value in revealed(spec.secrets).items()),
     ]
     return _joined(records)
 
@@ -141,6 +170,18 @@ def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> byte
         *(f"port={port}" for port in spec.ports),
     ]
     return _joined(records) + _payload(spec)
+
+
+def _asking(name: str, path: str, launch: Launch, token: str) -> bytes:
+    """The user-data of a machine that asks for its job; `name` says in its console for which."""
+    records = [
+        f"group={name}",
+        f"callback={launch.callback_base}/{path}",
+        f"token={token}",
+        f"deadline={launch.deadline_s}",
+        f"boot={launch.boot_s}",
+    ]
+    return _bounded(os_family(launch.os_family).render(_joined(records)))
 
 
 def _joined(records: Iterable[str]) -> bytes:

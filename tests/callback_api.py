@@ -49,7 +49,7 @@ class CallbackApi:
     ahead_ms: int = 0
     # The start by the first answer to each method, by this machine's clock.
     answered_ms: dict[str, int] = field(default_factory=dict)
-    # What a machine of a launch group is answered: statuses one after the other, and its manifest.
+    # What a machine that asks for its job is answered: statuses one after the other, and its manifest.
     group_statuses: list[int] = field(default_factory=lambda: [200])
     group_manifest: bytes = b""
     group_calls: list[Call] = field(default_factory=list)
@@ -125,11 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_PATCH = do_DELETE = _callback
 
     def do_POST(self) -> None:
-        """Take a boot callback, or the question of a machine of a launch group for its job."""
+        """Take a boot callback, or the question of a machine for its job."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
-        if self.path.startswith("/groups/"):
+        if self.path.endswith(("/machines", "/machine")):
             api.group_calls.append(Call(self.command, self.path, token, json.loads(body)))
             statuses = api.group_statuses
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SIMULATION = "sim/test_simulation.py::test_the_promises_hold_under_hundreds_of_schedules"
 OFFERINGS = "integration/test_offerings.py::TestOfferings"
+CANARY = "e2e/test_secrets.py::test_a_secret_is_where_it_is_needed_and_nowhere_else"
 FAILED = 1
 
 
@@ -209,6 +210,53 @@ MUTANTS = (
         "        self._calls.make(self._launcher.unfinished())\n",
         "",
         ("e2e/test_crashes.py::test_all_queues_are_purged_in_mid_flight", SIMULATION),
+    ),
+    Mutant(
+        "a secret in the user-data",
+        "atemporal/userdata.py",
+        'return "claim" if spec.secrets or _too_large_for(spec) else "inline"',
+        'return "claim" if _too_large_for(spec) else "inline"',
+        ("unit/test_userdata.py::TestDelivery", CANARY),
+    ),
+    Mutant(
+        "a secret in every view",
+        "atemporal/model/secret.py",
+        "PlainSerializer(names_of, return_type=dict[str, None])",
+        "PlainSerializer(revealed, return_type=dict[str, str])",
+        (CANARY,),
+    ),
+    Mutant(
+        "a secret in the log",
+        "services/api/machines.py",
+        'log.info("assigned", ',
+        'log.debug("told", what=str(manifest(attempt.ref, spec, attempt.launch, own)))\n'
+        '        log.info("assigned", ',
+        (CANARY,),
+    ),
+    Mutant(
+        "a secret in a dead letter's view",
+        "services/api/dead_letter_schemas.py",
+        "without_secrets(letter.body.decode())",
+        "letter.body.decode()",
+        (CANARY,),
+    ),
+    Mutant(
+        "a secret that a refusal repeats",
+        "atemporal/model/secret.py",
+        'environment.check_name(str(name), "a secret")',
+        "environment.check({str(name): ''})",
+        (CANARY,),
+    ),
+    Mutant(
+        "a job that is told again after its claim",
+        "atemporal/store/assignments.py",
+        "if attempt.state not in _UNCLAIMED:",
+        "if False:",
+        (
+            "unit/test_api_machines.py::TestLone::test_once_claimed_nobody_is_told_any_more",
+            "unit/test_api_machines.py::test_the_machine_of_a_group_is_told_no_more_once_its_attempt_is"
+            "_claimed",
+        ),
     ),
 )
 

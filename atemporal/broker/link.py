@@ -39,6 +39,8 @@ from atemporal.broker.topology import EXCHANGES, QUEUES
 from atemporal.broker.wire import UNREADABLE, PlainMessage, frame_handler, read_ahead, read_until
 from atemporal.errors import Invalid, Service, Unavailable, Unknown
 
+BATCH_BYTES = 16 * 1024 * 1024
+"""A batch ends with the message that makes it so large: it is worked on as a whole."""
 _SUSPECT_AFTER = 3
 _CONNECT_S = 5
 _HEARTBEAT_S = 30
@@ -322,11 +324,13 @@ class Link:
 
     def _batch(self, limit: int) -> list[Delivery]:
         batch: list[Delivery] = []
-        while self._received and len(batch) < limit:
+        size = 0
+        while self._received and len(batch) < limit and size < BATCH_BYTES:
             suspect = _suspect(self._received[0])
             if suspect and batch:
                 break
             batch.append(_delivery(self._received.popleft()))
+            size += len(batch[-1].body)
             if suspect:
                 break
         return batch

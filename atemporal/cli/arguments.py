@@ -24,6 +24,8 @@ T = TypeVar("T")
 _CHANGING_ID = 4
 _COMPLETED = 50
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# More than any variable may have.
+_LONGEST_FILE = 1 << 20
 # So many lines of a file are named in a note.
 _SUSPECTS = 5
 LONGEST_S = 365 * 86_400
@@ -228,6 +230,52 @@ def read_environment(
             )
         env[name] = value if equals else os.environ[name]
     return env
+
+
+def read_secrets(words: Iterable[str]) -> dict[str, str]:
+    """Read words NAME, which takes the caller's own value, or NAME=@FILE, which takes a file's text.
+
+    A newline at the end of a file is none of the value.
+
+    Raises:
+        BadParameter: a name comes twice, a value can not be had, or stands there itself.
+    """
+    secrets: dict[str, str] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if equals and not source.startswith("@"):
+            raise _no_secret(
+                f"{name} is given its value: on a command line it is in the shell's history, and `ps` "
+                f"shows it to everybody; export it and write {name} alone, or {name}=@FILE"
+            )
+        if name in secrets:
+            raise _no_secret(f"{name} is given twice")
+        if equals:
+            secrets[name] = _text_of(source.removeprefix("@"))
+        elif name in os.environ:
+            secrets[name] = os.environ[name]
+        else:
+            raise _no_secret(
+                f"{name} is not in your environment; export it, or write {name}=@FILE"
+            )
+    return secrets
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_LONGEST_FILE + 1).decode()
+    except OSError as error:
+        raise _no_secret(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _no_secret(f"{path} is not UTF-8 text") from None
+    if len(text) > _LONGEST_FILE:
+        raise _no_secret(f"{path} is too large for a variable")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _no_secret(why: str) -> click.BadParameter:
+    return click.BadParameter(why, param_hint="--secret")
 
 
 def _note_compose(file: str, suspects: Sequence[compose_env.Suspect]) -> None:

@@ -33,6 +33,7 @@ from atemporal.cloud.launch_request import build
 from atemporal.errors import AtemporalError, NotFound, Unavailable, Unreadable
 from atemporal.job_view import EventView, JobView
 from atemporal.model import Attempt, Job, LaunchGroup
+from atemporal.model.secret import revealed
 from atemporal.settings import Settings
 from atemporal.states import AttemptState
 from atemporal.store import concurrency_limits, dead_letters, events, groups, jobs, logs, server
@@ -183,7 +184,8 @@ class Evidence:
                 token = tokens.mint(keys, key_id, settings.deployment, str(group.id), "group")
                 data = userdata.render_group(group.id, group.launch, token)
             else:
-                token = tokens.mint(keys, key_id, settings.deployment, one.ref.id)
+                purpose = userdata.purpose_of(one.launch)
+                token = tokens.mint(keys, key_id, settings.deployment, one.ref.id, purpose)
                 data = userdata.render(one.ref, job.spec, one.launch, token)
         except AtemporalError as error:
             return b"", {"unknown": str(error)}
@@ -382,10 +384,12 @@ def _secrets_of_job(
 ) -> Iterator[str]:
     """What only the job's machines and its submitter know."""
     yield from (one for one in job.spec.env.values() if one not in _NO_SECRETS)
+    yield from revealed(job.spec.secrets).values()
     keys = _keys(settings)
     for kid in keys:
         for one in job.attempts:
             yield tokens.mint(keys, kid, settings.deployment, one.ref.id)
+            yield tokens.mint(keys, kid, settings.deployment, one.ref.id, "assignment")
         for group_id in known:
             yield tokens.mint(keys, kid, settings.deployment, str(group_id), "group")
     for one in job.attempts:

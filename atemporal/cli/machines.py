@@ -77,7 +77,8 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
 
     The callback token and the environment's values are masked, inside the base64 too, unless
     --reveal is given, which needs the callback keys of the daemons. Machines that were launched
-    together share one user-data, which names no job: each asks the API for its own.
+    together share one user-data, which names no job: each asks the API for its own. So does a machine
+    whose job is delivered by claim.
     """
     from atemporal import userdata
     from atemporal.store import groups, jobs
@@ -88,7 +89,10 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
         tried = attempt_of(tries, attempt, f"job {job.id} is {job.state}")
         group = None if tried.group_id is None else groups.get(tx, tried.group_id)
     if group is None:
-        token = _token(session, tried.launch, tried.ref.id) if reveal else masks.MASK
+        token = masks.MASK
+        if reveal:
+            purpose = userdata.purpose_of(tried.launch)
+            token = _token(session, tried.launch, tried.ref.id, purpose)
         env = masks.masked_env(job.spec.env, reveal=reveal)
         spec = job.spec.model_copy(update={"env": env})
         rendered = userdata.render(tried.ref, spec, tried.launch, token)
@@ -103,14 +107,14 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
         return
     if group is not None:
         note(f"shared by the machines of launch group {group.id}; each asks the API for its job")
+    elif tried.launch.delivery == "claim":
+        note("it asks the API for its job: command, environment and secrets are not in it")
     if not reveal:
         note("the token and the environment's values are masked; --reveal shows the very bytes")
     click.echo(rendered, nl=False)
 
 
-def _token(
-    session: Session, launch: Launch, holder: str, purpose: tokens.Purpose = "callback"
-) -> str:
+def _token(session: Session, launch: Launch, holder: str, purpose: tokens.Purpose) -> str:
     settings = session.settings
     try:
         return tokens.mint(settings.keys, launch.key_id, settings.deployment, holder, purpose)

@@ -105,6 +105,8 @@ def show(session: Session, name: str, following: int, fires: int, reveal: bool) 
         click.echo(clean(line))
     for variable, value in masked_env(found["job"]["env"], reveal=reveal).items():
         click.echo(f"env        {variable}={clean(value)}")
+    for variable in found["job"].get("secrets", {}):
+        click.echo(f"secret     {variable}")
     now = at(found["read_at"])
     for title, columns, rows in (
         (

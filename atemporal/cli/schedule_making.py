@@ -142,12 +142,14 @@ def edit(session: Session, /, **given: Any) -> None:
     """Change what is given; the rest stays.
 
     Of the environment and the labels all is replaced if one is given; a new command needs its image
-    before it. --clear takes one of these, or another field, away. Jobs that were made ahead for the
+    before it. Secrets that are not given stay as they are. --clear takes one of these, or another field,
+    away. Jobs that were made ahead for the
     next minutes are made anew if they would be others; what is due already stays as it is.
     """
     job = spec_fields(_whole(given))
     replaced = {
         "env": bool(given["env"] or given["env_file"]),
+        "secrets": bool(given["secrets"]),
         "labels": bool(given["labels"]),
         "machine": bool(job["machine"]),
     }
@@ -159,6 +161,11 @@ def edit(session: Session, /, **given: Any) -> None:
             raise click.UsageError(f"--clear {option} takes away what is given as well: do one")
         fields[name] = _EMPTIED[option]
     changes = {**_fields(given), **({"job": job} if job else {})}
+    if given["secrets"]:
+        # Nobody who rotates one of them can know the others: null keeps each.
+        known = session.api.schedule(given["name"])
+        job["secrets"] = {**known["job"].get("secrets", {}), **job["secrets"]}
+        changes["version"] = known["version"]
     if not changes:
         raise click.UsageError("give what is to be changed, like --cron '0 3 * * *'")
     changed = session.api.edit_schedule(given["name"], changes)

@@ -48,6 +48,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
         click.echo(clean(line))
     for name, value in masked_env(job["env"], reveal=reveal).items():
         click.echo(f"env        {name}={clean(value)}")
+    for name in job.get("secrets", {}):
+        click.echo(f"secret     {name}")
     if job["instances"]:
         click.echo()
         output.table(

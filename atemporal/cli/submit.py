@@ -17,7 +17,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from atemporal.cli import arguments, job_file, output
-from atemporal.cli.arguments import duration_from, pairs, read_environment
+from atemporal.cli.arguments import duration_from, pairs, read_environment, read_secrets
 from atemporal.cli.job_command import JobCommand
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
@@ -155,6 +155,14 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
             "behind values, ${NAME:-default} and export.  [default: docker]",
         ),
     ),
+    "secrets": (
+        click.Option(
+            ["--secret", "secrets"],
+            multiple=True,
+            metavar="NAME[=@FILE]",
+            help="A variable for the job that nobody is shown; NAME alone takes your own value.",
+        ),
+    ),
     "labels": (
         click.Option(
             ["--label", "labels"],
@@ -261,6 +269,7 @@ def spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         raise click.UsageError("--market is the old name of --capacity-type: give one of them")
     values = dict(given)
     values["env"] = read_environment(given["env_file"], given["env"], given["env_file_format"])
+    values["secrets"] = read_secrets(given["secrets"])
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}

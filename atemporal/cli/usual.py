@@ -16,6 +16,7 @@ MACHINE: Final[Mapping[str, Any]] = {
     "disk_gb": None,
 }
 JOB: Final[Mapping[str, Any]] = {
+    "delivery": "auto",
     "start_deadline_s": None,
     "backoff_s": 10,
     "priority": 0,
@@ -26,7 +27,17 @@ JOB: Final[Mapping[str, Any]] = {
 
 TOLD: Final = frozenset(
     {
-        *("image", "command", "env", "time", "lead", "delay_s", "timeout_s", "max_attempts"),
+        *(
+            "image",
+            "command",
+            "env",
+            "secrets",
+            "time",
+            "lead",
+            "delay_s",
+            "timeout_s",
+            "max_attempts",
+        ),
         *("infra_retries", "retry_on", "no_retry_on", "machine", "ports", "max_cost"),
     }
 )

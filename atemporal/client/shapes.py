@@ -83,6 +83,8 @@ class _Job(TypedDict):
     state: str
     command: list[str] | None
     env: dict[str, str]
+    secrets: NotRequired[dict[str, None]]
+    delivery: NotRequired[str]
     payload: str
     ports: list[str]
     labels: dict[str, str]

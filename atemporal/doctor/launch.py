@@ -14,7 +14,7 @@ from atemporal.errors import Refused, Retry
 from atemporal.intent import first_intent
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.settings import Settings
-from atemporal.userdata import os_family, render
+from atemporal.userdata import os_family, purpose_of, render
 
 IMAGE = "ec2.image"
 # EC2 allows five calls of RunInstances at once, to all: a launcher has to find one.
@@ -107,7 +107,9 @@ def _launch(instruments: Instruments, subnet_id: str | None) -> Result:
         subnet_id=subnet_id,
         capacity_type="on-demand",
     )
-    token = tokens.mint(settings.keys, launch.key_id, settings.deployment, ref.id)
+    token = tokens.mint(
+        settings.keys, launch.key_id, settings.deployment, ref.id, purpose_of(launch)
+    )
     refusal = instruments.ec2.run_instances(ref, launch, render(ref, spec, launch, token))
     place = f" in {subnet_id}" if subnet_id else ""
     what = f"a {settings.instance_type}{place}"

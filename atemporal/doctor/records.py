@@ -15,7 +15,7 @@ from atemporal.states import JobState
 from atemporal.store import dead_letters, listing, pauses, rate_limits, schedules
 from atemporal.store.invariants import moved, violations
 from atemporal.store.rate_limits import Want
-from atemporal.userdata import LIMIT, check_fits, os_family, room
+from atemporal.userdata import LIMIT, check_fits, delivery_of, os_family, room
 
 _NAMED = 3
 _LOOKED_AT = 500
@@ -101,15 +101,16 @@ def user_data(instruments: Instruments) -> Result:
     if not large:
         family = os_family(instruments.settings.os_family)
         left = room(parse_spec({"image": "x"}), family)
+        asked_for = sum(delivery_of(spec) == "claim" for _, spec in specs)
         return ok(
-            f"no schedule or waiting job is too large ({len(specs)} seen); of EC2's {LIMIT} bytes about "
-            f"{left} are for a job's environment and command"
+            f"no schedule or waiting job is too large ({len(specs)} seen, {asked_for} by claim); of EC2's "
+            f"{LIMIT} bytes about {left} are for a job's environment and command"
         )
     more = f"; and {len(large) - _NAMED} more" if len(large) > _NAMED else ""
     return wrong(
         "; ".join(large[:_NAMED]) + more,
-        "shorten the environment or the command (`atemporal schedule edit`, or cancel and submit "
-        "again), or let the container fetch what is large",
+        "leave out the delivery inline, or shorten the environment or the command (`atemporal schedule "
+        "edit`, or cancel and submit again), or let the container fetch what is large",
     )
 
 
@@ -117,7 +118,7 @@ def _too_large(spec: JobSpec) -> str:
     try:
         check_fits(spec)
     except Invalid as error:
-        return error.fields["env"]
+        return "; ".join(error.fields.values())
     return ""
 
 

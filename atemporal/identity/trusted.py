@@ -55,6 +55,17 @@ def trusted(settings: Settings) -> str:
     )
 
 
+def can_verify(settings: Settings) -> bool:
+    """Whether machines can be told their jobs here: by their documents, or because they are believed."""
+    if settings.instance_identity == "off":
+        return True
+    try:
+        trusted(settings)
+    except Invalid:
+        return False
+    return True
+
+
 def group_size(settings: Settings) -> int:
     """How many instances one call of RunInstances may ask for.
 

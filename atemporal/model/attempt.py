@@ -36,7 +36,8 @@ class Launch(BaseModel):
     offering is exchanged only for a definite refusal. A row that does not say is taken to have one.
     `unsure_at` is when the last of them was sent that may have launched an instance for all that is
     known, by the database's clock; None when all were refused.
-    `boot_s` is how long a machine of a launch group asks for its job.
+    `boot_s` is how long a machine asks for its job, if that is not in its user-data. `delivery` says
+    whether it is, of an attempt that is launched alone; before there was a choice it always was.
     `installation` is whose instance it will be; rows of older releases do not say.
     `tags` are the deployment's for its instance and volumes, `label_tags` which of the job's labels
     become tags too; rows of older releases have neither, and their instances get our own tags alone.
@@ -72,6 +73,7 @@ class Launch(BaseModel):
     pull_s: int = 120
     hold_s: int = 0
     boot_s: int = 900
+    delivery: Literal["inline", "claim"] = "inline"
     installation: UUID | None = None
     tags: dict[str, str] | None = None
     label_tags: tuple[str, ...] = ()

@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Frozen(BaseModel):
     """What never changes, and has no fields but its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A value may be a secret, also one that will not do.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

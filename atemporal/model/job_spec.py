@@ -7,7 +7,7 @@ database was checked when it was written, maybe by another release: there the ty
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal, get_type_hints
@@ -18,8 +18,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     Strict,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     create_model,
     field_validator,
@@ -30,7 +32,7 @@ from atemporal import billing, environment, image, tags
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
-from atemporal.model import forms
+from atemporal.model import forms, secret
 from atemporal.model.frozen import Frozen
 from atemporal.model.text import storable
 
@@ -134,6 +136,16 @@ class JobFields(Frozen):
     env: Annotated[forms.Environment, _ObjectOrEmptyList] = Field(
         default_factory=dict, repr=False, description="The variables of the job's environment."
     )
+    secrets: Annotated[secret.Secrets, _ObjectOrEmptyList] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Variables of its environment that nobody is shown: in place of a value is null.",
+    )
+    delivery: Literal["auto", "inline", "claim"] = Field(
+        default="auto",
+        description="How the job gets onto its machine: inline is in the user-data, claim is asked for "
+        "by the machine; auto is claim with secrets or where it is too large for the other.",
+    )
     time: Instant | None = Field(
         default=None,
         validation_alias=AliasChoices("time", "run_at"),
@@ -217,6 +229,12 @@ class JobSpec(JobFields):
     def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if command is not None and not all(map(storable, command)):
             raise ValueError("an argument holds a NUL character or is not valid Unicode text")
+        for number, word in enumerate(command or (), start=1):
+            if (size := len(word.encode())) > environment.LONGEST:
+                raise ValueError(
+                    f"argument {number} takes {size} bytes, and a program can be started with "
+                    f"{environment.LONGEST} in one: let the container fetch it"
+                )
         if command and not command[0]:
             raise ValueError("its first element, the program to run, is empty")
         return command or None
@@ -226,6 +244,14 @@ class JobSpec(JobFields):
     def _env_is_an_environment(cls, env: dict[str, str]) -> dict[str, str]:
         environment.check(env)
         return dict(sorted(env.items()))
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_are_variables(
+        cls, secrets: dict[str, SecretStr], info: ValidationInfo
+    ) -> dict[str, SecretStr]:
+        secret.check(secrets, info.data.get("env", {}))
+        return dict(sorted(secrets.items()))
 
     @field_validator("time")
     @classmethod
@@ -301,7 +327,8 @@ def _stored(model: type[BaseModel], **inner: Any) -> Any:
         )
         for name, field in model.model_fields.items()
     }
-    return create_model(f"Stored{model.__name__}", __config__=ConfigDict(extra="ignore"), **fields)
+    config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    return create_model(f"Stored{model.__name__}", __config__=config, **fields)
 
 
 _StoredSpec = _stored(JobSpec, machine=_stored(Machine))
@@ -324,17 +351,24 @@ def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
             "key": key,
             "command": read.command or None,
             "env": dict(sorted(read.env.items())),
+            "secrets": dict(sorted(read.secrets.items())),
             "labels": dict(sorted(read.labels.items())),
             "machine": Machine.model_construct(**dict(read.machine)),
         }
     )
 
 
+def with_values(spec: JobSpec, *, exclude: Collection[str]) -> dict[str, Any]:
+    """A specification as it is stored, with its secrets' values; not for anybody's eyes."""
+    stored = spec.model_dump(mode="json", exclude=set(exclude))
+    return {**stored, "secrets": secret.revealed(spec.secrets)}
+
+
 def parse_spec(fields: dict[str, Any]) -> JobSpec:
     """Check a submitter's fields.
 
     Raises:
-        Invalid: with the name of each bad field and why; values are never repeated for `env`.
+        Invalid: with the name of each bad field and why; values are never repeated for `env`, `secrets`.
     """
     if {"time", "run_at"} <= fields.keys():
         raise Invalid({"time": "give time or run_at, which are the same, not both"})

@@ -17,7 +17,7 @@ from pydantic import Field, StrictInt, ValidationError, field_validator
 from atemporal.calendar import CronLine
 from atemporal.clock import format_utc
 from atemporal.errors import Invalid
-from atemporal.model import forms
+from atemporal.model import forms, secret
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import (
     MAX_TIMEOUT_S,
@@ -28,6 +28,7 @@ from atemporal.model.job_spec import (
     describe,
     parse_spec,
     read_spec,
+    with_values,
 )
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap, Rules
 from atemporal.userdata import check_fits
@@ -232,7 +233,12 @@ def job_schema() -> dict[str, Any]:
 
 
 def written_job(spec: JobSpec) -> dict[str, Any]:
-    """The job's fields as JSON, as they are stored and as they are given."""
+    """The job's fields as JSON, as they are stored and as they are given: with its secrets' values."""
+    return with_values(spec, exclude=_OF_THE_FIRE)
+
+
+def shown_job(spec: JobSpec) -> dict[str, Any]:
+    """The job's fields as JSON for whoever asks: of its secrets the names."""
     return spec.model_dump(mode="json", exclude=set(_OF_THE_FIRE))
 
 
@@ -266,11 +272,22 @@ def parse_edit(fields: Mapping[str, Any], stored: Any, changes: Mapping[str, Any
         same = {name: getattr(before, name) for name in (one.split(".")[1] for one in bad)}
     others = {name: one for name, one in job.items() if name not in same}
     spec = parse_schedule({**fields, **changes, "job": others})
-    return spec.model_copy(update={"job": spec.job.model_copy(update=same)})
+    edited = spec.job.model_copy(update=same)
+    # Each may be right by itself, and not with the others.
+    try:
+        secret.check(edited.secrets, edited.env)
+        check_fits(edited)
+    except ValueError as error:
+        raise Invalid({"job.secrets": str(error)}) from None
+    except Invalid as error:
+        raise Invalid({f"job.{name}": why for name, why in error.fields.items()}) from None
+    return spec.model_copy(update={"job": edited})
 
 
 def merged_job(stored: Any, asked: Any) -> Any:
     """The fields of a stored job with what is asked to be another; of its machine too.
+
+    A secret that is null keeps the stored value.
 
     What a newer release stored besides is left out here, and kept by `stored_job`.
     """
@@ -283,7 +300,14 @@ def merged_job(stored: Any, asked: Any) -> Any:
         machine = {}
     if isinstance(machine, Mapping):
         machine = {**known.get("machine", {}), **by_own_names(Machine, machine)}
-    return {**known, **asked, "machine": machine}
+    merged = {**known, **asked, "machine": machine}
+    if isinstance(secrets := asked.get("secrets"), Mapping):
+        # What is shown of a secret, sent back: it stays as it is.
+        kept = known.get("secrets", {})
+        merged["secrets"] = {
+            name: kept.get(name) if value is None else value for name, value in secrets.items()
+        }
+    return merged
 
 
 def stored_job(stored: Any, wanted: JobSpec) -> Any:

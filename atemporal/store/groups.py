@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, text, update
 
-from atemporal.errors import Conflict, NotFound
+from atemporal.errors import NotFound
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason
 from atemporal.store import rows
@@ -267,34 +267,6 @@ def waiting(tx: Connection, group_id: UUID) -> list[AttemptRef]:
         attempts.c.group_id == group_id, _WAITS
     )
     return sorted(AttemptRef(*row) for row in tx.execute(query))
-
-
-def assigned(tx: Connection, group_id: UUID, instance_id: str) -> tuple[Attempt, JobSpec] | None:
-    """The attempt that has this instance, and what the machine has to run.
-
-    None while EC2's answer to the group's call is not written down.
-
-    Raises:
-        NotFound: there is no such group.
-        Conflict: none of the group's attempts has it, and none will; or the one that has it has ended.
-        Unreadable: this release can not read the attempt.
-    """
-    query = (
-        select(attempts, jobs.c.spec, jobs.c.key)
-        .join(jobs, jobs.c.id == attempts.c.job_id)
-        .where(attempts.c.group_id == group_id, attempts.c.instance_id == instance_id)
-    )
-    # First: what is settled between two questions has its attempts by the second.
-    settled = get(tx, group_id).settled_at is not None
-    row = tx.execute(query).one_or_none()
-    if row is None:
-        if not settled:
-            return None
-        raise Conflict(f"no attempt of group {group_id} has instance {instance_id}")
-    attempt = rows.attempt(row)
-    if attempt.state in (AttemptState.EXITED, AttemptState.CLOSED):
-        raise Conflict(f"the attempt of instance {instance_id} has ended")
-    return attempt, rows.spec(attempt.ref, row)
 
 
 def owners(tx: Connection, instance_ids: Collection[str]) -> dict[str, AttemptRef]:

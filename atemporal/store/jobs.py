@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, TextClause, func, select, text
 from atemporal.billing import amount
 from atemporal.errors import Conflict, NotFound, Unavailable, Unreadable
 from atemporal.model import Attempt, AttemptRef, Job, JobSpec
+from atemporal.model.job_spec import with_values
 from atemporal.model.schedule import LABEL
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
@@ -142,7 +143,7 @@ def submit(tx: Connection, specs: Sequence[JobSpec], *, actor: str) -> list[Subm
     Returns one `Submission` for each specification, in order. The ids grow in that order.
 
     Raises:
-        Invalid: an environment and command too large for a machine's user-data.
+        Invalid: it can not be delivered to a machine.
         Unavailable: a job that has a key was deleted meanwhile: the same again makes it anew.
     """
     for spec in specs:
@@ -211,7 +212,7 @@ def submit_one(tx: Connection, spec: JobSpec, *, actor: str) -> Submission:
 
     Raises:
         Conflict: the key belongs to a job with another specification; the message says what differs.
-        Invalid: an environment and command too large for a machine's user-data.
+        Invalid: it can not be delivered to a machine.
     """
     (submission,) = submit(tx, [spec], actor=actor)
     if submission.differs:
@@ -368,13 +369,13 @@ def retry(tx: Connection, job_id: UUID, *, actor: str) -> AttemptRef:
 
 
 def _stored(spec: JobSpec) -> dict[str, Any]:
-    stored = spec.model_dump(mode="json", exclude={"key"})
+    stored = with_values(spec, exclude={"key"})
     # The release before knows the time by this name, and compares a repeated submit with it.
     return {**stored, "run_at": stored["time"]}
 
 
 def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
-    """Compare field by field; the environment's values stay out of the text."""
+    """Compare field by field; the values of the environment and of secrets stay out of the text."""
     try:
         known = spec_in(AttemptRef(row.id, row.attempt), row)
     except Unreadable:
@@ -385,7 +386,7 @@ def _differences(row: Any, spec: JobSpec) -> dict[str, str]:
         old, new = stored.get(name), asked.get(name)
         if old == new:
             continue
-        if name == "env":
+        if name in ("env", "secrets"):
             changed = dict(old or {}).items() ^ dict(new or {}).items()
             names = ", ".join(sorted({key for key, _ in changed}))
             differences[name] = f"variables {_shortened(names, 2 * _SHOWN_OF_VALUE)}"

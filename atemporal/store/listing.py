@@ -10,6 +10,8 @@ more: `Page.next` is always such a job, when the oldest come first.
 Each status has its own part of an index in that order; of several, the first of each are merged. How
 many match is counted up to `COUNTED`; beyond, it is what Postgres expects, by its statistics: to count
 a million takes longer than anybody wants to wait for a page.
+Environments may be large, so rows come in pieces, and a page ends early where it has `LARGEST`
+characters of them.
 A page may go on after a job that retention has deleted: the id of that says when it was made, so the
 listing goes on from what was made a minute before it. Jobs of that minute come twice, and none is lost.
 Failure: a transaction that stays open for more than a minute is not waited for, or listings would never
@@ -61,6 +63,10 @@ COUNTED = 10_000
 
 LOOKED_THROUGH = 5_000
 """So many jobs are looked through for a page of those with an image, for which there is no index."""
+
+LARGEST = 16 * 1024 * 1024
+"""So many characters of environments, secrets and commands a page has, and those of one job more."""
+_AT_ONCE = 200
 
 # A UUIDv7 begins with its time in milliseconds, of 48 bits.
 _TIMED, _AFTER_TIME, _LAST_MS = 7, 80, (1 << 48) - 1
@@ -128,14 +134,16 @@ def page(
         behind = find(tx, after, newest_first=newest_first)
         parts = [part.where(one) for part in parts for one in behind]
     if image:
-        rows, reached = _with_image(tx, parts, image, limit + 1, by, newest_first=newest_first)
+        wanted, reached = _with_image(tx, parts, image, limit + 1, by, newest_first=newest_first)
     else:
-        rows, reached = _first(tx, parts, limit + 1, by, newest_first=newest_first), None
+        wanted, reached = _first(parts, limit + 1, by, newest_first=newest_first), None
+    rows, cut = _held(tx, wanted)
     shown = rows[:limit]
     tries = attempt_rows.of_jobs(tx, [row.id for row in shown])
     found = readable(tx, shown, lambda row: read(row, tries.get(row.id, ())))
     settled_only = by == "submit_xid" and not newest_first
-    following = _next(shown, more=len(rows) > limit, after=after, settled_only=settled_only)
+    more = cut or len(rows) > limit
+    following = _next(shown, more=more, after=after, settled_only=settled_only)
     return Page(
         jobs=explained(tx, found, counted=COUNTED_EACH),
         total=total,
@@ -168,19 +176,36 @@ def _parts(
     return [query.where(status == str(one)) for one in sorted(statuses)] or [query]
 
 
+def _held(tx: Connection, query: Select[Any]) -> tuple[list[Row[Any]], bool]:
+    """The rows of a page, and whether there are more than one may hold."""
+    rows: list[Row[Any]] = []
+    size = 0
+    with tx.execute(query.execution_options(yield_per=_AT_ONCE)) as found:
+        for row in found:
+            if size > LARGEST:
+                return rows, True
+            rows.append(row)
+            size += _size(row.spec)
+    return rows, False
+
+
+def _size(spec: Mapping[str, Any]) -> int:
+    """About how much of a specification is not small; of one that can not be read too."""
+    large = (spec.get(name) for name in ("env", "secrets", "command"))
+    return sum(len(str(one)) for one in large if one)
+
+
 def _first(
-    tx: Connection, parts: Sequence[Select[Any]], limit: int, by: _By, *, newest_first: bool
-) -> Sequence[Row[Any]]:
+    parts: Sequence[Select[Any]], limit: int, by: _By, *, newest_first: bool
+) -> Select[Any]:
     """The first rows of all parts together, in order, by the first of each."""
     place = _place_in(jobs.c, by)
     each = [_in_order(part, *place, newest_first=newest_first).limit(limit) for part in parts]
     if len(each) == 1:
-        return tx.execute(each[0]).all()
+        return each[0]
     merged = union_all(*each).subquery()
     place = _place_in(merged.c, by)
-    return tx.execute(
-        _in_order(select(merged), *place, newest_first=newest_first).limit(limit)
-    ).all()
+    return _in_order(select(merged), *place, newest_first=newest_first).limit(limit)
 
 
 def _with_image(
@@ -191,7 +216,7 @@ def _with_image(
     by: _By,
     *,
     newest_first: bool,
-) -> tuple[Sequence[Row[Any]], UUID | None]:
+) -> tuple[Select[Any], UUID | None]:
     """The first rows with this in their image's name, and how far was looked, if not to the end."""
     place = _place_in(jobs.c, by)
     each = [
@@ -206,7 +231,7 @@ def _with_image(
     wanted = _in_order(select(few).where(fits), *place, newest_first=newest_first)
     last = _in_order(select(few.c.id), *place, newest_first=newest_first)
     reached = tx.scalar(last.offset(LOOKED_THROUGH - 1).limit(1))
-    return tx.execute(wanted.limit(limit)).all(), reached
+    return wanted.limit(limit), reached
 
 
 def _place_in(columns: Any, by: _By) -> tuple[ColumnElement[Any], ColumnElement[Any]]:

@@ -14,9 +14,9 @@ from fastapi import Depends, FastAPI, Response
 from atemporal import __version__
 from atemporal.clock import format_utc
 from atemporal.metrics import exposition
-from atemporal.prices import load
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from atemporal.terms import Terms
 from services.api import (
     batch,
     callbacks,
@@ -76,14 +76,14 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         redirect_slashes=False,
     )
     authorizer = Authorizer(settings, database)
-    prices = load(settings)
+    terms = Terms.of(settings)
     changes = Changes(database, publisher)
     reader = [Depends(authorizer.needs("read"))]
     for of_clients in (
-        jobs.router(settings, database, authorizer, publisher, prices),
+        jobs.router(settings, database, authorizer, publisher, terms),
         logs.router(database, authorizer),
-        batch.router(database, authorizer, prices),
-        schedules.router(settings, database, authorizer, publisher, prices),
+        batch.router(database, authorizer, terms),
+        schedules.router(settings, database, authorizer, publisher, terms),
         dead_letters.router(database, authorizer, changes),
         events.router(database, authorizer),
         webhooks.router(settings, database, authorizer),
@@ -91,7 +91,7 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
         pauses.router(settings, database, authorizer),
         costs.router(settings, database, authorizer),
         overview.router(settings, database, authorizer),
-        plan.router(settings, database, authorizer, prices),
+        plan.router(settings, database, authorizer, terms.prices),
     ):
         app.include_router(of_clients, dependencies=[Depends(_noticing(settings.api_notice))])
     app.include_router(callbacks.router(settings, database, publisher))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from atemporal.job_view import Instant
 from atemporal.model.dead_letter import DeadReason, LetterState, RecordedLetter
+from atemporal.model.secret import without_secrets
 from atemporal.store.dead_letters import Page
 
 
@@ -68,7 +69,10 @@ class LetterDetail(LetterSummary):
     properties: dict[str, Any] = Field(
         description="what else AMQP had of its message, with the headers; empty once dropped"
     )
-    body: str | None = Field(description="as text; null: dropped, or no UTF-8")
+    body: str | None = Field(
+        description="as text, without the values of secrets; null: dropped, no UTF-8, or secrets may be "
+        "in it that can not be told from the rest"
+    )
     body_base64: str | None = Field(description="where it is no UTF-8")
 
     @classmethod
@@ -77,7 +81,7 @@ class LetterDetail(LetterSummary):
         deaths = tuple(DeathView.model_construct(**dict(one)) for one in letter.deaths)
         text, encoded = None, None
         try:
-            text = None if letter.body is None else letter.body.decode()
+            text = None if letter.body is None else without_secrets(letter.body.decode())
         except UnicodeDecodeError:
             encoded = b64encode(letter.body or b"").decode()
         return cls.show(letter, deaths=deaths, body=text, body_base64=encoded)

@@ -24,12 +24,12 @@ from atemporal.metrics.submits import SUBMITS
 from atemporal.model import describe
 from atemporal.model.job_spec import MAX_TIMEOUT_S, Whole
 from atemporal.model.job_spec import Instant as GivenInstant
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing, reschedule
 from atemporal.store.database import Database, server_time
 from atemporal.telemetry import logger
+from atemporal.terms import NO_TERMS, Terms
 from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.changes import SCOPES, Changes
@@ -110,7 +110,7 @@ def router(
     database: Database,
     authorizer: Authorizer,
     publisher: Publisher,
-    prices: Prices = NO_PRICES,
+    terms: Terms = NO_TERMS,
 ) -> APIRouter:
     """Build the calls for jobs."""
     deadlines = settings.deadlines
@@ -206,7 +206,7 @@ def router(
         try:
             fields = request_body.fields(body, request.headers.get("content-type", ""))
             spec = submission.specification(fields, key=idempotency_key)
-            prices.check(spec)
+            terms.check(spec)
             with database.begin() as tx:
                 (made,) = jobs.submit(tx, [spec], actor=actor)
                 job = jobs.get(tx, made.job_id)

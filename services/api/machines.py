@@ -1,19 +1,22 @@
-"""The machines of launch groups: each asks here which job is its own.
+"""Machines that have no job in their user-data: each asks here for its own.
 
-Promise: a machine is told the job of the instance that it proves to be, again if it asks again, and no
-other's. Which instance has which attempt was written down from EC2's answer to the launch: nothing that
-a machine says changes it. A refusal is final for the machine (it powers off), a 5xx is not.
-Mechanism: the group's token says that it was launched for the group; EC2's signed instance identity
-document says which instance it is, unless the deployment believes machines without a proof.
+They are those of launch groups, and those of jobs that are delivered by claim.
+
+Promise: a machine is told the job of the instance that it proves to be, and no other's; again if it asks
+again, until the attempt has been claimed. Which instance has which attempt was written down from EC2's
+answer to the launch: nothing that a machine says changes it. A refusal is final for the machine (it
+powers off), a 5xx is not.
+Mechanism: a token says that it was launched for the group, or for the attempt; EC2's signed instance
+identity document says which instance it is, unless the deployment believes machines without a proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
@@ -27,10 +30,12 @@ from atemporal.identity.document import LONGEST, Unproven, read
 from atemporal.identity.trusted import group_size
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
-from atemporal.model import LaunchGroup, describe
+from atemporal.model import Attempt, AttemptRef, describe
 from atemporal.settings import Settings
-from atemporal.store import groups
+from atemporal.store import assignments, attempts, groups
+from atemporal.store.assignments import Assignment
 from atemporal.store.database import Database
+from atemporal.store.rows import Transaction
 from atemporal.telemetry import log_context, logger
 from atemporal.userdata import manifest
 from services.api import request_body
@@ -38,7 +43,7 @@ from services.api.error_responses import Forbidden, possible, problem
 
 ASSIGNMENTS = counter(
     "atemporal_assignments_total",
-    "Assignments of jobs to machines of launch groups, by what became of the asking.",
+    "Assignments of jobs to machines that ask for theirs, by what became of the asking.",
     result=["assigned", "wait", "none", "unproven", "denied", "failed"],
 )
 # EC2's clock and the database's need not agree to the second.
@@ -46,7 +51,9 @@ CLOCKS_S = 120
 MANIFEST = "application/octet-stream"
 
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="group", description="The token of one launch group's machines."
+    auto_error=False,
+    scheme_name="assignment",
+    description="The token by which the machines of one launch group, or of one attempt, ask.",
 )
 _FAILURES = possible(
     HTTPStatus.UNAUTHORIZED,
@@ -68,6 +75,21 @@ class NewMachine(BaseModel):
         default=None,
         description="EC2's /latest/dynamic/instance-identity/rsa2048, without its line ends",
     )
+
+
+_CALL: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        HTTPStatus.OK.value: {
+            "content": {MANIFEST: {}},
+            "description": "the machine's job manifest",
+        },
+        **_FAILURES,
+    },
+    "openapi_extra": {
+        "requestBody": {"content": {request_body.JSON: {"schema": NewMachine.model_json_schema()}}}
+    },
+}
 
 
 class Unverifiable(AtemporalError):
@@ -94,14 +116,14 @@ class Doorkeeper:
                 self._certificates = certificates(settings)
             except Invalid as error:
                 logger("machines").error(
-                    "machines of launch groups can not be told their jobs", why=str(error)
+                    "machines that ask can not be told their jobs", why=str(error)
                 )
 
-    def instance_of(self, machine: NewMachine, group: LaunchGroup) -> str:
-        """The id of the machine's instance.
+    def instance_of(self, machine: NewMachine, asked_at: datetime) -> str:
+        """The id of the machine's instance, which was asked for at `asked_at` or later.
 
         Raises:
-            Unproven: it has not shown that it is an instance that the group can have launched.
+            Unproven: it has not shown that it is an instance that can have been launched for this.
             Unverifiable: this process has no certificate to verify its proof with.
         """
         if self._settings.instance_identity == "off":
@@ -124,8 +146,8 @@ class Doorkeeper:
             raise Unproven(f"the instance is in {stated.region}, not where ours are")
         if self._settings.aws_account_id not in (None, stated.account_id):
             raise Unproven(f"the instance is account {stated.account_id}'s, not ours")
-        if stated.pending_at < group.created_at - timedelta(seconds=CLOCKS_S):
-            raise Unproven(f"the instance was launched before group {group.id}")
+        if stated.pending_at < asked_at - timedelta(seconds=CLOCKS_S):
+            raise Unproven("the instance was launched before it was asked for")
         return stated.instance_id
 
 
@@ -140,62 +162,75 @@ def router(settings: Settings, database: Database) -> APIRouter:
     keys, deployment = settings.keys, settings.deployment
     doorkeeper = Doorkeeper(settings)
 
-    @routes.post(
-        "/groups/{group_id}/machines",
-        summary="I am up: which job is mine?",
-        response_class=Response,
-        responses={
-            HTTPStatus.OK.value: {
-                "content": {MANIFEST: {}},
-                "description": "the machine's job manifest",
-            },
-            **_FAILURES,
-        },
-        openapi_extra={
-            "requestBody": {
-                "content": {request_body.JSON: {"schema": NewMachine.model_json_schema()}}
-            }
-        },
-    )
+    def assigned(
+        body: bytes,
+        asked_at: Callable[[Transaction], datetime],
+        find: Callable[[Transaction, str], Assignment | None],
+        **of: str,
+    ) -> Response:
+        """Tell a machine its job; `of` says in the log what it was launched for."""
+        machine = _machine(body)
+        with database.begin() as tx:
+            since = asked_at(tx)
+        try:
+            instance_id = doorkeeper.instance_of(machine, since)
+        except Unproven as error:
+            log.error("a machine is refused", why=str(error), instance=machine.instance_id, **of)
+            raise
+        except Unverifiable as error:
+            ASSIGNMENTS.labels("failed").inc()
+            log.error("a machine has to ask again", why=str(error), **of)
+            return _ask_again(str(error))
+        with database.begin() as tx:
+            found = find(tx, instance_id)
+        if found is None:
+            ASSIGNMENTS.labels("wait").inc()
+            return _ask_again("EC2's answer to the launch is not written down yet; ask again")
+        attempt, spec = found
+        own = tokens.mint(keys, attempt.launch.key_id, deployment, attempt.ref.id)
+        ASSIGNMENTS.labels("assigned").inc()
+        log.info("assigned", **log_context(attempt.ref, instance_id))
+        return Response(manifest(attempt.ref, spec, attempt.launch, own), media_type=MANIFEST)
+
+    @routes.post("/groups/{group_id}/machines", summary="I am up: which job is mine?", **_CALL)
     def assign(
-        group_id: UUID = Depends(_path_id),
+        group_id: UUID = Depends(_path_group),
         token: HTTPAuthorizationCredentials | None = Depends(_bearer),
         body: bytes = Depends(request_body.whole),
     ) -> Response:
-        """Tell a machine its job, once EC2's answer to the launch is written down."""
+        """Tell a machine of a launch group its job, once EC2's answer to the launch is written down."""
         with _counted():
             if token is None or not tokens.verify(
                 keys, token.credentials, deployment, str(group_id), "group"
             ):
                 raise Denied("the token is not that of this launch group")
-            machine = _machine(body)
-            with database.begin() as tx:
-                group = groups.get(tx, group_id)
-            try:
-                instance_id = doorkeeper.instance_of(machine, group)
-            except Unproven as error:
-                log.error(
-                    "a machine is refused",
-                    why=str(error),
-                    group=str(group_id),
-                    instance=machine.instance_id,
-                )
-                raise
-            except Unverifiable as error:
-                ASSIGNMENTS.labels("failed").inc()
-                log.error("a machine has to ask again", why=str(error), group=str(group_id))
-                return _ask_again(str(error))
-            with database.begin() as tx:
-                assigned = groups.assigned(tx, group_id, instance_id)
-        if assigned is None:
-            ASSIGNMENTS.labels("wait").inc()
-            why = "what was launched for this group is not written down yet; ask again"
-            return _ask_again(why)
-        attempt, spec = assigned
-        own = tokens.mint(keys, attempt.launch.key_id, deployment, attempt.ref.id)
-        ASSIGNMENTS.labels("assigned").inc()
-        log.info("assigned", **log_context(attempt.ref, instance_id))
-        return Response(manifest(attempt.ref, spec, attempt.launch, own), media_type=MANIFEST)
+            return assigned(
+                body,
+                lambda tx: groups.get(tx, group_id).created_at,
+                lambda tx, instance_id: assignments.of_group(tx, group_id, instance_id),
+                group=str(group_id),
+            )
+
+    @routes.post(
+        "/jobs/{job_id}/attempts/{number}/machine", summary="I am up: what is my job?", **_CALL
+    )
+    def assign_one(
+        ref: AttemptRef = Depends(_path_attempt),
+        token: HTTPAuthorizationCredentials | None = Depends(_bearer),
+        body: bytes = Depends(request_body.whole),
+    ) -> Response:
+        """Tell the machine of an attempt its job, once EC2's answer to the launch is written down."""
+        with _counted():
+            if token is None or not tokens.verify(
+                keys, token.credentials, deployment, ref.id, "assignment"
+            ):
+                raise Denied("the token is not that of this attempt")
+            return assigned(
+                body,
+                lambda tx: _attempt(tx, ref).created_at,
+                lambda tx, instance_id: assignments.of_attempt(tx, ref, instance_id),
+                **log_context(ref),
+            )
 
     return routes
 
@@ -204,11 +239,28 @@ def _ask_again(why: str) -> Response:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, why, headers={"Retry-After": "2"})
 
 
-async def _path_id(group_id: str) -> UUID:
+async def _path_attempt(job_id: str, number: str) -> AttemptRef:
+    try:
+        ref = AttemptRef(UUID(job_id), int(number))
+    except ValueError:
+        ref = None
+    if ref is None or ref.id != f"{job_id}.{number}":
+        raise NotFound(f"there is no attempt {number!r} of job {job_id!r}")
+    return ref
+
+
+async def _path_group(group_id: str) -> UUID:
     try:
         return UUID(group_id)
     except ValueError:
         raise NotFound(f"there is no launch group {group_id!r}") from None
+
+
+def _attempt(tx: Transaction, ref: AttemptRef) -> Attempt:
+    found = attempts.get(tx, ref)
+    if found is None:
+        raise NotFound(f"there is no attempt {ref.id}")
+    return found
 
 
 def _machine(body: bytes) -> NewMachine:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from atemporal import image
 from atemporal.job_view import Instant
-from atemporal.model.schedule import RecordedFire, Schedule, written_job
+from atemporal.model.schedule import RecordedFire, Schedule, shown_job
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap
 from atemporal.store.schedules import Page
 
@@ -73,7 +73,7 @@ class ScheduleSummary(BaseModel):
         line = schedule.line_if_read
         at = line.next_after(schedule.read_at) if line and not schedule.paused_at else None
         unread = f"the API can not read {schedule.cron!r} in the zone {schedule.zone!r}"
-        job, name = written_job(schedule.job), schedule.job.image
+        job, name = shown_job(schedule.job), schedule.job.image
         shown = {
             **{name: getattr(schedule, name, None) for name in cls.model_fields},
             "job": {**job, "image": image.familiar(name) if name else ""},

@@ -20,7 +20,7 @@ from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, launches
 from atemporal.store.rows import Transaction
 from atemporal.telemetry import log_context, logger
-from atemporal.userdata import render, render_group
+from atemporal.userdata import purpose_of, render, render_group
 from services.launcher.admission import Admission
 from services.launcher.offerings import offering_of
 
@@ -124,9 +124,9 @@ class AttemptIntent:
         return log_context(self._ref)
 
     def render(self, launch: Launch) -> bytes:
-        """The user-data with the attempt's manifest."""
+        """The user-data with the attempt's manifest, or with where it is to be asked for."""
         keys, deployment = self._settings.keys, self._settings.deployment
-        token = tokens.mint(keys, launch.key_id, deployment, self._ref.id)
+        token = tokens.mint(keys, launch.key_id, deployment, self._ref.id, purpose_of(launch))
         return render(self._ref, self._spec, launch, token)
 
     def labels(self, launch: Launch) -> Collection[str]:

@@ -15,11 +15,13 @@ from services.launcher.offerings import Offering
 
 Begun: TypeAlias = tuple[Attempt, JobSpec]
 
-# Which of the offerings is asked for is chosen anew, and how often one was is each attempt's own.
+# Which of the offerings is asked for is chosen anew, and how often one was is each attempt's own. A
+# group's machines all ask for their jobs.
 _NOT_OF_THE_SHAPE = {
     *("placement", "calls", "unsure_at"),
     *("instance_type", "subnet_id", "capacity_type"),
     *("hour_price", "gb_month_price"),
+    "delivery",
 }
 
 

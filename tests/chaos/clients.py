@@ -26,6 +26,8 @@ from tests.chaos.governor import TEAM, TEAM_LABEL
 
 CURSED_TYPE = "t3.nano"
 CURSED_EVERY = 20
+# Each so-many-th job has a secret.
+SECRET_EVERY = 3
 # How long after the chaos run a confirmed message may take to become a job.
 LOOK_UP_S = 120.0
 
@@ -119,6 +121,10 @@ class Submitters(Crew):
         }
         if number % CURSED_EVERY == CURSED_EVERY // 2:
             body["machine"] = {"instance_types": [CURSED_TYPE]}
+        if number % SECRET_EVERY == 0:
+            # By claim, also where it is launched alone; without its secret its end is another.
+            body["secrets"] = {"KEY": key}
+            body["command"][2] = f'test "$KEY" = {key} || exit 99; {line}'
         if rng.random() < 0.2:
             body["max_attempts"] = 2
         if rng.random() < 0.3:

@@ -1,7 +1,7 @@
 """Image references, env files and commands in the shapes that people write, with names of our own.
 
 Each is judged by a real docker in `test_as_docker.py`; nothing here says what docker thinks of it.
-`stricter` says why we refuse what docker takes.
+`stricter` says why we refuse what docker takes, `looser` why we take what docker refuses.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class EnvFile(NamedTuple):
     shape: str
     content: str | bytes
     stricter: str = ""
+    looser: str = ""
 
 
 _OUR_NAMES = "a name is letters, digits and _, as every shell and language can read it"
@@ -141,7 +142,12 @@ ENV_FILES = (
     EnvFile("of UTF-16", "A=1\n".encode("utf-16")),
     EnvFile("a NUL in a value", "A=1\x002\n", "no program can get it"),
     EnvFile("a name of ours", "ATEMPORAL_X=1\n", "such names are kept for us"),
-    EnvFile("a line of 70 000 letters", f"A={'x' * 70_000}\n"),
+    EnvFile(
+        "a line of 70 000 letters",
+        f"A={'x' * 70_000}\n",
+        looser="only docker's reader of files stops at 64 KiB: a container takes it",
+    ),
+    EnvFile("a line of 140 000 letters", f"A={'x' * 140_000}\n"),
 )
 
 

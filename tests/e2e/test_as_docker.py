@@ -24,11 +24,12 @@ from uuid import uuid4
 import click
 import pytest
 
-from atemporal import image, userdata
+from atemporal import environment, image, userdata
 from atemporal.cli.arguments import read_environment
 from atemporal.cli.submit import submit
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch, parse_spec
+from atemporal.model.secret import revealed
 from cloud_config import AGENT
 from tests.e2e.shapes import (
     COMMANDS,
@@ -63,8 +64,11 @@ class Docker:
         shown = self.engine.text("inspect", "--format", "{{json .Config}}", container)
         return dict(json.loads(shown))
 
-    def by_agent(self, spec: JobSpec) -> dict[str, Any]:
-        """The configuration of the container that a machine's agent makes for this job."""
+    def by_agent(self, spec: JobSpec, *, by_claim: bool = False) -> dict[str, Any]:
+        """The configuration of the container that a machine's agent makes for this job.
+
+        It has the job in its user-data, or has asked for it (`by_claim`).
+        """
         ref = AttemptRef(uuid4(), 1)
         launch = Launch(
             image_id="ami-1",
@@ -74,12 +78,17 @@ class Docker:
             deadline_s=60,
         )
         root = self.root / str(ref)
-        rendered = userdata.render(ref, spec, launch, "k1." + "0" * 64).decode()
+        launch = launch.model_copy(update={"delivery": "claim" if by_claim else "inline"})
+        token = "k1." + "0" * 64
+        rendered = userdata.render(ref, spec, launch, token).decode()
         manifest = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
         assert manifest
         for folder in ("etc/atemporal", "run/atemporal"):
             (root / folder).mkdir(parents=True)
         (root / "etc/atemporal/manifest").write_bytes(base64.b64decode(manifest[1]))
+        if by_claim:
+            answer = userdata.manifest(ref, spec, launch, token)
+            (root / "run/atemporal/manifest").write_bytes(answer)
         path = f"{self.engine.program.parent}:{os.environ['PATH']}"
         host = f"unix://{self.engine.socket}"
         subprocess.run(
@@ -184,13 +193,36 @@ def test_env_files_mean_to_us_what_they_mean_to_docker(
         if file.stricter:
             return f"{file.shape}: we take it, though {file.stricter}"
         if config is None:
-            return f"{file.shape}: docker refuses it, we do not"
+            return None if file.looser else f"{file.shape}: docker refuses it, we do not"
+        if file.looser:
+            return f"{file.shape}: docker takes it too"
         mine = docker.by_agent(spec.model_copy(update={"ports": ()}))
         if _environment(mine) != _environment(config):
             return f"{file.shape}: {_environment(mine)} is not {_environment(config)}"
         return None
 
     assert not list(filter(None, each(compare, ENV_FILES)))
+
+
+def test_the_largest_environment_and_the_longest_variable_arrive(docker: Docker) -> None:
+    """A byte more is refused at the submit: the machine's own limits are never met there."""
+    longest = "é" * ((environment.LONGEST - len("A=")) // 2)
+    fill = userdata.LARGEST - (len("env=A=") + len(longest.encode()) + 1) - 2 * len("env=B=\0")
+    fields: dict[str, Any] = {
+        "image": BASE,
+        "ports": (),
+        "env": {"A": longest, "B": "b" * (fill // 2)},
+        "secrets": {"C": "c" * (fill - fill // 2)},
+    }
+    spec = parse_spec(fields)
+    userdata.check_fits(spec)
+    with pytest.raises(Invalid, match=f"take {userdata.LARGEST + 1} bytes"):
+        userdata.check_fits(parse_spec({**fields, "env": {**spec.env, "B": spec.env["B"] + "b"}}))
+    for longer in ({"env": {"A": longest + "éé"}}, {"secrets": {"A": longest + "éé"}, "env": {}}):
+        with pytest.raises(Invalid, match="A takes"):
+            parse_spec({**fields, **longer})
+    found = _environment(docker.by_agent(spec, by_claim=True))
+    assert {name: found[name] for name in "ABC"} == spec.env | revealed(spec.secrets)
 
 
 def test_commands_arrive_as_docker_would_take_them(docker: Docker) -> None:

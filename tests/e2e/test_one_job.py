@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import httpx
 
 from atemporal.states import AttemptState, Outcome
-from tests.e2e.system import System, TwinProcess, instances
+from atemporal.userdata import LARGEST, LIMIT
+from tests.e2e.system import System, TwinProcess, ec2, instances
 
 
 def test_on_the_twin(system: System, twin: TwinProcess) -> None:
@@ -21,6 +24,29 @@ def test_on_the_twin(system: System, twin: TwinProcess) -> None:
     assert [one["InstanceId"] for one in mine] == [attempt.instance_id]
     assert mine[0]["State"]["Name"] == "terminated"
     assert attempt.public_ip
+
+
+def test_the_largest_environment_gets_there_by_claim(system: System, twin: TwinProcess) -> None:
+    """256 KiB in all, by HTTP, Postgres, the answer to the machine, docker's arguments, the program."""
+    before = len(instances(twin.url))
+    names = ("A", "B", "C")
+    env = {name: name * 80_000 for name in names}
+    rest = LARGEST - sum(len(f"env={name}={value}") + 1 for name, value in env.items())
+    script = 'printf %s "$A$B$C$D" | cksum | cut -d" " -f2'
+    rest -= sum(len(f"arg={word}") + 1 for word in ("sh", "-c", script)) + len("env=D=") + 1
+    job_id = system.submit("sh", "-c", script, env=env, secrets={"D": "D" * rest})
+    job = system.wait_closed(job_id)
+    assert (job.outcome, job.attempts[0].log_tail) == (
+        Outcome.SUCCEEDED,
+        f"{3 * 80_000 + rest}\n".encode(),
+    )
+    (mine,) = instances(twin.url)[before:]
+    attribute = ec2(twin.url).describe_instance_attribute(
+        InstanceId=mine["InstanceId"], Attribute="userData"
+    )
+    assert len(base64.b64decode(attribute["UserData"]["Value"])) < LIMIT
+    more = {"image": "busybox", "env": env, "secrets": {"D": "D" * (rest + 90_000)}}
+    assert httpx.post(f"{system.api_url}/jobs", json=more).status_code == 422
 
 
 def test_without_a_lead_nothing_happens_ahead_of_time(system: System, twin: TwinProcess) -> None:

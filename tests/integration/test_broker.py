@@ -70,6 +70,23 @@ def due(number: int) -> Outgoing:
     return Outgoing("job.due", body, f"m{number}", INTERNAL)
 
 
+def test_a_batch_of_large_messages_ends_early_and_the_next_goes_on(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atemporal.broker.link.BATCH_BYTES", 1000)
+    bodies = [bytes([number]) * 400 for number in range(7)]
+    link.publish([Outgoing("job.due", body, "", INTERNAL) for body in bodies])
+    sizes: list[int] = []
+    found: list[bytes] = []
+    while len(found) < len(bodies):
+        batch = link.receive(LAUNCH, limit=64, linger_s=0.5, timeout_s=5)
+        link.ack(batch)
+        sizes.append(len(batch))
+        found += [one.body for one in batch]
+    assert found == bodies
+    assert max(sizes) <= 3
+
+
 def test_a_batch_arrives_whole_and_in_order(link: Link) -> None:
     link.publish([due(n) for n in range(500)])
     received: list[int] = []

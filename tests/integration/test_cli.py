@@ -22,6 +22,7 @@ from sqlalchemy import text
 from atemporal import migrations, tokens
 from atemporal.cloud import Cloud
 from atemporal.model import AttemptRef, ExitRecord, JobSpec
+from atemporal.model.secret import revealed
 from atemporal.settings import Settings
 from atemporal.states import Reason
 from atemporal.store import attempts, groups, jobs, launches
@@ -228,10 +229,69 @@ def test_the_same_key_is_the_same_job(cli: Cli) -> None:
     assert "another" not in other.stderr
 
 
-def test_what_does_not_fit_into_a_machine_s_user_data_is_refused(cli: Cli) -> None:
-    refused = cli("submit", "nginx", "-e", f"BIG={'x' * 20_000}", code=2)
+def test_what_does_not_fit_into_a_machine_s_user_data_is_refused_if_it_has_to(cli: Cli) -> None:
+    words = ("-e", f"BIG={'x' * 20_000}")
+    refused = cli("submit", "nginx", *words, "--delivery", "inline", code=2)
     assert "bytes on the machine and" in refused.stderr
+    assert "delivery inline" in refused.stderr
     assert "xxxx" not in refused.stderr
+    assert cli("submit", "nginx", *words, "--in", "1h").stdout
+
+
+class TestSecrets:
+    def test_a_secret_is_taken_from_the_environment_or_a_file_and_shown_by_name(
+        self,
+        cli: Cli,
+        database: Database,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("TOKEN", SECRET)
+        file = tmp_path / "pass"
+        file.write_text(f"{SECRET}\nand more\n")
+        job_id = cli.submit("--in", "1h", "--secret", "TOKEN", "--secret", f"PASS=@{file}")
+        with database.begin() as tx:
+            stored = jobs.get(tx, UUID(job_id)).spec.secrets
+        assert revealed(stored) == {"TOKEN": SECRET, "PASS": f"{SECRET}\nand more"}
+        shown = cli("show", job_id, "--reveal").stdout
+        assert "secret     TOKEN" in shown
+        assert cli.json("show", job_id, "--reveal")["secrets"] == {"PASS": None, "TOKEN": None}
+        for words in (("show", job_id, "--reveal"), ("list",)):
+            for how in ((), ("-o", "json")):
+                assert SECRET not in cli(*words, *how).output
+
+    def test_a_value_on_the_command_line_is_refused_with_the_reason(self, cli: Cli) -> None:
+        refused = cli("submit", "nginx", "--secret", f"TOKEN={SECRET}", code=2).stderr
+        assert SECRET not in refused
+        assert "history" in refused
+        assert "TOKEN=@FILE" in refused
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            (("NOT_THERE",), "is not in your environment"),
+            (("A=@/nowhere/at/all",), "No such file"),
+            (("PATH", "PATH=@/etc/hostname"), "given twice"),
+        ],
+    )
+    def test_what_can_not_be_had_is_refused(
+        self, cli: Cli, words: tuple[str, ...], why: str
+    ) -> None:
+        given = [word for one in words for word in ("--secret", one)]
+        assert why in cli("submit", "nginx", *given, code=2).stderr
+
+    def test_another_value_under_the_same_key_is_refused_by_its_name(
+        self, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ("submit", "nginx", "--in", "1h", "--key", "with-secret", "--secret", "TOKEN")
+        monkeypatch.setenv("TOKEN", SECRET)
+        first = cli(*words).stdout
+        assert cli(*words).stdout == first
+        monkeypatch.setenv("TOKEN", "another-value")
+        other = cli(*words, code=5)
+        assert "secrets: variables TOKEN" in other.stderr
+        assert SECRET not in other.stderr
+        assert "another-value" not in other.stderr
 
 
 def test_a_job_is_named_by_the_end_of_its_id(cli: Cli) -> None:
@@ -569,6 +629,24 @@ def test_machines_that_were_launched_together_share_their_user_data(
     assert revealed == render_group(group_id, not_called, token)
     assert revealed == cli("user-data", str(other.job_id), "--reveal").stdout_bytes
     assert masked.stdout_bytes == render_group(group_id, not_called, "***")
+
+
+def test_the_user_data_of_a_job_by_claim_has_nothing_of_it(cli: Cli, database: Database) -> None:
+    job_id = cli.submit("-e", f"PASSWORD={SECRET}", "--delivery", "claim")
+    launch = LAUNCH.model_copy(update={"delivery": "claim"})
+    with database.begin() as tx:
+        (ref,) = (
+            one for one in jobs.claim_due(tx, 1000, actor="test") if str(one.job_id) == job_id
+        )
+        assert launches.begin(tx, ref, launch, actor="test")
+        spec = jobs.get(tx, ref.job_id).spec
+    masked = cli("user-data", job_id)
+    assert "it asks the API for its job" in masked.stderr
+    assert masked.stdout_bytes == render(ref, spec, launch, "***")
+    keys = Settings(callback_keys=KEYS).keys
+    token = tokens.mint(keys, "k1", "default", ref.id, "assignment")
+    assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, launch, token)
+    assert "delivery   claim" in cli("show", job_id).stdout
 
 
 def test_instances_stand_beside_their_attempts(

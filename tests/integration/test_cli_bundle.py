@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from atemporal import tokens
 from atemporal.cloud import Cloud
-from atemporal.model import AttemptRef, ExitRecord, JobSpec
+from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.model.log import LogChunk
 from atemporal.settings import Settings
 from atemporal.states import Reason
@@ -49,11 +49,11 @@ def database(database_url: str, cli: Cli) -> Iterator[Database]:
     made.dispose()
 
 
-def begun(database: Database, job_id: str) -> AttemptRef:
+def begun(database: Database, job_id: str, launch: Launch = LAUNCH) -> AttemptRef:
     with database.begin() as tx:
         refs = {ref.job_id: ref for ref in jobs.claim_due(tx, 1000, actor="test")}
         ref = refs[UUID(job_id)]
-        assert launches.begin(tx, ref, LAUNCH, actor="test")
+        assert launches.begin(tx, ref, launch, actor="test")
     return ref
 
 
@@ -129,6 +129,29 @@ def test_the_whole_story_with_what_ec2_shows_and_no_secret(
     assert {one["name"] for one in manifest["files"]} == {*files} - {"README.txt", "manifest.json"}
     for name in files:
         assert name in files["README.txt"] or name == "README.txt"
+
+
+def test_a_secret_that_the_container_wrote_is_taken_out_and_the_call_is_that_of_a_claim(
+    cli: Cli, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", ENV)
+    job_id = cli.submit("--secret", "TOKEN")
+    launch = LAUNCH.model_copy(update={"delivery": "claim"})
+    ref = begun(database, job_id, launch)
+    asks = tokens.mint(Settings(callback_keys=KEYS).keys, "k1", "default", ref.id, "assignment")
+    ended(database, ref, "i-0123456789abcdef2", f"I know {ENV} and {asks}\n".encode())
+    to = tmp_path / "story.zip"
+    cli("bundle", job_id, "--to", str(to), "--with-output", code=0, **SETTINGS)
+    files = opened(to)
+    assert files["output-1-tail.txt"] == "I know *** and ***\n"
+    assert not any(ENV in content for content in files.values())
+    assert json.loads(files["job.json"])["secrets"] == {"TOKEN": None}
+    data = render(ref, JobSpec(image="nginx"), launch, asks)
+    call = json.loads(files["attempts.json"])[0]["RunInstances"]
+    assert call["parameters"]["UserData"] == {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 def test_without_ec2_broker_and_api_the_rest_is_written_and_the_lack_is_named(

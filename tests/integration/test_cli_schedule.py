@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from atemporal.model.secret import revealed
+from atemporal.store import schedules
 from tests.api import Api
 from tests.integration.command_line import Cli
 
@@ -42,6 +44,29 @@ def test_a_schedule_is_made_with_the_options_of_a_submit(cli: Cli) -> None:
     assert job["env"] == {"KEY": "***"}
     revealed = cli.json("schedule", "show", "nightly", "--reveal")
     assert revealed["job"]["env"] == {"KEY": SECRET}
+
+
+def test_a_secret_is_exchanged_without_the_others_being_known(
+    cli: Cli, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored() -> dict[str, str]:
+        with api.database.begin() as tx:
+            return revealed(schedules.get(tx, "nightly").job.secrets)
+
+    monkeypatch.setenv("TOKEN", SECRET)
+    monkeypatch.setenv("OTHER", "another-one")
+    words = ("--secret", "TOKEN", "--secret", "OTHER")
+    cli("schedule", "create", "nightly", *CRON, *words, "--", "nginx")
+    shown = cli("schedule", "show", "nightly", "--reveal").stdout
+    assert "secret     TOKEN" in shown
+    assert SECRET not in shown
+    monkeypatch.setenv("OTHER", "a-new-one")
+    cli("schedule", "edit", "nightly", "--secret", "OTHER")
+    assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
+    cli("schedule", "edit", "nightly", "--timeout", "5m")
+    assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
+    cli("schedule", "edit", "nightly", "--clear", "secrets")
+    assert stored() == {}
 
 
 def test_show_tells_the_next_fires_in_both_times_and_by_which_rules(cli: Cli) -> None:

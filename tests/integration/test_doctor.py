@@ -385,12 +385,11 @@ class TestRecords:
         job_id = api.submitted(time="2099-01-01T00:00:00Z")
         make(sound.database, name="nightly")
         # As a release with more room would have taken it.
-        env = {"large": json.dumps({"A": "".join(uuid4().hex for _ in range(600))})}
+        large = {"A": "".join(uuid4().hex for _ in range(600))}
+        env = {"large": json.dumps({"env": large, "delivery": "inline"})}
         with sound.database.begin() as tx:
             for table in ("jobs", "schedules"):
-                grow = (
-                    f"UPDATE {table} SET spec = jsonb_set(spec, '{{env}}', CAST(:large AS jsonb))"
-                )
+                grow = f"UPDATE {table} SET spec = spec || CAST(:large AS jsonb)"
                 tx.execute(text(grow), env)
         try:
             found = sound("records.user-data")

@@ -18,7 +18,7 @@ from atemporal.errors import Conflict, NotFound
 from atemporal.limits import Limit
 from atemporal.model import AttemptRef, Launch, LaunchGroup
 from atemporal.states import AttemptState, BlockedReason, Reason
-from atemporal.store import attempts, groups, jobs, launches, untagged
+from atemporal.store import assignments, attempts, groups, jobs, launches, untagged
 from atemporal.store.database import Database
 from services.launcher.intent import GroupIntent
 from tests.frozen_clock import advance, freeze
@@ -334,7 +334,7 @@ class TestAssignment:
             assert instance_id
             for _ in range(2):
                 with world.database.begin() as tx:
-                    found = groups.assigned(tx, group.id, instance_id)
+                    found = assignments.of_group(tx, group.id, instance_id)
                 assert found is not None
                 assert found[0].ref == ref
 
@@ -342,22 +342,22 @@ class TestAssignment:
         refs = world.burst(2)
         (group,) = world.groups()
         with world.database.begin() as tx, pytest.raises(Conflict, match="no attempt"):
-            groups.assigned(tx, group.id, "i-0123456789abcdef0")
+            assignments.of_group(tx, group.id, "i-0123456789abcdef0")
         with world.database.begin() as tx:
             assert attempts.end(tx, refs[0], Reason.BOOT_DEADLINE, actor="test")
         instance_id = world.attempt(refs[0]).instance_id
         assert instance_id
         with world.database.begin() as tx, pytest.raises(Conflict, match="has ended"):
-            groups.assigned(tx, group.id, instance_id)
+            assignments.of_group(tx, group.id, instance_id)
 
     def test_before_the_answer_is_written_down_it_waits(self, world: Groups) -> None:
         world.cloud.outcomes = [Done(UNKNOWN[0])]
         world.burst(2)
         (group,) = world.groups()
         with world.database.begin() as tx:
-            assert groups.assigned(tx, group.id, "i-0123456789abcdef0") is None
+            assert assignments.of_group(tx, group.id, "i-0123456789abcdef0") is None
             with pytest.raises(NotFound):
-                groups.assigned(tx, UUID(int=7), "i-0123456789abcdef0")
+                assignments.of_group(tx, UUID(int=7), "i-0123456789abcdef0")
 
     @pytest.mark.parametrize("many", [2, 3])
     def test_what_is_written_down_between_two_questions_refuses_no_machine(
@@ -378,7 +378,7 @@ class TestAssignment:
 
         with world.database.begin() as tx:
             event.listen(tx, "after_cursor_execute", written_down)
-            found = groups.assigned(tx, group.id, ids[0])
+            found = assignments.of_group(tx, group.id, ids[0])
         assert asked
         assert found is not None
         assert found[0].ref in refs
@@ -390,4 +390,4 @@ class TestAssignment:
         instance_id = world.attempt(others[0]).instance_id
         assert instance_id
         with world.database.begin() as tx, pytest.raises(Conflict):
-            groups.assigned(tx, first.id, instance_id)
+            assignments.of_group(tx, first.id, instance_id)

@@ -174,6 +174,23 @@ class TestWrongImage:
         assert world.cloud.calls == []
         assert "image ami-2 is not flatcar" in (world.attempt(ref).detail or "")
 
+    @pytest.mark.parametrize("meant", ["claim", "inline"])
+    def test_a_repeated_call_is_the_same_also_if_it_would_be_delivered_otherwise_now(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, meant: str
+    ) -> None:
+        """The agent of another release may be larger, or smaller."""
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: meant)
+        world.cloud.script = [Done(UNKNOWN[0])]
+        ref = world.launch()
+        assert world.attempt(ref).launch.delivery == meant
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "neither")
+        world.later(30)
+        world.restart()
+        world.sweep.tick()
+        first, second = world.cloud.calls
+        assert first == second
+        assert world.has_instance(ref)
+
     @pytest.mark.parametrize("unknown", UNKNOWN)
     def test_what_a_call_may_have_launched_keeps_its_image(
         self, world: World, unknown: CloudError

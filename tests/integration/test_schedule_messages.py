@@ -27,6 +27,7 @@ from atemporal.recurrence import HORIZON_S
 from atemporal.states import Outcome
 from atemporal.store import dead_letters, fires, jobs, retention, schedules
 from atemporal.store.database import Database
+from atemporal.terms import Terms
 from services.scheduler.dead_letters import DeadLetterLoop
 from services.scheduler.schedule_messages import ScheduleMessageLoop
 from tests.chaos.dying import DIED, Point, Service
@@ -313,6 +314,21 @@ def test_one_that_was_refused_can_be_replayed(
     letters.reset()
     loop.tick()
     assert (planner.reply()["status"], the(database).paused_at is None) == ("accepted", False)
+
+
+def test_a_job_by_claim_is_refused_where_machines_can_prove_nothing(
+    database: Database, broker_url: str, planner: Planner
+) -> None:
+    link = Link(broker_url, name="unable")
+    unable = ScheduleMessageLoop(database, link, terms=Terms(claims=False))
+    job = {"image": "busybox", "secrets": {"A": "hush"}}
+    planner.send("put", schedule={**NIGHTLY, "job": job})
+    unable.tick()
+    unable.reset()
+    errors = planner.reply()["errors"]
+    assert "ATEMPORAL_IDENTITY_CERTIFICATES" in errors["job.secrets"]
+    assert "hush" not in str(errors)
+    assert known(database) is None
 
 
 def test_where_they_are_not_taken_all_are_refused(

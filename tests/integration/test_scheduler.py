@@ -25,6 +25,7 @@ from atemporal.model import AttemptRef, ExitRecord, parse_spec
 from atemporal.states import JobState, Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
+from atemporal.terms import Terms
 from services.scheduler.due import BATCH, DueLoop
 from services.scheduler.relay import COUNT_AGAIN_S, RelayLoop
 from services.scheduler.submit import SubmitLoop
@@ -233,7 +234,7 @@ def test_a_job_message_that_comes_again_is_one_job(
     [
         (b"\xff", "body"),
         ({"type": "job.submit", "job": {"image": "No Image"}}, "image"),
-        ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 20_000}}}, "env"),
+        ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 140_000}}}, "env"),
         ({"type": "job.submit", "job": {"image": "a", "labels": {"a": "\0"}}}, "labels"),
         ({"type": "job.other"}, "type"),
     ],
@@ -252,6 +253,34 @@ def test_a_bad_job_message_is_rejected_dead_lettered_and_blocks_nobody(
     assert any(one["status"] == "accepted" for one in replies)
     (dead,) = drain(link, DEAD)
     assert field in dead.handle.headers[REASON_HEADER]
+
+
+def test_the_largest_environment_comes_by_a_message_however_json_writes_it(
+    database: Database, submits: SubmitLoop, publisher: Publisher
+) -> None:
+    lines = dict.fromkeys(("A", "B", "C"), "\n" * 80000)
+    signs = dict.fromkeys(("A", "B", "C"), "é" * 40000)
+    for env in (lines, signs):
+        publisher.send({"image": "nginx", "env": env})
+        submits.tick()
+        reply = publisher.reply()
+        assert reply["status"] == "accepted", reply
+        with database.begin() as tx:
+            assert jobs.get(tx, UUID(reply["id"])).spec.env == env
+
+
+def test_a_job_by_claim_is_rejected_where_machines_can_prove_nothing(
+    database: Database, broker_url: str, publisher: Publisher, link: Link
+) -> None:
+    loop = SubmitLoop(database, Link(broker_url, name="submit"), terms=Terms(claims=False))
+    publisher.send({"image": "a", "secrets": {"A": "hush"}})
+    loop.tick()
+    loop.reset()
+    reply = publisher.reply()
+    assert reply["status"] == "rejected"
+    assert "ATEMPORAL_IDENTITY_CERTIFICATES" in reply["errors"]["secrets"]
+    (dead,) = drain(link, DEAD)
+    assert "hush" not in json.dumps(dead.handle.headers, default=str)
 
 
 def test_a_message_with_unreadable_properties_is_dead_lettered_at_once_and_the_others_go_on(

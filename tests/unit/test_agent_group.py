@@ -1,4 +1,5 @@
-"""A machine of a launch group: it shows who it is, is told its job, and is then like any other."""
+"""A machine that has no job in its user-data, of a launch group or by claim: it shows who it is, is told
+its job, and is then like any other."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from atemporal import userdata
-from atemporal.model import Launch
+from atemporal.model import JobSpec, Launch
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 from tests.launches import LAUNCH
@@ -41,7 +42,10 @@ def machine(tmp_path: Path, api: CallbackApi) -> Machine:
 def show_group(machine: Machine, api: CallbackApi, launch: Launch) -> None:
     """Give it the user-data of the group."""
     launch = launch.model_copy(update={"callback_base": api.url})
-    rendered = userdata.render_group(GROUP, launch, GROUP_TOKEN).decode()
+    show(machine, userdata.render_group(GROUP, launch, GROUP_TOKEN).decode())
+
+
+def show(machine: Machine, rendered: str) -> None:
     content = re.search(r"encoding: base64\n *content: (\S+)\n", rendered)
     assert content
     machine.manifest.write_bytes(base64.b64decode(content[1]))
@@ -111,3 +115,25 @@ def test_one_that_gives_up_says_what_it_was_answered_last(
     machine.boot()
     assert (api.calls, machine.steps) == ([], [])
     assert any(f"{api.url}/groups/{GROUP}/machines answers 503" in one for one in machine.console)
+
+
+def test_a_lone_one_asks_by_its_attempts_own_call_and_gets_a_large_environment_and_secrets(
+    machine: Machine, api: CallbackApi
+) -> None:
+    launch = LAUNCH.model_copy(update={"callback_base": api.url, "delivery": "claim"})
+    spec = JobSpec(
+        image="busybox",
+        env={f"V{n}": "x" * 50_000 for n in range(4)},
+        secrets={"S": "one\ntwo 'three' \"$four\""},
+        ports=(),
+    )
+    show(machine, userdata.render(REF, spec, launch, GROUP_TOKEN).decode())
+    api.group_manifest = userdata.manifest(REF, spec, launch, TOKEN)
+    machine.boot()
+    (asked,) = api.group_calls
+    path = f"/jobs/{REF.job_id}/attempts/{REF.number}/machine"
+    assert (asked.path, asked.token) == (path, GROUP_TOKEN)
+    assert machine.steps == ["pull", "create", "start", "wait"]
+    created = machine.argv("create")
+    for name, value in {**spec.env, "S": "one\ntwo 'three' \"$four\""}.items():
+        assert f"{name}={value}" in created

@@ -19,7 +19,7 @@ from atemporal.clock import parse_utc
 from atemporal.errors import Invalid, Refused
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
-from atemporal.store import api_tokens, attempts
+from atemporal.store import api_tokens, attempts, listing
 from atemporal.store.database import Database, server_time
 from services.api import schemas
 from services.api.server import ApiServer
@@ -103,7 +103,7 @@ def test_a_job_without_a_time_is_due_now(api: Api) -> None:
         ({"payload": "%%%"}, "payload"),
         ({"payload": "QT0xCg==", "env": {"A": "1"}}, "payload"),
         ({"env": {"A": 1}}, "env.A"),
-        ({"env": {"A": "x" * 20_000}}, "env"),
+        ({"env": {"A": "x" * 140_000}}, "env"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"colour": "red"}, "colour"),
         ({"machine": {"disk": 1}}, "machine.disk"),
@@ -123,14 +123,35 @@ def test_bad_fields_of_a_submit_are_named_and_nothing_is_written(
 
 def test_a_body_that_is_too_large_is_refused_unread(api: Api) -> None:
     def endless() -> Iterator[bytes]:
-        for _ in range(5):
+        for _ in range(20):
             yield b"x" * 60_000
 
-    announced = api.http.post("/jobs", content=b"x" * 300_000)
+    announced = api.http.post("/jobs", content=b"x" * 1_100_000)
     unannounced = api.http.post("/jobs", content=endless())
     for response in (announced, unannounced):
         assert response.status_code == 413
-        assert "262144" in response.json()["error"]
+        assert "1048576" in response.json()["error"]
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_a_page_of_large_environments_ends_early_and_is_followed_to_its_end(
+    api: Api, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    label = f"of-{uuid4().hex}"
+    ids = [str(api.submitted(env={"A": "x" * 400}, labels={label: ""})) for _ in range(7)]
+    monkeypatch.setattr(listing, "LARGEST", 1000)
+    found: list[str] = []
+    pages = 0
+    query = f"/jobs?label={label}=&order={order}"
+    page = api.http.get(query).json()
+    while True:
+        pages += 1
+        found += [one["id"] for one in page["jobs"] if one["id"] not in found]
+        if page["next"] is None:
+            break
+        page = api.http.get(f"{query}&after={page['next']}").json()
+    assert found == (ids if order == "oldest" else ids[::-1])
+    assert pages == 3
 
 
 def test_the_same_key_is_the_same_job(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""The machines of launch groups ask for their jobs, over a real Postgres."""
+"""The machines of launch groups, and of jobs by claim, ask for theirs, over a real Postgres."""
 
 from __future__ import annotations
 
@@ -51,6 +51,19 @@ def trusting(database_url: str) -> Iterator[Api]:
         yield served
 
 
+def document(api: Api, instance_id: str, **stated: Any) -> str:
+    """What EC2 says of an instance, signed."""
+    saying = {
+        "instanceId": instance_id,
+        "region": "us-east-1",
+        "accountId": ACCOUNT,
+        "pendingTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        **stated,
+    }
+    signer: IdentitySigner = api.signer  # type: ignore[attr-defined]
+    return signer.sign(json.dumps(saying).encode()).decode()
+
+
 class Group:
     """A group whose call is answered, or not yet."""
 
@@ -82,15 +95,7 @@ class Group:
 
     def document(self, instance_id: str, **stated: Any) -> str:
         """What EC2 says of an instance, signed."""
-        document = {
-            "instanceId": instance_id,
-            "region": "us-east-1",
-            "accountId": ACCOUNT,
-            "pendingTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            **stated,
-        }
-        signer: IdentitySigner = self.api.signer  # type: ignore[attr-defined]
-        return signer.sign(json.dumps(document).encode()).decode()
+        return document(self.api, instance_id, **stated)
 
     def ask(self, *, token: str | None = None, **body: Any) -> httpx.Response:
         token = token or tokens.mint(_KEYS, "k1", "default", str(self.id), "group")
@@ -132,7 +137,7 @@ def test_the_job_that_was_told_can_be_claimed_by_that_instance_alone(api: Api) -
         ({"instanceId": "i-0123456789abcdef0"}, "shows the document of i-0123456789abcdef0"),
         ({"region": "eu-west-1"}, "is in eu-west-1"),
         ({"accountId": "210987654321"}, "account 210987654321's"),
-        ({"pendingTime": "2020-01-01T00:00:00Z"}, "was launched before group"),
+        ({"pendingTime": "2020-01-01T00:00:00Z"}, "was launched before it was asked for"),
         ({"pendingTime": "soon"}, "is no instance identity document"),
     ],
 )
@@ -287,6 +292,116 @@ def test_who_launches_no_groups_itself_tells_their_machines_all_the_same(
         token = tokens.mint(_KEYS, "k1", "default", str(group.id), "group")
         answer = other.http.post(f"/groups/{group.id}/machines", json=body, headers=bearer(token))
         assert answer.status_code == 200
+
+
+class Lone:
+    """An attempt that is launched alone, whose job is delivered by claim."""
+
+    def __init__(self, api: Api, *, answered: bool = True, **fields: Any) -> None:
+        """Begin it, and ask for its instance."""
+        self.api = api
+        self.instance_id = f"i-{uuid4().hex[:17]}"
+        job_id = api.submitted(**fields)
+        api.emit(job_id)
+        self.ref = AttemptRef(job_id, 1)
+        launch = LAUNCH.model_copy(update={"delivery": "claim"})
+        with api.database.begin() as tx:
+            assert launches.begin(tx, self.ref, launch, actor="test")
+        if answered:
+            self.answer()
+
+    def answer(self) -> None:
+        with self.api.database.begin() as tx:
+            assert attempts.launched(tx, self.ref, self.instance_id, actor="test")
+
+    @property
+    def token(self) -> str:
+        return tokens.mint(_KEYS, "k1", "default", self.ref.id, "assignment")
+
+    def ask(
+        self, instance_id: str | None = None, *, token: str | None = None, **body: Any
+    ) -> httpx.Response:
+        instance_id = instance_id or self.instance_id
+        saying = {"instance_id": instance_id, "identity": document(self.api, instance_id)}
+        path = f"/jobs/{self.ref.job_id}/attempts/{self.ref.number}/machine"
+        token = token or self.token
+        return self.api.http.post(path, json={**saying, **body}, headers=bearer(token))
+
+
+class TestLone:
+    def test_it_is_told_its_job_with_secrets_and_its_own_token_and_again(self, api: Api) -> None:
+        lone = Lone(api, env={"A": "1"}, secrets={"B": "hush\nhush"})
+        for _ in range(2):
+            answer = lone.ask()
+            assert answer.status_code == 200
+            records = answer.content.decode().split("\0")
+            assert {"env=A=1", "env=B=hush\nhush", f"attempt={lone.ref.id}"} <= set(records)
+            assert _manifest(answer)["token"] == token_of(lone.ref)
+
+    def test_once_claimed_nobody_is_told_any_more(self, api: Api) -> None:
+        lone = Lone(api, secrets={"B": "hush"})
+        assert lone.ask().status_code == 200
+        assert api.claim(lone.ref, claim="a", instance_id=lone.instance_id).is_success
+        second_boot = lone.ask()
+        assert second_boot.status_code == 409
+        assert "hush" not in second_boot.text
+
+    def test_one_that_has_ended_is_told_no_more(self, api: Api) -> None:
+        lone = Lone(api)
+        with api.database.begin() as tx:
+            assert attempts.end(tx, lone.ref, Reason.CANCELLED, actor="test")
+        assert lone.ask().status_code == 409
+
+    def test_before_ec2s_answer_is_written_down_it_is_to_ask_again(self, api: Api) -> None:
+        lone = Lone(api, answered=False)
+        early = lone.ask()
+        assert (early.status_code, early.headers["Retry-After"]) == (503, "2")
+        lone.answer()
+        assert lone.ask().status_code == 200
+
+    def test_another_instance_is_refused_though_it_proves_what_it_is(self, api: Api) -> None:
+        lone, other = Lone(api), Lone(api)
+        assert lone.ask(other.instance_id).status_code == 409
+        # It names the right one and shows its own document.
+        shown = document(api, other.instance_id)
+        assert lone.ask(identity=shown).status_code == 403
+
+    def test_only_its_own_token_for_this_asking_opens_it(self, api: Api) -> None:
+        lone, other = Lone(api), Lone(api)
+        as_group = tokens.mint(_KEYS, "k1", "default", lone.ref.id, "group")
+        for token in ("x", other.token, token_of(lone.ref), as_group):
+            assert lone.ask(token=token).status_code == 401
+        path = f"/jobs/{lone.ref.job_id}/callback"
+        assert api.http.patch(path, headers=bearer(lone.token)).status_code == 401
+
+    def test_without_a_proof_nothing_is_told(self, api: Api) -> None:
+        assert Lone(api).ask(identity=None).status_code == 403
+        old = document(api, (lone := Lone(api)).instance_id, pendingTime="2020-01-01T00:00:00Z")
+        assert lone.ask(identity=old).status_code == 403
+
+    def test_where_no_proof_is_demanded_it_is_believed(self, trusting: Api, api: Api) -> None:
+        trusting.signer = api.signer  # type: ignore[attr-defined]
+        lone = Lone(trusting)
+        assert lone.ask(identity=None).status_code == 200
+        assert lone.ask("i-0123456789abcdef0", identity=None).status_code == 409
+
+    @pytest.mark.parametrize("path", [f"{UUID(int=9)}/attempts/1", "x/attempts/1", "x/attempts/y"])
+    def test_an_attempt_that_is_not_there_is_told(self, api: Api, path: str) -> None:
+        token = tokens.mint(_KEYS, "k1", "default", path.replace("/attempts/", "."), "assignment")
+        answer = api.http.post(f"/jobs/{path}/machine", json={}, headers=bearer(token))
+        assert answer.status_code == 404
+
+
+def test_the_machine_of_a_group_is_told_no_more_once_its_attempt_is_claimed(api: Api) -> None:
+    group = Group(api)
+    first, second = group.instances
+    ref = group.of[first]
+    assert group.ask(instance_id=first, identity=group.document(first)).status_code == 200
+    assert api.claim(ref, claim="a", instance_id=first).is_success
+    refused = group.ask(instance_id=first, identity=group.document(first))
+    assert refused.status_code == 409
+    assert "has been claimed" in refused.json()["error"]
+    assert group.ask(instance_id=second, identity=group.document(second)).status_code == 200
 
 
 def _unproven() -> float | None:

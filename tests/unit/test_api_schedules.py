@@ -12,8 +12,9 @@ from sqlalchemy import text
 
 from atemporal.messages import JobCancel, Message
 from atemporal.model.schedule import LABEL
+from atemporal.model.secret import revealed
 from atemporal.recurrence import HORIZON_S
-from atemporal.store import api_tokens
+from atemporal.store import api_tokens, schedules
 from atemporal.store import fires as fire_store
 from services.api.publisher import Publisher
 from tests.api import Api, bearer, serving
@@ -108,7 +109,7 @@ def test_the_next_fires_are_told_in_both_times_and_the_latest_with_their_ends(ap
         ({"job": {**JOB, "key": "k"}}, "job.key"),
         ({"job": {**JOB, "labels": {LABEL: "x"}}}, "job.labels"),
         ({"job": {**JOB, "labels": {f"l{n}": "" for n in range(32)}}}, "job.labels"),
-        ({"job": {**JOB, "env": {"A": "x" * 20_000}}}, "job.env"),
+        ({"job": {**JOB, "env": {"A": "x" * 140_000}}}, "job.env"),
     ],
 )
 def test_bad_fields_are_named_and_nothing_is_written(
@@ -229,6 +230,70 @@ def test_a_job_runs_now_once_for_each_key(api: Api) -> None:
     assert job["labels"][LABEL] == "nightly"
     for bad in ({"key": ""}, {"key": 5}, {"image": "other"}):
         assert api.http.post("/schedules/nightly/run", json=bad).status_code == 422
+
+
+SECRETS = {"A": "hush-one", "B": "hush-two"}
+
+
+class TestSecrets:
+    """Who reads a schedule and writes it back has never seen its secrets' values."""
+
+    def stored(self, api: Api) -> dict[str, str]:
+        with api.database.begin() as tx:
+            return revealed(schedules.get(tx, "nightly").job.secrets)
+
+    def patch(self, api: Api, code: int = 200, **job: Any) -> Any:
+        answer = api.http.patch("/schedules/nightly", json={"job": job})
+        assert answer.status_code == code, answer.text
+        assert "hush" not in answer.text
+        return answer.json()
+
+    @pytest.fixture(autouse=True)
+    def with_secrets(self, api: Api) -> None:
+        shown = made(api, job={**JOB, "env": {}, "secrets": SECRETS})
+        assert shown["job"]["secrets"] == {"A": None, "B": None}
+        assert "hush" not in api.http.get("/schedules").text
+
+    def test_an_edit_that_does_not_name_them_keeps_them(self, api: Api) -> None:
+        self.patch(api, env={"X": "1"})
+        assert self.stored(api) == SECRETS
+
+    def test_what_is_shown_written_back_changes_nothing(self, api: Api) -> None:
+        shown = api.http.get("/schedules/nightly").json()
+        again = self.patch(api, **shown["job"])
+        assert again["version"] == shown["version"]
+        assert self.stored(api) == SECRETS
+
+    def test_one_is_exchanged_one_kept_one_taken_away(self, api: Api) -> None:
+        self.patch(api, secrets={"A": "hush-new", "B": None})
+        assert self.stored(api) == {"A": "hush-new", "B": "hush-two"}
+        self.patch(api, secrets={"B": None, "C": "hush-three"})
+        assert self.stored(api) == {"B": "hush-two", "C": "hush-three"}
+        self.patch(api, secrets={})
+        assert self.stored(api) == {}
+
+    def test_null_where_nothing_is_stored_is_no_value(self, api: Api) -> None:
+        refused = self.patch(api, 422, secrets={"A": None, "NEW": None})
+        assert "NEW" in refused["fields"]["job.secrets"]
+        job = {**JOB, "env": {}, "secrets": {"A": None}}
+        answer = api.http.post("/schedules", json={**NIGHTLY, "name": "other", "job": job})
+        assert "job.secrets" in answer.json()["fields"]
+        assert self.stored(api) == SECRETS
+
+    def test_a_variable_that_is_a_secret_already_is_refused(self, api: Api) -> None:
+        refused = self.patch(api, 422, env={"A": "plain"})
+        assert refused["fields"] == {
+            "job.secrets": "A is in env as well: a variable has one value"
+        }
+
+    def test_inline_is_refused_as_long_as_it_has_secrets(self, api: Api) -> None:
+        assert "job.delivery" in self.patch(api, 422, delivery="inline")["fields"]
+        assert self.patch(api, delivery="inline", secrets={})["job"]["delivery"] == "inline"
+
+    def test_its_jobs_have_them(self, api: Api) -> None:
+        job = api.http.post("/schedules/nightly/run").json()
+        assert job["secrets"] == {"A": None, "B": None}
+        assert revealed(api.job(UUID(job["id"])).spec.secrets) == SECRETS
 
 
 def test_deleted_it_is_gone_and_its_name_is_free(api: Api) -> None:

@@ -51,7 +51,7 @@ VALIDATOR = validators.extend(Draft202012Validator, {"pattern": _pattern})(SCHEM
 # JSON can hold half of a surrogate pair, which is no text.
 TEXT = st.characters(exclude_categories=["Cs"])
 # What the generator passes over, because it says nothing about what is valid.
-_REMARKS = {"title", "description", "default", "examples", "$defs"}
+_REMARKS = {"title", "description", "default", "examples", "$defs", "writeOnly"}
 
 slowly = settings(
     max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -239,6 +239,8 @@ def beyond(message: dict[str, Any]) -> bool:
         or len(job["image"]) > 255
         # A label with a sign beyond ASCII, or more than 256 UTF-16 units.
         or any(not _for_a_tag(value) for value in job.get("labels", {}).values())
+        # One name in the environment and among the secrets.
+        or bool(job.get("env", {}).keys() & job.get("secrets", {}).keys())
     )
 
 

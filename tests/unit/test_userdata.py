@@ -211,7 +211,8 @@ def test_a_refusal_says_what_is_taken_and_what_fits_to_the_byte(
         rest = total - sum(len(name) + 6 for name in names)
         each, more = divmod(rest, variables)
         values = ["x" * (each + (number < more)) for number in range(variables)]
-        return JobSpec(image="nginx", ports=ports, env=dict(zip(names, values, strict=True)))
+        env = dict(zip(names, values, strict=True))
+        return JobSpec(image="nginx", ports=ports, env=env, delivery="inline")
 
     with pytest.raises(Invalid) as refused:
         userdata.check_fits(job(20_000))
@@ -231,11 +232,72 @@ def test_a_commands_words_count_as_the_refusal_says(words: int) -> None:
 
     def job(total: int) -> JobSpec:
         first = "x" * (total - 5 * words - (words - 1))
-        return JobSpec(image="nginx", command=(first, *(["y"] * (words - 1))))
+        command = (first, *(["y"] * (words - 1)))
+        return JobSpec(image="nginx", command=command, delivery="inline")
 
     userdata.check_fits(job(fits))
     with pytest.raises(Invalid, match=f"and {fits} fit"):
         userdata.check_fits(job(fits + 1))
+
+
+class TestDelivery:
+    def test_auto_is_inline_as_long_as_that_fits_and_then_by_claim(self) -> None:
+        fits = userdata.room(JobSpec(image="nginx"), FLATCAR) - len("A") - 6
+        assert userdata.delivery_of(JobSpec(image="nginx", env={"A": "x" * fits})) == "inline"
+        assert userdata.delivery_of(JobSpec(image="nginx", env={"A": "x" * (fits + 1)})) == "claim"
+
+    def test_secrets_go_by_claim_whatever_their_size(self) -> None:
+        assert userdata.delivery_of(JobSpec(image="nginx", secrets={"A": "b"})) == "claim"
+
+    def test_what_is_asked_for_is_done(self) -> None:
+        for wanted in ("inline", "claim"):
+            assert userdata.delivery_of(JobSpec(image="nginx", delivery=wanted)) == wanted
+
+    def test_inline_with_secrets_is_refused_without_their_values(self) -> None:
+        spec = JobSpec(image="nginx", secrets={"A": "hush"}, delivery="inline")
+        with pytest.raises(Invalid) as refused:
+            userdata.check_fits(spec)
+        assert list(refused.value.fields) == ["delivery"]
+        assert "hush" not in str(refused.value)
+
+    def test_inline_that_does_not_fit_is_shown_the_way_out(self) -> None:
+        with pytest.raises(Invalid, match="leave out the delivery inline"):
+            userdata.check_fits(JobSpec(image="nginx", env={"A": "x" * 9_000}, delivery="inline"))
+
+    def test_the_whole_is_bounded_to_the_byte(self) -> None:
+        def job(total: int) -> JobSpec:
+            first = {f"V{n}": "x" * 99_992 for n in range(2)}
+            rest = total - 2 * 100_000
+            return JobSpec(image="nginx", env=first, secrets={"S": "x" * (rest - 7)})
+
+        userdata.check_fits(job(262_144))
+        with pytest.raises(Invalid, match="take 262145 bytes on the machine and 262144 fit"):
+            userdata.check_fits(job(262_145))
+
+    def test_its_user_data_has_nothing_of_the_job(self) -> None:
+        """So a secret can not be in it, and no size makes it too large."""
+        launch = LAUNCH.model_copy(update={"delivery": "claim"})
+        spec = JobSpec(
+            image="nginx", command=("run",), env={"A": "b"}, secrets={"S": "x" * 100_000}
+        )
+        rendered = userdata.render(REF, spec, launch, TOKEN)
+        assert rendered == userdata.render(REF, JobSpec(image="busybox"), launch, TOKEN)
+        records = parse(rendered)[1].decode().removesuffix("\0").split("\0")
+        assert [one.partition("=")[0] for one in records] == [
+            *("group", "callback", "token", "deadline", "boot")
+        ]
+        assert f"group={REF.id}" in records
+        path = f"/jobs/{REF.job_id}/attempts/{REF.number}/machine"
+        assert f"callback={launch.callback_base}{path}" in records
+
+    def test_each_way_has_a_token_of_its_own(self) -> None:
+        by_claim = LAUNCH.model_copy(update={"delivery": "claim"})
+        assert userdata.purpose_of(LAUNCH) == "callback"
+        assert userdata.purpose_of(by_claim) == "assignment"
+
+    def test_the_launch_of_an_earlier_release_was_inline(self) -> None:
+        stored = LAUNCH.model_dump(mode="json", exclude={"delivery"})
+        assert Launch.model_validate(stored).delivery == "inline"
 
 
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
@@ -252,7 +314,7 @@ def test_there_is_always_room_for_an_ordinary_environment() -> None:
 
 @given(size=st.integers(5_800, 7_000))
 def test_what_fits_at_submission_fits_at_launch_under_the_longest_settings(size: int) -> None:
-    spec = JobSpec(image="nginx", env={"A": "é" * (size // 2)})
+    spec = JobSpec(image="nginx", env={"A": "é" * (size // 2)}, delivery="inline")
     try:
         userdata.check_fits(spec)
     except Invalid:

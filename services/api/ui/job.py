@@ -54,7 +54,7 @@ def routes(site: Site) -> APIRouter:
             title=f"Job {str(job.id)[-12:]}",
             now=now,
             job=JobDetail.show(job, deadlines),
-            variables=sorted(job.spec.env),
+            variables=sorted({**job.spec.env, **job.spec.secrets}),
             timeline=timeline(job.attempts, now),
             events=history[-EVENTS:],
             left_out=max(0, len(history) - EVENTS),
