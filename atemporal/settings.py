@@ -10,13 +10,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from atemporal import tags as tag_rules
 from atemporal.api_url import DEFAULT_URL
 from atemporal.errors import Invalid
-from atemporal.model import describe, forms
+from atemporal.model import container, describe, forms
 from atemporal.model.job_spec import LONGEST_LEAD_S, MOST_LABELS
 from atemporal.userdata import OS_FAMILIES
 from atemporal.waiting import Phase
@@ -33,7 +40,6 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 MOST_TAGS = tag_rules.MOST - tag_rules.OURS - MOST_LABELS
 """So many tags of the deployment leave room for each label that a job may have, and for ours."""
-
 
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(tag_rules.parse)]
 
@@ -136,6 +142,15 @@ class Settings(BaseSettings):
     security_groups: Words = Field(
         default=(),
         description="the security groups of new instances, comma separated",
+    )
+    job_options: Annotated[Words, AfterValidator(container.known_options)] = Field(
+        default=container.JOB_OPTIONS,
+        description="the options of docker's that jobs may use; network=host can be added, which lets "
+        "a container do what its machine may",
+    )
+    host_paths: Annotated[Words, AfterValidator(container.paths)] = Field(
+        default=(),
+        description="directories of the machine that jobs may have as volumes, with all below them",
     )
     key_name: str | None = Field(
         default=None,

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
+from atemporal.model.container import options
 from cloud_config.flatcar import FLATCAR
 from cloud_config.os_family import OsFamily
 
@@ -121,7 +122,8 @@ def _longest(spec: JobSpec) -> bytes:
 
 def _payload(spec: JobSpec) -> bytes:
     records = [
-        *(f"arg={word}" for word in spec.command or ()),
+        # docker takes the program of an entrypoint alone.
+        *(f"arg={word}" for word in (*(spec.entrypoint or ())[1:], *(spec.command or ()))),
         *(f"env={name}={value}" for name, value in spec.env.items()),
     ]
     return _joined(records)
@@ -138,7 +140,8 @@ def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> byte
         f"deadline={launch.deadline_s}",
         f"pull={launch.pull_s}",
         f"capacity_type={launch.capacity_type}",
-        *(f"port={port}" for port in spec.ports),
+        *(f"port={port}" for port in spec.ports if spec.network == "bridge"),
+        *(f"option={option}" for option in options(spec)),
     ]
     return _joined(records) + _payload(spec)
 

@@ -17,6 +17,7 @@ from atemporal.metrics import exposition
 from atemporal.prices import load
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from atemporal.terms import Terms
 from services.api import (
     batch,
     callbacks,
@@ -77,13 +78,14 @@ def build(settings: Settings, database: Database, publisher: Publisher) -> FastA
     )
     authorizer = Authorizer(settings, database)
     prices = load(settings)
+    terms = Terms.of(settings, prices)
     changes = Changes(database, publisher)
     reader = [Depends(authorizer.needs("read"))]
     for of_clients in (
-        jobs.router(settings, database, authorizer, publisher, prices),
+        jobs.router(settings, database, authorizer, publisher, terms),
         logs.router(database, authorizer),
-        batch.router(database, authorizer, prices),
-        schedules.router(settings, database, authorizer, publisher, prices),
+        batch.router(database, authorizer, terms),
+        schedules.router(settings, database, authorizer, publisher, terms),
         dead_letters.router(database, authorizer, changes),
         events.router(database, authorizer),
         webhooks.router(settings, database, authorizer),

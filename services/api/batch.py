@@ -21,11 +21,11 @@ from atemporal.errors import Invalid, InvalidLines
 from atemporal.job_lines import MEDIA_TYPE, read_line
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.store.jobs import Submission
 from atemporal.telemetry import logger
+from atemporal.terms import ANY_TERMS, Terms
 from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.error_responses import TooLarge, possible
@@ -43,7 +43,7 @@ _VIA = "http"
 Rejected = dict[int, Mapping[str, str]]
 
 
-def router(database: Database, authorizer: Authorizer, prices: Prices = NO_PRICES) -> APIRouter:
+def router(database: Database, authorizer: Authorizer, terms: Terms = ANY_TERMS) -> APIRouter:
     """Build the call."""
     routes = APIRouter(tags=["jobs"])
     submitter = authorizer.needs("submit")
@@ -95,7 +95,7 @@ def router(database: Database, authorizer: Authorizer, prices: Prices = NO_PRICE
 
         With the header `Idempotency-Key` a line without a key of its own has KEY/NUMBER.
         """
-        specs, rejected = _read(sent, idempotency_key, prices)
+        specs, rejected = _read(sent, idempotency_key, terms)
         skip = on_error == "skip"
         try:
             if rejected and not skip:
@@ -127,7 +127,7 @@ def router(database: Database, authorizer: Authorizer, prices: Prices = NO_PRICE
     return routes
 
 
-def _read(sent: bytes, key: str | None, prices: Prices) -> tuple[dict[int, JobSpec], Rejected]:
+def _read(sent: bytes, key: str | None, terms: Terms) -> tuple[dict[int, JobSpec], Rejected]:
     """The jobs and the bad lines, by their numbers.
 
     Raises:
@@ -141,7 +141,7 @@ def _read(sent: bytes, key: str | None, prices: Prices) -> tuple[dict[int, JobSp
             raise TooLarge(f"there are more than {LINES} jobs: send them as several requests")
         try:
             spec = read_line(line, key=key and f"{key}/{number}")
-            prices.check(spec)
+            terms.check(spec)
             specs[number] = spec
         except Invalid as error:
             rejected[number] = error.fields

@@ -22,12 +22,12 @@ from atemporal.metrics.endings import ENDED
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import describe
 from atemporal.model.job_spec import MAX_TIMEOUT_S, Instant, Whole
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.settings import Settings
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import events, jobs, listing, reschedule
 from atemporal.store.database import Database
 from atemporal.telemetry import logger
+from atemporal.terms import ANY_TERMS, Terms
 from services.api import request_body, submission
 from services.api.auth import Authorizer
 from services.api.changes import SCOPES, Changes
@@ -107,7 +107,7 @@ def router(
     database: Database,
     authorizer: Authorizer,
     publisher: Publisher,
-    prices: Prices = NO_PRICES,
+    terms: Terms = ANY_TERMS,
 ) -> APIRouter:
     """Build the calls for jobs."""
     deadlines = settings.deadlines
@@ -180,7 +180,7 @@ def router(
         try:
             fields = request_body.fields(body, request.headers.get("content-type", ""))
             spec = submission.specification(fields, key=idempotency_key)
-            prices.check(spec)
+            terms.check(spec)
             with database.begin() as tx:
                 (made,) = jobs.submit(tx, [spec], actor=actor)
                 job = jobs.get(tx, made.job_id)

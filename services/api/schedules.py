@@ -28,13 +28,13 @@ from atemporal.model.schedule import (
     job_schema,
     parse_schedule,
 )
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.recurrence import Overlap
 from atemporal.settings import Settings
 from atemporal.store import fires, jobs, schedules
 from atemporal.store.database import Database
 from atemporal.store.rows import Transaction
 from atemporal.telemetry import logger
+from atemporal.terms import ANY_TERMS, Terms
 from services.api import request_body
 from services.api.auth import Authorizer, bearer
 from services.api.changes import SCOPES, Changes
@@ -81,7 +81,7 @@ def router(
     database: Database,
     authorizer: Authorizer,
     publisher: Publisher,
-    prices: Prices = NO_PRICES,
+    terms: Terms = ANY_TERMS,
 ) -> APIRouter:
     """Build the calls for schedules."""
     deadlines = settings.deadlines
@@ -139,7 +139,7 @@ def router(
         The overlap `cancel` wants the scope `cancel` too.
         """
         spec = parse_schedule(read_object(body))
-        prices.check(spec.job, within="job.")
+        terms.check(spec.job, within="job.")
         with database.begin() as tx:
             made = schedules.create(tx, spec)
             shown = detail(tx, made.name)
@@ -191,7 +191,7 @@ def router(
         with database.begin() as tx:
             done = schedules.edit(tx, name, fields, version=version, actor=actor)
             if "job" in fields:
-                prices.check(done.schedule.job, within="job.")
+                terms.check(done.schedule.job, within="job.")
             shown = detail(tx, name)
         changes.settle(done, "edited", actor)
         return shown

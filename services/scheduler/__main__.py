@@ -7,6 +7,7 @@ from atemporal.daemon import Loop, serve
 from atemporal.prices import load
 from atemporal.settings import Settings
 from atemporal.store.database import Database
+from atemporal.terms import Terms
 from services.scheduler.cost_limits import CostLimitLoop
 from services.scheduler.dead_letters import DeadLetterLoop
 from services.scheduler.due import DueLoop
@@ -25,7 +26,7 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
     Raises:
         Invalid: the price table can not be read.
     """
-    prices = load(settings)
+    terms = Terms.of(settings, load(settings))
 
     def link(name: str) -> Link:
         url = settings.broker_url.get_secret_value()
@@ -42,12 +43,12 @@ def loops(settings: Settings, database: Database) -> list[Loop]:
         RecurringLoop(database, link("recurring"), interval_s=settings.poll_interval_s),
         StartDeadlineLoop(database, link("start-deadlines"), interval_s=settings.poll_interval_s),
         CostLimitLoop(database, link("cost-limits")),
-        SubmitLoop(database, link("submit"), prices=prices),
+        SubmitLoop(database, link("submit"), terms=terms),
         ScheduleMessageLoop(
             database,
             link("schedule-messages"),
             allowed=settings.schedule_messages,
-            prices=prices,
+            terms=terms,
         ),
         DeadLetterLoop(database, link("dead-letters"), interval_s=settings.poll_interval_s),
         RelayLoop(database, link("relay"), interval_s=settings.poll_interval_s / 2),

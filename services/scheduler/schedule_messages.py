@@ -38,7 +38,6 @@ from atemporal.metrics.fires import count_fire
 from atemporal.model import parse_spec
 from atemporal.model.forms import SCHEDULE_NAME
 from atemporal.model.schedule import Schedule, parse_schedule
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.states import Reason
 from atemporal.store import schedule_messages, schedules
 from atemporal.store.database import Database
@@ -46,6 +45,7 @@ from atemporal.store.rows import Transaction
 from atemporal.store.schedule_messages import Identity, Kind
 from atemporal.store.schedules import Changed
 from atemporal.telemetry import logger
+from atemporal.terms import ANY_TERMS, Terms
 from services.scheduler.replies import Replies
 
 TAKEN = counter(
@@ -72,7 +72,7 @@ class ScheduleMessageLoop:
         link: Link,
         *,
         allowed: bool = True,
-        prices: Prices = NO_PRICES,
+        terms: Terms = ANY_TERMS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Take the connections; none is open yet.
@@ -82,7 +82,7 @@ class ScheduleMessageLoop:
         self._database = database
         self._link = link
         self._allowed = allowed
-        self._prices = prices
+        self._terms = terms
         self._inbox = Inbox(link, SCHEDULE, ping=database.ping)
         self._log = logger(self.name)
         self._replies = Replies(link, self._log, clock=clock)
@@ -147,7 +147,7 @@ class ScheduleMessageLoop:
         """
         if isinstance(message, SchedulePut):
             spec = parse_schedule(message.schedule)
-            self._prices.check(spec.job, within="job.")
+            self._terms.check(spec.job, within="job.")
             return spec.name
         return message.name
 

@@ -18,11 +18,11 @@ from atemporal.messages import SUBMIT, SubmitReply, decode
 from atemporal.metrics import series
 from atemporal.metrics.submits import SUBMITS
 from atemporal.model import JobSpec, parse_spec
-from atemporal.prices import NO_PRICES, Prices
 from atemporal.store import jobs
 from atemporal.store.database import Database
 from atemporal.store.jobs import Submission
 from atemporal.telemetry import logger
+from atemporal.terms import ANY_TERMS, Terms
 from atemporal.userdata import check_fits
 from services.scheduler.replies import Replies
 
@@ -42,12 +42,12 @@ class SubmitLoop:
         database: Database,
         link: Link,
         *,
-        prices: Prices = NO_PRICES,
+        terms: Terms = ANY_TERMS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Take the connections; none is open yet. `clock` gives seconds."""
         self._database = database
-        self._prices = prices
+        self._terms = terms
         self._inbox = Inbox(link, SUBMIT, ping=database.ping)
         self._replies = Replies(link, logger(self.name), clock=clock)
 
@@ -113,5 +113,5 @@ class SubmitLoop:
             fields["key"] = delivery.message_id
         spec = parse_spec(fields)
         check_fits(spec)
-        self._prices.check(spec)
+        self._terms.check(spec)
         return spec

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -72,6 +73,7 @@ class Case:
         command: tuple[str, ...] = PRINT_AND_FAIL,
         deadline_s: int = 300,
         image: str | None = None,
+        **fields: Any,
     ) -> bytes:
         """The attempt's user-data as the launcher renders it."""
         spec = JobSpec(
@@ -80,6 +82,7 @@ class Case:
             env={"AWKWARD": AWKWARD, "EMPTY": ""},
             timeout_s=60,
             ports=(),
+            **fields,
         )
         launch = Launch(
             image_id="ami-1",
@@ -170,6 +173,36 @@ def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> No
     assert json.loads(exit_line) == {k: v for k, v in body.items() if k != "log_tail"}
     assert b"".join(map(base64.b64decode, log_lines)) == record.log_tail
     assert AWKWARD.split("\n")[0] not in "\n".join(machine.console)
+
+
+def test_the_container_is_made_with_what_the_job_asks_of_docker(case: Case) -> None:
+    script = "busybox id -u; busybox id -g; pwd; busybox ls -d /data /host; echo $0 $1"
+    user_data = case.user_data(
+        entrypoint=("/bin/sh", "-c", script),
+        command=("zero", "$one"),
+        user="65534:100",
+        workdir="/tmp",
+        memory_mb=64,
+        shm_mb=8,
+        volumes=("/data", "/etc/atemporal-test:/host:ro"),
+        network="none",
+    )
+    case.machine.apply(user_data)
+    case.machine.wait_off()
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert record.log_tail.decode().split("\n") == [
+        *("65534", "100", "/tmp", "/data", "/host", "zero $one", ""),
+    ]
+    (made,) = json.loads(case.site.engine.run("inspect", f"atemporal-{case.ref.id}").stdout)
+    config, host = made["Config"], made["HostConfig"]
+    assert config["Entrypoint"] == ["/bin/sh"]
+    assert config["Cmd"] == ["-c", script, "zero", "$one"]
+    assert (host["Memory"], host["ShmSize"]) == (64 << 20, 8 << 20)
+    assert host["NetworkMode"] == "none"
+    assert sorted((one["Type"], one["Destination"], one["RW"]) for one in made["Mounts"]) == [
+        ("bind", "/host", False),
+        ("volume", "/data", True),
+    ]
 
 
 def test_a_machine_shut_down_from_outside_says_that_the_program_is_not_to_blame(
