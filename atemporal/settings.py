@@ -152,6 +152,10 @@ class Settings(BaseSettings):
         default=(),
         description="directories of the machine that jobs may have as volumes, with all below them",
     )
+    registries_file: str | None = Field(
+        default=None,
+        description="what opens private registries, as `docker login` writes it (config.json)",
+    )
     key_name: str | None = Field(
         default=None,
         description="the EC2 key pair of new instances, for SSH; absent: none",

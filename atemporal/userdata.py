@@ -129,8 +129,13 @@ def _payload(spec: JobSpec) -> bytes:
     return _joined(records)
 
 
-def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
-    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end."""
+def manifest(
+    ref: AttemptRef, spec: JobSpec, launch: Launch, token: str, *, auth: str | None = None
+) -> bytes:
+    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end.
+
+    `auth` opens the registry of its image. It has no place in a user-data.
+    """
     records = [
         f"attempt={ref.id}",
         f"image={spec.image}",
@@ -142,6 +147,7 @@ def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> byte
         f"capacity_type={launch.capacity_type}",
         *(f"port={port}" for port in spec.ports if spec.network == "bridge"),
         *(f"option={option}" for option in options(spec)),
+        *([f"auth={auth}"] if auth else []),
     ]
     return _joined(records) + _payload(spec)
 

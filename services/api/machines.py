@@ -28,6 +28,7 @@ from atemporal.identity.trusted import group_size
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
 from atemporal.model import LaunchGroup, describe
+from atemporal.registries import load
 from atemporal.settings import Settings
 from atemporal.store import groups
 from atemporal.store.database import Database
@@ -133,12 +134,13 @@ def router(settings: Settings, database: Database) -> APIRouter:
     """Build the call.
 
     Raises:
-        Invalid: the settings have no callback key, or no certificate for the proof they demand.
+        Invalid: the settings have no callback key, or no certificate for the proof they demand, or name
+            registries that can not be read.
     """
     routes = APIRouter(tags=["callbacks"])
     log = logger("machines")
     keys, deployment = settings.keys, settings.deployment
-    doorkeeper = Doorkeeper(settings)
+    doorkeeper, registries = Doorkeeper(settings), load(settings)
 
     @routes.post(
         "/groups/{group_id}/machines",
@@ -195,7 +197,9 @@ def router(settings: Settings, database: Database) -> APIRouter:
         own = tokens.mint(keys, attempt.launch.key_id, deployment, attempt.ref.id)
         ASSIGNMENTS.labels("assigned").inc()
         log.info("assigned", **log_context(attempt.ref, instance_id))
-        return Response(manifest(attempt.ref, spec, attempt.launch, own), media_type=MANIFEST)
+        auth = registries.opens(spec.image)
+        told = manifest(attempt.ref, spec, attempt.launch, own, auth=auth)
+        return Response(told, media_type=MANIFEST)
 
     return routes
 

@@ -39,6 +39,7 @@ TOKEN = "k1." + "0123456789abcdef" * 4
 # Stands in for the client of docker: a folder holds what it was asked and what to say.
 DOCKER = r"""#!/usr/bin/env bash
 cd "${0%/*}/docker.d"
+[[ $1 != --config ]] || { cat "$2/config.json" >>config.json; echo >>config.json; shift 2; }
 printf '%s\0' "$@" >>"$1.argv"; printf '\n' >>"$1.argv"
 echo "$1" >>order
 case $1 in
