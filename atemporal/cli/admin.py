@@ -16,7 +16,7 @@ from atemporal.cli import output
 from atemporal.cli.masks import MASK, masked_url
 from atemporal.cli.output import instant, note
 from atemporal.cli.session import Session, output_option, pass_session
-from atemporal.settings import PREFIX, Settings
+from atemporal.settings import PREFIX, Settings, fields
 from atemporal.store import api_tokens
 
 _KEY = re.compile(r"(?P<before>[^,:]+:)[^,]*")
@@ -141,7 +141,7 @@ def effective(settings: Settings) -> list[dict[str, Any]]:
             "source": "environment" if name in settings.model_fields_set else "default",
             "description": field.description,
         }
-        for name, field in Settings.model_fields.items()
+        for name, field in fields()
     ]
     rows.append(
         {
