@@ -10,14 +10,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from atemporal import tags as tag_rules
 from atemporal.api_url import DEFAULT_URL
 from atemporal.errors import Invalid
-from atemporal.model import describe, forms
+from atemporal.model import container, describe, forms
 from atemporal.model.job_spec import LONGEST_LEAD_S, MOST_LABELS
+from atemporal.rate_settings import RateSettings
 from atemporal.userdata import OS_FAMILIES
 from atemporal.waiting import Phase
 from atemporal.webhook.address import Network, networks
@@ -34,11 +43,10 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 MOST_TAGS = tag_rules.MOST - tag_rules.OURS - MOST_LABELS
 """So many tags of the deployment leave room for each label that a job may have, and for ours."""
 
-
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(tag_rules.parse)]
 
 
-class Settings(BaseSettings):
+class Settings(RateSettings):
     """The effective settings of this process; `atemporal config` prints them."""
 
     model_config = SettingsConfigDict(
@@ -137,6 +145,19 @@ class Settings(BaseSettings):
         default=(),
         description="the security groups of new instances, comma separated",
     )
+    job_options: Annotated[Words, AfterValidator(container.known_options)] = Field(
+        default=container.JOB_OPTIONS,
+        description="the options of docker's that jobs may use; network=host can be added, which lets "
+        "a container do what its machine may",
+    )
+    host_paths: Annotated[Words, AfterValidator(container.paths)] = Field(
+        default=(),
+        description="directories of the machine that jobs may have as volumes, with all below them",
+    )
+    registries_file: str | None = Field(
+        default=None,
+        description="what opens private registries, as `docker login` writes it (config.json)",
+    )
     key_name: str | None = Field(
         default=None,
         description="the EC2 key pair of new instances, for SSH; absent: none",
@@ -216,56 +237,6 @@ class Settings(BaseSettings):
     cloud_grace_s: Annotated[float, Field(ge=0)] = Field(
         default=300.0,
         description="how old an instance or intent must be before its absence proves anything",
-    )
-    run_instances_burst: Annotated[float, Field(ge=1)] = Field(
-        default=5.0,
-        description="RunInstances calls at once, of all launchers together; EC2's limit for the "
-        "account and region, less what else uses it. So are all that follow, to delete_volume_rate",
-    )
-    run_instances_rate: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="RunInstances calls a second"
-    )
-    instances_burst: Annotated[float, Field(ge=1)] = Field(
-        default=1000.0, description="instances launched at once; EC2's resource bucket"
-    )
-    instances_rate: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="instances launched a second"
-    )
-    terminate_instances_burst: Annotated[float, Field(ge=1)] = Field(
-        default=100.0, description="TerminateInstances calls at once"
-    )
-    terminate_instances_rate: Annotated[float, Field(gt=0)] = Field(
-        default=5.0, description="TerminateInstances calls a second"
-    )
-    terminated_burst: Annotated[float, Field(ge=1)] = Field(
-        default=1000.0, description="instances terminated at once; EC2's resource bucket"
-    )
-    terminated_rate: Annotated[float, Field(gt=0)] = Field(
-        default=20.0, description="instances terminated a second"
-    )
-    describe_burst: Annotated[float, Field(ge=1)] = Field(
-        default=100.0, description="Describe calls at once, of all actions together"
-    )
-    describe_rate: Annotated[float, Field(gt=0)] = Field(
-        default=20.0, description="Describe calls a second"
-    )
-    console_burst: Annotated[float, Field(ge=1)] = Field(
-        default=100.0, description="GetConsoleOutput calls at once"
-    )
-    console_rate: Annotated[float, Field(gt=0)] = Field(
-        default=20.0, description="GetConsoleOutput calls a second"
-    )
-    create_tags_burst: Annotated[float, Field(ge=1)] = Field(
-        default=100.0, description="CreateTags calls at once"
-    )
-    create_tags_rate: Annotated[float, Field(gt=0)] = Field(
-        default=10.0, description="CreateTags calls a second"
-    )
-    delete_volume_burst: Annotated[float, Field(ge=1)] = Field(
-        default=50.0, description="DeleteVolume calls at once"
-    )
-    delete_volume_rate: Annotated[float, Field(gt=0)] = Field(
-        default=5.0, description="DeleteVolume calls a second"
     )
     launch_group_size: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
@@ -422,6 +393,13 @@ def _parse_keys(text: str) -> dict[str, bytes]:
     return keys
 
 
+def fields() -> list[tuple[str, FieldInfo]]:
+    """All settings in the order in which people read of them: EC2's limits last."""
+    return sorted(
+        Settings.model_fields.items(), key=lambda one: one[0] in RateSettings.model_fields
+    )
+
+
 def load(**overrides: Any) -> Settings:
     """Read the settings from the environment; `overrides` win.
 
@@ -431,5 +409,5 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        fields = {f"{PREFIX}{name.upper()}": why for name, why in describe(error).items()}
-        raise Invalid(fields) from None
+        wrong = {f"{PREFIX}{name.upper()}": why for name, why in describe(error).items()}
+        raise Invalid(wrong) from None

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from atemporal.errors import Invalid
 from atemporal.model import AttemptRef, JobSpec, Launch
+from atemporal.model.container import options
 from atemporal.model.secret import revealed
 from atemporal.tokens import Purpose
 from cloud_config.flatcar import FLATCAR
@@ -149,15 +150,21 @@ def _longest(spec: JobSpec) -> bytes:
 
 def _payload(spec: JobSpec) -> bytes:
     records = [
-        *(f"arg={word}" for word in spec.command or ()),
+        # docker takes the program of an entrypoint alone.
+        *(f"arg={word}" for word in (*(spec.entrypoint or ())[1:], *(spec.command or ()))),
         *(f"env={name}={value}" for name, value in spec.env.items()),
         *(f"env={name}={value}" for name, value in revealed(spec.secrets).items()),
     ]
     return _joined(records)
 
 
-def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
-    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end."""
+def manifest(
+    ref: AttemptRef, spec: JobSpec, launch: Launch, token: str, *, auth: str | None = None
+) -> bytes:
+    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end.
+
+    `auth` opens the registry of its image. It has no place in a user-data.
+    """
     records = [
         f"attempt={ref.id}",
         f"image={spec.image}",
@@ -167,7 +174,9 @@ def manifest(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> byte
         f"deadline={launch.deadline_s}",
         f"pull={launch.pull_s}",
         f"capacity_type={launch.capacity_type}",
-        *(f"port={port}" for port in spec.ports),
+        *(f"port={port}" for port in spec.ports if spec.network == "bridge"),
+        *(f"option={option}" for option in options(spec)),
+        *([f"auth={auth}"] if auth else []),
     ]
     return _joined(records) + _payload(spec)
 

@@ -19,7 +19,7 @@ from atemporal.cli.masks import masked_url
 from atemporal.event_types import EVENT_TYPES
 from atemporal.job_view import JobView
 from atemporal.messages import MESSAGES, JobEvent, ScheduleReply, SubmitReply
-from atemporal.settings import PREFIX, Settings
+from atemporal.settings import PREFIX, fields
 from atemporal.states import diagram
 
 DOCS = Path(__file__).parent
@@ -82,7 +82,7 @@ def settings() -> str:
     """The page of all settings."""
     rows = [
         f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        for name, field in fields()
     ]
     return _SETTINGS + "\n".join(rows) + "\n"
 

@@ -17,6 +17,14 @@ from typing import Any
 
 INSTANCE_ID = "i-0123456789abcdef0"
 _PASS = "metadata-session"
+CREDENTIALS = {
+    "Code": "Success",
+    "Type": "AWS-HMAC",
+    "AccessKeyId": "ASIAEXAMPLE",
+    "SecretAccessKey": "secret/with+signs",
+    "Token": "session/with+signs==",
+}
+"""The credentials of a machine's role, as the metadata service writes them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,10 @@ class CallbackApi:
     group_calls: list[Call] = field(default_factory=list)
     # The lines of the signed identity document; None where EC2 gives none.
     identity: str | None = None
+    # The role of the instance, and what ECR says to who asks in its name: a status and a token.
+    role: str | None = None
+    ecr: list[tuple[int, str]] = field(default_factory=list)
+    ecr_calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     when_started: Callable[[], object] = lambda: None
@@ -129,6 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
+        if self.path == "/ecr/":
+            api.ecr_calls.append((dict(self.headers), body))
+            status, pass_ = api.ecr.pop(0) if len(api.ecr) > 1 else api.ecr[0]
+            answer = {"authorizationData": [{"authorizationToken": pass_, "expiresAt": 1.0}]}
+            self._respond(status, json.dumps(answer, separators=(",", ":")).encode())
+            return
         if self.path.endswith(("/machines", "/machine")):
             api.group_calls.append(Call(self.command, self.path, token, json.loads(body)))
             statuses = api.group_statuses
@@ -169,6 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         if self.path.endswith("/spot/instance-action"):
             self._respond(200 if api.takes_spot_back else 404, b"{}")
+            return
+        roles, _, name = self.path.partition("/security-credentials/")
+        if roles == "/latest/meta-data/iam":
+            secrets = json.dumps(CREDENTIALS, indent=2)
+            self._metadata(self.path, header, (secrets if name == api.role else api.role) or "")
             return
         if self.path.endswith("/instance-identity/rsa2048"):
             document = api.identity if allowed and api.identity else ""

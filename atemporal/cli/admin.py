@@ -140,7 +140,7 @@ def config(session: Session) -> None:
 def effective(settings: Settings) -> list[dict[str, Any]]:
     """The settings by name, with secrets masked, where each comes from and what it is."""
     from atemporal.calendar import rules_version
-    from atemporal.settings import PREFIX, Settings
+    from atemporal.settings import PREFIX, fields
 
     rows: list[dict[str, Any]] = [
         {
@@ -149,7 +149,7 @@ def effective(settings: Settings) -> list[dict[str, Any]]:
             "source": "environment" if name in settings.model_fields_set else "default",
             "description": field.description,
         }
-        for name, field in Settings.model_fields.items()
+        for name, field in fields()
     ]
     rows.append(
         {

@@ -169,6 +169,17 @@ def lead(context: click.Context, parameter: click.Parameter, text: str | None) -
     return duration_from(0, int(LIMIT_S))(context, parameter, text)
 
 
+def gpus(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> int | str | None:
+    """An option's callback: `all`, or a number of GPUs."""
+    if text is None or text == "all":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise click.BadParameter(f"{text!r} is neither all nor a whole number")
+    return int(text)
+
+
 def pairs(words: Iterable[str], option: str) -> dict[str, str]:
     """Read words NAME=VALUE.
 

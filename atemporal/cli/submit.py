@@ -135,6 +135,22 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
             "90s; 0 is none.  [default: auto]",
         ),
     ),
+    "entrypoint": (
+        click.Option(
+            ["--entrypoint", "entrypoint"],
+            callback=arguments.text,
+            metavar="PROGRAM",
+            help="What to run in place of the image's own entrypoint; its command counts no more.",
+        ),
+    ),
+    "gpus": (
+        click.Option(
+            ["--gpus", "gpus"],
+            callback=arguments.gpus,
+            metavar="all|NUMBER",
+            help="NVIDIA GPUs that the container gets.",
+        ),
+    ),
     "env": (
         click.Option(
             ["-e", "--env", "env"],
@@ -275,6 +291,8 @@ def spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}
     if given["time"] is not None:
         fields["time"] = format_utc(given["time"])
+    if given["entrypoint"] is not None:
+        fields["entrypoint"] = (given["entrypoint"],)
     if given["ports"] == ("none",):
         fields["ports"] = ()
     machine = {name: fields.pop(name) for name in Machine.model_fields if name in fields}

@@ -16,10 +16,18 @@ MACHINE: Final[Mapping[str, Any]] = {
     "disk_gb": None,
 }
 JOB: Final[Mapping[str, Any]] = {
+    "entrypoint": None,
     "delivery": "auto",
     "start_deadline_s": None,
     "backoff_s": 10,
     "priority": 0,
+    "user": None,
+    "workdir": None,
+    "memory_mb": None,
+    "shm_mb": None,
+    "volumes": [],
+    "gpus": None,
+    "network": "bridge",
     "labels": {},
     "key": None,
 }

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from atemporal.client.asked import Asked
+
 
 class Instance(TypedDict):
     """One attempt, that is one instance."""
@@ -76,33 +78,14 @@ class LimitWait(TypedDict):
     before_more: bool
 
 
-class _Job(TypedDict):
+class _Job(Asked):
     id: str
-    image: str
-    time: str
     state: str
-    command: list[str] | None
-    env: dict[str, str]
-    secrets: NotRequired[dict[str, None]]
-    delivery: NotRequired[str]
-    payload: str
-    ports: list[str]
-    labels: dict[str, str]
-    key: str | None
-    machine: dict[str, Any]
-    priority: int
-    timeout_s: int
-    backoff_s: int
-    max_attempts: int
-    infra_retries: int
-    retry_on: list[int]
-    no_retry_on: list[int]
     outcome: str | None
     reason: str | None
     fault: str | None
     attempt: int
     exit_code: int | None
-    max_cost: str | None
     cost: str | None
     waiting_for: str | None
     waiting_since: str | None
@@ -110,11 +93,9 @@ class _Job(TypedDict):
     waiting_on: str | None
     waiting_detail: str | None
     waiting_limit: LimitWait | None
-    lead: int | str
     due_at: str
     dispatch_at: str | None
     lead_s: float | None
-    start_deadline_s: int | None
     start_by: str | None
     read_at: str
     created_at: str

@@ -103,8 +103,8 @@ def user_data(instruments: Instruments) -> Result:
         left = room(parse_spec({"image": "x"}), family)
         asked_for = sum(delivery_of(spec) == "claim" for _, spec in specs)
         return ok(
-            f"no schedule or waiting job is too large ({len(specs)} seen, {asked_for} by claim); of EC2's "
-            f"{LIMIT} bytes about {left} are for a job's environment and command"
+            f"no schedule or waiting job is too large ({len(specs)} seen, {asked_for} by claim); of "
+            f"EC2's {LIMIT} bytes about {left} are for a job's environment and command"
         )
     more = f"; and {len(large) - _NAMED} more" if len(large) > _NAMED else ""
     return wrong(

@@ -32,7 +32,7 @@ from atemporal import billing, environment, image, tags
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
-from atemporal.model import forms, secret
+from atemporal.model import container, forms, secret
 from atemporal.model.frozen import Frozen
 from atemporal.model.text import storable
 
@@ -133,6 +133,10 @@ class JobFields(Frozen):
     command: Annotated[forms.Command, Field(max_length=256)] | None = Field(
         default=None, description="What to run in place of the image's own command."
     )
+    entrypoint: Annotated[forms.Command, Field(min_length=1, max_length=256)] | None = Field(
+        default=None,
+        description="What to run in place of the image's own entrypoint; its command counts no more.",
+    )
     env: Annotated[forms.Environment, _ObjectOrEmptyList] = Field(
         default_factory=dict, repr=False, description="The variables of the job's environment."
     )
@@ -198,6 +202,32 @@ class JobFields(Frozen):
     ports: Annotated[tuple[forms.Port, ...], forms.EACH_ONCE, Field(max_length=32)] = Field(
         default=("80:80",), description="Ports to publish, as HOST:CONTAINER."
     )
+    user: container.User | None = Field(
+        default=None, description="Who runs it in the container: USER or USER:GROUP."
+    )
+    workdir: container.Workdir | None = Field(
+        default=None, description="The directory of the container in which it begins."
+    )
+    memory_mb: container.Memory | None = Field(
+        default=None,
+        description="The most memory it may have, in MiB: one that wants more is killed.",
+    )
+    shm_mb: container.SharedMemory | None = Field(
+        default=None,
+        description="The size of /dev/shm in the container, in MiB; docker's own is 64.",
+    )
+    volumes: container.Volumes = Field(
+        default=(),
+        description="Directories of the container that are on the machine's disk, like /data; "
+        "HOST:CONTAINER where the operator allows it.",
+    )
+    gpus: container.Gpus | None = Field(
+        default=None, description="NVIDIA GPUs that it gets: all, or how many."
+    )
+    network: container.Network = Field(
+        default="bridge",
+        description="Its network: docker's bridge with the published ports, the machine's own, or none.",
+    )
     labels: Annotated[forms.Labels, Field(max_length=MOST_LABELS), _ObjectOrEmptyList] = Field(
         default_factory=dict,
         description="Names and values to find the job by; they become tags of its instance too.",
@@ -224,7 +254,7 @@ class JobSpec(JobFields):
     def _image_is_a_reference(cls, text: str) -> str:
         return image.normalise(text)
 
-    @field_validator("command")
+    @field_validator("command", "entrypoint")
     @classmethod
     def _command_is_argv(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if command is not None and not all(map(storable, command)):

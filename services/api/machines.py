@@ -31,6 +31,7 @@ from atemporal.identity.trusted import group_size
 from atemporal.json_object import read_object
 from atemporal.metrics import counter
 from atemporal.model import Attempt, AttemptRef, describe
+from atemporal.registries import load
 from atemporal.settings import Settings
 from atemporal.store import assignments, attempts, groups
 from atemporal.store.assignments import Assignment
@@ -155,12 +156,13 @@ def router(settings: Settings, database: Database) -> APIRouter:
     """Build the call.
 
     Raises:
-        Invalid: the settings have no callback key, or no certificate for the proof they demand.
+        Invalid: the settings have no callback key, or no certificate for the proof they demand, or name
+            registries that can not be read.
     """
     routes = APIRouter(tags=["callbacks"])
     log = logger("machines")
     keys, deployment = settings.keys, settings.deployment
-    doorkeeper = Doorkeeper(settings)
+    doorkeeper, registries = Doorkeeper(settings), load(settings)
 
     def assigned(
         body: bytes,
@@ -190,7 +192,9 @@ def router(settings: Settings, database: Database) -> APIRouter:
         own = tokens.mint(keys, attempt.launch.key_id, deployment, attempt.ref.id)
         ASSIGNMENTS.labels("assigned").inc()
         log.info("assigned", **log_context(attempt.ref, instance_id))
-        return Response(manifest(attempt.ref, spec, attempt.launch, own), media_type=MANIFEST)
+        auth = registries.opens(spec.image)
+        told = manifest(attempt.ref, spec, attempt.launch, own, auth=auth)
+        return Response(told, media_type=MANIFEST)
 
     @routes.post("/groups/{group_id}/machines", summary="I am up: which job is mine?", **_CALL)
     def assign(

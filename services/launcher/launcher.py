@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
-from atemporal import prices
+from atemporal import prices, registries
 from atemporal.cloud import Cloud, Unauthorized
 from atemporal.errors import Unavailable
 from atemporal.identity.trusted import group_size
@@ -80,6 +80,7 @@ class Launcher:
             Invalid: the settings have no callback key, or a price table that can not be read.
         """
         self._prices = prices.load(settings)
+        self._registries = registries.load(settings)
         self._settings = settings
         self._database = database
         self._cloud = cloud
@@ -315,4 +316,7 @@ class Launcher:
             installation=ours,
             **offering._asdict(),
         )
-        return intent.model_copy(update={**price, "disks_gb": disks_gb})
+        # What opens the registry of its image has no place in a user-data.
+        private = self._registries.opens(spec.image) is not None
+        told = {"delivery": "claim"} if private else {}
+        return intent.model_copy(update={**price, **told, "disks_gb": disks_gb})

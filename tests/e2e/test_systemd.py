@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -23,7 +25,7 @@ from atemporal.states import Reason
 from cloud_config import LOG_SHIPPER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
-from tests.e2e.systemd.engine import Engine, open_engine, open_registry
+from tests.e2e.systemd.engine import PASSWORD, USER, Engine, open_engine, open_registry
 from tests.e2e.systemd.images import machine_image, push_job_image
 from tests.e2e.systemd.limited import open_limited_registry
 from tests.e2e.systemd.machine import Machine, open_machine
@@ -66,29 +68,40 @@ class Case:
     machine: Machine
     ref: AttemptRef = field(default_factory=lambda: AttemptRef(uuid4(), 1))
 
-    def user_data(
+    def user_data(self, *, deadline_s: int = 300, **fields: Any) -> bytes:
+        """The attempt's user-data as the launcher renders it."""
+        return userdata.render(self.ref, self.spec(**fields), self.launch(deadline_s), TOKEN)
+
+    def manifest(self, **fields: Any) -> bytes:
+        """What the API tells the machine of a launch group."""
+        return userdata.manifest(self.ref, self.spec(**fields), self.launch(), TOKEN)
+
+    def spec(
         self,
         *,
         command: tuple[str, ...] = PRINT_AND_FAIL,
-        deadline_s: int = 300,
         image: str | None = None,
-    ) -> bytes:
-        """The attempt's user-data as the launcher renders it."""
-        spec = JobSpec(
+        **fields: Any,
+    ) -> JobSpec:
+        """The job."""
+        return JobSpec(
             image=image or self.site.job_image,
             command=command,
             env={"AWKWARD": AWKWARD, "EMPTY": ""},
             timeout_s=60,
             ports=(),
+            **fields,
         )
-        launch = Launch(
+
+    def launch(self, deadline_s: int = 300) -> Launch:
+        """What its user-data is made of beside the job."""
+        return Launch(
             image_id="ami-1",
             instance_type="t3.small",
             callback_base=self.api.url,
             key_id="k1",
             deadline_s=deadline_s,
         )
-        return userdata.render(self.ref, spec, launch, TOKEN)
 
     @property
     def container(self) -> str | None:
@@ -170,6 +183,36 @@ def test_a_job_that_exits_7_is_reported_and_its_machine_is_off(case: Case) -> No
     assert json.loads(exit_line) == {k: v for k, v in body.items() if k != "log_tail"}
     assert b"".join(map(base64.b64decode, log_lines)) == record.log_tail
     assert AWKWARD.split("\n")[0] not in "\n".join(machine.console)
+
+
+def test_the_container_is_made_with_what_the_job_asks_of_docker(case: Case) -> None:
+    script = "busybox id -u; busybox id -g; pwd; busybox ls -d /data /host; echo $0 $1"
+    user_data = case.user_data(
+        entrypoint=("/bin/sh", "-c", script),
+        command=("zero", "$one"),
+        user="65534:100",
+        workdir="/tmp",
+        memory_mb=64,
+        shm_mb=8,
+        volumes=("/data", "/etc/atemporal-test:/host:ro"),
+        network="none",
+    )
+    case.machine.apply(user_data)
+    case.machine.wait_off()
+    record = ExitRecord.model_validate(case.api.body("DELETE"))
+    assert record.log_tail.decode().split("\n") == [
+        *("65534", "100", "/tmp", "/data", "/host", "zero $one", ""),
+    ]
+    (made,) = json.loads(case.site.engine.run("inspect", f"atemporal-{case.ref.id}").stdout)
+    config, host = made["Config"], made["HostConfig"]
+    assert config["Entrypoint"] == ["/bin/sh"]
+    assert config["Cmd"] == ["-c", script, "zero", "$one"]
+    assert (host["Memory"], host["ShmSize"]) == (64 << 20, 8 << 20)
+    assert host["NetworkMode"] == "none"
+    assert sorted((one["Type"], one["Destination"], one["RW"]) for one in made["Mounts"]) == [
+        ("bind", "/host", False),
+        ("volume", "/data", True),
+    ]
 
 
 def test_a_machine_shut_down_from_outside_says_that_the_program_is_not_to_blame(
@@ -300,6 +343,24 @@ def test_a_registry_that_wants_a_password_costs_one_question_and_one_machine(cas
     assert record.reason is Reason.IMAGE_REFUSED
     assert b"no basic auth credentials" in record.log_tail
     assert case.container is None
+
+
+def test_a_machine_that_is_told_the_password_with_its_job_pulls_and_shows_it_nowhere(
+    case: Case, tmp_path: Path
+) -> None:
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    with open_registry(locked=True) as registry:
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
+        image = push_job_image(case.site.engine, registry, config=tmp_path)
+        case.api.group_manifest = case.manifest(image=image) + f"auth={auth}\0".encode()
+        group = userdata.render_group(case.ref.job_id, case.launch(), TOKEN)
+        case.machine.apply(group)
+        case.machine.wait_off()
+    assert ExitRecord.model_validate(case.api.body("DELETE")).exit_code == 7
+    shown = case.site.engine.run("inspect", f"atemporal-{case.ref.id}").stdout.decode()
+    for told in (shown, "\n".join(case.machine.console), str(case.api.calls), group.decode()):
+        assert auth not in told
+        assert PASSWORD not in told
 
 
 def test_an_image_that_a_registry_has_not_costs_one_question_and_one_machine(case: Case) -> None:

@@ -236,6 +236,7 @@ def test_a_job_message_that_comes_again_is_one_job(
         ({"type": "job.submit", "job": {"image": "No Image"}}, "image"),
         ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 140_000}}}, "env"),
         ({"type": "job.submit", "job": {"image": "a", "labels": {"a": "\0"}}}, "labels"),
+        ({"type": "job.submit", "job": {"image": "a", "network": "host"}}, "network"),
         ({"type": "job.other"}, "type"),
     ],
 )

@@ -39,6 +39,7 @@ TOKEN = "k1." + "0123456789abcdef" * 4
 # Stands in for the client of docker: a folder holds what it was asked and what to say.
 DOCKER = r"""#!/usr/bin/env bash
 cd "${0%/*}/docker.d"
+[[ $1 != --config ]] || { cat "$2/config.json" >>config.json; echo >>config.json; shift 2; }
 printf '%s\0' "$@" >>"$1.argv"; printf '\n' >>"$1.argv"
 echo "$1" >>order
 case $1 in
@@ -783,13 +784,15 @@ def test_environment_and_command_arrive_byte_for_byte(
     # `create` talks to docker alone: this API is never reached.
     machine = Machine(tmp_path_factory.mktemp("machine"), CallbackApi("http://127.0.0.1:9"))
     (machine.root / "run/atemporal").mkdir(parents=True)
-    machine.order(JobSpec(image="nginx:1.9", env=env, command=command, ports=("80:8080",)))
+    asked = {"ports": ("80:8080",), "user": "1:2", "volumes": ("/a b",)}
+    machine.order(JobSpec(image="nginx:1.9", env=env, command=command, **asked))
     assert machine.agent("create") == 0
     argv = machine.argv("create")
     image = argv.index("docker.io/library/nginx:1.9")
     assert tuple(argv[image + 1 :]) == command
     pairs = [f"{name}={value}" for name, value in sorted(env.items())]
-    options = ["-p", "80:8080", *(word for pair in pairs for word in ("-e", pair))]
+    ours = ("-p", "80:8080", "--user=1:2", "--volume=/a b")
+    options = [*ours, *(word for pair in pairs for word in ("-e", pair))]
     assert argv[image - len(options) : image] == options
     assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
 

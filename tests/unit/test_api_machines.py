@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -67,9 +68,9 @@ def document(api: Api, instance_id: str, **stated: Any) -> str:
 class Group:
     """A group whose call is answered, or not yet."""
 
-    def __init__(self, api: Api, many: int = 2, *, answered: bool = True) -> None:
+    def __init__(self, api: Api, many: int = 2, *, answered: bool = True, **fields: Any) -> None:
         """Begin the attempts, and ask for their instances."""
-        self.api, self.id = api, uuid4()
+        self.api, self.id, self._fields = api, uuid4(), fields
         launch = LAUNCH.model_copy(update={"calls": 0})
         self.refs = [self._queued(number) for number in range(many)]
         self.instances = [f"i-{uuid4().hex[:17]}" for _ in self.refs]
@@ -84,7 +85,7 @@ class Group:
             self.answer()
 
     def _queued(self, number: int) -> AttemptRef:
-        job_id = self.api.submitted(env={"N": str(number)})
+        job_id = self.api.submitted(env={"N": str(number)}, **self._fields)
         self.api.emit(job_id)
         return AttemptRef(job_id, 1)
 
@@ -121,6 +122,25 @@ def test_each_machine_is_told_its_own_job_and_again_when_it_asks_again(api: Api)
         assert manifest["callback"].endswith(f"/jobs/{ref.job_id}/callback")
         assert texts.setdefault(instance_id, response.text) == response.text
     assert len(set(texts.values())) == 3
+
+
+def test_what_opens_a_registry_is_told_with_a_job_of_that_registry_and_is_in_nothing_else(
+    database_url: str, tmp_path: Path
+) -> None:
+    auths = {"registry.example.com": {"username": "bond", "password": "sesame-007"}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    auth = base64.b64encode(b"bond:sesame-007").decode()
+    file = str(tmp_path / "config.json")
+    with serving(database_url, instance_identity="off", registries_file=file) as api:
+        for image, opens in (("registry.example.com/app", auth), ("example.org/app", None)):
+            group = Group(api, image=image)
+            first = group.instances[0]
+            told = group.ask(instance_id=first)
+            assert _manifest(told).get("auth") == opens
+            ref = group.of[first]
+            for path in (f"/jobs/{ref.job_id}", f"/jobs/{ref.job_id}/events", "/jobs", "/metrics"):
+                assert auth not in api.http.get(path).text
+                assert "sesame-007" not in api.http.get(path).text
 
 
 def test_the_job_that_was_told_can_be_claimed_by_that_instance_alone(api: Api) -> None:

@@ -30,6 +30,7 @@ from atemporal.clock import INSTANT_PATTERN, parse_utc
 from atemporal.errors import Invalid
 from atemporal.messages import SUBMIT, decode
 from atemporal.model import parse_spec
+from atemporal.model.container import container_path
 from services.api import jobs, request_body, submission
 
 SCHEMAS = Path(__file__).parents[2] / "docs/schemas"
@@ -108,11 +109,11 @@ def _number(rest: dict[str, Any]) -> st.SearchStrategy[int]:
 def _array(rest: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     # More than a few show nothing new, and the limit is among the near misses.
     items, most = from_schema(rest.pop("items")), min(rest.pop("maxItems", 3), 3)
-    unique = rest.pop("uniqueItems", False)
+    unique, least = rest.pop("uniqueItems", False), rest.pop("minItems", 0)
     lists = st.lists(items, max_size=most, unique=unique)
     for first in rest.pop("prefixItems", ()):
         lists = st.builds(lambda one, more: [one, *more], from_schema(first), lists) | st.just([])
-    return lists
+    return lists.filter(lambda one: len(one) >= least)
 
 
 def _object(rest: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -233,6 +234,8 @@ def beyond(message: dict[str, Any]) -> bool:
     return (
         # Two ports of the machine, written differently.
         len(set(taken)) < len(taken)
+        # Two volumes at one place of the container.
+        or len({*map(container_path, job.get("volumes", ()))}) < len(job.get("volumes", ()))
         # A day that its month does not have; or in UTC it is before the year 1 or after 9999.
         or not _in_the_calendar(job.get("time"))
         # An image whose path, without its registry, is longer than 255 characters.
@@ -331,6 +334,7 @@ def test_what_the_schema_does_not_show_is_tolerated(
     "job",
     [
         {"ports": ["80:80", "080:81"]},
+        {"volumes": ["/data", "/mnt:/data"]},
         {"time": "2030-02-30T00:00Z"},
         {"time": "9999-12-31T23:59:59-01:00"},
         {"image": "a" * 256},

@@ -96,6 +96,18 @@ def test_a_command_runs_with_exactly_its_environment(docker: Docker) -> None:
     assert "the image image is not run" in (docker.root / "dev/console").read_text()
 
 
+def test_an_entrypoint_stands_before_the_command_and_what_has_no_effect_is_told(
+    docker: Docker,
+) -> None:
+    docker("create", "--name", "a", "--user=7", "--entrypoint=echo", "image", "-n", "hello")
+
+    docker("start", "a")
+    docker("wait", "a")
+
+    assert docker("logs", "a").stdout == "hello"
+    assert "docker: --user=7 has no effect here" in (docker.root / "dev/console").read_text()
+
+
 def test_an_exit_code_is_kept(docker: Docker) -> None:
     docker("create", "--name", "a", "image", "sh", "-c", "exit 7")
 

@@ -25,6 +25,8 @@ from atemporal.twin.containers.monitor import Monitor, emit
 
 _LOG_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
+_APPLIED = {"--name", "--env", "--entrypoint", "--log-driver", "--log-opt", "--publish", "--pull"}
+
 
 class Docker:
     """The verbs."""
@@ -51,7 +53,8 @@ class Docker:
 
     def _do_create(self, line: CommandLine) -> None:
         image, *argv = line.operands
-        if line.has("--entrypoint") or not argv:
+        argv = [*line.all("--entrypoint")[-1:], *argv]
+        if not argv:
             raise Failure(
                 f"there is no container engine here, so the command of {image} is not known: "
                 "give the job a command",
@@ -77,6 +80,9 @@ class Docker:
                 f"docker: no container engine on this host: the image {image} is not run, its "
                 "command runs as a process of the host, its ports are the host's own\n"
             )
+            for option, value in line.options:
+                if option not in _APPLIED:
+                    console.write(f"docker: {option}={value} has no effect here\n")
         print(name)
 
     def _do_start(self, line: CommandLine) -> int:

@@ -13,6 +13,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from atemporal.errors import Invalid
+from atemporal.model import container
 from atemporal.model.schedule import LABEL
 from atemporal.states import JobState
 from atemporal.store import events, jobs
@@ -55,6 +56,7 @@ def routes(site: Site) -> APIRouter:
             now=now,
             job=JobDetail.show(job, deadlines),
             variables=sorted({**job.spec.env, **job.spec.secrets}),
+            container=container.options(job.spec),
             timeline=timeline(job.attempts, now),
             events=history[-EVENTS:],
             left_out=max(0, len(history) - EVENTS),

@@ -127,7 +127,9 @@ def open_own_engine(*, disk_mb: int | None = None) -> Iterator[Engine]:
 
 
 # Somebody's name and the bcrypt hash of a password that nobody here has to know.
-_HTPASSWD = "somebody:$2b$05$abcdefghijklmnopqrstuuCCkQqV8eSQ8mPzrn9bLpJ8QXXAz8ywu\n"
+USER, PASSWORD = "somebody", "sesame"
+"""Who may use a locked registry."""
+_HTPASSWD = "somebody:$2b$05$abcdefghijklmnopqrstuuKcS.CYWVYVaLiiCKrrc0A5s3mGesJ9O\n"
 
 
 @contextmanager

@@ -33,9 +33,17 @@ def machine_image(engine: Engine) -> str:
 
 
 def push_job_image(
-    engine: Engine, registry: str, *, name: str = "job", ballast: bytes = b""
+    engine: Engine,
+    registry: str,
+    *,
+    name: str = "job",
+    ballast: bytes = b"",
+    config: Path | None = None,
 ) -> str:
-    """Put the job's image into the registry, and there alone; return its reference."""
+    """Put the job's image into the registry, and there alone; return its reference.
+
+    `config` is the folder of docker's client with what opens the registry.
+    """
     name = f"{registry}/test/{name}:1"
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
@@ -47,7 +55,7 @@ def push_job_image(
         load.size = len(ballast)
         archive.addfile(load, io.BytesIO(ballast))
     engine.run("import", "-", name, stdin=content.getvalue())
-    engine.run("push", name)
+    engine.run(*(("--config", str(config)) if config else ()), "push", name)
     engine.run("rmi", name)
     return name
 

@@ -1,0 +1,136 @@
+"""The agent opens a private registry: with what it was told, or for ECR with its role's pass."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from atemporal.model import JobSpec
+from tests import callback_api
+from tests.callback_api import CREDENTIALS, CallbackApi
+from tests.unit.test_agent import Machine
+
+PASS = b64encode(b"AWS:a-long-token").decode()
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+
+
+@pytest.fixture
+def api() -> Iterator[CallbackApi]:
+    with callback_api.serve() as api:
+        yield api
+
+
+@pytest.fixture
+def machine(tmp_path: Path, api: CallbackApi) -> Machine:
+    machine = Machine(tmp_path, api)
+    machine.environment["ATEMPORAL_ECR_URL"] = f"{api.url}/ecr/"
+    return machine
+
+
+def told(machine: Machine, image: str, auth: str | None = None) -> None:
+    """Order a job of that image, with what opens its registry."""
+    machine.order(JobSpec(image=image, ports=()))
+    if auth:
+        with machine.manifest.open("ab") as manifest:
+            manifest.write(f"auth={auth}\0".encode())
+
+
+def shown(machine: Machine) -> list[dict[str, object]]:
+    """What docker's client was given for each pull."""
+    path = machine.docker / "config.json"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        ("registry.example.com:5000/team/app:1", "registry.example.com:5000"),
+        ("busybox", "https://index.docker.io/v1/"),
+        (f"{ECR}/app", ECR),
+    ],
+)
+def test_what_it_was_told_is_shown_to_that_registry_alone(
+    machine: Machine, api: CallbackApi, image: str, host: str
+) -> None:
+    told(machine, image, PASS)
+    machine.boot()
+    assert shown(machine) == [{"auths": {host: {"auth": PASS}}}]
+    assert machine.record.exit_code == 7
+    assert api.ecr_calls == []
+    assert not (machine.root / "run/atemporal/docker").exists(), "nothing of it stays"
+
+
+def test_a_public_image_is_pulled_as_whoever_the_machine_is(
+    machine: Machine, api: CallbackApi
+) -> None:
+    api.role = "jobs"
+    told(machine, "registry.example.com/app")
+    machine.boot()
+    assert shown(machine) == []
+    assert machine.record.exit_code == 7
+
+
+def test_for_ecr_the_role_of_the_instance_gets_a_pass(machine: Machine, api: CallbackApi) -> None:
+    api.role, api.ecr = "jobs", [(200, PASS)]
+    told(machine, f"{ECR}/team/app:1")
+    machine.boot()
+    assert shown(machine) == [{"auths": {ECR: {"auth": PASS}}}]
+    assert machine.record.exit_code == 7
+    ((headers, body),) = api.ecr_calls
+    assert body == b"{}"
+    target = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
+    assert headers["X-Amz-Target"] == target
+    assert headers["X-Amz-Security-Token"] == CREDENTIALS["Token"]
+    assert headers["Authorization"] == signed(f"{api.url}/ecr/", headers, body)
+    arguments = (machine.bin / "curl.argv").read_text()
+    assert CREDENTIALS["SecretAccessKey"] not in arguments
+    assert CREDENTIALS["Token"] not in arguments
+
+
+def signed(url: str, headers: dict[str, str], body: bytes) -> str:
+    """The signature of a request as AWS's own library makes it."""
+    names = headers["Authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    kept = {name: value for name, value in headers.items() if name.lower() in names}
+    request = AWSRequest("POST", url, kept, body)
+    request.context["timestamp"] = headers["X-Amz-Date"]
+    key = Credentials(CREDENTIALS["AccessKeyId"], CREDENTIALS["SecretAccessKey"])
+    signer = SigV4Auth(key, "ecr", "eu-central-1")
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    credential = f"{key.access_key}/{signer.credential_scope(request)}"
+    return (
+        f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={';'.join(names)}, "
+        f"Signature={signer.signature(text, request)}"
+    )
+
+
+def test_an_ecr_that_does_not_answer_is_asked_again(machine: Machine, api: CallbackApi) -> None:
+    api.role, api.ecr = "jobs", [(200, ""), (200, PASS)]
+    told(machine, f"{ECR}/team/app:1")
+    machine.say(pull_fails="no basic auth credentials")
+    machine.boot()
+    assert len(api.ecr_calls) == 2
+    # Without its pass nothing follows from a refusal; with it, that it is final.
+    assert machine.steps == ["pull"] * 2
+    assert machine.record.definite
+
+
+@pytest.mark.parametrize("lacks", ["role", "right"])
+def test_a_machine_that_ecr_will_never_know_says_so_at_once(
+    machine: Machine, api: CallbackApi, lacks: str
+) -> None:
+    if lacks == "right":
+        api.role, api.ecr = "jobs", [(400, "")]
+    told(machine, f"{ECR}/team/app:1")
+    machine.say(pull_fails="no basic auth credentials")
+    machine.boot()
+    assert machine.steps == ["pull"]
+    assert machine.record.definite
+    assert len(api.ecr_calls) == (lacks == "right")
