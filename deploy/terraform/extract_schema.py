@@ -5,8 +5,8 @@ nested blocks, and what it can be asked for. The result, `schema.json`, names th
 is of, and is the same for the same input.
 Mechanism: CDK for Terraform publishes a provider's bindings, made from the provider's own schema, as a
 package. Of a resource's JavaScript each list of arguments says name, type and whether it is a block; the
-TypeScript declarations say which are optional; the classes' getters, what it can be asked for. To make it
-again, in a folder of its own:
+TypeScript declarations say which are optional; the classes' getters, what it can be asked for. Again, in
+a folder of its own:
 
     pip download --no-deps cdktf-cdktf-provider-aws==21.22.1 cdktf-cdktf-provider-random==12.0.1
     python -m deploy.terraform.extract_schema *.whl
