@@ -103,6 +103,8 @@ resource "aws_secretsmanager_secret" "this" {
 
   name        = "atemporal/${var.deployment}/${each.key}"
   description = each.value
+  # As long as AWS keeps a deleted one, no other may have its name.
+  recovery_window_in_days = var.protected ? 30 : 0
 }
 
 resource "aws_secretsmanager_secret_version" "stores" {

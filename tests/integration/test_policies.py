@@ -46,7 +46,9 @@ def role(name: str) -> str:
     return arn("iam", f"role/{name}", region="")
 
 
-MAY = [
+Row = tuple[str, str, str, dict[str, Any]]
+
+MAY: list[Row] = [
     ("launcher", "ec2:CreateTags", INSTANCE, OURS | LATER),
     ("launcher", "ec2:CreateTags", VOLUME, OURS | LATER),
     ("launcher", "ec2:CreateTags", INSTANCE, AT_LAUNCH),
@@ -78,7 +80,7 @@ MAY = [
     ),
 ]
 
-MAY_NOT = {
+MAY_NOT: dict[str, Row] = {
     "the reaper ends no instance without a tag": (
         "reaper",
         "ec2:TerminateInstances",
@@ -241,9 +243,6 @@ MAY_NOT = {
 @pytest.fixture(scope="module")
 def policies() -> Policies:
     return Policies()
-
-
-Row = tuple[str, str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
