@@ -42,8 +42,8 @@ class StandIns:
     def answers(self, needle: str, answer: object = "", *, code: int = 0) -> None:
         """What a call answers whose command line has `needle`; the newest rule that fits decides."""
         text = answer if isinstance(answer, str) else json.dumps(answer)
-        said = f"printf '%s\\n' {shlex.quote(text)}{' >&2' if code else ''}"
-        self._rules.insert(0, f"*{shlex.quote(needle)}*) {said}; exit {code} ;;")
+        reply = f"printf '%s\\n' {shlex.quote(text)}{' >&2' if code else ''}"
+        self._rules.insert(0, f"*{shlex.quote(needle)}*) {reply}; exit {code} ;;")
         self._write()
 
     def _write(self) -> None:
@@ -52,8 +52,8 @@ class StandIns:
     @property
     def calls(self) -> list[list[str]]:
         """All command lines so far."""
-        told = (self._folder / "calls").read_text()
-        return [call.split(_BETWEEN) for call in told.split(_END)[:-1]]
+        text = (self._folder / "calls").read_text()
+        return [call.split(_BETWEEN) for call in text.split(_END)[:-1]]
 
     def lines(self, *needles: str) -> list[str]:
         """The command lines that have one of these in them."""

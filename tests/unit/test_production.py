@@ -103,9 +103,9 @@ class TestWhatIsRefused:
     ) -> None:
         aws.answers("sts get-caller-identity", "Unable to locate credentials", code=253)
         self.refused(aws, monkeypatch, command, *COMPLETE[command])
-        told = capsys.readouterr().err
-        assert "AWS credentials: aws sts get-caller-identity: Unable to locate" in told
-        assert "Nothing has been done" in told
+        printed = capsys.readouterr().err
+        assert "AWS credentials: aws sts get-caller-identity: Unable to locate" in printed
+        assert "Nothing has been done" in printed
 
     @pytest.mark.parametrize(
         ("command", "program"),
@@ -133,12 +133,12 @@ class TestWhatIsRefused:
     ) -> None:
         aws.answers("sts get-caller-identity", "expired", code=255)
         self.refused(aws, monkeypatch, command)
-        told = capsys.readouterr().err
-        assert "DEPLOYMENT: not given" in told
-        assert "expired" in told
+        printed = capsys.readouterr().err
+        assert "DEPLOYMENT: not given" in printed
+        assert "expired" in printed
         for option, name in (("--image=", "IMAGE"), ("--state-bucket=", "STATE_BUCKET")):
             given = any(one.startswith(option) for one in COMPLETE[command])
-            assert (f"{name}: not given" in told) == given
+            assert (f"{name}: not given" in printed) == given
 
     @pytest.mark.parametrize("name", ["Production", "p", "a-name-that-is-too-long", "x;ls", "ab-"])
     def test_a_name_that_is_none(
@@ -179,10 +179,10 @@ class TestPlan:
         for name in ("aws", "terraform", "docker"):
             (aws.path / name).unlink()
         assert run(monkeypatch, "plan") == 0
-        told = capsys.readouterr().out
-        assert "size = small" in told
-        assert "aws_db_instance.this" in told
-        assert "  terraform: not installed" in told
+        printed = capsys.readouterr().out
+        assert "size = small" in printed
+        assert "aws_db_instance.this" in printed
+        assert "  terraform: not installed" in printed
         assert aws.calls == []
 
     def test_with_all_it_asks_terraform_and_changes_nothing(
@@ -272,9 +272,9 @@ class TestRegistry:
         assert tag == ["docker", "tag", "atemporal", NEW]
         assert push == ["docker", "push", NEW]
         assert aws.lines("create-repository") == []
-        told = capsys.readouterr().out
-        assert f"IMAGE={NEW}" in told
-        assert "a-password" not in told
+        printed = capsys.readouterr().out
+        assert f"IMAGE={NEW}" in printed
+        assert "a-password" not in printed
 
     def test_it_makes_the_repository_once(
         self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
@@ -355,10 +355,10 @@ class TestDeploy:
             "scheduler := 1.0",
             "i-0a take scheduler",
         ]
-        told = str(stopped.value)
-        assert "scheduler is not ready after 180 s" in told
-        assert "reaper on i-0c" in told
-        assert f"make deploy BACK=1 DEPLOYMENT=production IMAGE={OLD}" in told
+        printed = str(stopped.value)
+        assert "scheduler is not ready after 180 s" in printed
+        assert "reaper on i-0c" in printed
+        assert f"make deploy BACK=1 DEPLOYMENT=production IMAGE={OLD}" in printed
 
     def test_an_api_that_does_not_come_is_under_its_load_balancers_again(
         self, aws: StandIns, rollout: Rollout
@@ -428,8 +428,8 @@ def test_deploy_all_pushes_creates_and_deploys(
 ) -> None:
     monkeypatch.setattr(rollout, "_POLL_S", 0.0)
     assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], "--yes") == 0
-    told = aws.lines("docker push", "terraform apply", "take launcher")
-    assert [line.split()[0] for line in told] == ["docker", "terraform", "aws", "aws", "aws"]
+    printed = aws.lines("docker push", "terraform apply", "take launcher")
+    assert [line.split()[0] for line in printed] == ["docker", "terraform", "aws", "aws", "aws"]
 
 
 def test_logs_follow_one_daemons(aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,10 +124,10 @@ def test_a_container_has_no_way_to_the_servers_credentials(server: Server) -> No
 def test_take_restarts_the_daemon_when_the_image_is_there(server: Server) -> None:
     done = server("take", "scheduler")
     assert done.returncode == 0, done.stderr
-    told = server.programs.lines("docker pull", "systemctl", "curl")
-    assert [line.split()[0] for line in told] == ["docker", "systemctl", "curl"]
-    assert told[1] == "systemctl restart atemporal@scheduler.service"
-    assert "http://127.0.0.1:9101/readyz" in told[2]
+    shown = server.programs.lines("docker pull", "systemctl", "curl")
+    assert [line.split()[0] for line in shown] == ["docker", "systemctl", "curl"]
+    assert shown[1] == "systemctl restart atemporal@scheduler.service"
+    assert "http://127.0.0.1:9101/readyz" in shown[2]
 
 
 def test_take_fails_when_the_daemon_does_not_become_ready(server: Server) -> None:
@@ -151,8 +151,8 @@ def test_watch_restarts_what_is_stuck_and_nothing_else(
 ) -> None:
     server.programs.answers(":9102/healthz", "", code=code)
     assert server("watch").returncode == 0
-    told = server.programs.lines("systemctl")
-    assert told == ["systemctl restart atemporal@launcher.service"] * restarted
+    shown = server.programs.lines("systemctl")
+    assert shown == ["systemctl restart atemporal@launcher.service"] * restarted
 
 
 def test_credentials_are_renewed_for_all_that_have_a_role(server: Server) -> None:

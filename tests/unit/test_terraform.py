@@ -71,7 +71,7 @@ class TestTheCheck:
         assert faults(GOOD) == []
 
     @pytest.mark.parametrize(
-        ("old", "new", "told"),
+        ("old", "new", "found"),
         [
             ('resource "aws_vpc"', 'resource "aws_vcp"', "no provider has the resource aws_vcp"),
             ("cidr_block =", "cidr_blok =", "aws_vpc.this: there is no argument cidr_blok"),
@@ -114,9 +114,9 @@ class TestTheCheck:
             ("in aws_subnet.this", "in aws_subnet.that", "output.subnets: aws_subnet.that is not"),
         ],
     )
-    def test_finds(self, old: str, new: str, told: str) -> None:
+    def test_finds(self, old: str, new: str, found: str) -> None:
         assert old in GOOD
-        assert any(told in fault for fault in faults(GOOD.replace(old, new))), faults(
+        assert any(found in fault for fault in faults(GOOD.replace(old, new))), faults(
             GOOD.replace(old, new)
         )
 
