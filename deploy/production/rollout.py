@@ -25,6 +25,7 @@ _BALANCERS = ("api", "machines")
 _POLL_S = 3.0
 _BOOT_S = 900.0
 _TAKE_S = 600
+_REPLACING = ("Pending", "InProgress", "Cancelling", "Baking", "RollbackInProgress")
 _UNDER_WAY = ("Pending", "InProgress", "Delayed", "Cancelling")
 
 
@@ -112,7 +113,7 @@ class Rollout:
         refreshes = self._aws(
             "autoscaling", "describe-instance-refreshes", "--auto-scaling-group-name", group
         )
-        if any(one["Status"] in _UNDER_WAY for one in refreshes["InstanceRefreshes"]):
+        if any(one["Status"] in _REPLACING for one in refreshes["InstanceRefreshes"]):
             raise Refused(f"the servers of {group} are being replaced: wait for the end of that")
         return servers
 

@@ -7,11 +7,12 @@
 # Nobody reaches a job's instance, no port of SSH is open anywhere, and servers do not reach one another.
 
 locals {
+  # EC2 takes no apostrophe in a description.
   groups = {
-    api      = "The API's load balancer"
-    machines = "The load balancer for the machines' callbacks"
-    servers  = "The daemons' servers"
-    jobs     = "Jobs' instances: nothing comes in"
+    api      = "Load balancer of the API"
+    machines = "Load balancer for callbacks of machines"
+    servers  = "Servers of the daemons"
+    jobs     = "Instances of jobs: nothing comes in"
     database = "PostgreSQL"
     broker   = "RabbitMQ"
   }

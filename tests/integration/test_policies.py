@@ -387,6 +387,12 @@ class TestWhatThePoliciesName:
         for document in policies.documents.values():
             assert not [action for action in _actions(document) if "*" in action]
 
+    def test_statements_have_names_that_iam_takes(self, policies: Policies) -> None:
+        for document in policies.documents.values():
+            names = [statement["Sid"] for statement in document["Statement"]]
+            assert len(set(names)) == len(names)
+            assert all(name.isascii() and name.isalnum() for name in names)
+
     def test_each_fits_into_a_role(self) -> None:
         """10,240 letters for all policies of a role, white space not counted."""
         for path in FOLDER.glob("*-policy.json"):

@@ -194,6 +194,10 @@ class TestWhatTheyPromise:
             "servers"
         }
 
+    def test_ec2_takes_the_descriptions_of_groups(self, ours: Configuration) -> None:
+        for text in plain(ours.locals["groups"]).values():
+            assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", text), text
+
     @pytest.mark.parametrize(
         ("address", "arguments"),
         [
