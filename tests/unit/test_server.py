@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from atemporal.cloud.service_model import session
 from tests.stand_ins import StandIns
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "terraform" / "server" / "server"
@@ -161,6 +164,31 @@ def test_credentials_are_renewed_for_all_that_have_a_role(server: Server) -> Non
         "launcher",
         "reaper",
     ]
+
+
+def test_a_daemon_takes_new_credentials_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the form that the file has: it is read again before they end."""
+    file = tmp_path / "credentials.json"
+    config = (SCRIPT.parent / "aws-config").read_text()
+    assert "/run/atemporal/credentials.json" in config
+    (tmp_path / "config").write_text(config.replace("/run/atemporal", str(tmp_path)))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    def write(key: str, minutes: int) -> None:
+        end = datetime.now(UTC) + timedelta(minutes=minutes)
+        document = json.loads(CREDENTIALS) | {"AccessKeyId": key, "Expiration": end.isoformat()}
+        file.write_text(json.dumps(document))
+
+    # So near its end that the next look at it asks again.
+    write("first", minutes=1)
+    credentials = session().get_credentials()
+    assert credentials is not None
+    write("second", minutes=60)
+    assert credentials.get_frozen_credentials().access_key == "second"
 
 
 def test_credentials_that_can_not_be_had_leave_those_before(server: Server) -> None:
