@@ -6,48 +6,24 @@ terraform, aws and docker are stand-ins on the path.
 from __future__ import annotations
 
 import io
-import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from atemporal.errors import Refused
 from deploy.production import __main__ as front
 from deploy.production import infra, rollout, tools
-from deploy.production.rollout import ORDER, Rollout
-from deploy.production.tools import Deployment, Tools
+from tests.account import HOST, NEW, account
 from tests.stand_ins import StandIns
 
 ROOT = Path(__file__).parents[2]
-ACCOUNT = "111122223333"
-HOST = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
-OLD, NEW = f"{HOST}/atemporal:1.0", f"{HOST}/atemporal:1.1"
-SERVERS = ("i-0a", "i-0b", "i-0c")
-ARNS = {"api": "arn:api", "machines": "arn:machines"}
 
 
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
-    """An account with three servers that run the old image."""
-    made = StandIns(tmp_path / "programs", "aws", "terraform", "docker")
-    made.answers("sts get-caller-identity", {"Account": ACCOUNT})
-    made.answers("ec2 describe-instances", [])
-    made.answers("rds describe-db-snapshots", [])
-    made.answers("ecr describe-repositories", ["atemporal"])
-    made.answers("ecr get-login-password", "a-password")
-    group = [{"InstanceId": one, "LifecycleState": "InService"} for one in SERVERS]
-    made.answers("describe-auto-scaling-groups", {"AutoScalingGroups": [{"Instances": group}]})
-    made.answers("describe-instance-refreshes", {"InstanceRefreshes": [{"Status": "Successful"}]})
-    for name, arn in ARNS.items():
-        made.answers(f"--names production-{name}", {"TargetGroups": [{"TargetGroupArn": arn}]})
-    images = [{"Name": f"/atemporal/production/image/{one}", "Value": OLD} for one in ORDER]
-    made.answers("get-parameters-by-path", {"Parameters": images})
-    online = [{"InstanceId": one, "PingStatus": "Online"} for one in SERVERS]
-    made.answers("describe-instance-information", {"InstanceInformationList": online})
-    made.answers("ssm send-command", {"Command": {"CommandId": "good"}})
-    made.answers("get-command-invocation", {"Status": "Success"})
+    """An account, and a deployment with its variables."""
+    made = account(tmp_path / "programs")
     monkeypatch.setenv("PATH", str(made.path))
     folder = tmp_path / "terraform"
     folder.mkdir()
@@ -284,143 +260,6 @@ class TestRegistry:
         (made,) = aws.lines("create-repository")
         assert "--image-tag-mutability IMMUTABLE" in made
         assert "--repository-name atemporal" in made
-
-
-class TestDeploy:
-    """Without waiting: time passes by itself."""
-
-    @pytest.fixture
-    def rollout(self, aws: StandIns) -> Rollout:
-        self.clock = 0.0
-
-        def sleep(seconds: float) -> None:
-            self.clock += seconds
-
-        found = Deployment("production", "eu-central-1", "small")
-        return Rollout(Tools(sleep=sleep, now=lambda: self.clock), found, NEW)
-
-    @staticmethod
-    def steps(aws: StandIns) -> list[str]:
-        """What changed anything, each in a few words."""
-        found = []
-        for call in aws.calls:
-            line = " ".join(call)
-            if "put-parameter" in call:
-                name = call[call.index("--name") + 1].rpartition("/")[2]
-                found.append(f"{name} := {call[call.index('--value') + 1].rpartition(':')[2]}")
-            elif "send-command" in call:
-                (command,) = json.loads(call[call.index("--parameters") + 1])["commands"]
-                server = call[call.index("--instance-ids") + 1]
-                found.append(f"{server} {command.removeprefix('/opt/atemporal/server ')}")
-            elif "elbv2" in line and "describe" not in line:
-                group = call[call.index("--target-group-arn") + 1].removeprefix("arn:")
-                words = [one for one in call[2:4] if not one.startswith("--")]
-                found.append(f"{group} {' '.join(words)} {call[-1].removeprefix('Id=')}")
-        return found
-
-    def test_kind_by_kind_and_one_server_after_the_other(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        rollout.run(back=False)
-        expected = ["api := 1.1", "i-0a once db upgrade", "api := 1.1"]
-        for server in SERVERS:
-            expected += [f"{one} deregister-targets {server}" for one in ARNS]
-            expected += [f"{one} wait target-deregistered {server}" for one in ARNS]
-            expected += [f"{server} take api"]
-            expected += [f"{one} register-targets {server}" for one in ARNS]
-            expected += [f"{one} wait target-in-service {server}" for one in ARNS]
-        for daemon in ("reaper", "scheduler", "launcher"):
-            expected += [f"{daemon} := 1.1", *(f"{one} take {daemon}" for one in SERVERS)]
-        assert self.steps(aws) == expected
-
-    def test_back_is_the_other_way_round_and_leaves_the_tables(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        rollout.run(back=True)
-        steps = self.steps(aws)
-        kinds = [one.split()[0] for one in steps if ":=" in one]
-        assert kinds == ["launcher", "scheduler", "reaper", "api"]
-        assert not [one for one in steps if "upgrade" in one]
-
-    def test_a_daemon_that_does_not_come_stops_it(self, aws: StandIns, rollout: Rollout) -> None:
-        aws.answers("take scheduler", {"Command": {"CommandId": "bad"}})
-        bad = {"Status": "Failed", "StandardErrorContent": "scheduler is not ready after 180 s"}
-        aws.answers("--command-id bad", bad)
-        with pytest.raises(Refused) as stopped:
-            rollout.run(back=False)
-        # The one server goes back, as far as it can; no launcher has been touched.
-        assert self.steps(aws)[-4:] == [
-            "scheduler := 1.1",
-            "i-0a take scheduler",
-            "scheduler := 1.0",
-            "i-0a take scheduler",
-        ]
-        printed = str(stopped.value)
-        assert "scheduler is not ready after 180 s" in printed
-        assert "reaper on i-0c" in printed
-        assert f"make deploy BACK=1 DEPLOYMENT=production IMAGE={OLD}" in printed
-
-    def test_an_api_that_does_not_come_is_under_its_load_balancers_again(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        aws.answers("take api", {"Command": {"CommandId": "bad"}})
-        aws.answers("--command-id bad", {"Status": "TimedOut"})
-        with pytest.raises(Refused, match="does not work with"):
-            rollout.run(back=False)
-        steps = self.steps(aws)
-        assert steps.index("i-0a take api") < steps.index("api register-targets i-0a")
-        assert "machines register-targets i-0a" in steps
-        assert "i-0b take api" not in steps
-
-    def test_an_upgrade_of_the_database_that_fails_touches_no_server(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        aws.answers("once db upgrade", {"Command": {"CommandId": "bad"}})
-        aws.answers("--command-id bad", {"Status": "Failed", "StandardErrorContent": "no"})
-        with pytest.raises(Refused, match="once db upgrade"):
-            rollout.run(back=False)
-        assert self.steps(aws) == ["api := 1.1", "i-0a once db upgrade", "api := 1.0"]
-
-    def test_a_command_of_a_server_that_boots_is_waited_for(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        aws.answers("describe-instance-information", {"InstanceInformationList": []})
-        with pytest.raises(Refused, match="does not reach i-0a i-0b i-0c"):
-            rollout.run(back=False)
-        assert self.clock >= 900
-        assert self.steps(aws) == []
-
-    def test_a_command_that_is_not_known_yet_is_asked_for_again(
-        self, aws: StandIns, rollout: Rollout
-    ) -> None:
-        aws.answers("get-command-invocation", "(InvocationDoesNotExist)", code=255)
-        with pytest.raises(Refused, match="Pending"):
-            rollout.run(back=False)
-        assert self.clock > 600
-
-    @pytest.mark.parametrize(
-        ("call", "answer", "why"),
-        [
-            (
-                "describe-auto-scaling-groups",
-                {"AutoScalingGroups": []},
-                "has no server in service: run `make infra-up`",
-            ),
-            (
-                "describe-instance-refreshes",
-                {"InstanceRefreshes": [{"Status": "InProgress"}]},
-                "are being replaced",
-            ),
-            ("get-parameters-by-path", {"Parameters": []}, "no parameter /atemporal/production"),
-        ],
-    )
-    def test_it_does_not_begin(
-        self, call: str, answer: object, why: str, aws: StandIns, rollout: Rollout
-    ) -> None:
-        aws.answers(call, answer)
-        with pytest.raises(Refused, match=why):
-            rollout.run(back=False)
-        assert self.steps(aws) == []
 
 
 def test_deploy_all_pushes_creates_and_deploys(
