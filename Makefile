@@ -11,6 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-fast test-unit sim crashes mutants chaos bench lint fmt ci clean
+.PHONY: infra-plan infra-up infra-down registry deploy deploy-all logs
+
+# What is deployed: its name, the image, the bucket of Terraform's state (deploy/terraform/README.md).
+DEPLOYMENT ?=
+IMAGE ?=
+STATE_BUCKET ?=
+TAG ?= $(shell git rev-parse --short=12 HEAD 2> /dev/null)
+PRODUCTION := $(BIN)/python -m deploy.production
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -73,6 +81,27 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what ruff can mend
 ci: ## Lint, then all tests: what the continuous integration runs
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test
+
+infra-plan: $(VENV)/dev.stamp ## Say what would be created on AWS, and what it costs: DEPLOYMENT= STATE_BUCKET=
+	@$(PRODUCTION) plan --deployment '$(DEPLOYMENT)' --image '$(IMAGE)' --state-bucket '$(STATE_BUCKET)'
+
+infra-up: $(VENV)/dev.stamp ## Create or change it, once you agree: DEPLOYMENT= IMAGE= STATE_BUCKET=
+	@$(PRODUCTION) up --deployment '$(DEPLOYMENT)' --image '$(IMAGE)' --state-bucket '$(STATE_BUCKET)' $(ARGS)
+
+infra-down: $(VENV)/dev.stamp ## Take it away, once you type its name: DEPLOYMENT= STATE_BUCKET=
+	@$(PRODUCTION) down --deployment '$(DEPLOYMENT)' --state-bucket '$(STATE_BUCKET)' $(ARGS)
+
+registry: $(VENV)/dev.stamp ## Push the image into your account's registry: DEPLOYMENT= TAG=
+	@$(PRODUCTION) registry --deployment '$(DEPLOYMENT)' --tag '$(TAG)' $(ARGS)
+
+deploy: $(VENV)/dev.stamp ## Bring an image to the servers, one after the other: DEPLOYMENT= IMAGE= BACK=1
+	@$(PRODUCTION) deploy --deployment '$(DEPLOYMENT)' --image '$(IMAGE)' $(if $(BACK),--back) $(ARGS)
+
+deploy-all: $(VENV)/dev.stamp ## From nothing: registry, infra-up, deploy: DEPLOYMENT= TAG= STATE_BUCKET=
+	@$(PRODUCTION) deploy-all --deployment '$(DEPLOYMENT)' --tag '$(TAG)' --state-bucket '$(STATE_BUCKET)' $(ARGS)
+
+logs: $(VENV)/dev.stamp ## Follow the daemons' logs: DEPLOYMENT= DAEMON=
+	@$(PRODUCTION) logs --deployment '$(DEPLOYMENT)' $(if $(DAEMON),--daemon '$(DAEMON)') $(ARGS)
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

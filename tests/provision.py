@@ -121,6 +121,11 @@ NEEDS = (
     _program("npm"),
     _npm("amqplib", ROOT / "docs" / "examples" / "node"),
     _npm("asyncapi-specs", ROOT / "tests" / "npm"),
+    # IAM's decisions, and how Terraform wants its files to look.
+    _npm("iam-simulate", ROOT / "tests" / "iam"),
+    _file(
+        f"{GO_PATH}/src/github.com/hashicorp/hcl/v2/hclwrite", "golang-github-hashicorp-hcl-v2-dev"
+    ),
 )
 
 

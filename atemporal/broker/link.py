@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 
 from amqp.exceptions import AMQPError
 from kombu import Connection, Consumer, Queue
@@ -234,6 +235,7 @@ class Link:
                 self._url,
                 connect_timeout=_CONNECT_S,
                 heartbeat=_HEARTBEAT_S,
+                ssl=self._tls(),
                 transport_options=self._transport_options(),
             )
             # An unknown transport is found out here.
@@ -266,6 +268,11 @@ class Link:
             why = str(error).removeprefix("(0, 0): ")
             raise Unavailable(f"RabbitMQ at {where} {what}: {why}", Service.RABBITMQ) from error
         return connection
+
+    def _tls(self) -> dict[str, str] | bool:
+        # Without the name py-amqp takes any host's certificate, if its authority is trusted.
+        parts = urlsplit(self._url)
+        return {"server_hostname": parts.hostname or ""} if parts.scheme == "amqps" else False
 
     def _transport_options(self) -> dict[str, Any]:
         if self._url.startswith("memory:"):

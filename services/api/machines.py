@@ -193,8 +193,8 @@ def router(settings: Settings, database: Database) -> APIRouter:
         ASSIGNMENTS.labels("assigned").inc()
         log.info("assigned", **log_context(attempt.ref, instance_id))
         auth = registries.opens(spec.image)
-        told = manifest(attempt.ref, spec, attempt.launch, own, auth=auth)
-        return Response(told, media_type=MANIFEST)
+        answer = manifest(attempt.ref, spec, attempt.launch, own, auth=auth)
+        return Response(answer, media_type=MANIFEST)
 
     @routes.post("/groups/{group_id}/machines", summary="I am up: which job is mine?", **_CALL)
     def assign(

@@ -318,5 +318,5 @@ class Launcher:
         )
         # What opens the registry of its image has no place in a user-data.
         private = self._registries.opens(spec.image) is not None
-        told = {"delivery": "claim"} if private else {}
-        return intent.model_copy(update={**price, **told, "disks_gb": disks_gb})
+        by_claim = {"delivery": "claim"} if private else {}
+        return intent.model_copy(update={**price, **by_claim, "disks_gb": disks_gb})

@@ -358,9 +358,9 @@ def test_a_machine_that_is_told_the_password_with_its_job_pulls_and_shows_it_now
         case.machine.wait_off()
     assert ExitRecord.model_validate(case.api.body("DELETE")).exit_code == 7
     shown = case.site.engine.run("inspect", f"atemporal-{case.ref.id}").stdout.decode()
-    for told in (shown, "\n".join(case.machine.console), str(case.api.calls), group.decode()):
-        assert auth not in told
-        assert PASSWORD not in told
+    for text in (shown, "\n".join(case.machine.console), str(case.api.calls), group.decode()):
+        assert auth not in text
+        assert PASSWORD not in text
 
 
 def test_an_image_that_a_registry_has_not_costs_one_question_and_one_machine(case: Case) -> None:

@@ -34,7 +34,7 @@ def machine(tmp_path: Path, api: CallbackApi) -> Machine:
     return machine
 
 
-def told(machine: Machine, image: str, auth: str | None = None) -> None:
+def ordered(machine: Machine, image: str, auth: str | None = None) -> None:
     """Order a job of that image, with what opens its registry."""
     machine.order(JobSpec(image=image, ports=()))
     if auth:
@@ -60,7 +60,7 @@ def shown(machine: Machine) -> list[dict[str, object]]:
 def test_what_it_was_told_is_shown_to_that_registry_alone(
     machine: Machine, api: CallbackApi, image: str, host: str
 ) -> None:
-    told(machine, image, PASS)
+    ordered(machine, image, PASS)
     machine.boot()
     assert shown(machine) == [{"auths": {host: {"auth": PASS}}}]
     assert machine.record.exit_code == 7
@@ -72,7 +72,7 @@ def test_a_public_image_is_pulled_as_whoever_the_machine_is(
     machine: Machine, api: CallbackApi
 ) -> None:
     api.role = "jobs"
-    told(machine, "registry.example.com/app")
+    ordered(machine, "registry.example.com/app")
     machine.boot()
     assert shown(machine) == []
     assert machine.record.exit_code == 7
@@ -80,7 +80,7 @@ def test_a_public_image_is_pulled_as_whoever_the_machine_is(
 
 def test_for_ecr_the_role_of_the_instance_gets_a_pass(machine: Machine, api: CallbackApi) -> None:
     api.role, api.ecr = "jobs", [(200, PASS)]
-    told(machine, f"{ECR}/team/app:1")
+    ordered(machine, f"{ECR}/team/app:1")
     machine.boot()
     assert shown(machine) == [{"auths": {ECR: {"auth": PASS}}}]
     assert machine.record.exit_code == 7
@@ -113,7 +113,7 @@ def signed(url: str, headers: dict[str, str], body: bytes) -> str:
 
 def test_an_ecr_that_does_not_answer_is_asked_again(machine: Machine, api: CallbackApi) -> None:
     api.role, api.ecr = "jobs", [(200, ""), (200, PASS)]
-    told(machine, f"{ECR}/team/app:1")
+    ordered(machine, f"{ECR}/team/app:1")
     machine.say(pull_fails="no basic auth credentials")
     machine.boot()
     assert len(api.ecr_calls) == 2
@@ -128,7 +128,7 @@ def test_a_machine_that_ecr_will_never_know_says_so_at_once(
 ) -> None:
     if lacks == "right":
         api.role, api.ecr = "jobs", [(400, "")]
-    told(machine, f"{ECR}/team/app:1")
+    ordered(machine, f"{ECR}/team/app:1")
     machine.say(pull_fails="no basic auth credentials")
     machine.boot()
     assert machine.steps == ["pull"]

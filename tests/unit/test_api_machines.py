@@ -135,8 +135,8 @@ def test_what_opens_a_registry_is_told_with_a_job_of_that_registry_and_is_in_not
         for image, opens in (("registry.example.com/app", auth), ("example.org/app", None)):
             group = Group(api, image=image)
             first = group.instances[0]
-            told = group.ask(instance_id=first)
-            assert _manifest(told).get("auth") == opens
+            answer = group.ask(instance_id=first)
+            assert _manifest(answer).get("auth") == opens
             ref = group.of[first]
             for path in (f"/jobs/{ref.job_id}", f"/jobs/{ref.job_id}/events", "/jobs", "/metrics"):
                 assert auth not in api.http.get(path).text

@@ -1,0 +1,36 @@
+"""An AWS account as `deploy.production` sees it: stand-ins for aws, terraform and docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.production.rollout import ORDER
+from tests.stand_ins import StandIns
+
+ACCOUNT = "111122223333"
+HOST = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
+OLD, NEW = f"{HOST}/atemporal:1.0", f"{HOST}/atemporal:1.1"
+SERVERS = ("i-0a", "i-0b", "i-0c")
+ARNS = {"api": "arn:api", "machines": "arn:machines"}
+
+
+def account(folder: Path) -> StandIns:
+    """One with three servers in `production` that run the old image."""
+    made = StandIns(folder, "aws", "terraform", "docker")
+    made.answers("sts get-caller-identity", {"Account": ACCOUNT})
+    made.answers("ec2 describe-instances", [])
+    made.answers("rds describe-db-snapshots", [])
+    made.answers("ecr describe-repositories", ["atemporal"])
+    made.answers("ecr get-login-password", "a-password")
+    group = [{"InstanceId": one, "LifecycleState": "InService"} for one in SERVERS]
+    made.answers("describe-auto-scaling-groups", {"AutoScalingGroups": [{"Instances": group}]})
+    made.answers("describe-instance-refreshes", {"InstanceRefreshes": [{"Status": "Successful"}]})
+    for name, arn in ARNS.items():
+        made.answers(f"--names production-{name}", {"TargetGroups": [{"TargetGroupArn": arn}]})
+    images = [{"Name": f"/atemporal/production/image/{one}", "Value": OLD} for one in ORDER]
+    made.answers("get-parameters-by-path", {"Parameters": images})
+    online = [{"InstanceId": one, "PingStatus": "Online"} for one in SERVERS]
+    made.answers("describe-instance-information", {"InstanceInformationList": online})
+    made.answers("ssm send-command", {"Command": {"CommandId": "good"}})
+    made.answers("get-command-invocation", {"Status": "Success"})
+    return made

@@ -1,0 +1,302 @@
+"""`make infra-plan` and the others: what they refuse before anything is done, what they do and when.
+
+terraform, aws and docker are stand-ins on the path.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.production import __main__ as front
+from deploy.production import infra, rollout, tools
+from tests.account import HOST, NEW, account
+from tests.stand_ins import StandIns
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    """An account, and a deployment with its variables."""
+    made = account(tmp_path / "programs")
+    monkeypatch.setenv("PATH", str(made.path))
+    folder = tmp_path / "terraform"
+    folder.mkdir()
+    (folder / "production.tfvars").write_text('region = "eu-central-1"\nsize = "small"\n')
+    monkeypatch.setattr(tools, "FOLDER", folder)
+    monkeypatch.setattr(infra, "FOLDER", folder)
+    return made
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *argv: str, typed: str = "") -> int:
+    """The command's exit code."""
+    monkeypatch.setattr("sys.argv", ["production", *argv])
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    return front.run()
+
+
+COMPLETE = {
+    "up": ["--deployment=production", "--state-bucket=states", f"--image={NEW}"],
+    "down": ["--deployment=production", "--state-bucket=states"],
+    "registry": ["--deployment=production", "--tag=1.1"],
+    "deploy": ["--deployment=production", f"--image={NEW}"],
+    "deploy-all": ["--deployment=production", "--state-bucket=states", "--tag=1.1"],
+    "logs": ["--deployment=production"],
+}
+PROGRAMS = {
+    "up": ("terraform", "aws"),
+    "down": ("terraform", "aws"),
+    "registry": ("docker", "aws"),
+    "deploy": ("aws",),
+    "deploy-all": ("terraform", "docker", "aws"),
+    "logs": ("aws",),
+}
+
+
+class TestWhatIsRefused:
+    """Before anything is done; the only call is who we are, and whether the image is there."""
+
+    HARMLESS = re.compile(r"aws sts get-caller-identity|docker image inspect")
+
+    def refused(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, *argv: str, code: int = 2
+    ) -> None:
+        assert run(monkeypatch, *argv) == code
+        assert [line for line in aws.lines("") if not self.HARMLESS.match(line)] == []
+
+    @pytest.mark.parametrize("command", COMPLETE)
+    def test_without_credentials(
+        self,
+        command: str,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        aws.answers("sts get-caller-identity", "Unable to locate credentials", code=253)
+        self.refused(aws, monkeypatch, command, *COMPLETE[command])
+        printed = capsys.readouterr().err
+        assert "AWS credentials: aws sts get-caller-identity: Unable to locate" in printed
+        assert "Nothing has been done" in printed
+
+    @pytest.mark.parametrize(
+        ("command", "program"),
+        [(command, program) for command, names in PROGRAMS.items() for program in names],
+    )
+    def test_without_a_program(
+        self,
+        command: str,
+        program: str,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        (aws.path / program).unlink()
+        self.refused(aws, monkeypatch, command, *COMPLETE[command])
+        assert f"{program}: not installed: https://" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", COMPLETE)
+    def test_all_that_is_missing_is_told_at_once(
+        self,
+        command: str,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        aws.answers("sts get-caller-identity", "expired", code=255)
+        self.refused(aws, monkeypatch, command)
+        printed = capsys.readouterr().err
+        assert "DEPLOYMENT: not given" in printed
+        assert "expired" in printed
+        for option, name in (("--image=", "IMAGE"), ("--state-bucket=", "STATE_BUCKET")):
+            given = any(one.startswith(option) for one in COMPLETE[command])
+            assert (f"{name}: not given" in printed) == given
+
+    @pytest.mark.parametrize("name", ["Production", "p", "a-name-that-is-too-long", "x;ls", "ab-"])
+    def test_a_name_that_is_none(
+        self, name: str, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.refused(aws, monkeypatch, "logs", f"--deployment={name}")
+
+    def test_a_deployment_without_variables(
+        self,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.refused(aws, monkeypatch, "logs", "--deployment=staging")
+        assert "staging.tfvars: not there: copy " in capsys.readouterr().err
+
+    @pytest.mark.parametrize("image", ["atemporal", "x:1 && ls", "REGISTRY/atemporal:1", ":1"])
+    def test_an_image_that_is_none(
+        self, image: str, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.refused(aws, monkeypatch, "deploy", "--deployment=production", f"--image={image}")
+
+    def test_an_image_that_was_not_built(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        aws.answers("docker image inspect", "No such image", code=1)
+        self.refused(aws, monkeypatch, "registry", *COMPLETE["registry"])
+        assert "`make image` builds it" in capsys.readouterr().err
+
+    def test_logs_of_no_daemon(self, aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused(aws, monkeypatch, "logs", "--deployment=production", "--daemon=cook")
+
+
+class TestPlan:
+    def test_without_anything_it_says_what_it_costs(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name in ("aws", "terraform", "docker"):
+            (aws.path / name).unlink()
+        assert run(monkeypatch, "plan") == 0
+        printed = capsys.readouterr().out
+        assert "size = small" in printed
+        assert "aws_db_instance.this" in printed
+        assert "  terraform: not installed" in printed
+        assert aws.calls == []
+
+    def test_with_all_it_asks_terraform_and_changes_nothing(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "plan", *COMPLETE["down"]) == 0
+        commands = [call[1] for call in aws.calls if call[0] == "terraform"]
+        assert commands == ["init", "plan"]
+
+
+class TestUp:
+    def test_it_applies_the_plan_that_was_shown(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "up", *COMPLETE["up"], typed="yes\n") == 0
+        init, plan, apply, output = [call for call in aws.calls if call[0] == "terraform"]
+        assert "-backend-config=bucket=states" in init
+        assert "-backend-config=key=atemporal/production.tfstate" in init
+        assert "-backend-config=use_lockfile=true" in init
+        assert f"-var=image={NEW}" in plan
+        assert "-var=deployment=production" in plan
+        (file,) = [one.removeprefix("-out=") for one in plan if one.startswith("-out=")]
+        assert apply == ["terraform", "apply", "-input=false", file]
+        assert not Path(file).parent.exists(), "the plan holds passwords"
+        assert output == ["terraform", "output"]
+
+    @pytest.mark.parametrize("typed", ["", "y\n", "no\n"])
+    def test_nothing_is_created_unless_a_person_agrees(
+        self, typed: str, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "up", *COMPLETE["up"], typed=typed) == 1
+        assert aws.lines("terraform apply") == []
+
+    def test_a_failure_ends_it(self, aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+        aws.answers("terraform plan", "no such zone", code=1)
+        assert run(monkeypatch, "up", *COMPLETE["up"], "--yes") == 1
+        assert aws.lines("terraform apply") == []
+
+
+class TestDown:
+    def test_protection_is_lifted_then_everything_goes(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "down", *COMPLETE["down"], typed="production\n") == 0
+        init, lift, destroy = [call for call in aws.calls if call[0] == "terraform"]
+        assert init[1] == "init"
+        assert lift[1] == "apply"
+        assert {f"-target={one}" for one in infra.PROTECTED} <= set(lift)
+        assert destroy[1] == "destroy"
+        assert "-var=protected=false" in lift
+        assert "-var=protected=false" in destroy
+
+    @pytest.mark.parametrize("typed", ["", "yes\n", "staging\n"])
+    def test_only_its_name_does_it(
+        self, typed: str, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "down", *COMPLETE["down"], typed=typed) == 1
+        assert aws.lines("terraform") == []
+
+    def test_not_while_jobs_instances_live(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        aws.answers("ec2 describe-instances", ["i-1", "i-2"])
+        assert run(monkeypatch, "down", *COMPLETE["down"], typed="production\n") == 1
+        assert "2 instances of jobs live" in capsys.readouterr().err
+        assert "Name=tag:atemporal:deployment,Values=production" in aws.calls[-1]
+        assert aws.lines("terraform") == []
+
+    def test_not_when_the_snapshot_has_no_name_left(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        aws.answers("rds describe-db-snapshots", ["atemporal-production-final"])
+        assert run(monkeypatch, "down", *COMPLETE["down"], typed="production\n") == 1
+        assert aws.lines("terraform") == []
+
+
+class TestRegistry:
+    def test_it_pushes_under_a_tag(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(monkeypatch, "registry", *COMPLETE["registry"]) == 0
+        login, tag, push = aws.calls[-3:]
+        assert login == [
+            *("docker", "login", "--username", "AWS", "--password-stdin", HOST),
+            "a-password",
+        ]
+        assert tag == ["docker", "tag", "atemporal", NEW]
+        assert push == ["docker", "push", NEW]
+        assert aws.lines("create-repository") == []
+        printed = capsys.readouterr().out
+        assert f"IMAGE={NEW}" in printed
+        assert "a-password" not in printed
+
+    def test_it_makes_the_repository_once(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        aws.answers("ecr describe-repositories", ["another"])
+        assert run(monkeypatch, "registry", *COMPLETE["registry"]) == 0
+        (made,) = aws.lines("create-repository")
+        assert "--image-tag-mutability IMMUTABLE" in made
+        assert "--repository-name atemporal" in made
+
+
+def test_deploy_all_pushes_creates_and_deploys(
+    aws: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "_POLL_S", 0.0)
+    assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], "--yes") == 0
+    printed = aws.lines("docker push", "terraform apply", "take launcher")
+    assert [line.split()[0] for line in printed] == ["docker", "terraform", "aws", "aws", "aws"]
+
+
+def test_logs_follow_one_daemons(aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "logs", "--deployment=production", "--daemon=reaper") == 0
+    assert aws.calls[-1][:4] == ["aws", "logs", "tail", "/atemporal/production"]
+    assert aws.calls[-1][-2:] == ["--log-stream-name-prefix", "reaper/"]
+    assert "--follow" in aws.calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("infra-plan", "plan --deployment 'd' --image 'i' --state-bucket 'b'"),
+        ("infra-up", "up --deployment 'd' --image 'i' --state-bucket 'b'"),
+        ("infra-down", "down --deployment 'd' --state-bucket 'b'"),
+        ("registry", "registry --deployment 'd' --tag 't'"),
+        ("deploy", "deploy --deployment 'd' --image 'i'"),
+        ("deploy-all", "deploy-all --deployment 'd' --tag 't' --state-bucket 'b'"),
+        ("logs", "logs --deployment 'd'"),
+    ],
+)
+def test_make_calls_them(target: str, command: str) -> None:
+    given = ["DEPLOYMENT=d", "IMAGE=i", "STATE_BUCKET=b", "TAG=t"]
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", target, *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m deploy.production {command}" in done.stdout
