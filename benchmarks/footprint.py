@@ -79,6 +79,8 @@ def command_line(database_url: str, broker_url: str, times: int = 9) -> dict[str
         listed = _call(["list", "-o", "json"], env).stdout
         job = json.loads(listed)["jobs"][0]["id"]
         for name, (words, more) in _commands(job).items():
+            if words and not _has(words[0], env):
+                continue  # An older build has fewer.
             spent = [_spent(words, env | more) for _ in range(times)]
             for kind, figure in zip(
                 ("ms", "cpu_ms", "user_ms"), zip(*spent, strict=True), strict=True
@@ -102,10 +104,16 @@ def _commands(job: str) -> dict[str, tuple[list[str], dict[str, str]]]:
     }
 
 
-def _call(words: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+def _has(command: str, env: Mapping[str, str]) -> bool:
+    return _call([command, "--help"], env, check=False).returncode == 0
+
+
+def _call(
+    words: list[str], env: Mapping[str, str], *, check: bool = True
+) -> subprocess.CompletedProcess[bytes]:
     code = "import sys; sys.argv[0] = 'atemporal'; from atemporal.start import cli; cli()"
     argv = [sys.executable, "-c", code, *words]
-    return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=True)
+    return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=check)
 
 
 def _spent(words: list[str], env: Mapping[str, str]) -> tuple[float, float, float]:
