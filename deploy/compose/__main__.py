@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
 
 
 def _up(root: Path) -> None:
-    compose = _compose()
+    compose = compose_words()
     if not (root / passwords.ENV).exists() and _has_volume():
         raise Failed(
             "there is a volume atemporal_postgres, and no .env here with its password: put the .env "
@@ -72,14 +72,18 @@ def _run_a_job(cli: Sequence[str], root: Path) -> None:
 
 
 def _down(root: Path, *, volumes: bool) -> None:
-    compose = _compose()
+    compose = compose_words()
     if not (root / passwords.ENV).exists():
         raise Failed("there is no .env here: nothing was started from this folder")
     _call(*compose, "down", "--remove-orphans", *(["--volumes"] if volumes else []), cwd=root)
 
 
-def _compose() -> list[str]:
-    """The words that call docker-compose."""
+def compose_words() -> list[str]:
+    """The words that call docker-compose.
+
+    Raises:
+        Failed: there is none here, or no docker.
+    """
     if shutil.which("docker") is None or _fails("docker", "version"):
         raise Failed("no docker answers (`docker version`): install it and start it")
     if not _fails("docker", "compose", "version"):
