@@ -18,7 +18,7 @@ from pathlib import Path
 
 ENV, DEFINITIONS = ".env", ".compose/definitions.json"
 _COMMITTED = Path(__file__).parents[1] / "rabbitmq" / "definitions.json"
-_HEADER = "# Made by `make compose-up`. The passwords belong to the volumes: keep both, or remove both.\n"
+_HEADER = "# Made by `make compose-up`. The passwords belong to the volumes: keep both or none.\n"
 
 
 def _password() -> str:
@@ -81,6 +81,7 @@ def definitions_with(values: Mapping[str, str]) -> dict[str, object]:
 
 
 def _hash(password: str) -> str:
-    """RabbitMQ's form of a salted hash. A salt that follows from the password keeps the file the same."""
+    """RabbitMQ's form of a salted hash."""
+    # The salt follows from the password, so the file stays the same.
     salt = hashlib.sha256(b"salt" + password.encode()).digest()[:4]
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The RabbitMQ users of `deploy/rabbitmq/definitions.json`: each daemon does its work, and may do no more."""
+"""RabbitMQ users of `deploy/rabbitmq/definitions.json`: a daemon does its work, and may do no more."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PASSWORDS = {
     f"{name}_PASSWORD": f"password-of-{name}"
     for name in ("SETUP", "SCHEDULER", "LAUNCHER", "REAPER", "API")
 }
-READS = {
+READS: Mapping[str, set[str]] = {
     "setup": {SUBMIT, SCHEDULE, LAUNCH, REAP, DEAD},
     "scheduler": {SUBMIT, SCHEDULE, DEAD},
     "launcher": {LAUNCH},
     "reaper": {REAP},
-    "api": set[str](),
+    "api": set(),
 }
 
 
@@ -42,12 +42,14 @@ READS = {
 def url_of(
     broker_url: str, rabbitmq_server: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, str]:
-    """The definitions as RabbitMQ has imported them, in this module's virtual host: a URL for each user."""
+    """A URL for each user, once RabbitMQ has imported the definitions for this module's virtual host."""
     parts = urlsplit(broker_url)
     vhost = parts.path[1:]
     text = json.dumps(passwords.definitions_with(PASSWORDS))
     file = tmp_path_factory.mktemp("definitions") / "definitions.json"
-    file.write_text(text.replace('"vhost": "/"', f'"vhost": "{vhost}"').replace('"/"', f'"{vhost}"'))
+    file.write_text(
+        text.replace('"vhost": "/"', f'"vhost": "{vhost}"').replace('"/"', f'"{vhost}"')
+    )
     file.chmod(0o644)
     os.chmod(file.parent, 0o755)
     rabbitmq_server.ctl("import_definitions", str(file))
@@ -95,9 +97,9 @@ def test_a_user_may_do_what_its_daemon_does_and_no_more(
     assert configures == set()
 
 
-def _may_configure(broker: Inspection, one: object) -> bool:
+def _may_configure(broker: Inspection, one: Any) -> bool:
     try:
-        return broker.difference(one) is None  # type: ignore[arg-type]
+        return broker.difference(one) is None
     except Refused:
         return False
 
@@ -126,9 +128,7 @@ def test_the_daemons_do_all_of_their_work_with_these_users(
 ) -> None:
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         channel = connection.channel()
-        heard, replies = (
-            channel.queue_declare("", exclusive=True).method.queue for _ in range(2)
-        )
+        heard, replies = (channel.queue_declare("", exclusive=True).method.queue for _ in range(2))
         channel.queue_bind(heard, EVENTS, "job.finished.#")
 
         def answer(queue: str) -> Any:

@@ -55,10 +55,16 @@ def build(engine: Engine, folder: Path, name: str, *options: str) -> None:
     Raises:
         RuntimeError: with the end of what docker printed.
     """
+    host = f"--host=unix://{engine.socket}"
     done = subprocess.run(
         [
-            *(engine.program, f"--host=unix://{engine.socket}", "build", "--network=host"),
-            *(f"--tag={name}", *options, folder),
+            str(engine.program),
+            host,
+            "build",
+            "--network=host",
+            f"--tag={name}",
+            *options,
+            str(folder),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
