@@ -1,7 +1,7 @@
 """`python3 -m deploy.compose up|down`: the whole system on this machine, by docker-compose.
 
-Promise: `up` makes the passwords when there are none, starts everything, returns when all of it is
-healthy, and, where EC2 is a twin, runs one job to its end and prints it. It may be repeated. `down`
+Promise: `up` makes the passwords when there are none, starts everything, waits until all but Grafana
+is healthy, and, where EC2 is a twin, runs one job to its end and prints it. It may be repeated. `down`
 keeps the volumes, unless `--volumes` says otherwise.
 Failure: what is missing on this machine is named, and nothing is started then. Of a start that fails,
 docker-compose names the service; `docker compose logs SERVICE` has the reason.

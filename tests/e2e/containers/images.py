@@ -86,8 +86,8 @@ def build_all(engine: Engine, folder: Path) -> Images:
         "atemporal-test/twin",
         {name: f"atemporal-test/{name}" for name in NAMES},
     )
-    told = ("VERSION=1.2.3", "REVISION=abc", f"BASE={images.base}")
-    build(engine, ROOT, images.product, *(f"--build-arg={one}" for one in told))
+    arguments = ("VERSION=1.2.3", "REVISION=abc", f"BASE={images.base}")
+    build(engine, ROOT, images.product, *(f"--build-arg={one}" for one in arguments))
     twin = ROOT / "deploy" / "compose" / "twin"
     build(engine, twin, images.twin, f"--build-arg=BASE={images.product}")
     engine.run("import", system("servers", PACKAGES), SERVERS)
