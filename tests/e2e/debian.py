@@ -49,6 +49,9 @@ def _build(suite: str, packages: Sequence[str], archive: Path, wanted: str) -> N
         )
     options = ["--mode=root", "--variant=minbase", f"--include={','.join(packages)}"]
     options += [f"--dpkgopt=path-exclude={path}" for path in UNNEEDED]
+    # Ubuntu has a part of Debian's main there.
+    if platform.freedesktop_os_release()["ID"] == "ubuntu":
+        options.append("--components=main,universe")
     _call(mmdebstrap, *options, suite, archive, _mirror(suite))
 
 
