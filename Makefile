@@ -7,7 +7,15 @@ BIN := $(VENV)/bin
 # Three files at a time, each worker with servers of its own: much of a file is waiting.
 WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
+# Names, versions and hashes, for every Python that there is; and not where they came from.
+LOCK := $(BIN)/uv pip compile --quiet --constraint constraints.txt --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+
+# The image's name, and what it is built on; a mirror of the package index goes by PIP_INDEX_URL.
+IMAGE ?= atemporal:latest
+BASE ?=
+DOCKER ?= docker
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-fast test-unit sim crashes mutants chaos bench lint fmt ci clean
@@ -19,10 +27,11 @@ IMAGE ?=
 STATE_BUCKET ?=
 TAG ?= $(shell git rev-parse --short=12 HEAD 2> /dev/null)
 PRODUCTION := $(BIN)/python -m deploy.production
+.PHONY: image compose-up compose-down lock
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
-		/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/local.stamp ## Run three jobs on this machine: no account, no server, no docker needed
 	@$(BIN)/atemporal demo $(ARGS)
@@ -64,6 +73,26 @@ chaos: $(VENV)/dev.stamp ## Break it with real faults, then check every promise:
 bench: $(VENV)/dev.stamp ## Measure how fast it is: QUICK=1 FULL=1, ARGS=list names what there is
 	@$(BIN)/python -m tests.provision postgres rabbitmq git
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(FULL),--full) $(ARGS)
+
+image: ## Build the container image: IMAGE=atemporal:latest BASE=python:3.11-slim-bookworm
+	@$(DOCKER) version > /dev/null || { \
+		echo "make image needs a docker that answers: install it, start it, see \`$(DOCKER) version\`" >&2; exit 1; }
+	@$(DOCKER) build --tag $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL=$(PIP_INDEX_URL)) \
+		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' atemporal/__init__.py)" \
+		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude '*')" .
+
+compose-up: image ## Start the whole system by docker-compose, and run one job: no AWS account needed
+	@$(DOCKER) build --tag atemporal-twin:latest --build-arg BASE=$(IMAGE) deploy/compose/twin
+	@IMAGE=$(IMAGE) $(PYTHON) -m deploy.compose up
+
+compose-down: ## Stop what compose-up started; VOLUMES=1 removes all jobs and all history
+	@$(PYTHON) -m deploy.compose down $(if $(VOLUMES),--volumes)
+
+lock: $(VENV)/dev.stamp ## Write the image's lock files anew, by constraints.txt
+	@$(PIP) uv
+	@echo 'hatchling>=1.24' | $(LOCK) --output-file deploy/image/build.lock - > /dev/null
+	@$(LOCK) --output-file deploy/image/requirements.lock pyproject.toml > /dev/null
 
 lint: $(VENV)/dev.stamp ## Check style, types and shell scripts
 	@$(BIN)/python -m tests.provision git shellcheck

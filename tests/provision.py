@@ -84,6 +84,16 @@ def _npm_ci(folder: Path) -> None:
         shutil.copyfile(folder / _LOCK, folder / "node_modules" / _LOCK)
 
 
+def _compose() -> bool:
+    """The plugin of docker's client, or the program of before."""
+    docker = shutil.which("docker")
+    asked = [docker, "compose", "version"] if docker else ["false"]
+    return (
+        shutil.which("docker-compose") is not None
+        or not subprocess.run(asked, capture_output=True, check=False).returncode
+    )
+
+
 def _postgres() -> bool:
     return bool(os.environ.get(postgres.VARIABLE)) or postgres.find() is not None
 
@@ -101,6 +111,7 @@ NEEDS = (
     _program("systemd-analyze", "systemd"),
     _program("iptables"),
     _program("dockerd", "docker.io"),
+    Need("docker-compose", "docker-compose", _compose),
     _program("docker-registry"),
     _program("mmdebstrap"),
     _program("busybox", "busybox-static"),

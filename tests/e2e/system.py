@@ -53,6 +53,8 @@ class System:
         self.api_url = f"http://127.0.0.1:{self.api_port}"
         self.health_ports = {name: free_port() for name in DAEMONS}
         self._children: dict[str, Child] = {}
+        self.env_of: dict[str, dict[str, str]] = {}
+        """What one service alone has in its environment."""
         self.env = {
             **os.environ,
             "ATEMPORAL_DATABASE_URL": database_url,
@@ -78,7 +80,7 @@ class System:
     def start(self, *names: str) -> None:
         """Start services and return when they are ready."""
         for name in names:
-            env = dict(self.env)
+            env = {**self.env, **self.env_of.get(name, {})}
             if name in self.health_ports:
                 env["ATEMPORAL_HEALTH_PORT"] = str(self.health_ports[name])
             self._children[name] = Child(

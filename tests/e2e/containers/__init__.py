@@ -1,0 +1,1 @@
+"""The container image and the compose project, on a docker without a registry."""
