@@ -13,13 +13,13 @@ LOCK := $(BIN)/uv pip compile --quiet --constraint constraints.txt --universal -
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 # The image's name, and what it is built on; a mirror of the package index goes by PIP_INDEX_URL.
-IMAGE ?= atemporal:latest
 BASE ?=
 DOCKER ?= docker
+BUILT = $(or $(IMAGE),atemporal:latest)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-fast test-unit sim crashes mutants chaos bench lint fmt ci clean
-.PHONY: infra-plan infra-up infra-down registry deploy deploy-all logs
+.PHONY: image compose-up compose-down lock infra-plan infra-up infra-down registry deploy deploy-all logs
 
 # What is deployed: its name, the image, the bucket of Terraform's state (deploy/terraform/README.md).
 DEPLOYMENT ?=
@@ -27,7 +27,6 @@ IMAGE ?=
 STATE_BUCKET ?=
 TAG ?= $(shell git rev-parse --short=12 HEAD 2> /dev/null)
 PRODUCTION := $(BIN)/python -m deploy.production
-.PHONY: image compose-up compose-down lock
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=...], where TARGET is:\n"} \
@@ -77,14 +76,14 @@ bench: $(VENV)/dev.stamp ## Measure how fast it is: QUICK=1 FULL=1, ARGS=list na
 image: ## Build the container image: IMAGE=atemporal:latest BASE=python:3.11-slim-bookworm
 	@$(DOCKER) version > /dev/null || { \
 		echo "make image needs a docker that answers: install it, start it, see \`$(DOCKER) version\`" >&2; exit 1; }
-	@$(DOCKER) build --tag $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) \
+	@$(DOCKER) build --tag $(BUILT) $(if $(BASE),--build-arg BASE=$(BASE)) \
 		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL=$(PIP_INDEX_URL)) \
 		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' atemporal/__init__.py)" \
 		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude '*')" .
 
 compose-up: image ## Start the whole system by docker-compose, and run one job: no AWS account needed
-	@$(DOCKER) build --tag atemporal-twin:latest --build-arg BASE=$(IMAGE) deploy/compose/twin
-	@IMAGE=$(IMAGE) $(PYTHON) -m deploy.compose up
+	@$(DOCKER) build --tag atemporal-twin:latest --build-arg BASE=$(BUILT) deploy/compose/twin
+	@IMAGE=$(BUILT) $(PYTHON) -m deploy.compose up
 
 compose-down: ## Stop what compose-up started; VOLUMES=1 removes all jobs and all history
 	@$(PYTHON) -m deploy.compose down $(if $(VOLUMES),--volumes)

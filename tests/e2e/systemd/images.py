@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 
 from tests.e2e.debian import system
 from tests.e2e.systemd.engine import Engine, find
