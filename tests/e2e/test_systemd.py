@@ -278,7 +278,7 @@ def test_the_deadline_ends_a_machine_that_nobody_answers(case: Case) -> None:
     assert case.container == "created 0001-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize("path", ["/etc/atemporal/manifest", "/opt/atemporal/agent"])
+@pytest.mark.parametrize("path", ["/etc/atemporal/manifest", "/opt/atemporal/bin/agent"])
 def test_a_machine_without_its_orders_or_its_worker_powers_off(case: Case, path: str) -> None:
     config = yaml.safe_load(case.user_data())
     config["write_files"] = [file for file in config["write_files"] if file["path"] != path]

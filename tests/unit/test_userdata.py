@@ -84,7 +84,7 @@ def test_the_document_holds_files_and_units() -> None:
     document, _ = parse(render(SPEC))
     assert [file["path"] for file in document["write_files"]] == [
         "/etc/atemporal/manifest",
-        "/opt/atemporal/agent",
+        "/opt/atemporal/bin/agent",
     ]
     assert [file["permissions"] for file in document["write_files"]] == ["0600", "0755"]
     agent = document["write_files"][1]
