@@ -8,10 +8,10 @@ RunInstances is the identical call; and what `check_fits` let through at submiss
 for EC2 at launch, whatever callback address and OS family the deployment uses then. A refusal says how
 much fits.
 
-Mechanism: a manifest travels as it is where that fits, so most user-data depends on no zlib. A larger one
-is a gzip of two members: all but the environment and the command as it is, so that its length is known at
-the submission, and these two compressed, which depends on the job alone. Another zlib can pack a little
-worse: a part of the room is kept for that (docs/adr/0055).
+Mechanism: a manifest travels as it is where that fits, so what most jobs need depends on no zlib. A
+larger one is a gzip of two members: all but the environment and the command as it is, so that its length
+is known at the submission, and these two compressed, which depends on the job alone. Another zlib can
+pack a little worse: a part of the room is kept for that (docs/adr/0055).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Members of a gzip file; several, one after the other, are one file with all their contents (RFC 1952).
 
-Promise: `stored` gives the same bytes everywhere, as many for every content of a length. `deflated` gives
-them for the same zlib: nothing else of the machine or the time is in them.
+Promise: `stored` gives the same bytes everywhere, as many for every content of a length. `deflated`
+gives them for the same zlib: nothing else of the machine or the time is in them.
 """
 
 from __future__ import annotations

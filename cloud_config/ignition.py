@@ -3,9 +3,9 @@
 Promise: the same manifest gives the same bytes, and two renderings differ in the manifest's base64 only.
 One document serves both systems, so that an image of the other one is none of a wrong family: both read
 version 3.3.0 of the specification, and to mask a unit that is not there does no harm.
-Ignition runs once, in the initramfs of the first boot. Units are masked before anything could start them;
-the deadline is enabled, so that systemd starts it on this boot as on every later one, and it brings the
-job. No program stands between the two: what coreos-cloudinit loses can not be lost here.
+Ignition runs once, in the initramfs of the first boot. Units are masked before anything could start
+them; the deadline is enabled, so that systemd starts it on this boot as on every later one, and it
+brings the job. No program stands between the two: what coreos-cloudinit loses can not be lost here.
 
 Failure: what Ignition can not apply leaves a machine that does not boot, and nothing of ours runs there;
 the reaper ends it. What can be known before is checked before: the file's own rules by
@@ -76,5 +76,5 @@ FCOS = OsFamily(
     image_prefix="fedora-coreos-",
     render=_render,
 )
-"""The account is Fedora's: docs.fedoraproject.org, Provisioning Fedora CoreOS on AWS; the streams' numbers:
-the same place, Update streams."""
+"""The account is Fedora's: docs.fedoraproject.org, Provisioning Fedora CoreOS on AWS; the numbers of
+streams: the same place, Update streams."""
