@@ -80,7 +80,7 @@ class ScriptedCloud:
     policy: Callable[[dict[str, str]], CloudError | None] = lambda _: None
     """What EC2 has against a call with these tags."""
 
-    def resolve_image(self) -> str:
+    def resolve_image(self, architecture: str | None = None) -> str:
         if self.image_error:
             raise self.image_error
         return self.image
@@ -176,7 +176,7 @@ class World:
         )
         real = Cloud(self.settings)
         for image in ("ami-1", "ami-2"):
-            real._images[image] = {"RootDeviceName": "/dev/xvda"}
+            real._images._known[image] = {"RootDeviceName": "/dev/xvda"}
         self.limits = RateLimits(self.settings, database)
         self.cloud = ScriptedCloud(real)
         self.cloud.throttled = lambda: self.limits.throttled(Limit.RUN_INSTANCES)

@@ -40,7 +40,7 @@ DOCUMENTS: dict[str, Document] = {
     "debian": cloud_init.document,
     "ubuntu": cloud_init.document,
 }
-GOLDEN = {
+GOLDEN: dict[Document, str] = {
     flatcar.document: "userdata.golden.yaml",
     ignition.document: "userdata.ignition.golden.json",
     cloud_init.document: "userdata.cloud-init.golden.yaml",
