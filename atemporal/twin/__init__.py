@@ -44,8 +44,9 @@ outlives the twin.
 Not modelled: signatures; existence of subnets, security groups, keys, profiles and images (any
 well-formed id will do, but for the fault `missing`); quotas and capacity that are used up by
 instances; volumes except for the root's id and tags; StartInstances, StopInstances, launch templates,
-fleets; a second boot; events; a lost network of containers and of docker; other keys of Ignition and of
-cloud-init; the image's operating system: commands are the host's, and none of them powers off the machine.
+fleets; a second boot; events; a lost network of containers and of docker; other keys of Ignition and
+cloud-init; the image's operating system: commands are the host's, and none of them powers off the
+machine.
 
 Without a container engine a job's command is a process of this host, with the rights of the twin's
 user. The port is for loopback: any client that reaches it can run programs here.

@@ -22,6 +22,7 @@ from atemporal.cloud import (
     NoAnswer,
     NoCapacity,
     OverQuota,
+    Rejected,
     ServerFault,
     Throttled,
     WrongImage,
@@ -75,6 +76,7 @@ class ScriptedCloud:
     ended: list[str] = field(default_factory=list)
     image_error: CloudError | None = None
     image: str = "ami-1"
+    arm64_image: str | None = None
     wrong_images: set[str] = field(default_factory=set)
     throttled: Callable[[], None] = lambda: None
     policy: Callable[[dict[str, str]], CloudError | None] = lambda _: None
@@ -83,6 +85,10 @@ class ScriptedCloud:
     def resolve_image(self, architecture: str | None = None) -> str:
         if self.image_error:
             raise self.image_error
+        if architecture == "arm64":
+            if self.arm64_image is None:
+                raise Rejected("looking up an image", "NoImage", "there is none for arm64")
+            return self.arm64_image
         return self.image
 
     def disks_gb(self, image_id: str, disk_gb: int | None) -> int:
