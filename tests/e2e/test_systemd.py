@@ -72,12 +72,14 @@ class Case:
         command: tuple[str, ...] = PRINT_AND_FAIL,
         deadline_s: int = 300,
         image: str | None = None,
+        family: str = "flatcar",
+        more: dict[str, str] | None = None,
     ) -> bytes:
         """The attempt's user-data as the launcher renders it."""
         spec = JobSpec(
             image=image or self.site.job_image,
             command=command,
-            env={"AWKWARD": AWKWARD, "EMPTY": ""},
+            env={"AWKWARD": AWKWARD, "EMPTY": "", **(more or {})},
             timeout_s=60,
             ports=(),
         )
@@ -87,6 +89,7 @@ class Case:
             callback_base=self.api.url,
             key_id="k1",
             deadline_s=deadline_s,
+            os_family=family,
         )
         return userdata.render(self.ref, spec, launch, TOKEN)
 

@@ -1,4 +1,4 @@
-"""The two images of the end-to-end tests: a machine with systemd, and a job.
+"""The images of the end-to-end tests: a machine with systemd, one with cloud-init too, and a job.
 
 Promise: the machine's system is built once by mmdebstrap, from the mirror that this machine's own apt
 uses, and kept in the cache folder (`$XDG_CACHE_HOME/atemporal`, else `.cache/` of the repository); an
@@ -18,17 +18,20 @@ from pathlib import Path
 from tests.e2e.systemd.engine import Engine, find
 
 PACKAGES = ("systemd", "systemd-sysv", "curl", "ca-certificates")
+CLOUD_INIT = "cloud-init"
 UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
-def machine_image(engine: Engine) -> str:
+def machine_image(engine: Engine, *more: str) -> str:
     """Put the machine's image into docker, building it when it is not in the cache; return its name.
+
+    It has `more` packages of Debian's.
 
     Raises:
         RuntimeError: it can not be built; the text says why.
     """
-    name = "atemporal-test/machine"
-    engine.run("import", _system(), name)
+    name = "-".join(("atemporal-test/machine", *more))
+    engine.run("import", _system(more), name)
     return name
 
 
@@ -52,30 +55,30 @@ def push_job_image(
     return name
 
 
-def _system() -> Path:
+def _system(more: tuple[str, ...]) -> Path:
     release = platform.freedesktop_os_release()
     suite = release.get("VERSION_CODENAME", "")
     root = Path(__file__).parents[3]
     home = os.environ.get("XDG_CACHE_HOME")
     cache = Path(home) / "atemporal" if home else root / ".cache"
-    archive = cache / f"machine-{suite}-{platform.machine()}.tar"
+    archive = cache / f"{'-'.join(('machine', *more, suite, platform.machine()))}.tar"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="machine-", dir=cache) as folder:
             unfinished = Path(folder) / "machine.tar"
-            _build(suite, unfinished)
+            _build(suite, unfinished, more)
             unfinished.replace(archive)
     return archive
 
 
-def _build(suite: str, archive: Path) -> None:
+def _build(suite: str, archive: Path, more: tuple[str, ...]) -> None:
     mmdebstrap = find("mmdebstrap", "mmdebstrap")
     if os.getuid() != 0:
         raise RuntimeError(
             "building the machine's image needs root, once: run the tests as root, or copy "
             f"a {archive.name} into the cache folder"
         )
-    options = ["--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    options = ["--mode=root", "--variant=minbase", f"--include={','.join((*PACKAGES, *more))}"]
     options += [f"--dpkgopt=path-exclude={path}" for path in UNNEEDED]
     _call(mmdebstrap, *options, suite, archive, _mirror(suite))
 
