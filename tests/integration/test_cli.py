@@ -229,7 +229,7 @@ def test_the_same_key_is_the_same_job(cli: Cli) -> None:
 
 
 def test_what_does_not_fit_into_a_machine_s_user_data_is_refused(cli: Cli) -> None:
-    refused = cli("submit", "nginx", "-e", f"BIG={'x' * 20_000}", code=2)
+    refused = cli("submit", "nginx", "-e", f"BIG={'x' * 130_000}", code=2)
     assert "bytes on the machine and" in refused.stderr
     assert "xxxx" not in refused.stderr
 
@@ -544,6 +544,13 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     assert token.encode() not in decoded
 
     assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, LAUNCH, token)
+    as_fcos = LAUNCH.model_copy(update={"os_family": "fcos"})
+    shown = cli("user-data", job_id, "--reveal", "--os-family", "fcos")
+    assert shown.stdout_bytes == render(ref, spec, as_fcos, token)
+    answer = json.loads(cli("user-data", job_id, "--os-family", "debian", "-o", "json").stdout)
+    assert (answer["os_family"], answer["masked"]) == ("debian", True)
+    assert SECRET not in answer["user_data"]
+    assert "bootcmd" in answer["user_data"]
     other = cli("user-data", job_id, "--reveal", code=1, ATEMPORAL_CALLBACK_KEYS=f"k2{KEYS[2:]}")
     assert "k1" in other.stderr
 

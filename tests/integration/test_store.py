@@ -133,7 +133,7 @@ class TestSubmit:
 
     def test_what_no_machine_could_hold_is_refused(self, database: Database) -> None:
         with database.begin() as tx, pytest.raises(Invalid) as refusal:
-            submitted(tx, env={"BIG": "x" * 20_000})
+            submitted(tx, env={"BIG": "x" * 130_000})
         assert "env" in refusal.value.fields
 
     def test_time_past_or_absent_means_now_and_a_delay_counts_from_now(

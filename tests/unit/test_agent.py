@@ -794,10 +794,11 @@ def test_environment_and_command_arrive_byte_for_byte(
     assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
 
 
-def test_the_agent_passes_shellcheck() -> None:
+@pytest.mark.parametrize("script", ["agent", "docker_installer"])
+def test_it_passes_shellcheck(script: str) -> None:
     check = _tool("shellcheck", "shellcheck")
     result = subprocess.run(
-        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / "agent"],
+        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / script],
         capture_output=True,
         text=True,
         check=False,

@@ -103,7 +103,7 @@ def test_a_job_without_a_time_is_due_now(api: Api) -> None:
         ({"payload": "%%%"}, "payload"),
         ({"payload": "QT0xCg==", "env": {"A": "1"}}, "payload"),
         ({"env": {"A": 1}}, "env.A"),
-        ({"env": {"A": "x" * 20_000}}, "env"),
+        ({"env": {"A": "x" * 130_000}}, "env"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"colour": "red"}, "colour"),
         ({"machine": {"disk": 1}}, "machine.disk"),

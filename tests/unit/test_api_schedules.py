@@ -108,7 +108,7 @@ def test_the_next_fires_are_told_in_both_times_and_the_latest_with_their_ends(ap
         ({"job": {**JOB, "key": "k"}}, "job.key"),
         ({"job": {**JOB, "labels": {LABEL: "x"}}}, "job.labels"),
         ({"job": {**JOB, "labels": {f"l{n}": "" for n in range(32)}}}, "job.labels"),
-        ({"job": {**JOB, "env": {"A": "x" * 20_000}}}, "job.env"),
+        ({"job": {**JOB, "env": {"A": "x" * 130_000}}}, "job.env"),
     ],
 )
 def test_bad_fields_are_named_and_nothing_is_written(

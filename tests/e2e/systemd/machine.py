@@ -96,9 +96,9 @@ class Machine:
         for unit in units:
             if "command" in unit:
                 # A unit that fails to start is the machine's own affair, and can be its end.
-                verb = ("--no-block",) if hangs else ()
+                blocks = ("--no-block",) if hangs else ()
                 self.engine.run(
-                    *("exec", self.name, "systemctl", *verb, unit["command"], unit["name"]),
+                    *("exec", self.name, "systemctl", *blocks, unit["command"], unit["name"]),
                     check=False,
                 )
                 if hangs:
