@@ -64,7 +64,7 @@ def test_each_line_is_a_job_as_of_a_single_submit(api: Api) -> None:
         ({"image": "No Image"}, "image"),
         ({"image": "a", "nonsense": 1}, "nonsense"),
         ({"image": "a", "payload": "?"}, "payload"),
-        ({"image": "a", "env": {"A": "x" * 20_000}}, "env"),
+        ({"image": "a", "env": {"A": "x" * 130_000}}, "env"),
         ({"image": "a", "env": {"A": "x" * LINE_LIMIT}}, "line"),
         ({"image": "a", "key": "\0"}, "key"),
     ],

@@ -53,7 +53,7 @@ class Image:
             check=False,
         )
         assert done.returncode == 0, "the agent is the one that reports"
-        self.said = done.stderr
+        self.stderr = done.stderr
         calls = self.base / "calls"
         return calls.read_text().splitlines() if calls.exists() else []
 
@@ -103,6 +103,6 @@ def test_what_does_not_work_is_tried_again_and_then_told(image: Image) -> None:
     assert [call for call in image.run() if "sleep" in call] == [
         f"sleep {delay}" for delay in (0, 2, 4, 8, 16, 32)
     ]
-    assert "docker can not be installed" in image.said
-    assert "no mirror" in image.said
+    assert "docker can not be installed" in image.stderr
+    assert "no mirror" in image.stderr
     assert "no mirror" in (image.base / "dev/console").read_text()
