@@ -113,7 +113,7 @@ def test_standard_input_will_do(api: Api, name: str) -> None:
         ("{", "line"),
         ('{"image": "a", "image": "b"}', "line"),
         ({"image": "No Image"}, "image"),
-        ({"image": "a", "env": {"A": "x" * 20_000}}, "env"),
+        ({"image": "a", "env": {"A": "x" * 130_000}}, "env"),
         ({"image": "a", "env": {"A": "x" * LINE_LIMIT * 2}}, "line"),
         ({"image": "a", "payload": "?"}, "payload"),
     ],

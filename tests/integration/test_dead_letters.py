@@ -122,7 +122,7 @@ MALFORMED: Sequence[tuple[Any, str]] = (
     (b'{"image": "busybox", "image": "nginx"}', "body"),
     ({"type": "job.cancel", "v": 1}, "type"),
     ({"image": "No Image"}, "image"),
-    ({"image": "busybox", "env": {"A": "x" * 20_000}}, "env"),
+    ({"image": "busybox", "env": {"A": "x" * 130_000}}, "env"),
     ({"image": "busybox", "labels": {"a": "\0"}}, "labels"),
     ({"image": "busybox", "timeout_s": "60"}, "timeout_s"),
     ({"image": "busybox", "colour": "red"}, "colour"),

@@ -233,7 +233,7 @@ def test_a_job_message_that_comes_again_is_one_job(
     [
         (b"\xff", "body"),
         ({"type": "job.submit", "job": {"image": "No Image"}}, "image"),
-        ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 20_000}}}, "env"),
+        ({"type": "job.submit", "job": {"image": "a", "env": {"A": "x" * 130_000}}}, "env"),
         ({"type": "job.submit", "job": {"image": "a", "labels": {"a": "\0"}}}, "labels"),
         ({"type": "job.other"}, "type"),
     ],
