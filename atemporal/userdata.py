@@ -34,8 +34,8 @@ LIMIT: Final = 16_384
 """How many bytes of user-data EC2 takes, before it is base64-encoded for the call."""
 
 MOST_PAYLOAD: Final = 65_000
-"""How many bytes environment and command may take unpacked: docker takes less than 64 KiB in a line of an
-env file, and Linux 128 KiB in one argument of a program, which each variable is of docker's."""
+"""How many bytes environment and command may take unpacked: docker takes less than 64 KiB in a line of
+an env file, and Linux 128 KiB in one argument of a program, which each variable is of docker's."""
 
 OS_FAMILIES: Final[Mapping[str, OsFamily]] = {
     one.name: one for one in (FLATCAR, FLATCAR_IGNITION, FCOS, AMAZON_LINUX, DEBIAN, UBUNTU)
