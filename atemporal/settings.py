@@ -124,7 +124,9 @@ class Settings(RateSettings):
         default=None,
         description="an SQS queue that gets EC2's events by EventBridge; absent: sweeps alone",
     )
-    os_family: str = Field(default="flatcar", description="what new machines boot")
+    os_family: str = Field(
+        default="flatcar", description=f"what new machines boot: {', '.join(sorted(OS_FAMILIES))}"
+    )
     image_id: str | None = Field(
         default=None, description="an AMI's id; absent: the OS family's newest one is looked up"
     )

@@ -6,8 +6,13 @@ of a launch group share one user-data, so each of them asks.
 
 Promise: the bytes are a pure function of the attempt, its job and its launch, so that a repeated
 RunInstances is the identical call; and what `check_fits` let through at submission is small enough
-for EC2 at launch, whatever callback address the deployment uses then. A refusal says how much fits. Of
-secrets nothing is ever in a user-data.
+for EC2 at launch, whatever callback address and OS family the deployment uses then. A refusal says how
+much fits. Of secrets nothing is ever in a user-data.
+
+Mechanism: a manifest travels as it is where that fits, so what most jobs need depends on no zlib. A
+larger one is a gzip of two members: all but the environment and the command as it is, so that its length
+is known at the submission, and these two compressed, which depends on the job alone. Another zlib can
+pack a little worse: a part of the room is kept for that (docs/adr/0055).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from atemporal.errors import Invalid
@@ -23,7 +28,10 @@ from atemporal.model import AttemptRef, JobSpec, Launch
 from atemporal.model.container import options
 from atemporal.model.secret import revealed
 from atemporal.tokens import Purpose
+from cloud_config.cloud_init import AMAZON_LINUX, DEBIAN, UBUNTU
 from cloud_config.flatcar import FLATCAR
+from cloud_config.gzip_member import deflated, stored
+from cloud_config.ignition import FCOS, FLATCAR_IGNITION
 from cloud_config.os_family import OsFamily
 
 LIMIT: Final = 16_384
@@ -34,7 +42,9 @@ LARGEST: Final = 262_144
 
 Delivery = Literal["inline", "claim"]
 
-OS_FAMILIES: Final[Mapping[str, OsFamily]] = {one.name: one for one in (FLATCAR,)}
+OS_FAMILIES: Final[Mapping[str, OsFamily]] = {
+    one.name: one for one in (FLATCAR, FLATCAR_IGNITION, FCOS, AMAZON_LINUX, DEBIAN, UBUNTU)
+}
 
 _LONGEST_BASE = "https://" + "x" * 400
 _LONGEST_TOKEN = "k" * 16 + "." + "f" * 64
@@ -50,6 +60,8 @@ _LONGEST_LAUNCH = Launch(
 )
 # `env=`, `=` and the NUL at the end; `arg=` and the NUL.
 _VARIABLE_COST, _ARGUMENT_COST = 6, 5
+# zlib-ng and the compressors of processors pack some data up to a few percent worse.
+_KEPT_PART = 32
 
 
 def os_family(name: str) -> OsFamily:
@@ -73,7 +85,11 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     if launch.delivery == "claim":
         return _asking(ref.id, f"jobs/{ref.job_id}/attempts/{ref.number}/machine", launch, token)
     family = os_family(launch.os_family)
-    return _bounded(family.render(manifest(ref, spec, launch, token)))
+    head, payload = _head(ref, spec, launch, token), _payload(spec)
+    plain = family.render(head + payload)
+    if len(plain) <= LIMIT:
+        return plain
+    return _bounded(family.render(stored(head) + deflated(payload), gzipped=True))
 
 
 def render_group(group_id: UUID, launch: Launch, token: str) -> bytes:
@@ -93,7 +109,7 @@ def purpose_of(launch: Launch) -> Purpose:
 def delivery_of(spec: JobSpec) -> Delivery:
     """How a job that is launched alone gets onto its machine."""
     if spec.delivery == "auto":
-        return "claim" if spec.secrets or _too_large_for(spec) else "inline"
+        return "claim" if spec.secrets or _too_large(spec) else "inline"
     return spec.delivery
 
 
@@ -103,49 +119,74 @@ def check_fits(spec: JobSpec) -> None:
     Raises:
         Invalid: naming `env`, with what it takes and what fits, or `delivery`.
     """
-    needed, fits, instead = len(_payload(spec)), LARGEST, ""
-    if spec.delivery == "inline":
-        if spec.secrets:
-            why = (
-                "inline is in the user-data, which EC2 shows to whoever may look at the instance: a "
-                "job with secrets is delivered by claim; leave it out, or give auto or claim"
-            )
-            raise Invalid({"delivery": why})
-        if family := _too_large_for(spec):
-            fits, instead = room(spec, family), "leave out the delivery inline, "
-    if needed > fits:
-        raise Invalid(
-            {
-                "env": f"environment, secrets and command take {needed} bytes on the machine and {fits} "
-                f"fit; a variable takes {_VARIABLE_COST} more than its name and value, an argument "
-                f"{_ARGUMENT_COST} more: {instead}shorten them, or let the container fetch what is large"
-            }
+    needed = len(_payload(spec))
+    if spec.delivery == "inline" and spec.secrets:
+        why = (
+            "inline is in the user-data, which EC2 shows to whoever may look at the instance: a job "
+            "with secrets is delivered by claim; leave it out, or give auto or claim"
         )
+        raise Invalid({"delivery": why})
+    if needed > LARGEST:
+        raise Invalid({"env": _does_not_fit(f"{needed} bytes on the machine and {LARGEST} fit")})
+    if spec.delivery == "inline" and (large := _too_large(spec)):
+        size = f"{large.packed} bytes compressed ({needed} as they are) and {large.fits} fit"
+        raise Invalid({"env": _does_not_fit(size, "leave out the delivery inline, ")})
 
 
-def _too_large_for(spec: JobSpec) -> OsFamily | None:
-    """An OS family whose user-data has no room for the job's manifest."""
-    size = len(_longest(spec))
-    return next((one for one in OS_FAMILIES.values() if size > _largest(one)), None)
+def _does_not_fit(size: str, instead: str = "") -> str:
+    return (
+        f"environment, secrets and command take {size}; a variable takes {_VARIABLE_COST} more than its "
+        f"name and value, an argument {_ARGUMENT_COST} more: {instead}shorten them, or let the "
+        "container fetch what is large"
+    )
+
+
+class _TooLarge(NamedTuple):
+    """What environment and command take compressed, in bytes, and what would fit."""
+
+    packed: int
+    fits: int
+
+
+def _too_large(spec: JobSpec) -> _TooLarge | None:
+    """Whether the user-data of some OS family has no room for the job's manifest."""
+    head, payload = _longest_head(spec), _payload(spec)
+    if len(head) + len(payload) <= min(_largest(one) for one in OS_FAMILIES.values()):
+        return None
+    packed = _packed_size(payload)
+    fits = min(_largest(one, gzipped=True) for one in OS_FAMILIES.values()) - len(stored(head))
+    return _TooLarge(packed, max(fits, 0)) if packed > fits else None
 
 
 def room(spec: JobSpec, family: OsFamily) -> int:
-    """How many bytes environment and command of such a job may take in the family's user-data."""
-    rest = len(_longest(spec)) - len(_payload(spec))
-    return max(_largest(family) - rest, 0)
+    """How many bytes environment and command of such a job surely may take in the family's user-data.
+
+    It is as many as fit as they are; more fit where they can be compressed.
+    """
+    return max(_largest(family) - len(_longest_head(spec)), 0)
 
 
 @cache
-def _largest(family: OsFamily) -> int:
-    """How many bytes a manifest may have: the rendered size follows from that number alone."""
-    # The first size that does not fit; how a family packs a manifest is its own affair.
+def _largest(family: OsFamily, *, gzipped: bool = False) -> int:
+    """How many bytes a manifest, or its gzip, may have: the rendered size follows from that alone."""
+    # The first size that does not fit; how a family writes a manifest is its own affair.
     sizes = range(LIMIT + 1)
-    return bisect_left(sizes, True, key=lambda n: len(family.render(b"x" * n)) > LIMIT) - 1
+
+    def too_large(size: int) -> bool:
+        return len(family.render(b"x" * size, gzipped=gzipped)) > LIMIT
+
+    return bisect_left(sizes, True, key=too_large) - 1
 
 
-def _longest(spec: JobSpec) -> bytes:
-    """The job's manifest where all that a deployment adds is as long as it can be."""
-    return manifest(_LONGEST_REF, spec, _LONGEST_LAUNCH, _LONGEST_TOKEN)
+def _packed_size(payload: bytes) -> int:
+    """How many bytes the compressed payload has at the launch, at most."""
+    size = len(deflated(payload))
+    return size + size // _KEPT_PART
+
+
+def _longest_head(spec: JobSpec) -> bytes:
+    """The head of the job's manifest where all that a deployment adds is as long as it can be."""
+    return _head(_LONGEST_REF, spec, _LONGEST_LAUNCH, _LONGEST_TOKEN)
 
 
 def _payload(spec: JobSpec) -> bytes:
@@ -165,6 +206,12 @@ def manifest(
 
     `auth` opens the registry of its image. It has no place in a user-data.
     """
+    opens = _joined([f"auth={auth}"] if auth else [])
+    return _head(ref, spec, launch, token) + opens + _payload(spec)
+
+
+def _head(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
+    """All but the environment and the command."""
     records = [
         f"attempt={ref.id}",
         f"image={spec.image}",
@@ -176,9 +223,8 @@ def manifest(
         f"capacity_type={launch.capacity_type}",
         *(f"port={port}" for port in spec.ports if spec.network == "bridge"),
         *(f"option={option}" for option in options(spec)),
-        *([f"auth={auth}"] if auth else []),
     ]
-    return _joined(records) + _payload(spec)
+    return _joined(records)
 
 
 def _asking(name: str, path: str, launch: Launch, token: str) -> bytes:

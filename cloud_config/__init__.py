@@ -17,7 +17,8 @@ Order on the machine:
    one that hangs as well. Its start stops the OS's update services, which are masked too: an update
    reboots the machine. And it brings the job, ordered after it, in the same transaction of systemd:
    nothing that the program which applies the user-data does or fails to do later can part the two.
-2. `atemporal-job.service` calls the agent (`/opt/atemporal/agent`): `pull` (with retries), `create`,
+2. Where an image comes without docker, the job's unit installs it first (`docker_installer`).
+3. `atemporal-job.service` calls the agent (`/opt/atemporal/bin/agent`): `pull` (with retries), `create`,
    `hold` (ask the API until the job's time is near, so that a cancel and another time are heeded),
    `claim` (ask the API; repeated with the same claim id until it answers), `run` (at the job's time, by
    the clock that counts (docs/adr/0035): start; tell when that was; wait; stop at the timeout: the
@@ -74,5 +75,7 @@ a machine gets it from the API."""
 AGENT = _dense(template("agent")).replace(
     "LOG_SHIPPER_DIGEST", sha256(LOG_SHIPPER.encode()).hexdigest()[:32]
 )
+DOCKER_INSTALLER = _dense(template("docker_installer"))
+"""What installs docker on an image that comes without it."""
 DEADLINE_UNIT = template("atemporal-deadline.service")
 JOB_UNIT = template("atemporal-job.service")

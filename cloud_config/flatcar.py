@@ -10,88 +10,58 @@ and stops the update services by itself. The deadline is enabled as well, so tha
 off even if this file is not applied again.
 
 Failure: on an image of another family Canonical's cloud-init may take this file for its own. It knows
-nothing of `coreos`, and powers off by `bootcmd`, which coreos-cloudinit passes over.
+nothing of `coreos`, and powers off by `bootcmd`, which coreos-cloudinit passes over. On some boots
+coreos-cloudinit does nothing (github.com/flatcar/Flatcar, issue 2020): `flatcar-ignition` boots the same
+images without it.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
 from typing import Any
 
-import yaml
-
-from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT
+from cloud_config.document import cloud_config, compressed, renderer
+from cloud_config.machine_content import (
+    AGENT_FILE,
+    COREOS_UPDATES,
+    DEADLINE,
+    JOB,
+    MANIFEST,
+    MANIFEST_MODE,
+)
 from cloud_config.os_family import OsFamily
 
-
-class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as it is (`|`), for the eyes of whoever debugs a machine."""
-
-    def expect_scalar(self) -> None:
-        """One space before each line: two are a quarter kilobyte less for a job's environment."""
-        usual, self.best_indent = self.best_indent, 1
-        super().expect_scalar()
-        self.best_indent = usual
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-# Without a time in it, so that all processes of a release write the same bytes.
-_COMPRESSED_AGENT = base64.b64encode(gzip.compress(AGENT.encode(), mtime=0)).decode()
-
+_AGENT = compressed(AGENT_FILE.text)
 _WRONG_FAMILY = "echo atemporal: this image is not Flatcar >/dev/console; poweroff -f || poweroff"
+# Fedora's is on no image that reads this file.
+_UPDATES = COREOS_UPDATES[:2]
 
 
-def document(content: str) -> str:
-    """The whole `#cloud-config`, with the manifest's base64."""
-    config: dict[str, Any] = {
-        "bootcmd": [_WRONG_FAMILY],
-        "write_files": [
-            {
-                "path": "/etc/atemporal/manifest",
-                "permissions": "0600",
-                "encoding": "base64",
-                "content": content,
-            },
-            {
-                "path": "/opt/atemporal/agent",
-                "permissions": "0755",
-                "encoding": "gz+b64",
-                "content": _COMPRESSED_AGENT,
-            },
-        ],
-        "coreos": {
-            "units": [
-                {"name": "update-engine.service", "mask": True},
-                {"name": "locksmithd.service", "mask": True},
-                {"name": "atemporal-job.service", "content": JOB_UNIT},
+def document(content: str, gzipped: bool = False) -> str:
+    """The whole `#cloud-config`, with the base64 of the manifest or of its gzip."""
+    units: list[dict[str, Any]] = [{"name": name, "mask": True} for name in _UPDATES]
+    for unit in (JOB, DEADLINE):
+        begin = {"enable": True, "command": "start"} if unit.started else {}
+        units.append({"name": unit.name, **begin, "content": unit.text})
+    return cloud_config(
+        {
+            "bootcmd": [_WRONG_FAMILY],
+            "write_files": [
                 {
-                    "name": "atemporal-deadline.service",
-                    "enable": True,
-                    "command": "start",
-                    "content": DEADLINE_UNIT,
+                    "path": MANIFEST,
+                    "permissions": f"{MANIFEST_MODE:04o}",
+                    "encoding": "gz+b64" if gzipped else "base64",
+                    "content": content,
                 },
-            ]
-        },
-    }
-    text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=2**31)
-    return f"#cloud-config\n{text}"
-
-
-# YAML is written once: doing it for each job took nine tenths of an intake's time.
-_MARK = "manifest"
-_BEFORE, _AFTER = (part.encode() for part in document(_MARK).split(f" {_MARK}\n"))
-
-
-def render(manifest: bytes) -> bytes:
-    """Return the user-data of a machine with this manifest, which begins with its attempt."""
-    return b"%b %b\n%b" % (_BEFORE, base64.b64encode(manifest), _AFTER)
+                {
+                    "path": AGENT_FILE.path,
+                    "permissions": f"{AGENT_FILE.mode:04o}",
+                    "encoding": "gz+b64",
+                    "content": _AGENT,
+                },
+            ],
+            "coreos": {"units": units},
+        }
+    )
 
 
 FLATCAR = OsFamily(
@@ -99,7 +69,6 @@ FLATCAR = OsFamily(
     image_owner="075585003325",
     image_name="Flatcar-stable-*-hvm",
     image_prefix="Flatcar-",
-    architecture="x86_64",
-    render=render,
+    render=renderer(document),
 )
 """Its publisher's account and names: flatcar.org, Installing Flatcar on Amazon EC2."""

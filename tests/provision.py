@@ -115,6 +115,9 @@ NEEDS = (
     _program("docker-registry"),
     _program("mmdebstrap"),
     _program("busybox", "busybox-static"),
+    # What the first boots of other OS families say of their user-data.
+    _program("ignition-validate", "ignition"),
+    _program("cloud-init"),
     _program("promtool", "prometheus"),
     _program("prometheus"),
     # Their completion is tried in themselves.

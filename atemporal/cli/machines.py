@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atemporal import tokens
-from atemporal.cli import masks, output
+from atemporal.cli import masks, output, usual
 from atemporal.cli.arguments import attempt_of, known_ids
 from atemporal.cli.output import distance, instant, note
 from atemporal.cli.session import Session, output_option, pass_session
@@ -70,9 +70,16 @@ def instances(session: Session, everything: bool) -> None:
 @click.argument("job_id", metavar="ID", shell_complete=known_ids)
 @click.option("--attempt", type=int, help="Which attempt, if not the last.")
 @click.option("--reveal", is_flag=True, help="The very bytes, with the token and the environment.")
+@click.option(
+    "--os-family",
+    type=click.Choice(usual.OS_FAMILIES),
+    help="As a machine of this OS family would get it, not as the launch did.",
+)
 @output_option
 @pass_session
-def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) -> None:
+def user_data(
+    session: Session, job_id: str, attempt: int | None, reveal: bool, os_family: str | None
+) -> None:
     """Print the user-data of an attempt's machine.
 
     The callback token and the environment's values are masked, inside the base64 too, unless
@@ -88,21 +95,28 @@ def user_data(session: Session, job_id: str, attempt: int | None, reveal: bool) 
         tries = {one.number: one for one in job.attempts}
         tried = attempt_of(tries, attempt, f"job {job.id} is {job.state}")
         group = None if tried.group_id is None else groups.get(tx, tried.group_id)
+    launch = tried.launch if group is None else group.launch
+    if os_family is not None:
+        launch = launch.model_copy(update={"os_family": os_family})
     if group is None:
         token = masks.MASK
         if reveal:
-            purpose = userdata.purpose_of(tried.launch)
-            token = _token(session, tried.launch, tried.ref.id, purpose)
+            token = _token(session, launch, tried.ref.id, userdata.purpose_of(launch))
         env = masks.masked_env(job.spec.env, reveal=reveal)
         spec = job.spec.model_copy(update={"env": env})
-        rendered = userdata.render(tried.ref, spec, tried.launch, token)
+        rendered = userdata.render(tried.ref, spec, launch, token)
     else:
         token = masks.MASK
         if reveal:
-            token = _token(session, group.launch, str(group.id), "group")
-        rendered = userdata.render_group(group.id, group.launch, token)
+            token = _token(session, launch, str(group.id), "group")
+        rendered = userdata.render_group(group.id, launch, token)
     if session.as_json:
-        answer = {"id": str(job.id), "attempt": tried.number, "masked": not reveal}
+        answer = {
+            "id": str(job.id),
+            "attempt": tried.number,
+            "os_family": launch.os_family,
+            "masked": not reveal,
+        }
         output.show_json({**answer, "user_data": rendered.decode()})
         return
     if group is not None:

@@ -76,3 +76,5 @@ LETTER_QUEUES: Final = (
     "atemporal.submit",
 )
 """The queues to which a dead letter can be sent again."""
+OS_FAMILIES: Final = ("amazon-linux", "debian", "fcos", "flatcar", "flatcar-ignition", "ubuntu")
+"""What machines can boot."""

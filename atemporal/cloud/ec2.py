@@ -9,13 +9,12 @@ Failure handling: whatever boto3 raises becomes a class of `faults`. RunInstance
 no retry by the SDK: that would repeat "no capacity" blindly and out of sight of the rate limits. The
 calls that only read are repeated by `caller` a few times, each with a token of its own.
 
-One `Cloud` may be shared by threads: boto3's clients are safe for that, and the two caches here are
-only ever replaced by an answer as good.
+One `Cloud` may be shared by threads: boto3's clients are safe for that, and the caches of images
+are only ever replaced by an answer as good.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -31,11 +30,10 @@ from atemporal.cloud.faults import (
     CloudError,
     NoAnswer,
     NoInstance,
-    Rejected,
     Throttled,
     Unauthorized,
-    WrongImage,
 )
+from atemporal.cloud.images import Images
 from atemporal.cloud.instance import (
     DEPLOYMENT_TAG,
     GROUP_TAG,
@@ -52,16 +50,10 @@ from atemporal.errors import AtemporalError, Refused
 from atemporal.limits import Limit, Limits, Unlimited
 from atemporal.model import AttemptRef, Launch
 from atemporal.settings import Settings
-from atemporal.userdata import os_family
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
-
-IMAGE_FRESH_S = 3600.0
-# How long an image that EC2 does not show is not looked at again: for a moment, and longer where it was
-# launched all the same, as some endpoints do.
-UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 # A page is parsed as a whole, by each thread that lists. With a thousand instances a page three threads
 # took 70 MB that the process never gave back, with a hundred 17 MB.
@@ -91,9 +83,7 @@ class Cloud:
         self._caller = Caller(limits or Unlimited())
         self._terminations = Terminations(self._ec2, self._caller)
         self._taggings = Taggings(self._ec2, self._caller)
-        self._found_image: tuple[str, float] | None = None
-        self._images: dict[str, ImageTypeDef] = {}
-        self._unknown_images: dict[str, float] = {}
+        self._images = Images(settings, self._ec2, self._caller)
 
     def __enter__(self) -> Cloud:
         return self
@@ -119,7 +109,7 @@ class Cloud:
             Unknown: may have been launched; repeat the identical call until the answer is sure.
         """
         doing = f"launching attempt {ref.id} ({launch.instance_type}, {launch.image_id})"
-        self._check_family(launch, doing)
+        self._images.check_family(launch, doing)
         launched = self._run(self.request(ref, launch, user_data), doing)
         return launched[0]
 
@@ -128,7 +118,7 @@ class Cloud:
         token = client_token(ref, launch.placement)
         tags = tags_of(self._settings.deployment, ref)
         return launch_request.build(
-            token, tags, 1, launch, user_data, image=self._image(launch.image_id)
+            token, tags, 1, launch, user_data, image=self._images.get(launch.image_id)
         )
 
     def run_group(
@@ -141,7 +131,7 @@ class Cloud:
             CloudError: as `run` does. `TooMany`: surely not launched; ask for fewer.
         """
         doing = f"launching {size} of group {group_id} ({launch.instance_type}, {launch.image_id})"
-        self._check_family(launch, doing)
+        self._images.check_family(launch, doing)
         return self._run(self._group_request(group_id, launch, size, user_data), doing)
 
     def all(self) -> list[Instance]:
@@ -284,44 +274,17 @@ class Cloud:
         """The vCPUs of instance types; as `instance_types.vcpus`."""
         return instance_types.vcpus(self._ec2, self._caller, types)
 
-    def resolve_image(self) -> str:
+    def resolve_image(self, architecture: str | None = None) -> str:
         """The AMI for new launches: the one in the settings, else the newest of the OS family.
 
-        The lookup is kept for an hour, so that a daemon that runs for months follows the releases.
+        It is for processors of that architecture (EC2's name), else for those of the settings' type. The
+        lookup is kept for an hour, so that a daemon that runs for months follows the releases.
 
         Raises:
             Rejected: this region has none, saying what to set.
             Retry: EC2 can not be asked now.
         """
-        if self._settings.image_id:
-            return self._settings.image_id
-        now = time.monotonic()
-        if self._found_image and now - self._found_image[1] < IMAGE_FRESH_S:
-            return self._found_image[0]
-        family = os_family(self._settings.os_family)
-        doing = f"looking up the newest {family.name} image in {self._settings.region}"
-        wanted = {
-            "name": [family.image_name],
-            "architecture": [family.architecture],
-            "state": ["available"],
-        }
-        owners, filters = [family.image_owner], _filters(wanted)
-        images = self._caller.read(
-            Limit.DESCRIBE,
-            doing,
-            lambda: self._ec2.describe_images(Owners=owners, Filters=filters).get("Images", []),
-        )
-        if not images:
-            raise Rejected(
-                doing,
-                "NoImage",
-                f"account {family.image_owner} offers none named {family.image_name} for"
-                f" {family.architecture}; set ATEMPORAL_IMAGE_ID to the id of a {family.name} image"
-                " that this region has",
-            )
-        newest = max(images, key=lambda image: image["CreationDate"])["ImageId"]
-        self._found_image = (newest, now)
-        return newest
+        return self._images.resolve(architecture)
 
     def disks_gb(self, image_id: str, disk_gb: int | None) -> int:
         """How large the disks of an instance are together, in GB; 0 where EC2 does not say.
@@ -329,7 +292,7 @@ class Cloud:
         Raises:
             Retry: EC2 can not be asked now.
         """
-        return launch_request.disks_gb(disk_gb, self._image(image_id))
+        return launch_request.disks_gb(disk_gb, self._images.get(image_id))
 
     def _run(self, request: dict[str, Any], doing: str) -> list[Instance]:
         answer = self._caller.send(
@@ -337,9 +300,7 @@ class Cloud:
         )
         if not answer.get("Instances"):
             raise NoAnswer(doing, "NoInstanceInAnswer")
-        image_id = request["ImageId"]
-        if image_id not in self._images:
-            self._unknown_images[image_id] = time.monotonic() + LAUNCHED_UNKNOWN_S
+        self._images.launched(request["ImageId"])
         return [instances.read(one) for one in answer["Instances"]]
 
     def _group_request(
@@ -348,42 +309,8 @@ class Cloud:
         token = group_token(group_id, launch.placement)
         tags = tags_of_group(self._settings.deployment, group_id)
         return launch_request.build(
-            token, tags, size, launch, user_data, image=self._image(launch.image_id)
+            token, tags, size, launch, user_data, image=self._images.get(launch.image_id)
         )
-
-    def _check_family(self, launch: Launch, doing: str) -> None:
-        """Refuse an image that is not known to be of the family that the user-data is made for."""
-        image = self._image(launch.image_id)
-        if image is None or launch.image_id in self._settings.trusted_images:
-            return  # what EC2 does not show to us it does not launch for us either
-        owner, name = image.get("OwnerId", ""), image.get("Name", "")
-        if not os_family(launch.os_family).has_image(owner=owner, name=name):
-            raise WrongImage(
-                doing,
-                "WrongImage",
-                f"image {launch.image_id} ({name or 'without a name'}, of account {owner}) is not"
-                f" known to be {launch.os_family}",
-            )
-
-    def _image(self, image_id: str) -> ImageTypeDef | None:
-        """The image as EC2 shows it; None where EC2 says that it has none for us."""
-        if image_id in self._images:
-            return self._images[image_id]
-        if self._unknown_images.get(image_id, 0.0) > time.monotonic():
-            return None
-        try:
-            found = self._caller.read(
-                Limit.DESCRIBE,
-                f"looking at image {image_id}",
-                lambda: self._ec2.describe_images(ImageIds=[image_id]).get("Images", []),
-            )
-        except Rejected:
-            found = []
-        if not found:
-            self._unknown_images[image_id] = time.monotonic() + UNKNOWN_IMAGE_S
-            return None
-        self._images[image_id] = found[0]
-        return found[0]
 
     def _list(
         self,

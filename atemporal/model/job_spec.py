@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from atemporal import billing, environment, image, tags
+from atemporal import architecture, billing, environment, image, tags
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
@@ -403,9 +403,12 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
     if {"time", "run_at"} <= fields.keys():
         raise Invalid({"time": "give time or run_at, which are the same, not both"})
     try:
-        return JobSpec.model_validate(fields)
+        spec = JobSpec.model_validate(fields)
     except ValidationError as error:
         raise Invalid(describe(error)) from None
+    # Here and not in the model: a job that an earlier release took is still read.
+    architecture.check_one(spec.machine.instance_types)
+    return spec
 
 
 def by_own_names(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ each importing only those below it:
     ec2           EC2's API: the protocol, the table of actions (`ec2.api.ACTIONS`), their handlers,
                   limits, and the interceptor that every call passes
     host          a thread for each instance, from its launch to its end; the metadata service
-    machine       the process that is a machine: cloud-config, units, services, console
+    machine       the process that is a machine: its first boot, units, services, console
     containers    a machine's docker: the host's engine, or a stand-in that runs processes
     faults        kinds of faults, the rules by which they are injected, the plan for each machine
     state         reservations and instances, on disk; beside it `processes` of this host, `jsonfile`
@@ -27,8 +27,10 @@ Modelled, with the source of the semantics:
 - One processor architecture for image and instance type, and a root volume that holds the image
   (error codes of RunInstances); a default VPC's subnets, security groups and routes, to be read.
 - Limits of requests and of resources, when asked for (developer guide, "Request throttling").
-- On the machine: coreos-cloudinit's `write_files` and `coreos.units` (its source); systemd's
-  services as far as the project's own two units use them (systemd.service(5), systemd.unit(5));
+- On the machine: coreos-cloudinit's `write_files` and `coreos.units` (its source), files and units of
+  Ignition's specification 3, Canonical's `bootcmd`, `write_files` and `runcmd` as far as they mask and
+  start units, each on the images that have that program; systemd's services as far as the project's own
+  two units use them (systemd.service(5), systemd.unit(5));
   docker's command line as far as jobs need it. A unit that asks for more is refused, and the
   machine's console has the reason.
 
@@ -42,8 +44,9 @@ outlives the twin.
 Not modelled: signatures; existence of subnets, security groups, keys, profiles and images (any
 well-formed id will do, but for the fault `missing`); quotas and capacity that are used up by
 instances; volumes except for the root's id and tags; StartInstances, StopInstances, launch templates,
-fleets; a second boot; events; a lost network of containers and of docker; Ignition and cloud-init's own
-keys; the image's operating system: commands are the host's, and none of them powers off the machine.
+fleets; a second boot; events; a lost network of containers and of docker; other keys of Ignition and
+cloud-init; the image's operating system: commands are the host's, and none of them powers off the
+machine.
 
 Without a container engine a job's command is a process of this host, with the rights of the twin's
 user. The port is for loopback: any client that reaches it can run programs here.

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 from atemporal import prices, registries
-from atemporal.cloud import Cloud, Unauthorized
+from atemporal.architecture import architecture
+from atemporal.cloud import Cloud, Rejected, Unauthorized
 from atemporal.errors import Unavailable
 from atemporal.identity.trusted import group_size
 from atemporal.intent import first_intent
@@ -93,6 +94,7 @@ class Launcher:
         # What a call may be expected to be for: an attempt that is leased for nothing is written twice.
         self._expected_size = self._group_size
         self._odd = False
+        self._architectures: set[str] = set()
         self.admission = Admission(settings, database, clock=clock, rng=rng)
 
     def ping(self) -> None:
@@ -134,27 +136,37 @@ class Launcher:
         if not refs or self.admission.circuit_breaker.ready_in() > 0:
             return []
         try:
-            image_id = self._cloud.resolve_image()
-            if self._prices.has_disks:
-                # Here, because it may ask EC2: below rows are locked.
-                self._cloud.disks_gb(image_id, None)
+            images = self._resolve_images()
+            refs = refs[: self._may_begin(len(refs))]
+            begun = self._commit(refs, images)
+            if begun is None:
+                begun = self._commit(refs, self._resolve_images()) or []
         except Unauthorized as error:
             self.admission.unauthorized(error)
             raise
-        refs = refs[: self._may_begin(len(refs))]
-        with self._database.begin() as tx:
-            queued = jobs.lock_queued(tx, refs)
-            ours = installation.identity(tx) if queued else None
-            intents = {ref: self._intent(spec, image_id, ours) for ref, spec in queued.items()}
-            begun = attempts.with_specs(tx, launches.begin_many(tx, intents, actor=ACTOR))
-            STALE.labels("begin").inc(len(refs) - len(begun))
-            begun = [one for one in begun if not self._refused(tx, *one)]
         for attempt, spec in begun:
             if names := attempt.launch.tags_of(spec.labels).left_out:
                 # Once: whoever repeats the launch, or tags its instance later, is silent.
                 why = "labels that AWS would refuse as tags are left out"
                 self._log.warning(why, labels=list(names), **log_context(attempt.ref))
         return self._grouped(begun)
+
+    def _commit(
+        self, refs: Sequence[AttemptRef], images: Mapping[str, str]
+    ) -> list[tuple[Attempt, JobSpec]] | None:
+        """Write the intents; nothing and None for the first job of an architecture without an image."""
+        with self._database.begin() as tx:
+            queued = jobs.lock_queued(tx, refs)
+            wanted = set(map(self._architecture, queued.values()))
+            if not wanted <= images.keys():
+                # Not looked up here: that asks EC2, and rows are locked.
+                self._architectures |= wanted
+                return None
+            ours = installation.identity(tx) if queued else None
+            intents = {ref: self._intent(spec, images, ours) for ref, spec in queued.items()}
+            begun = attempts.with_specs(tx, launches.begin_many(tx, intents, actor=ACTOR))
+            STALE.labels("begin").inc(len(refs) - len(begun))
+            return [one for one in begun if not self._refused(tx, *one)]
 
     def call(self, subject: Attempt | LaunchGroup, spec: JobSpec) -> None:
         """Ask EC2 for the attempt's instance, or the group's, and write down what came of it."""
@@ -300,9 +312,30 @@ class Launcher:
         )
         return 0 if booting else min(wanted, 1)
 
-    def _intent(self, spec: JobSpec, image_id: str, ours: UUID | None) -> Launch:
+    def _resolve_images(self) -> dict[str, str]:
+        """The image of each architecture that jobs have asked for, and of the usual one."""
+        usual = self._cloud.resolve_image()
+        found = {architecture(self._settings.instance_type): usual}
+        for other in self._architectures - found.keys():
+            try:
+                found[other] = self._cloud.resolve_image(other)
+            except Rejected:
+                # There is none: EC2 refuses the usual one for such a machine, and says why.
+                found[other] = usual
+        if self._prices.has_disks:
+            # Before rows are locked, because it may ask EC2.
+            for image_id in found.values():
+                self._cloud.disks_gb(image_id, None)
+        return found
+
+    def _architecture(self, spec: JobSpec) -> str:
+        """Of the first type that will do: all of a job's are of one."""
+        return architecture((*spec.machine.instance_types, self._settings.instance_type)[0])
+
+    def _intent(self, spec: JobSpec, images: Mapping[str, str], ours: UUID | None) -> Launch:
         """The intent at first: its walk looks at which offering is available before it asks."""
         offering, *_ = self._offerings(spec)
+        image_id = images[self._architecture(spec)]
         price = price_of(offering, self._prices)
         # Also where the first offering has no price: the next one may.
         disks_gb = (

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never, get_args
 
+from atemporal.architecture import architecture
 from atemporal.cloud import (
     FAILURES,
     MAYBE_TAGS,
@@ -237,7 +238,7 @@ class Walk:
             return other_tags(launch, labels, tags=settings.tags, label_tags=settings.label_tags)
         if isinstance(outcome, WrongImage):
             try:
-                image = self._cloud.resolve_image()
+                image = self._cloud.resolve_image(architecture(launch.instance_type))
             except CloudError:
                 return {}
             return {"image_id": image} if image != launch.image_id else {}

@@ -299,7 +299,7 @@ def test_a_dry_run_launches_nothing(ec2: EC2Client, launch: Launch) -> None:
 def test_an_image_of_another_family_is_not_launched(
     ec2: EC2Client, cloud: Cloud, launch: Launch, new_ref: NewRef, owner: str
 ) -> None:
-    (other,) = ec2.describe_images(Owners=[owner])["Images"]
+    other, *_ = ec2.describe_images(Owners=[owner])["Images"]
 
     with pytest.raises(WrongImage, match=other["Name"]):
         cloud.run(new_ref(), launch.model_copy(update={"image_id": other["ImageId"]}), NOTHING)
@@ -323,6 +323,41 @@ def test_the_newest_stable_image_of_its_owner_is_chosen(ec2: EC2Client, cloud: C
     assert newest["RootDeviceName"] == "/dev/xvda"
     named = ec2.describe_images(ImageIds=[newest["ImageId"]])["Images"]
     assert [image["Name"] for image in named] == [newest["Name"]]
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("flatcar", "Flatcar-stable-4459.2.3{}-hvm"),
+        ("flatcar-ignition", "Flatcar-stable-4459.2.3{}-hvm"),
+        ("fcos", "fedora-coreos-44.20260802.3.1-{}"),
+        ("amazon-linux", "al2023-ami-2023.8.20260610.0-kernel-6.1-{}"),
+        ("debian", "debian-13-{}-20260601-2117"),
+        ("ubuntu", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-{}-server-20260601"),
+    ],
+)
+def test_each_family_has_an_image_for_each_architecture(
+    endpoint: str, ec2: EC2Client, family: str, name: str, architecture: str
+) -> None:
+    settings = Settings(ec2_endpoint_url=endpoint, os_family=family)
+    with Cloud(settings) as cloud:
+        found = cloud.resolve_image(architecture)
+    [image] = ec2.describe_images(ImageIds=[found])["Images"]
+    assert image["Architecture"] == architecture
+    before, after = name.split("{}")
+    assert image["Name"].startswith(before)
+    assert image["Name"].endswith(after)
+
+
+def test_the_settings_type_says_which_processors_an_image_is_for(
+    endpoint: str, ec2: EC2Client
+) -> None:
+    settings = Settings(ec2_endpoint_url=endpoint, instance_type="m7g.large")
+    with Cloud(settings) as cloud:
+        found = cloud.resolve_image()
+    [image] = ec2.describe_images(ImageIds=[found])["Images"]
+    assert image["Architecture"] == "arm64"
 
 
 def test_the_endpoint_may_come_from_the_sdks_own_variable(

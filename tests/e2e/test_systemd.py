@@ -68,9 +68,10 @@ class Case:
     machine: Machine
     ref: AttemptRef = field(default_factory=lambda: AttemptRef(uuid4(), 1))
 
-    def user_data(self, *, deadline_s: int = 300, **fields: Any) -> bytes:
+    def user_data(self, *, deadline_s: int = 300, family: str = "flatcar", **fields: Any) -> bytes:
         """The attempt's user-data as the launcher renders it."""
-        return userdata.render(self.ref, self.spec(**fields), self.launch(deadline_s), TOKEN)
+        launch = self.launch(deadline_s, family)
+        return userdata.render(self.ref, self.spec(**fields), launch, TOKEN)
 
     def manifest(self, **fields: Any) -> bytes:
         """What the API tells the machine of a launch group."""
@@ -81,19 +82,20 @@ class Case:
         *,
         command: tuple[str, ...] = PRINT_AND_FAIL,
         image: str | None = None,
+        more: dict[str, str] | None = None,
         **fields: Any,
     ) -> JobSpec:
         """The job."""
         return JobSpec(
             image=image or self.site.job_image,
             command=command,
-            env={"AWKWARD": AWKWARD, "EMPTY": ""},
+            env={"AWKWARD": AWKWARD, "EMPTY": "", **(more or {})},
             timeout_s=60,
             ports=(),
             **fields,
         )
 
-    def launch(self, deadline_s: int = 300) -> Launch:
+    def launch(self, deadline_s: int = 300, family: str = "flatcar") -> Launch:
         """What its user-data is made of beside the job."""
         return Launch(
             image_id="ami-1",
@@ -101,6 +103,7 @@ class Case:
             callback_base=self.api.url,
             key_id="k1",
             deadline_s=deadline_s,
+            os_family=family,
         )
 
     @property
@@ -321,7 +324,7 @@ def test_the_deadline_ends_a_machine_that_nobody_answers(case: Case) -> None:
     assert case.container == "created 0001-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize("path", ["/etc/atemporal/manifest", "/opt/atemporal/agent"])
+@pytest.mark.parametrize("path", ["/etc/atemporal/manifest", "/opt/atemporal/bin/agent"])
 def test_a_machine_without_its_orders_or_its_worker_powers_off(case: Case, path: str) -> None:
     config = yaml.safe_load(case.user_data())
     config["write_files"] = [file for file in config["write_files"] if file["path"] != path]

@@ -22,6 +22,7 @@ from atemporal.cloud import (
     NoAnswer,
     NoCapacity,
     OverQuota,
+    Rejected,
     ServerFault,
     Throttled,
     WrongImage,
@@ -75,14 +76,19 @@ class ScriptedCloud:
     ended: list[str] = field(default_factory=list)
     image_error: CloudError | None = None
     image: str = "ami-1"
+    arm64_image: str | None = None
     wrong_images: set[str] = field(default_factory=set)
     throttled: Callable[[], None] = lambda: None
     policy: Callable[[dict[str, str]], CloudError | None] = lambda _: None
     """What EC2 has against a call with these tags."""
 
-    def resolve_image(self) -> str:
+    def resolve_image(self, architecture: str | None = None) -> str:
         if self.image_error:
             raise self.image_error
+        if architecture == "arm64":
+            if self.arm64_image is None:
+                raise Rejected("looking up an image", "NoImage", "there is none for arm64")
+            return self.arm64_image
         return self.image
 
     def disks_gb(self, image_id: str, disk_gb: int | None) -> int:
@@ -176,7 +182,7 @@ class World:
         )
         real = Cloud(self.settings)
         for image in ("ami-1", "ami-2"):
-            real._images[image] = {"RootDeviceName": "/dev/xvda"}
+            real._images._known[image] = {"RootDeviceName": "/dev/xvda"}
         self.limits = RateLimits(self.settings, database)
         self.cloud = ScriptedCloud(real)
         self.cloud.throttled = lambda: self.limits.throttled(Limit.RUN_INSTANCES)

@@ -607,6 +607,13 @@ def test_user_data_are_masked_or_the_very_bytes(cli: Cli, database: Database) ->
     assert token.encode() not in decoded
 
     assert cli("user-data", job_id, "--reveal").stdout_bytes == render(ref, spec, LAUNCH, token)
+    as_fcos = LAUNCH.model_copy(update={"os_family": "fcos"})
+    shown = cli("user-data", job_id, "--reveal", "--os-family", "fcos")
+    assert shown.stdout_bytes == render(ref, spec, as_fcos, token)
+    answer = json.loads(cli("user-data", job_id, "--os-family", "debian", "-o", "json").stdout)
+    assert (answer["os_family"], answer["masked"]) == ("debian", True)
+    assert SECRET not in answer["user_data"]
+    assert "bootcmd" in answer["user_data"]
     other = cli("user-data", job_id, "--reveal", code=1, ATEMPORAL_CALLBACK_KEYS=f"k2{KEYS[2:]}")
     assert "k1" in other.stderr
 

@@ -578,7 +578,11 @@ class TestCloud:
         blames(other, "not known to be flatcar", "ATEMPORAL_TRUSTED_IMAGES")
 
     def test_a_wrong_architecture(self, sound: Installation) -> None:
-        found = sound("ec2.instance-type", instance_type="m7g.large")
+        found = sound(
+            "ec2.instance-type",
+            instance_type="m7g.large",
+            image_id=image("Flatcar-stable-4459.2.3-hvm"),
+        )
         blames(found, "x86_64", "m7g.large is arm64", "ATEMPORAL_INSTANCE_TYPE")
 
     def test_a_type_that_there_is_not(self, sound: Installation) -> None:
@@ -643,7 +647,7 @@ class TestCloud:
         with sound.instruments(tags={"team": "a"}, instance_profile="p") as made:
             launcher = Launcher(settings, sound.database, made.ec2.cloud)
             ref, spec = AttemptRef(uuid4(), 1), parse_spec({"image": "busybox"})
-            launch = launcher._intent(spec, made.ec2.cloud.resolve_image(), uuid4())
+            launch = launcher._intent(spec, {"x86_64": made.ec2.cloud.resolve_image()}, uuid4())
             real = made.ec2.cloud.request(ref, launch, b"")
             asked: list[dict[str, Any]] = []
             made.ec2.dry_run = lambda _action, **request: asked.append(request)  # type: ignore[method-assign]

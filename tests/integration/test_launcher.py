@@ -118,6 +118,32 @@ class TestRateLimiter:
         assert states.count(JobState.QUEUED) == 2
 
 
+class TestArchitectures:
+    """A job's image is for the processors of its machine."""
+
+    @pytest.mark.parametrize(("found", "image"), [("ami-2", "ami-2"), (None, "ami-1")])
+    def test_each_job_gets_the_image_for_its_type_or_ec2s_word_that_there_is_none(
+        self, world: World, found: str | None, image: str
+    ) -> None:
+        world.cloud.arm64_image = found
+        usual, arm, after = (
+            world.launch(instance_types=list(types))
+            for types in ((), ("m7g.large", "c7g.large"), ("t3.small",))
+        )
+        images = [world.attempt(ref).launch.image_id for ref in (usual, arm, after)]
+        assert images == ["ami-1", image, "ami-1"]
+        assert all(world.has_instance(ref) for ref in (usual, arm, after))
+
+    def test_jobs_of_both_are_begun_together(self, world: World) -> None:
+        world.cloud.arm64_image = "ami-2"
+        refs = [
+            world.queued(instance_types=list(types)) for types in (("m7g.large",), ("t3.small",))
+        ]
+        begun = world.launcher.begin(refs)
+        assert len(begun) == 2
+        assert [world.attempt(ref).launch.image_id for ref in refs] == ["ami-2", "ami-1"]
+
+
 class TestWrongImage:
     """The settings name an image on which nothing would end the machine."""
 

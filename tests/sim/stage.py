@@ -212,10 +212,14 @@ def installed(stage: Any) -> Iterator[None]:
         patch.setattr("atemporal.store.retries.random.uniform", jitter)
         for owner, name in _UNORDERED:
             patch.setattr(owner, name, _ordered(getattr(owner, name)))
-        plain = {"flatcar": replace(FLATCAR, render=lambda data: b"#cloud-config\n" + data)}
+        plain = {"flatcar": replace(FLATCAR, render=_unadorned)}
         patch.setattr(atemporal.userdata, "OS_FAMILIES", plain)
         yield
     structlog.configure(**before)
+
+
+def _unadorned(manifest: bytes, *, gzipped: bool = False) -> bytes:
+    return b"#cloud-config\n" + manifest
 
 
 def is_ours(error: Exception) -> bool:

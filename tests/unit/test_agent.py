@@ -124,7 +124,7 @@ class Machine:
     def boot(self) -> None:
         """Start with an empty `/run`, and run the unit as systemd would, to its end."""
         shutil.rmtree(self.root / "run", ignore_errors=True)
-        lines = re.findall(r"^(Exec\w+)=/opt/atemporal/(agent \w+)$", JOB_UNIT, re.MULTILINE)
+        lines = re.findall(r"^(Exec\w+)=/opt/atemporal/bin/(agent \w+)$", JOB_UNIT, re.MULTILINE)
         assert [key for key, _ in lines] == [*["ExecStartPre"] * 5, "ExecStart", "ExecStopPost"]
         result = "success"
         for _, command in lines[:-1]:
@@ -797,10 +797,11 @@ def test_environment_and_command_arrive_byte_for_byte(
     assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
 
 
-def test_the_agent_passes_shellcheck() -> None:
+@pytest.mark.parametrize("script", ["agent", "docker_installer"])
+def test_it_passes_shellcheck(script: str) -> None:
     check = _tool("shellcheck", "shellcheck")
     result = subprocess.run(
-        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / "agent"],
+        [check, "--enable=quote-safe-variables,require-double-brackets", SOURCE / script],
         capture_output=True,
         text=True,
         check=False,
@@ -832,7 +833,7 @@ def test_the_units_pass_systemd_analyze(tmp_path: Path) -> None:
     agent.chmod(0o755)
     units = {"atemporal-deadline.service": DEADLINE_UNIT, "atemporal-job.service": JOB_UNIT}
     for name, text in units.items():
-        (tmp_path / name).write_text(text.replace("/opt/atemporal/agent", str(agent)))
+        (tmp_path / name).write_text(text.replace("/opt/atemporal/bin/agent", str(agent)))
     result = subprocess.run(
         [analyze, "verify", "--man=no", *(tmp_path / name for name in units)],
         capture_output=True,

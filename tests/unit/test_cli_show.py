@@ -17,6 +17,7 @@ from atemporal.model import Attempt, Job, JobSpec, Launch, Machine, dead_letter,
 from atemporal.model.machine_clock import AGREE_MS
 from atemporal.states import AttemptState, JobState
 from atemporal.store import api_tokens
+from atemporal.userdata import OS_FAMILIES
 from atemporal.waiting import Phase
 from services.api import schemas
 from services.api.ui.timeline import phases
@@ -144,6 +145,7 @@ def test_the_usual_values_are_those_of_the_model() -> None:
     assert list(usual.JOB) == [name for name in of_job if name not in usual.TOLD]
     assert {name: of_job[name] for name in usual.JOB} == usual.JOB
     assert usual.SCOPES == api_tokens.SCOPES
+    assert list(usual.OS_FAMILIES) == sorted(OS_FAMILIES)
     assert (usual.SCHEDULE_LABEL, usual.CLOCKS_AGREE_MS) == (schedule.LABEL, AGREE_MS)
     for name in ("NEXT_SHOWN", "MOST_NEXT", "FIRES_SHOWN", "MOST_FIRES"):
         assert getattr(usual, name) == getattr(schedule, name)

@@ -21,6 +21,7 @@ LONGEST = 450
 VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
 PURE = (
+    "atemporal.architecture",
     "atemporal.billing",
     "atemporal.calendar",
     "atemporal.causes",

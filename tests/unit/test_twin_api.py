@@ -12,10 +12,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from atemporal.architecture import architecture
 from atemporal.errors import Conflict
 from atemporal.twin.catalogue import IMAGES
 from atemporal.twin.host import Pace
-from atemporal.twin.instance_type import architecture
 from atemporal.twin.server import Twin
 
 if TYPE_CHECKING:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
+from typing import Any
 
 import pytest
 
 import cloud_config
-from atemporal.twin.machine import cloudinit, unit
+from atemporal.twin.machine import canonical, cloudinit, first_boot, ignition, unit
 
 ADDRESSES = {"private_ipv4": "10.0.0.1"}
 SERVICE = "[Service]\nType=exec\nExecStart=/bin/a\n"
@@ -112,7 +114,7 @@ def test_a_unit_that_is_no_exec_service_is_refused(name: str, text: str) -> None
         unit.load(name, text)
 
 
-def config(text: str) -> cloudinit.CloudConfig:
+def config(text: str) -> first_boot.FirstBoot:
     return cloudinit.parse(f"#cloud-config\n{text}".encode(), ADDRESSES)
 
 
@@ -142,7 +144,7 @@ def test_gzipped_user_data_is_read_and_addresses_are_filled_in() -> None:
     "text", ["", "# cloud-config\n", "\n#cloud-config\n", "#!/bin/sh\n", "#cloud-config\n- a\n"]
 )
 def test_anything_else_is_not_a_cloud_config(text: str) -> None:
-    with pytest.raises(cloudinit.NotCloudConfig):
+    with pytest.raises(first_boot.NotApplied):
         cloudinit.parse(text.encode(), ADDRESSES)
 
 
@@ -158,13 +160,93 @@ def test_keys_that_are_not_applied_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "commands"),
+    ("text", "off"),
     [
-        ("#cloud-config\nbootcmd: [poweroff]\ncoreos: {}\n", ("poweroff",)),
-        ("#cloud-config\nruncmd: [poweroff]\n", ()),
-        ("#cloud-config\nbootcmd:\n", ()),
-        ("#!/bin/sh\npoweroff\n", ()),
+        ("#cloud-config\nbootcmd: [poweroff]\ncoreos: {}\n", "poweroff"),
+        ("#cloud-config\nbootcmd: [[poweroff, -f]]\n", "poweroff -f"),
+        ("#cloud-config\nruncmd: [poweroff]\n", ""),
+        ("#cloud-config\nbootcmd:\n", ""),
     ],
 )
-def test_what_another_family_runs_first(text: str, commands: tuple[str, ...]) -> None:
-    assert cloudinit.boot_commands(text.encode()) == commands
+def test_what_canonicals_cloud_init_runs_first(text: str, off: str) -> None:
+    assert canonical.parse(text.encode()).off == off
+
+
+class TestCanonical:
+    def test_units_are_masked_written_and_started_in_this_order(self) -> None:
+        read = canonical.parse(
+            b"#cloud-config\nbootcmd: [systemctl mask a.timer b.service]\n"
+            b"runcmd:\n- systemctl enable --now --no-block c.service\n- [systemctl, start, d.service]\n"
+            b"write_files: [{path: /etc/systemd/system/c.service, content: text}]\n"
+        )
+        assert [(one.name, one.content, one.command, one.mask) for one in read.units] == [
+            ("a.timer", "", "", True),
+            ("b.service", "", "", True),
+            ("c.service", "text", "", False),
+            ("c.service", "", "start", False),
+            ("d.service", "", "start", False),
+        ]
+        assert read.ignored == ()
+
+    def test_no_other_command_is_run_and_each_is_named(self) -> None:
+        read = canonical.parse(
+            b"#cloud-config\nruncmd: [rm -rf /, systemctl start]\nbootcmd: [echo a]\npackages: [a]\n"
+        )
+        assert read.ignored == (
+            *("packages", "bootcmd: echo a", "runcmd: rm -rf /", "runcmd: systemctl start"),
+        )
+        assert read.units == ()
+
+
+def configuration(**parts: Any) -> bytes:
+    return json.dumps({"ignition": {"version": "3.3.0"}, **parts}).encode()
+
+
+class TestIgnition:
+    @pytest.mark.parametrize("compression", ["", "gzip"])
+    def test_files_are_decoded_to_the_byte(self, compression: str) -> None:
+        raw = b"a\0b\nc"
+        data = base64.b64encode(gzip.compress(raw) if compression else raw).decode()
+        contents = {"compression": compression, "source": f"data:text/plain;base64,{data}"}
+        file = {"path": "/a", "mode": 0o600, "contents": contents}
+        [read] = ignition.parse(configuration(storage={"files": [file]})).files
+        assert (read.path, read.content, read.mode) == ("/a", raw, 0o600)
+
+    def test_units_are_masked_and_what_is_enabled_is_started(self) -> None:
+        units = [
+            {"name": "a.service", "mask": True},
+            {"name": "b.service", "contents": "text", "enabled": True},
+            {"name": "c.service", "contents": "more", "dropins": []},
+        ]
+        read = ignition.parse(configuration(systemd={"units": units}))
+        assert [(one.name, one.content, one.command, one.mask) for one in read.units] == [
+            ("a.service", "", "", True),
+            ("b.service", "text", "start", False),
+            ("c.service", "more", "", False),
+        ]
+        assert read.ignored == ("systemd.units[2].dropins",)
+
+    @pytest.mark.parametrize(
+        ("user_data", "words"),
+        [
+            (b"#cloud-config\n", "JSON can not be read"),
+            (b"[]", "is not a mapping"),
+            (b"{}", "version"),
+            (b'{"ignition": {"version": "2.2.0"}}', "version"),
+            (configuration(passwd={"users": []}), "passwd"),
+            (configuration(storage={"files": [{"path": "a"}]}), "not absolute"),
+            (configuration(storage={"files": [{"path": "/a", "mode": "0600"}]}), "mode"),
+            (
+                configuration(
+                    storage={"files": [{"path": "/a", "contents": {"source": "s3://b"}}]}
+                ),
+                "data:",
+            ),
+            (configuration(systemd={"units": [{"name": "a"}]}), "not a unit's name"),
+        ],
+    )
+    def test_what_it_can_not_apply_is_not_applied_at_all(
+        self, user_data: bytes, words: str
+    ) -> None:
+        with pytest.raises(first_boot.NotApplied, match=words):
+            ignition.parse(user_data)

@@ -16,7 +16,12 @@ import pytest
 
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
+from atemporal.twin.catalogue import IMAGES
 from atemporal.twin.server import Twin
+from cloud_config.cloud_init import AMAZON_LINUX, DEBIAN, UBUNTU
+from cloud_config.flatcar import FLATCAR
+from cloud_config.ignition import FCOS, FLATCAR_IGNITION
+from cloud_config.os_family import OsFamily
 
 TOKEN = "k1.token"
 VALUE = "line 1\nline 2 \"quoted\" 'x' $HOME %n \\ é\n"
@@ -60,17 +65,39 @@ def callback(request: pytest.FixtureRequest) -> Iterator[Callback]:
     server.server_close()
 
 
-def execute(directory: Path, callback: Callback, command: tuple[str, ...]) -> tuple[str, str]:
-    """Run a job's user-data to the end of its instance; return its id and its console."""
+def image_of(family: OsFamily) -> str:
+    """An image of the family, as the twin lists it."""
+    return next(
+        str(image["imageId"])
+        for image in IMAGES
+        if family.has_image(owner=image["imageOwnerId"], name=image["name"])
+        and image["architecture"] == "x86_64"
+    )
+
+
+def execute(
+    directory: Path,
+    callback: Callback,
+    command: tuple[str, ...],
+    *,
+    family: OsFamily = FLATCAR,
+    image: OsFamily | None = None,
+    env: dict[str, str] | None = None,
+) -> tuple[str, str]:
+    """Run a job's user-data to the end of its instance; return its id and its console.
+
+    The user-data is of the family, the image of that or of another one.
+    """
     ref = AttemptRef(uuid4(), 1)
     launch = Launch(
-        image_id="ami-12345678",
+        image_id=image_of(image or family),
+        os_family=family.name,
         instance_type="t3.small",
         callback_base=f"http://127.0.0.1:{callback.server_address[1]}",
         key_id="k1",
         deadline_s=60,
     )
-    spec = JobSpec(image="any/image", command=command, env={"VALUE": VALUE})
+    spec = JobSpec(image="any/image", command=command, env=env or {"VALUE": VALUE})
     with Twin(directory, engine="process") as twin:
         ec2 = boto3.client(
             "ec2",
@@ -102,12 +129,13 @@ def execute(directory: Path, callback: Callback, command: tuple[str, ...]) -> tu
     return instance_id, console
 
 
+@pytest.mark.parametrize("family", userdata.OS_FAMILIES.values(), ids=lambda one: one.name)
 def test_the_end_of_a_job_is_on_the_console_and_called_back(
-    tmp_path: Path, callback: Callback
+    tmp_path: Path, callback: Callback, family: OsFamily
 ) -> None:
     command = ("sh", "-c", 'printf %s "$VALUE"; exit 7')
 
-    instance_id, console = execute(tmp_path, callback, command)
+    instance_id, console = execute(tmp_path, callback, command, family=family)
 
     assert [(method, token) for method, token, _ in callback.calls] == [
         ("PUT", TOKEN),
@@ -122,6 +150,40 @@ def test_the_end_of_a_job_is_on_the_console_and_called_back(
     assert record.claim == claim["claim"]
     assert "atemporal-exit" in console
     assert "the image docker.io/any/image:latest is not run" in console
+
+
+def test_an_environment_that_travels_compressed_arrives_byte_for_byte(
+    tmp_path: Path, callback: Callback
+) -> None:
+    env = {f"V{number:03}": VALUE * 3 for number in range(100)}
+    shown = tmp_path / "shown"
+    execute(tmp_path / "twin", callback, ("sh", "-c", f"env >{shown}"), env=env)
+    text = shown.read_text()
+    assert all(f"{name}={value}" in text for name, value in env.items())
+
+
+@pytest.mark.parametrize(
+    ("family", "image"),
+    [(FLATCAR, DEBIAN), (DEBIAN, FLATCAR), (UBUNTU, FLATCAR)],
+    ids=lambda one: one.name,
+)
+def test_an_image_of_another_family_powers_off_where_it_can(
+    tmp_path: Path, callback: Callback, family: OsFamily, image: OsFamily
+) -> None:
+    ran = tmp_path / "ran"
+    execute(tmp_path / "twin", callback, ("touch", str(ran)), family=family, image=image)
+    assert callback.calls == []
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "image"), [(FCOS, FLATCAR), (FLATCAR_IGNITION, FCOS), (DEBIAN, AMAZON_LINUX)]
+)
+def test_an_image_that_boots_alike_runs_the_job(
+    tmp_path: Path, callback: Callback, family: OsFamily, image: OsFamily
+) -> None:
+    execute(tmp_path, callback, ("true",), family=family, image=image)
+    assert [method for method, _, _ in callback.calls] == ["PUT", "PATCH", "DELETE"]
 
 
 @pytest.mark.parametrize("callback", [409], indirect=True)

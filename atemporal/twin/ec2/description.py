@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from atemporal.architecture import architecture
 from atemporal.twin.ec2.filters import Values
 from atemporal.twin.ec2.wire import listed, timestamp
-from atemporal.twin.instance_type import architecture
 from atemporal.twin.state import OWNER, PENDING, STATE_CODES, TERMINATED, Instance, Reservation
 
 FILTERS: Mapping[str, Values[Instance]] = {

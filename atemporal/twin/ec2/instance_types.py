@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from atemporal.architecture import architecture
 from atemporal.twin.ec2.account import Account
 from atemporal.twin.ec2.action import Parameters, Response
 from atemporal.twin.ec2.filters import Values, select
 from atemporal.twin.ec2.wire import listed
-from atemporal.twin.instance_type import architecture
 
 USUAL = ("t3.small", "t3.large", "m7i.large", "m7i.xlarge", "c7i.large", "c7i.8xlarge")
 _NAME = re.compile(r"(?P<family>[a-z]+[0-9][a-z0-9-]*)\.(?P<size>[a-z0-9-]+)")

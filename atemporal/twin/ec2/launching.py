@@ -15,11 +15,11 @@ import json
 import re
 import uuid
 
+from atemporal.architecture import architecture
 from atemporal.twin.ec2 import description, images, tags
 from atemporal.twin.ec2.account import Account
 from atemporal.twin.ec2.action import Parameters, Response
 from atemporal.twin.ec2.wire import ApiError, integer, invalid, listed
-from atemporal.twin.instance_type import architecture
 from atemporal.twin.state import TERMINATED, Instance, Reservation, State
 
 USER_DATA_LIMIT = 16_384

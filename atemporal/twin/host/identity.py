@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from atemporal.twin.instance_type import architecture
+from atemporal.architecture import architecture
 from atemporal.twin.state import OWNER, Instance
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from atemporal.errors import Unavailable
 from atemporal.twin import jsonfile, processes
-from atemporal.twin.catalogue import runs_cloud_init
+from atemporal.twin.catalogue import programs
 from atemporal.twin.containers.engine import Engine
 from atemporal.twin.faults.fault import Fault
 from atemporal.twin.faults.plan import Ending, FaultPlan
@@ -164,7 +164,7 @@ class Lifecycle(threading.Thread):
             "metadata_url": self._metadata_url,
             "engine": self._engine.as_dict(),
             "engine_summary": self._engine.says,
-            "runs_cloud_init": runs_cloud_init(instance.parameters["ImageId"]),
+            "programs": programs(instance.parameters["ImageId"]),
             "addresses": {"private_ipv4": instance.private_ip, "public_ipv4": "127.0.0.1"},
         }
         jsonfile.replace(self._directory / "boot.json", boot)

@@ -1,6 +1,6 @@
 """The first process of a machine, as far as the user-data can tell: units and power-off.
 
-Promise: the commands of the cloud-config are carried out in its order, each waited for as systemd's
+Promise: the commands of the user-data are carried out in its order, each waited for as systemd's
 start job is. A start takes along what the unit requires and wants, one after the other and none before
 what it is ordered after; who asked waits for the unit alone. A masked unit and a unit that can not be
 loaded are reported on the console. A power-off stops every running unit, newest first, and is final:
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from atemporal.twin.machine import unit
-from atemporal.twin.machine.cloudinit import UnitEntry
+from atemporal.twin.machine.first_boot import UnitEntry
 from atemporal.twin.machine.service import MachineContext, Service
 
 
@@ -26,10 +26,12 @@ class Init:
         machine: MachineContext,
         entries: Sequence[UnitEntry],
         *,
+        program: str,
         after_command: Callable[[], None] = lambda: None,
     ) -> None:
-        """Load the units. `after_command` is called after each command of the cloud-config."""
+        """Load the units that the program has written; `after_command` is called after each command."""
         self._machine = machine
+        self._program = program
         self._after_command = after_command
         self._units: dict[str, unit.Unit | None] = {}
         self._services: dict[str, Service] = {}
@@ -41,8 +43,8 @@ class Init:
             self._load(entry)
 
     def boot(self) -> None:
-        """Carry out the commands of the cloud-config, on a thread of their own."""
-        threading.Thread(target=self._carry_out, name="cloud-config", daemon=True).start()
+        """Carry out the commands, on a thread of their own."""
+        threading.Thread(target=self._carry_out, name="commands", daemon=True).start()
 
     def wait_for_power_off(self) -> None:
         """Wait until somebody asks for it, then stop all units, unless it was asked by force."""
@@ -67,6 +69,9 @@ class Init:
 
     def start(self, name: str) -> bool:
         """Start a unit and what it requires and wants; return whether it started, once that is known."""
+        if name == "poweroff.target":
+            self.power_off(by=self._program)
+            return True
         started: Future[bool] = Future()
 
         def carry_out() -> None:
@@ -150,8 +155,8 @@ class Init:
                 self.start(entry.name)
                 self._after_command()
             elif entry.command:
-                self._machine.log(f"coreos-cloudinit: command {entry.command!r} is not modelled")
-        self._machine.log("coreos-cloudinit: all commands are carried out")
+                self._machine.log(f"{self._program}: command {entry.command!r} is not modelled")
+        self._machine.log(f"{self._program}: all commands are carried out")
 
     def _ended(self, service: Service, success: bool) -> None:
         loaded = service.unit

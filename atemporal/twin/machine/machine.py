@@ -1,10 +1,10 @@
 """A machine: its root directory, its boot, and how commands get into its root.
 
-Promise: it executes DIR/user-data under the root DIR/root and nowhere else. Files of the
-cloud-config are written there. Commands of units get that directory before every path that exists
+Promise: it executes DIR/user-data under the root DIR/root and nowhere else. Files of it are written
+there. Commands of units get that directory before every path that exists
 in it, and its `usr/bin` first in PATH (see `programs`). Messages of the machine are in DIR/console,
-the output of its units in DIR/journal/. SIGTERM is the power button. A machine of an image with
-Canonical's cloud-init starts nothing of the cloud-config, as there.
+the output of its units in DIR/journal/. SIGTERM is the power button. What reads the
+user-data is what its image has: `host.lifecycle` says which.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 
 from atemporal.twin import processes
 from atemporal.twin.faults import fault
-from atemporal.twin.machine import cloudinit, programs
+from atemporal.twin.machine import canonical, cloudinit, ignition, programs
 from atemporal.twin.machine.console import Console
+from atemporal.twin.machine.first_boot import File, FirstBoot, NotApplied
 from atemporal.twin.machine.init import Init
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -69,8 +70,8 @@ class Machine:
         """Open where a unit's output goes, as a file descriptor."""
         return os.open(self._journal / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, file: cloudinit.File) -> None:
-        """Write a file of the cloud-config under the root.
+    def write(self, file: File) -> None:
+        """Write a file of the user-data under the root.
 
         Raises:
             Unbootable: it would lie outside, or is a program that calls the host's own by its path.
@@ -79,7 +80,7 @@ class Machine:
         if not path.is_relative_to(self.root) or not path.parent.resolve().is_relative_to(
             self.root
         ):
-            raise Unbootable(f"write_files: {file.path} leads out of the machine's root")
+            raise Unbootable(f"{file.path} leads out of the machine's root")
         if file.mode & 0o111 and programs.calls_host(file.content.decode(errors="replace")):
             raise Unbootable(
                 f"{file.path} calls a program of the host by its path; leave it to PATH"
@@ -94,7 +95,13 @@ class Machine:
         self.log(
             f"Linux version twin ({self._boot['instance_id']}), {self._boot['engine_summary']}"
         )
-        init = Init(self, self._configure(), after_command=self._hang_like_cloudinit)
+        program, first_boot = self._configure()
+        init = Init(
+            self,
+            first_boot.units,
+            program=program,
+            after_command=lambda: self._hang_like_cloudinit(program),
+        )
 
         def on_signal(_signal: int, _frame: FrameType | None) -> None:
             pressed.set()
@@ -106,8 +113,9 @@ class Machine:
         # The handler only sets an event: it interrupts whatever holds the locks that it would need.
         signal.signal(signal.SIGTERM, on_signal)
         threading.Thread(target=wait_for_button, daemon=True).start()
-        if self._boot["runs_cloud_init"]:
-            self._boot_as_another_family(init)
+        if first_boot.off:
+            self.log(f"{program}: bootcmd: {first_boot.off}")
+            init.power_off(by=f"{program}'s bootcmd")
         else:
             init.boot()
         init.wait_for_power_off()
@@ -115,41 +123,38 @@ class Machine:
         self._console.close()
         return "button" if pressed.is_set() else "poweroff"
 
-    def _configure(self) -> tuple[cloudinit.UnitEntry, ...]:
+    def _configure(self) -> tuple[str, FirstBoot]:
+        """Apply the user-data; return by which program, and what is left to be done."""
         user_data = (self.root.parent / "user-data").read_bytes()
+        program = _program(self._boot["programs"], user_data)
         if not user_data:
-            self.log("coreos-cloudinit: there is no user-data")
-            return ()
-        if self._boot["runs_cloud_init"]:
-            return ()
+            self.log(f"{program}: there is no user-data")
+            return program, FirstBoot()
         try:
-            config = cloudinit.parse(user_data, self._boot["addresses"])
-            for key in config.ignored:
-                self.log(f"coreos-cloudinit: {key} is not applied")
-            for file in config.files:
+            first_boot = self._parsed(program, user_data)
+            for key in first_boot.ignored:
+                self.log(f"{program}: {key} is not applied")
+            for file in first_boot.files:
                 self.write(file)
-        except (cloudinit.NotCloudConfig, Unbootable) as error:
-            self.log(f"coreos-cloudinit: the user-data is not applied: {error}")
-            return ()
-        for entry in config.units:
+        except (NotApplied, Unbootable) as error:
+            self.log(f"{program}: the user-data is not applied: {error}")
+            return program, FirstBoot()
+        for entry in first_boot.units:
             if entry.content:
                 unit = f"/etc/systemd/system/{entry.name}"
-                self.write(cloudinit.File(unit, entry.content.encode(), 0o644))
-        return config.units
+                self.write(File(unit, entry.content.encode(), 0o644))
+        return program, first_boot
 
-    def _boot_as_another_family(self, init: Init) -> None:
-        """Canonical's cloud-init ignores `coreos`; of `bootcmd` only a power-off is modelled."""
-        commands = cloudinit.boot_commands((self.root.parent / "user-data").read_bytes())
-        for command in commands:
-            self.log(f"cloud-init: bootcmd: {command}")
-        if any("poweroff" in command for command in commands):
-            init.power_off(by="cloud-init's bootcmd")
-        else:
-            self.log("cloud-init: nothing powers off")
+    def _parsed(self, program: str, user_data: bytes) -> FirstBoot:
+        if program == ignition.NAME:
+            return ignition.parse(user_data)
+        if program == canonical.NAME:
+            return canonical.parse(user_data)
+        return cloudinit.parse(user_data, self._boot["addresses"])
 
-    def _hang_like_cloudinit(self) -> None:
+    def _hang_like_cloudinit(self, program: str) -> None:
         """coreos-cloudinit has not heard that its command is done, and waits for that for ever."""
-        if fault.injected(self.root.parent, "cloudinit-hangs"):
+        if program == cloudinit.NAME and fault.injected(self.root.parent, "cloudinit-hangs"):
             self.log("coreos-cloudinit: waits for the result of its command")
             threading.Event().wait()
 
@@ -175,3 +180,9 @@ class Machine:
         while processes.family(*me) and time.monotonic() < deadline:
             time.sleep(0.01)
         processes.kill_family(*me)
+
+
+def _program(programs: list[str], user_data: bytes) -> str:
+    """Which of an image's programs takes the user-data up: Ignition leaves other text to the next."""
+    takes = user_data.lstrip()[:1] == b"{"
+    return next((one for one in programs if takes or one != ignition.NAME), programs[0])

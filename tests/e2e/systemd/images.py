@@ -1,4 +1,4 @@
-"""The two images of the end-to-end tests: a machine with systemd, and a job.
+"""The images of the end-to-end tests: a machine with systemd, one with cloud-init too, and a job.
 
 Promise: the machine's system is a Debian, built once; the job's image is a static busybox, made in a
 moment.
@@ -14,16 +14,21 @@ from tests.e2e.debian import system
 from tests.e2e.systemd.engine import Engine, find
 
 PACKAGES = ("systemd", "systemd-sysv", "curl", "ca-certificates")
+CLOUD_INIT = "cloud-init"
 
 
-def machine_image(engine: Engine) -> str:
+def machine_image(engine: Engine, *more: str) -> str:
     """Put the machine's image into docker, building it when it is not in the cache; return its name.
+
+    It has `more` packages of Debian's.
 
     Raises:
         RuntimeError: it can not be built; the text says why.
     """
-    name = "atemporal-test/machine"
-    engine.run("import", system("machine", PACKAGES), name)
+    name = "-".join(("machine", *more))
+    archive = system(name, (*PACKAGES, *more))
+    name = f"atemporal-test/{name}"
+    engine.run("import", archive, name)
     return name
 
 

@@ -1,8 +1,9 @@
-"""A machine: a container whose PID 1 is systemd, which applies a cloud-config at its first boot.
+"""A machine: a container whose PID 1 is systemd, which applies user-data at its first boot.
 
-Promise: user-data is applied as coreos-cloudinit does it: files, units written, masked and enabled, then
-the manager reloaded, then the units' commands one after the other, each awaited. The job's container
-is a sibling on the same docker. The metadata service is the test's, also at a second boot.
+Promise: by `apply` as coreos-cloudinit does it: files, units written, masked and enabled, then the
+manager reloaded, then the units' commands one after the other, each awaited. By `first_boot` the real
+Ignition or the machine's own cloud-init does it. The job's container is a sibling on the same docker.
+The metadata service is the test's, also at a second boot.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from tests.e2e.systemd import first_boot
 from tests.e2e.systemd.engine import Engine
 
 UNITS = "etc/systemd/system"
@@ -48,6 +50,14 @@ class Machine:
         """
         self.engine.run("start", self.name)
         self._until(lambda: self._system() in ("running", "degraded"), "has booted", 60)
+
+    def first_boot(self, user_data: bytes, *, by: str) -> None:
+        """Power on with this user-data, which the program named `by` applies, and let it be."""
+        if by == "ignition":
+            self._put(first_boot.for_ignition(user_data))
+        else:
+            self._write(first_boot.for_cloud_init(user_data))
+        self.boot_again()
 
     def boot_again(self) -> None:
         """Power on a machine that was off, and let it be."""
@@ -79,15 +89,16 @@ class Machine:
             f"{UNITS}/{u['name']}": (u["content"].encode(), 0o644) for u in units if "content" in u
         }
         self._write(files)
-        self._systemctl("mask", *(unit["name"] for unit in units if unit.get("mask")))
-        self._systemctl("enable", *(unit["name"] for unit in units if unit.get("enable")))
+        for verb in ("mask", "enable"):
+            if names := [unit["name"] for unit in units if unit.get(verb)]:
+                self._systemctl(verb, *names)
         self._systemctl("daemon-reload")
         for unit in units:
             if "command" in unit:
                 # A unit that fails to start is the machine's own affair, and can be its end.
-                verb = ("--no-block",) if hangs else ()
+                blocks = ("--no-block",) if hangs else ()
                 self.engine.run(
-                    *("exec", self.name, "systemctl", *verb, unit["command"], unit["name"]),
+                    *("exec", self.name, "systemctl", *blocks, unit["command"], unit["name"]),
                     check=False,
                 )
                 if hangs:
@@ -127,7 +138,10 @@ class Machine:
                 entry = tarfile.TarInfo(path)
                 entry.size, entry.mode = len(data), mode
                 archive.addfile(entry, io.BytesIO(data))
-        self.engine.run("cp", "-", f"{self.name}:/", stdin=content.getvalue())
+        self._put(content.getvalue())
+
+    def _put(self, archive: bytes) -> None:
+        self.engine.run("cp", "-", f"{self.name}:/", stdin=archive)
 
     def _until(self, holds: Callable[[], bool], what: str, within_s: float) -> None:
         deadline = time.monotonic() + within_s
@@ -141,8 +155,10 @@ class Machine:
 
 
 @contextmanager
-def open_machine(engine: Engine, image: str, metadata_url: str) -> Iterator[Machine]:
-    """A machine that has booted for the first time; its container is removed afterwards."""
+def open_machine(
+    engine: Engine, image: str, metadata_url: str, *, boots: bool = True
+) -> Iterator[Machine]:
+    """A machine that has booted for the first time, or is to; its container is removed afterwards."""
     machine = Machine(engine, f"machine-{uuid.uuid4().hex[:12]}")
     cgroups = "/sys/fs/cgroup"
     engine.run(
@@ -166,8 +182,9 @@ def open_machine(engine: Engine, image: str, metadata_url: str) -> Iterator[Mach
             f"usr/lib/systemd/system/{name}": "[Timer]\nOnBootSec=1y\n" for name in OF_DEBIAN
         }
         machine._write({path: (text.encode(), 0o644) for path, text in files.items()})
-        machine.boot()
-        machine._systemctl("start", *OF_FLATCAR)
+        if boots:
+            machine.boot()
+            machine._systemctl("start", *OF_FLATCAR)
         yield machine
     finally:
         engine.run("rm", "--force", "--volumes", machine.name)
@@ -176,7 +193,7 @@ def open_machine(engine: Engine, image: str, metadata_url: str) -> Iterator[Mach
 def _content(file: dict[str, Any]) -> bytes:
     content: bytes = file["content"].encode()
     match file.get("encoding"):
-        case "base64":
+        case "base64" | "b64":
             return base64.b64decode(content)
         case "gz+b64":
             return gzip.decompress(base64.b64decode(content))
