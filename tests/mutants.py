@@ -214,8 +214,8 @@ MUTANTS = (
     Mutant(
         "a secret in the user-data",
         "atemporal/userdata.py",
-        'return "claim" if spec.secrets or _too_large_for(spec) else "inline"',
-        'return "claim" if _too_large_for(spec) else "inline"',
+        'return "claim" if spec.secrets or _too_large(spec) else "inline"',
+        'return "claim" if _too_large(spec) else "inline"',
         ("unit/test_userdata.py::TestDelivery", CANARY),
     ),
     Mutant(

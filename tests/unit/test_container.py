@@ -131,7 +131,8 @@ def test_a_directory_of_the_machine_is_allowed_with_what_is_below_it_and_not_bes
 
 @pytest.mark.parametrize("name", ["t3.small", "t4g.small", "g4ad.xlarge", "inf2.xlarge"])
 def test_gpus_want_instances_that_have_some(name: str) -> None:
-    one, other = {"instance_types": [name]}, {"instance_types": ["g4dn.xlarge", name]}
+    kind = "g5g.xlarge" if name.startswith("t4g") else "g4dn.xlarge"
+    one, other = {"instance_types": [name]}, {"instance_types": [kind, name]}
     for machine in (one, other):
         with pytest.raises(Invalid, match=f"{name} has no NVIDIA GPU"):
             NO_TERMS.check(spec(gpus=1, machine=machine))

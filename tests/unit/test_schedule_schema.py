@@ -72,7 +72,9 @@ def beyond(message: dict[str, Any]) -> bool:
     except Invalid:
         return True
     job = schedule["job"]
-    return submits.beyond({"job": job}) or LABEL in job.get("labels", {})
+    # Of a schedule's job it is asked at once whether it can be delivered.
+    inline = job.get("delivery") == "inline" and bool(job.get("secrets"))
+    return inline or submits.beyond({"job": job}) or LABEL in job.get("labels", {})
 
 
 def tolerated(message: dict[str, Any]) -> bool:

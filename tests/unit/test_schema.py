@@ -25,6 +25,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from atemporal import image, job_lines
+from atemporal.architecture import architecture
 from atemporal.cli.submit import submit
 from atemporal.clock import INSTANT_PATTERN, parse_utc
 from atemporal.errors import Invalid
@@ -238,6 +239,8 @@ def beyond(message: dict[str, Any]) -> bool:
         or len({*map(container_path, job.get("volumes", ()))}) < len(job.get("volumes", ()))
         # A day that its month does not have; or in UTC it is before the year 1 or after 9999.
         or not _in_the_calendar(job.get("time"))
+        # Processors of two architectures.
+        or len({*map(architecture, job.get("machine", {}).get("instance_types", ()))}) > 1
         # An image whose path, without its registry, is longer than 255 characters.
         or len(job["image"]) > 255
         # A label with a sign beyond ASCII, or more than 256 UTF-16 units.
@@ -335,6 +338,7 @@ def test_what_the_schema_does_not_show_is_tolerated(
     [
         {"ports": ["80:80", "080:81"]},
         {"volumes": ["/data", "/mnt:/data"]},
+        {"machine": {"instance_types": ["t3.small", "t4g.small"]}},
         {"time": "2030-02-30T00:00Z"},
         {"time": "9999-12-31T23:59:59-01:00"},
         {"image": "a" * 256},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ UNKNOWN = {"ec2_endpoint_url": "http://127.0.0.1:1"}
 BY_CLAIM: list[tuple[str, dict[str, Any]]] = [
     ("secrets", {"secrets": {"A": "hush"}}),
     ("delivery", {"delivery": "claim"}),
-    ("env", {"env": {"A": "x" * 30_000}}),
+    ("env", {"env": {"A": random.Random(7).randbytes(15_000).hex()}}),
 ]
 
 
