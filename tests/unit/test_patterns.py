@@ -1,7 +1,7 @@
 """No text that somebody sends keeps a process busy for longer than its length explains.
 
-Every regular expression of the product that stands by itself is found in its module, is asked in the ways in
-which that module asks it, and gets long texts of one piece repeated. The time that counts is the
+Every regular expression of the product that stands by itself is found in its module, is asked in the
+ways in which the product asks it, and gets long texts of one piece repeated. The time that counts is the
 processor's: four times the text may take about four times as long, and never sixteen.
 """
 
