@@ -126,9 +126,9 @@ def test_a_terminal_gets_text_and_colours_and_a_pipe_the_bytes(
     cli: Cli, database: Database
 ) -> None:
     job_id = cli.submit()
-    said = b"\x1b[32mgreen\x1b[m\x1b]0;title\x07\n"
-    say(database, running(database, job_id), 0, said)
-    assert cli("logs", job_id).stdout_bytes == said
+    wrote = b"\x1b[32mgreen\x1b[m\x1b]0;title\x07\n"
+    say(database, running(database, job_id), 0, wrote)
+    assert cli("logs", job_id).stdout_bytes == wrote
     with terminal("logs", job_id, env=cli.env) as shown:
         assert shown.ends() == 0
     assert "\x1b[32mgreen\x1b[m\\x1b]0;title\\x07" in shown.text

@@ -20,6 +20,7 @@ from atemporal import daemon, health
 from atemporal.daemon import LAST_SUCCESS, LAST_TICK, TICK_ERRORS, Runner
 from atemporal.errors import Kept, Refused, Unavailable, Unknown
 from atemporal.health import HealthServer
+from atemporal.settings import Settings
 
 HELD_UP = """
 import time
@@ -248,3 +249,13 @@ def test_who_connects_to_the_health_port_and_says_nothing_is_cut_off(
         with contextlib.closing(silent):
             silent.sendall(b"GET /healthz HTTP/1.1\r\n")
             assert silent.recv(1) == b""
+
+
+def test_what_listens_is_for_this_machine_unless_an_operator_says_otherwise() -> None:
+    listens = {
+        name: field.default for name, field in Settings.model_fields.items() if "host" in name
+    }
+    listens.pop("host_paths")
+    assert listens == {"api_host": "127.0.0.1", "health_host": "127.0.0.1"}
+    with HealthServer([], listens["health_host"], 0) as server:
+        assert urlsplit(server.url).hostname == "127.0.0.1"

@@ -35,7 +35,7 @@ MADE_LATER: dict[tuple[str, str], set[str]] = {
     ("staging.py", "stage"): {"table", "declared"},
 }
 _FORMS = ("format", "replace", "join")
-# An expression of the library's own, with its parameters apart.
+# An expression of the library's own, whose values are parameters.
 _COUNTED = re.compile(r"(limit|before|before\.version) \+ 1")
 _ASKS = ("text", "execute", "literal_column", "exec_driver_sql", "copy_expert")
 
