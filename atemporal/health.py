@@ -2,7 +2,7 @@
 
 Promise: `/healthz` answers 503 once a loop has not ended a tick for five minutes, so that whoever
 watches restarts a stuck daemon; `/readyz` answers 503 while a loop's last tick failed, for example
-because the database or the broker is away, and says why.
+because the database or the broker is away, and says why. Who is silent is cut off after ten seconds.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class HealthServer:
 
 class _Handler(BaseHTTPRequestHandler):
     runners: Sequence[Ticking] = ()
+    # Who connects and says nothing holds a thread no longer.
+    timeout = 10.0
 
     def do_GET(self) -> None:
         if self.path == "/metrics":

@@ -1,8 +1,9 @@
 """Logs: how they are written, and the names of the fields that say what a line is about.
 
 Promise: a log line is one JSON object (or a readable line on a terminal) that carries job, attempt
-and instance where there is one; no environment, token or message body is ever logged. What is logged
-and counted alike for every process is here too.
+and instance where there is one; no environment, token or message body is ever logged. What others have
+sent begins no line of its own, and steers no terminal. What is logged and counted alike for every
+process is here too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from atemporal.absent import absent
 from atemporal.errors import Unreadable
 from atemporal.metrics import counter
 from atemporal.model import AttemptRef
+from atemporal.visible import visible
 
 # With it structlog draws tracebacks, for 5 MB in each process.
 with absent("rich"):
@@ -39,14 +41,16 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    rendered: list[Any] = (
+        [_visible, structlog.dev.ConsoleRenderer()]
+        if readable
+        else [structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     root = logging.getLogger()
@@ -61,6 +65,16 @@ def configure(service: str, *, log_format: str = "auto", level: str = "info") ->
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
+
+
+def _visible(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    # A traceback has lines; JSON escapes by itself.
+    return {
+        name: visible(value, "\n" if name in ("exception", "stack") else "")
+        if isinstance(value, str)
+        else value
+        for name, value in line.items()
+    }
 
 
 def logger(name: str) -> Any:

@@ -1,13 +1,16 @@
 """`atemporal logs`: what a job's containers write, and have written.
 
-Promise: standard output gets the very bytes, each once. What is missing between them is told on
-standard error, with how much it is, also after an outage of the API. When there is nothing, it says why.
+Promise: standard output gets the very bytes, each once; a terminal gets them as text that keeps its
+colours and lines and steers it no further. What is missing between them is told on standard error, with
+how much it is, also after an outage of the API. When there is nothing, it says why.
 """
 
 from __future__ import annotations
 
 import codecs
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -18,6 +21,7 @@ from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.client import InstanceDetail, JobDetail, LogOutput
 from atemporal.errors import Unavailable
 from atemporal.plural import counted
+from atemporal.visible import VisibleOutput
 
 
 @click.command
@@ -60,8 +64,9 @@ def logs(session: Session, job_id: str, attempt: int | None, follow: bool) -> No
             }
         )
     else:
-        for piece in pieces:
-            _print(piece)
+        with _printing() as print_:
+            for piece in pieces:
+                print_(piece)
     if why:
         note(why)
         click.get_current_context().exit(0 if _over(tried) and not _cut_off(tried) else 1)
@@ -77,21 +82,37 @@ def _follow(session: Session, job: JobDetail, attempt: int | None) -> None:
     elif not job["instances"] and job["state"] != "finished":
         note(f"job {job['id']} is {job['state']}: waiting for its first attempt")
     text = _Text()
-    for piece in session.api.logs(job["id"], attempt=attempt, follow=True, on_outage=_tell_outage):
-        if session.as_json:
-            if piece.data:
-                output.show_json(text.shown(piece), one_line=True)
-        elif piece.data:
-            _print(piece)
-        elif piece.attempt > 1:
-            note(f"attempt {piece.attempt} begins")
-        sys.stdout.flush()
+    followed = session.api.logs(job["id"], attempt=attempt, follow=True, on_outage=_tell_outage)
+    with _printing() as print_:
+        for piece in followed:
+            if session.as_json:
+                if piece.data:
+                    output.show_json(text.shown(piece), one_line=True)
+            elif piece.data:
+                print_(piece)
+            elif piece.attempt > 1:
+                note(f"attempt {piece.attempt} begins")
+            sys.stdout.flush()
 
 
-def _print(piece: LogOutput) -> None:
-    if mark := _mark(piece):
-        note(mark)
-    click.echo(piece.data, nl=False)
+@contextmanager
+def _printing() -> Iterator[Callable[[LogOutput], None]]:
+    """Print pieces: to a terminal as what it may show, elsewhere as they are."""
+    shown = VisibleOutput() if output.for_terminal() else None
+
+    def print_(piece: LogOutput) -> None:
+        mark = _mark(piece)
+        if mark and shown:
+            click.echo(shown.end(), nl=False)
+        if mark:
+            note(mark)
+        click.echo(shown.shown(piece.data) if shown else piece.data, nl=False)
+
+    try:
+        yield print_
+    finally:
+        if shown:
+            click.echo(shown.end(), nl=False)
 
 
 def _mark(piece: LogOutput) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atemporal.clock import format_utc
+from atemporal.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -128,7 +129,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def clean(text: str) -> str:
     """Show control characters as escapes, so that the text stays one harmless line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(text)
 
 
 def instant(at: datetime | None) -> str:

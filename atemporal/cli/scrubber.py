@@ -22,7 +22,9 @@ SHORTEST = 6
 """So many characters a value has at least that is looked for."""
 # A cut secret's piece that is shorter may be a word of the text as well.
 _PIECE = 4
-_URL = re.compile(r"(?P<before>://[^/@:\s\"']*:)[^\s\"']*(?=@)")
+# A word at a time, and to its last @: a search for each beginning would take the square of a long word.
+_WORD = re.compile(r"[^\s\"']+")
+_PASSWORD = re.compile(r"://[^/@:]*:")
 _NAMED = re.compile(
     r"(?P<before>\bBearer\s+|[?&](?:[\w.-]*(?:password|token|secret|signature|credential))=)[^\s&\"'<>]+",
     re.IGNORECASE,
@@ -45,7 +47,7 @@ class Scrubber:
         """A text without them; of one that is `cut` the pieces at both ends go as well."""
         if self._secrets is not None:
             text = self._secrets.sub(MASK, text)
-        text = _URL.sub(rf"\g<before>{MASK}", text)
+        text = _WORD.sub(_without_password, text)
         text = _NAMED.sub(rf"\g<before>{MASK}", text)
         return self._without_pieces(text) if cut else text
 
@@ -65,6 +67,13 @@ class Scrubber:
             text = MASK + text[first:]
         last = max((_overlap(text, one) for one in self._known), default=0)
         return text[:-last] + MASK if last else text
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """A word without what stands, as in a URL, between the first name's colon and the last @."""
+    text, end = word[0], word[0].rfind("@")
+    begin = _PASSWORD.search(text, 0, max(end, 0))
+    return f"{text[: begin.end()]}{MASK}{text[end:]}" if begin else text
 
 
 def _overlap(left: str, right: str) -> int:

@@ -1,12 +1,14 @@
-"""A secret planted in jobs of every ending, and looked for wherever somebody could read it.
+"""Secrets, of jobs of every ending and of the operator, looked for wherever somebody could read them.
 
-Where it may stand is listed here and nowhere else: the specification of its job or schedule in Postgres,
-and the message that brought it. Everything else is read whole: a place that is new is read as well.
+Where each may stand is listed here and nowhere else: of a job the specification of it or of its
+schedule in Postgres, and the message that brought it; of the operator a webhook's secret, in its table.
+Everything else is read whole: a place that is new is read as well.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
@@ -18,23 +20,34 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from uuid import UUID
 
 import httpx
 import kombu
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, make_url, select, text
 
+from atemporal import tokens
 from atemporal.broker.topology import QUEUES
 from atemporal.messages import COMMANDS, EVENTS, INTERNAL, SUBMIT
 from atemporal.states import Outcome
+from atemporal.store import api_tokens
 from atemporal.tables import metadata
+from services.api.ui.visitor import COOKIE
 from tests.e2e.system import SERVICES, System, TwinProcess, ec2, instances
 from tests.integration.receivers import Target, receiving
+from tests.servers.postgres import Postgres
+from tests.servers.rabbitmq import RabbitMQ
 
 SECRET = "canary-Zq7+wx/Kp3=\nsecond 'line' of it: é"
 VALUE = "canary-of-the-environment"
 """A variable's value: it is shown to who may read jobs, and is in no log, event or tag all the same."""
+
+# What an operator knows: passwords, a key, and what the API has handed out once.
+PASSWORD = "canary-of-the-{}-0123456789abcdef"
+DATABASE, BROKER, REGISTRY, KEY = map(PASSWORD.format, ("database", "broker", "registry", "key"))
+PRIVATE = "registry.example.com"
 
 # Its job's own row, and the message as it came.
 _MAY_HAVE = {("jobs", "spec"), ("schedules", "spec"), ("dead_letters", "body")}
@@ -99,20 +112,45 @@ def hooked() -> Iterator[Target]:
 
 
 @pytest.fixture(scope="module")
+def own_urls(
+    database_url: str, broker_url: str, postgres_server: Postgres, rabbitmq_server: RabbitMQ
+) -> tuple[str, str]:
+    """Postgres and RabbitMQ, each for a user with a password that is looked for."""
+    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg2"))
+    with engine.begin() as tx:
+        tx.execute(text(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{DATABASE}'"))
+    engine.dispose()
+    rabbitmq_server.ctl("add_user", "canary", BROKER)
+    vhost = unquote(urlsplit(broker_url).path[1:])
+    rabbitmq_server.ctl("set_permissions", "-p", vhost, "canary", ".*", ".*", ".*")
+    return _as_canary(database_url, DATABASE), _as_canary(broker_url, BROKER)
+
+
+def _as_canary(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"canary:{password}@{host}"))
+
+
+@pytest.fixture(scope="module")
 def system(
     tmp_path_factory: pytest.TempPathFactory,
-    database_url: str,
-    broker_url: str,
+    own_urls: tuple[str, str],
     twin: TwinProcess,
     hooked: Target,
 ) -> Iterator[System]:
     """All services, which write all that they ever write."""
+    auths = {PRIVATE: {"username": "canary", "password": REGISTRY}}
+    registries = tmp_path_factory.mktemp("registries") / "config.json"
+    registries.write_text(json.dumps({"auths": auths}))
     system = System(
         tmp_path_factory.mktemp("services"),
-        database_url=database_url,
-        broker_url=broker_url,
+        database_url=own_urls[0],
+        broker_url=own_urls[1],
         ec2_url=twin.url,
         certificates=twin.certificates,
+        ATEMPORAL_CALLBACK_KEYS=f"k1:{KEY}",
+        ATEMPORAL_REGISTRIES_FILE=str(registries),
         ATEMPORAL_LOG_LEVEL="debug",
         ATEMPORAL_WEBHOOK_HTTP="true",
         ATEMPORAL_WEBHOOK_NETWORKS="127.0.0.0/8",
@@ -163,9 +201,14 @@ def tap(system: System, broker_url: str) -> Iterator[Tap]:
     tap.close()
 
 
-def everywhere(system: System, twin: TwinProcess, tap: Tap, ids: list[str]) -> Found:
+def everywhere(
+    system: System, twin: TwinProcess, tap: Tap, ids: list[str], api_token: str
+) -> Found:
     """Read all that there is to read."""
     found = Found()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.read("arguments of a process", process.read_bytes())
     for path in [*system.directory.glob("*.log"), twin.certificates.parents[1] / "twin.log"]:
         found.read(f"log {path.name}", path.read_bytes())
     with system.database.begin() as tx:
@@ -189,7 +232,7 @@ def everywhere(system: System, twin: TwinProcess, tap: Tap, ids: list[str]) -> F
         found.read(f"metrics of {name}", system.metrics(name))
     read_api(system, found, ids)
     read_pages(system, found)
-    read_command_line(system, found, ids)
+    read_command_line(system, found, ids, api_token)
     return found
 
 
@@ -228,10 +271,21 @@ def read_pages(system: System, found: Found) -> None:
     assert len(seen) > 10
 
 
-def read_command_line(system: System, found: Found, ids: list[str]) -> None:
+def read_command_line(system: System, found: Found, ids: list[str], api_token: str) -> None:
     """What an operator is shown without `--reveal`; with it, what has no secrets all the same."""
-    env = {**system.env, "ATEMPORAL_API_URL": system.api_url}
+    env = {
+        **system.env,
+        "ATEMPORAL_API_URL": system.api_url,
+        "ATEMPORAL_API_TOKEN": api_token,
+    }
     commands = [
+        *(
+            ("config",),
+            ("config", "-o", "json"),
+            ("token", "list"),
+            ("webhook", "show", "nightly"),
+        ),
+        *(("webhook", "list", "-o", "json"), ("token", "list", "-o", "json")),
         *(("list", "-o", "json"), ("list",), ("dead", "list", "-o", "json"), ("events",)),
         *(("schedule", "show", "nightly"), ("schedule", "list", "-o", "json")),
         *(("show", one) for one in ids),
@@ -250,6 +304,11 @@ def read_command_line(system: System, found: Found, ids: list[str]) -> None:
         assert done.returncode == 0, (words, done.stderr)
         kind = "with --reveal" if "--reveal" in words else "command line"
         found.read(kind, done.stdout + done.stderr)
+    for words in (("doctor",), ("doctor", "-o", "json")):
+        done = _cli(words, env, system.directory)
+        # The twin's network is no production's: what it finds is another test's.
+        assert b"settings.values" in done.stdout, done.stderr
+        found.read("doctor", done.stdout + done.stderr)
     for number, one in enumerate(ids):
         file = system.directory / f"bundle-{number}.zip"
         done = _cli(("bundle", one, "--to", str(file), "--with-output"), env, system.directory)
@@ -308,8 +367,13 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
 ) -> None:
     refusal = {"kind": "missing", "call": "RunInstances", "match": {"instance_type": "c9.large"}}
     httpx.post(f"{twin.url}/_twin/faults", json=refusal).raise_for_status()
-    with httpx.Client(base_url=system.api_url, timeout=60) as http:
-        http.post("/webhooks", json={"name": "nightly", "url": hooked.url}).raise_for_status()
+    with system.database.begin() as tx:
+        api_token = api_tokens.create(tx, "canary", ["admin"])
+    authorized = {"Authorization": f"Bearer {api_token}"}
+    with httpx.Client(base_url=system.api_url, timeout=60, headers=authorized) as http:
+        made = http.post("/webhooks", json={"name": "nightly", "url": hooked.url})
+        signing = made.raise_for_status().json()["secret"]
+        session = signed_in(http, api_token)
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
     proves = f'test "$(printf %s "$TOKEN" | sha256sum | cut -c1-64)" = {digest[:32]}"$REST"'
     planted: dict[str, Any] = {
@@ -317,7 +381,7 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
         "env": {"VALUE": VALUE, "REST": digest[32:]},
     }
     # It has it byte for byte; it fails twice; EC2 refuses its machine; it is run again by hand.
-    well = system.submit("sh", "-c", proves, **planted)
+    well = system.submit("sh", "-c", proves, **planted, image=f"{PRIVATE}/reports/nightly")
     fails = system.submit("sh", "-c", "exit 3", max_attempts=2, backoff_s=0, **planted)
     unlaunched = system.submit(
         "true", machine={"instance_types": ["c9.large"]}, infra_retries=0, **planted
@@ -352,17 +416,53 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     system.wait("three dead letters", lambda: _letters(system) == 3)
     system.wait("events of all", lambda: _ended(hooked) >= len(ids))
 
-    found = everywhere(system, twin, tap, ids)
+    found = everywhere(system, twin, tap, ids, api_token)
     for got in hooked.got:
         found.read("webhook", got.body)
     assert len(found.places) > 60, "there was less to read than there is"
     assert found.with_one_of(SECRETS) == set()
+    operators = {
+        "database": DATABASE,
+        "broker": BROKER,
+        "registry": REGISTRY,
+        "key": KEY,
+        "API token": api_token,
+        "session": session,
+        "signing": signing.removeprefix("whsec_"),
+        **{f"callbacks of {one}": token for one, token in callback_tokens(system, ids).items()},
+    }
+    places = {name: found.with_one_of(tuple(forms(one))) for name, one in operators.items()}
+    assert {name: where for name, where in places.items() if where} == {
+        # Of these two the SHA-256 alone; with the third requests are signed.
+        "API token": {"table api_tokens.hash"},
+        "session": {"table sessions.hash"},
+        "signing": {"table webhooks.secret"},
+    }
     # Who may read jobs may read their environment; EC2 is told none of it, as they are by claim.
     shown = {
         *("with --reveal", "GET /jobs", "GET /jobs/{job_id}", "GET /dead-letters/{letter_id}"),
         *("GET /schedules", "GET /schedules/{name}", "GET /overview"),
     }
     assert found.with_one_of(VALUES) <= shown
+
+
+def signed_in(http: httpx.Client, api_token: str) -> str:
+    """Sign in on the page; return the session's secret."""
+    origin = {"Sec-Fetch-Site": "same-origin"}
+    form = {"token": api_token, "next": ""}
+    answer = http.post("/ui/sign-in", data=form, headers=origin)
+    secret = answer.cookies.get(COOKIE)
+    assert secret, answer.text
+    return secret
+
+
+def callback_tokens(system: System, ids: list[str]) -> dict[str, str]:
+    """What the machines of these jobs have shown to the API."""
+    return {
+        one.ref.id: tokens.mint({"k1": KEY.encode()}, "k1", "default", one.ref.id)
+        for job_id in ids
+        for one in system.job(UUID(job_id)).attempts
+    }
 
 
 def _letters(system: System) -> int:

@@ -17,6 +17,7 @@ from tests.api import Api
 from tests.integration.command_line import Cli
 from tests.integration.test_cli import end
 from tests.launches import LAUNCH
+from tests.terminal import terminal
 
 pytestmark = pytest.mark.usefixtures("own_output")
 
@@ -119,3 +120,16 @@ def test_it_outlives_an_outage_and_a_cut_letter_is_shown_whole(
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a", "\u00e9b"]
     assert done.stderr.count("waiting for it to come back") == 1
     assert [one.path for one in asked][-1] == f"/jobs/{job_id}/logs?after=2&attempt=1"
+
+
+def test_a_terminal_gets_text_and_colours_and_a_pipe_the_bytes(
+    cli: Cli, database: Database
+) -> None:
+    job_id = cli.submit()
+    wrote = b"\x1b[32mgreen\x1b[m\x1b]0;title\x07\n"
+    say(database, running(database, job_id), 0, wrote)
+    assert cli("logs", job_id).stdout_bytes == wrote
+    with terminal("logs", job_id, env=cli.env) as shown:
+        assert shown.ends() == 0
+    assert "\x1b[32mgreen\x1b[m\\x1b]0;title\\x07" in shown.text
+    assert "\x1b]" not in shown.text

@@ -210,6 +210,24 @@ def test_an_earlier_attempts_token_is_refused(api: Api) -> None:
     assert job.outcome is Outcome.SUCCEEDED
 
 
+def test_once_its_instance_is_gone_an_attempts_token_changes_nothing(api: Api) -> None:
+    ref = api.running("c")
+    assert api.exit(ref, claim="c", exit_code=0).status_code == 204
+    with api.database.begin() as tx:
+        assert attempts.close(tx, ref, actor="test")
+    closed = api.job(ref.job_id)
+    path, headers = f"/jobs/{ref.job_id}/callback", bearer(token_of(ref))
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        for body in ({}, {"claim": "c", "exit_code": 9, "log_tail": "eA=="}):
+            answer = api.http.request(method, path, json=body, headers=headers)
+            # That it is up has no consequence by then.
+            assert answer.status_code == (200 if method == "POST" else 422), method
+    assert api.http.post(f"{path}/log?start=0", content=b"x", headers=headers).status_code == 422
+    left = api.job(ref.job_id)
+    assert (left.attempts, left.outcome) == (closed.attempts, closed.outcome)
+    assert api.http.get(f"/jobs/{ref.job_id}/log").content == b""
+
+
 def test_a_cancelled_attempt_may_not_begin(api: Api) -> None:
     ref = api.warming()
     assert api.http.delete(f"/jobs/{ref.job_id}").status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,15 +10,17 @@ import subprocess
 import sys
 import time
 from threading import Event
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import structlog.testing
 
-from atemporal import daemon
+from atemporal import daemon, health
 from atemporal.daemon import LAST_SUCCESS, LAST_TICK, TICK_ERRORS, Runner
 from atemporal.errors import Kept, Refused, Unavailable, Unknown
 from atemporal.health import HealthServer
+from atemporal.settings import Settings
 
 HELD_UP = """
 import time
@@ -234,3 +237,25 @@ def test_a_health_port_that_is_taken_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(Refused, match=rf"port {port}.*ATEMPORAL_HEALTH_PORT"):
             HealthServer([], "127.0.0.1", port)
+
+
+def test_who_connects_to_the_health_port_and_says_nothing_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health._Handler, "timeout", 0.1)
+    with HealthServer([], "127.0.0.1", 0) as server:
+        address = urlsplit(server.url)
+        silent = socket.create_connection((address.hostname, address.port), timeout=60)
+        with contextlib.closing(silent):
+            silent.sendall(b"GET /healthz HTTP/1.1\r\n")
+            assert silent.recv(1) == b""
+
+
+def test_what_listens_is_for_this_machine_unless_an_operator_says_otherwise() -> None:
+    listens = {
+        name: field.default for name, field in Settings.model_fields.items() if "host" in name
+    }
+    listens.pop("host_paths")
+    assert listens == {"api_host": "127.0.0.1", "health_host": "127.0.0.1"}
+    with HealthServer([], listens["health_host"], 0) as server:
+        assert urlsplit(server.url).hostname == "127.0.0.1"

@@ -129,9 +129,9 @@ def test_each_number_of_a_guarantee_stands_once_and_in_order() -> None:
         assert numbers == list(range(1, len(numbers) + 1)), letter
 
 
-def test_what_the_guarantees_name_is_there() -> None:
-    named = re.findall(r"`([\w/]+\.py)((?:::\w+)*)`", _read("guarantees.md"))
-    assert len(named) > 100
+def _named_and_missing(text: str) -> tuple[set[str], list[str]]:
+    """What a text names as `file.py` or `file.py::name`, and what of it is not there."""
+    named = re.findall(r"`([\w/]+\.py)((?:::\w+)*)`", text)
     missing = []
     for path, names in dict.fromkeys(named):
         file = next((one for one in (ROOT / "tests" / path, ROOT / path) if one.exists()), None)
@@ -143,7 +143,44 @@ def test_what_the_guarantees_name_is_there() -> None:
         )
         if file is None or not defined:
             missing.append(path + names)
+    return {path + names for path, names in named}, missing
+
+
+def test_what_the_guarantees_name_is_there() -> None:
+    named, missing = _named_and_missing(_read("guarantees.md"))
+    assert len(named) > 100
     assert not missing
+
+
+def _threats() -> list[list[str]]:
+    """The rows of the table of threats, each in its columns."""
+    rows = re.findall(r"^\| (T\d+ \|.+) \|$", _read("security.md"), re.M)
+    return [re.split(r" (?<!\\)\| ", row) for row in rows]
+
+
+def test_each_threat_has_what_stops_it_what_is_left_and_a_test() -> None:
+    rows = _threats()
+    assert [row[0] for row in rows] == [f"T{number}" for number in range(1, len(rows) + 1)]
+    known = set(re.findall(r"^\| (\w+) \| [^|]+ \|$", _read("security.md"), re.M))
+    for number, who, *columns in rows:
+        assert len(columns) == 4, number
+        assert all(column.strip() for column in columns), number
+        assert who in known, number
+        tests, missing = _named_and_missing(columns[3])
+        assert tests, f"{number} has no test"
+        assert all((ROOT / "tests" / one.partition("::")[0]).exists() for one in tests), number
+        assert not missing, number
+
+
+def test_what_stops_a_threat_is_there() -> None:
+    for number, _, _, stops, _, _ in _threats():
+        for path in re.findall(r"`([\w.-]+/[\w./-]+)`", stops):
+            assert (ROOT / path).exists(), f"{number}: {path}"
+
+
+def test_a_threat_that_is_named_is_in_the_table() -> None:
+    numbers = {row[0] for row in _threats()}
+    assert set(re.findall(r"\bT\d+\b", _read("security.md"))) <= numbers
 
 
 def test_what_contributors_are_sent_to_is_there() -> None:

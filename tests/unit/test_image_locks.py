@@ -9,6 +9,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -44,21 +45,53 @@ def test_a_lock_agrees_with_the_constraints(lock: Path) -> None:
     assert not other, "run make lock"
 
 
-def test_all_that_the_product_needs_is_locked() -> None:
+def _needed() -> dict[str, list[Requirement]]:
+    """What the product needs on this machine, by name, with what is asked of each."""
     environment = {name: str(value) for name, value in default_environment().items()}
-    needed, waiting = set[str](), [Requirement(one) for one in PROJECT["project"]["dependencies"]]
-    pins = _pins(RUNTIME)
+    needed: dict[str, list[Requirement]] = {}
+    waiting = [(Requirement(one), "") for one in PROJECT["project"]["dependencies"]]
     while waiting:
-        one = waiting.pop()
+        one, extra = waiting.pop()
         name = canonicalize_name(one.name)
-        if name in needed or (
-            one.marker and not one.marker.evaluate({**environment, "extra": ""})
-        ):
+        if one.marker and not one.marker.evaluate({**environment, "extra": extra}):
             continue
-        needed.add(name)
-        assert one.specifier.contains(pins.get(name, "0")), f"{one} is not locked: run make lock"
-        waiting += [Requirement(text) for text in requires(name) or ()]
-    assert needed, "the product needs nothing?"
+        known = needed.setdefault(name, [])
+        if str(one) in map(str, known):
+            continue
+        known.append(one)
+        for text in requires(name) or ():
+            waiting += [(Requirement(text), wanted) for wanted in ("", *one.extras)]
+    return needed
+
+
+def test_all_that_the_product_needs_is_locked_and_nothing_beside() -> None:
+    pins = _pins(RUNTIME)
+    needed = _needed()
+    for name, asked in needed.items():
+        for one in asked:
+            assert one.specifier.contains(pins.get(name, "0")), (
+                f"{one} is not locked: run make lock"
+            )
+    assert set(pins) - set(needed) == set(), "nothing needs it: run make lock"
+
+
+def test_the_upkeep_of_each_dependency_is_written_down() -> None:
+    page = (ROOT / "docs" / "security.md").read_text().partition("## What it is made of")[2]
+    written = dict(re.findall(r"^\| ([a-z0-9-]+) \| [^|]+ \| ([0-9][\w.]*) \|", page, re.M))
+    direct = [
+        canonicalize_name(Requirement(one).name) for one in PROJECT["project"]["dependencies"]
+    ]
+    pins = _pins(RUNTIME)
+    assert written == {name: pins[name] for name in direct}
+
+
+def test_the_workflow_may_write_nothing() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("permissions" not in job for job in workflow["jobs"].values())
+    # A pull request of anybody runs it: it gets no secret, and leaves no credentials behind.
+    assert "pull_request_target" not in workflow[True]
+    assert "secrets." not in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def test_what_builds_the_wheel_is_locked() -> None:

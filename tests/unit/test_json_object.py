@@ -33,6 +33,9 @@ DOORS: dict[str, Callable[[bytes], Any]] = {
         (b'{"image":"a","timeout_s":Infinity}', "is not JSON"),
         (b"{'image':'a'}", "is not JSON"),
         (b'{"image":"a",}', "is not JSON"),
+        pytest.param(b'{"a":' + b"[" * 200_000, "is not JSON", id="nested too deep"),
+        pytest.param(b'{"a":' + b'{"a":' * 200_000, "is not JSON", id="objects nested too deep"),
+        pytest.param(b'{"a":' + b"9" * 200_000 + b"}", "is not JSON", id="a number too long"),
     ],
 )
 def test_json_is_read_strictly(read: Callable[[bytes], Any], body: bytes, why: str) -> None:

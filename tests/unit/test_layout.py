@@ -57,6 +57,7 @@ PURE = (
     "atemporal.tags",
     "atemporal.tokens",
     "atemporal.userdata",
+    "atemporal.visible",
     "atemporal.waiting",
     "atemporal.webhook.address",
     "atemporal.webhook.answer",
@@ -67,7 +68,8 @@ PURE = (
 # What a pure module may use: the rest of the standard library could do I/O. `importlib.resources` is
 # for constants that the package itself brings.
 PURE_LIBRARIES = (
-    *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
+    *("__future__", "abc", "base64", "binascii", "bisect", "codecs", "collections", "copy"),
+    "dataclasses",
     *("csv", "datetime", "decimal", "difflib"),
     *(
         "enum",

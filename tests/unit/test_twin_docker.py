@@ -79,6 +79,13 @@ def test_machines_that_share_an_engine_are_kept_apart() -> None:
     assert passthrough.rewrite(["info"], "i-1") == ["info"]
 
 
+def test_the_settings_of_its_client_stand_before_the_verb(docker: Docker) -> None:
+    pulled = docker("--config", "/run/atemporal/docker", "pull", "--quiet", "example.org/a")
+    assert pulled.stdout == "example.org/a\n"
+    words = ["--config", "/run/atemporal/docker", "pull", "example.org/a"]
+    assert passthrough.rewrite(words, "i-1") == words
+
+
 def test_a_command_runs_with_exactly_its_environment(docker: Docker) -> None:
     value = "line 1\nline 2 \"quoted\" $HOME %s 'é'"
     show = (

@@ -61,6 +61,9 @@ class CommandLine:
 def parse(words: Sequence[str]) -> CommandLine:
     """Read the words behind `docker`; what a one-letter option means depends on the verb."""
     rest = list(words)
+    if rest[:1] == ["--config"]:
+        # The client's own settings: what opens a registry, from which nothing is pulled here.
+        del rest[:2]
     if rest[:1] == ["container"]:
         rest.pop(0)
     verb = rest.pop(0) if rest else "help"

@@ -30,7 +30,8 @@ def rewrite(words: list[str], instance_id: str) -> list[str]:
         # What is executed in a container is the caller's; a name is one word.
         names = operands[:1] if line.verb == "exec" else operands
         operands[: len(names)] = [f"{instance_id}-{name}" for name in names]
-    return [*line.verb.split(), *(f"{name}={value}" for name, value in options), *operands]
+    own = words[:2] if words[:1] == ["--config"] else []
+    return [*own, *line.verb.split(), *(f"{name}={value}" for name, value in options), *operands]
 
 
 def _ephemeral(port: str) -> str:

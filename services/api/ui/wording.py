@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final
 
+from atemporal.visible import visible as without_steering
+
 _SPANS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-_LAYOUT: Final = frozenset("\n\t")
+_LAYOUT: Final = "\n\t"
 
 MARKS: Final = {
     "scheduled": "◷",
@@ -76,10 +78,7 @@ def span(seconds: float) -> str:
 
 def visible(text: str) -> str:
     """A text without anything that steers: what can not be printed is shown as an escape."""
-    return "".join(
-        one if one.isprintable() or one in _LAYOUT else one.encode("unicode_escape").decode()
-        for one in text
-    )
+    return without_steering(text, _LAYOUT)
 
 
 def output(data: bytes) -> str:
