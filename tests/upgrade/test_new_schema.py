@@ -1,0 +1,99 @@
+"""The release before works on the schema of this one: what "a step only adds" promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from atemporal import migrations
+from atemporal.model.webhook import WebhookSpec
+from atemporal.states import Outcome
+from atemporal.store import concurrency_limits, pauses, webhooks
+from atemporal.tables import REVISION
+from tests.e2e.system import SERVICES, TwinProcess
+from tests.upgrade.before import Before
+from tests.upgrade.rolling import Rolling, before
+
+
+@pytest.fixture
+def system(
+    tmp_path: Path, database_url: str, broker_url: str, twin: TwinProcess, release: Before
+) -> Iterator[Rolling]:
+    """The four daemons of the release before, on the schema that was theirs."""
+    system = Rolling(
+        tmp_path,
+        twin,
+        release,
+        step=release.step,
+        database_url=database_url,
+        broker_url=broker_url,
+    )
+    system.start(*before(*SERVICES))
+    yield system
+    system.close()
+
+
+def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_changed(
+    system: Rolling, database_url: str, tmp_path: Path
+) -> None:
+    sign = tmp_path / "end"
+    http = httpx.Client(base_url=system.api_url, timeout=20)
+    fired = {"image": "busybox:1.36", "command": ["true"], "ports": [], "lead": 0}
+    for name in ("paused", "minutely"):
+        schedule = {"name": name, "cron": "* * * * *", "job": fired}
+        http.post("/schedules", json=schedule).raise_for_status()
+    http.post("/schedules/paused/pause").raise_for_status()
+    running = system.hold_until(sign)
+    to_cancel = system.run("sleep 600", outcome=Outcome.CANCELLED)
+    far = system.run("true", outcome=Outcome.SUCCEEDED, delay_s=3600, lead=0)
+    for job_id in (running, to_cancel):
+        system.wait("its container runs", lambda one=job_id: bool(system.runs_of(one)))
+
+    steps = migrations.upgrade(database_url)
+    assert steps[-1].startswith(REVISION)
+    _use_what_is_new(system)
+
+    system.cancel(to_cancel)
+    sign.touch()
+    http.patch(f"/jobs/{far}", json={"delay_s": 0}).raise_for_status()
+    system.every_kind()
+    system.ended()
+    system.wait("the schedule has fired", lambda: bool(_fires(system)), within_s=200)
+    http.delete("/schedules/minutely").raise_for_status()
+    http.post("/schedules/paused/resume").raise_for_status()
+    http.delete("/schedules/paused").raise_for_status()
+    http.close()
+    for job_id in _fires(system):
+        assert system.wait_closed(job_id).outcome is Outcome.SUCCEEDED
+    # As on the day of an upgrade: they also begin on what they find.
+    for name in before(*SERVICES):
+        system.stop(name)
+    system.start(*before(*SERVICES))
+    system.every_kind()
+    system.wait("all events are published", lambda: _unrelayed(system) == 0)
+    system.in_sync()
+    assert "left out" not in system.logs()
+
+
+def _use_what_is_new(system: Rolling) -> None:
+    """Put rows into tables that the release before does not know; none of them is about its jobs."""
+    with system.database.begin() as tx:
+        concurrency_limits.put(tx, "team=reports", 1, actor="a test", instance_type="c5.large")
+        webhooks.create(tx, WebhookSpec(name="hook", url="https://hooks.example.com/x"))
+        pauses.begin(tx, actor="a test", reason="is over")
+        pauses.end(tx, actor="a test")
+
+
+def _fires(system: Rolling) -> list[UUID]:
+    with system.database.begin() as tx:
+        return list(tx.scalars(text("SELECT job_id FROM fires WHERE job_id IS NOT NULL")))
+
+
+def _unrelayed(system: Rolling) -> int:
+    with system.database.begin() as tx:
+        return int(tx.scalar(text("SELECT count(*) FROM events WHERE NOT relayed")) or 0)
