@@ -161,7 +161,7 @@ class System:
         with self.database.begin() as tx:
             return jobs.get(tx, job_id)
 
-    def wait(self, what: str, condition: Callable[[], bool], within_s: float = 60) -> None:
+    def wait(self, what: str, condition: Callable[[], object], within_s: float = 60) -> None:
         """Poll until the condition holds; fail with everybody's log."""
         deadline = time.monotonic() + within_s
         while not condition():

@@ -1,8 +1,8 @@
 """Keep the code of a release: `python -m tests.upgrade.keep COMMIT` writes `before.tar.xz`.
 
-Promise: the file holds what the commit has of the product, and those of its tests that need nothing but
-Postgres; it names the commit. A checkout without a history has it all the same.
-Failure: a commit that is not there, or has not one of the tests, is refused by git, and nothing is written.
+Promise: the file holds what the commit has of the product, and those of its tests that need nothing
+but Postgres; it names the commit. A checkout without a history has it all the same.
+Failure: git refuses a commit that is not there, or that has not one of the tests; nothing is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TESTS = tuple(
     for what in (
         *("boot_times", "group_outcomes", "invariants", "late_decisions", "launch_groups"),
         *("leads", "rate_limits", "retention", "schedule_changes", "schedule_unread", "schedules"),
-        *("starts", "store", "submit_many", "transitions", "whose_instance"),
+        *("starts", "store", "submit_many", "transitions"),
     )
 )
 """Those that ask the store, on a real Postgres."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -52,7 +53,7 @@ def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_c
     to_cancel = system.run("sleep 600", outcome=Outcome.CANCELLED)
     far = system.run("true", outcome=Outcome.SUCCEEDED, delay_s=3600, lead=0)
     for job_id in (running, to_cancel):
-        system.wait("its container runs", lambda one=job_id: bool(system.runs_of(one)))
+        system.wait("its container runs", partial(system.runs_of, job_id))
 
     steps = migrations.upgrade(database_url)
     assert steps[-1].startswith(REVISION)

@@ -16,7 +16,16 @@ import pytest
 from sqlalchemy import text
 
 from atemporal.broker import DEAD
-from atemporal.messages import EVENTS, LAUNCH, REAP, SCHEDULE, SUBMIT, JobEvent, Message, SubmitReply
+from atemporal.messages import (
+    EVENTS,
+    LAUNCH,
+    REAP,
+    SCHEDULE,
+    SUBMIT,
+    JobEvent,
+    Message,
+    SubmitReply,
+)
 from atemporal.model.dead_letter import DeadReason, LetterState
 from atemporal.states import JobState, Outcome
 from atemporal.store import dead_letters
@@ -32,7 +41,7 @@ from atemporal.messages import COMMANDS, JobSubmit, encode
 url, *jobs = sys.argv[1:]
 link = Link(url, name="test")
 link.connect()
-bodies = [encode(JobSubmit(job=json.loads(job))) if job.startswith("{") else job.encode() for job in jobs]
+bodies = [encode(JobSubmit(job=json.loads(job))) for job in jobs]
 assert not link.publish([Outgoing("job.submit", body, "", COMMANDS) for body in bodies])
 link.close()
 """
@@ -77,9 +86,7 @@ class Broker:
 def system(
     tmp_path: Path, database_url: str, broker_url: str, twin: TwinProcess, release: Before
 ) -> Iterator[Rolling]:
-    system = Rolling(
-        tmp_path, twin, release, database_url=database_url, broker_url=broker_url
-    )
+    system = Rolling(tmp_path, twin, release, database_url=database_url, broker_url=broker_url)
     yield system
     system.close()
 
