@@ -27,9 +27,6 @@ from tests.servers.ports import free_port
 from tests.upgrade.balancer import Balancer
 from tests.upgrade.before import Before
 
-ORDER = ("api", "reaper", "scheduler", "launcher")
-"""Which kind comes after which, as the runbook has it; back is the reverse."""
-
 
 def before(*kinds: str) -> tuple[str, ...]:
     """The names of the processes of the release before."""
@@ -150,6 +147,11 @@ class Rolling(System):
         """By the containers' own word: the number of each attempt that ran, and its instance."""
         runs = read_runs(self.runs / self._keys[job_id])
         return [(run.number, run.instance_id) for run in runs]
+
+    def said(self, what: str) -> list[str]:
+        """Which logs have `what` in them."""
+        logs = self.directory.glob("*.log")
+        return [path.name for path in logs if what in path.read_text(errors="replace")]
 
     def in_sync(self) -> None:
         """Nothing is left, and the audits of both releases find no fault with the whole history."""

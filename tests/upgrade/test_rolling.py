@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from atemporal.states import JobState
+from deploy.production.rollout import ORDER
 from tests.e2e.system import SERVICES, TwinProcess
 from tests.upgrade.before import Before
-from tests.upgrade.rolling import ORDER, Rolling, before
+from tests.upgrade.rolling import Rolling, before
 
 
 @pytest.fixture
@@ -46,4 +47,4 @@ def test_up_and_back_kind_by_kind(system: Rolling, tmp_path: Path) -> None:
         sign.touch()
         system.ended()
     system.in_sync()
-    assert "left out" not in system.logs()
+    assert not system.said("left out")
