@@ -79,6 +79,7 @@ def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_c
         system.stop(name)
     system.start(*before(*SERVICES))
     system.every_kind()
+    system.ended()
     unpublished = "events WHERE NOT relayed"
     system.wait("all events are published", lambda: not _ids(system, "id", unpublished))
     system.in_sync()
