@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ARCHIVE = Path(__file__).with_name("before.tar.xz")
 STEPS = "atemporal/migrations/versions"
+MESSAGES = "tests/unit/messages"
 
 
 @dataclass(frozen=True)

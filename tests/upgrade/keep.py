@@ -11,7 +11,7 @@ import lzma
 import subprocess
 import sys
 
-from tests.upgrade.before import ARCHIVE, ROOT
+from tests.upgrade.before import ARCHIVE, MESSAGES, ROOT
 
 PRODUCT = ("atemporal", "services", "cloud_config", "pyproject.toml")
 TESTS = tuple(
@@ -25,13 +25,13 @@ TESTS = tuple(
 """Those that ask the store, on a real Postgres."""
 BESIDE = (
     *(f"tests/{name}.py" for name in ("__init__", "conftest", "frozen_clock", "invariants")),
-    *("tests/launches.py", "tests/servers"),
+    *("tests/launches.py", "tests/servers", MESSAGES),
     *(
         f"tests/integration/{name}.py"
         for name in ("__init__", "conftest", "grouping", "launching", "reaping", "recurring")
     ),
 )
-"""What those tests stand on."""
+"""What those tests stand on, and messages as they were recorded."""
 
 
 def keep(commit: str) -> int:

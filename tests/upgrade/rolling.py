@@ -94,8 +94,8 @@ class Rolling(System):
         return job_id
 
     def hold_until(self, sign: Path) -> UUID:
-        """Submit a job that ends when there is the file `sign`."""
-        then = f"until [ -e {sign} ]; do sleep 0.1; done"
+        """Submit a job that ends when there is the file `sign`, and then writes its name."""
+        then = f"until [ -e {sign} ]; do sleep 0.1; done; echo {sign.name}"
         return self.run(then, outcome=Outcome.SUCCEEDED)
 
     def group_of(self, many: int) -> None:

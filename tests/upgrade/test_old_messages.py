@@ -30,7 +30,7 @@ from atemporal.model.dead_letter import DeadReason, LetterState
 from atemporal.states import JobState, Outcome
 from atemporal.store import dead_letters
 from tests.e2e.system import SERVICES, TwinProcess
-from tests.upgrade.before import Before
+from tests.upgrade.before import MESSAGES, ROOT, Before
 from tests.upgrade.rolling import Rolling, before
 
 # Published by the code of that release itself.
@@ -155,6 +155,14 @@ def test_what_lies_in_every_queue_is_worked_off(
     assert len(heard) >= _count(system, "events")
     assert len({event.event_id for event in heard}) == _count(system, "events")
     system.in_sync()
+
+
+def test_bodies_that_were_recorded_are_not_written_anew(release: Before) -> None:
+    """`tests/unit/test_messages.py` reads them."""
+    kept = list((release.root / MESSAGES).iterdir())
+    assert kept
+    for path in kept:
+        assert (ROOT / MESSAGES / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize("message", [JobEvent, SubmitReply])
