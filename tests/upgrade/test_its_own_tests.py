@@ -11,10 +11,14 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from atemporal.tables import REVISION
 from tests.servers.postgres import VARIABLE, Postgres
 from tests.upgrade.before import ROOT, STEPS, unpack
 from tests.upgrade.keep import TESTS
+
+pytestmark = pytest.mark.timeout(1200)
 
 MAY_FAIL: dict[str, str] = {}
 """Tests that may fail, as pytest names them: and why the release before works all the same."""
@@ -34,7 +38,7 @@ def test_they_pass_on_the_new_schema(tmp_path: Path, postgres_server: Postgres) 
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", ABOUT_THE_SCHEMA),
         *(f"--junit-xml={report}", *TESTS),
         env={**os.environ, VARIABLE: postgres_server.url("postgres")},
-        within_s=280,
+        within_s=1100,
     )
     cases = ElementTree.parse(report).getroot().findall(".//testcase")
     failed = {

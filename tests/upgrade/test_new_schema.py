@@ -19,6 +19,8 @@ from tests.e2e.system import SERVICES, TwinProcess
 from tests.upgrade.before import Before
 from tests.upgrade.rolling import Rolling, before
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def system(

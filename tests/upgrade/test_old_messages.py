@@ -33,6 +33,8 @@ from tests.e2e.system import SERVICES, TwinProcess
 from tests.upgrade.before import MESSAGES, ROOT, Before
 from tests.upgrade.rolling import Rolling, before
 
+pytestmark = pytest.mark.timeout(900)
+
 # Published by the code of that release itself.
 _PUBLISH = """
 import json, sys

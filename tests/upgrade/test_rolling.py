@@ -17,6 +17,8 @@ from tests.e2e.system import SERVICES, TwinProcess
 from tests.upgrade.before import Before
 from tests.upgrade.rolling import Rolling, before
 
+pytestmark = pytest.mark.timeout(1800)
+
 
 @pytest.fixture
 def system(
