@@ -22,7 +22,7 @@ class Balancer:
     def __init__(self, ports: Sequence[int]) -> None:
         """Pass connections on to who listens on `ports` of the loopback address, by turns."""
         self._ports = tuple(ports)
-        self._turn = itertools.count()
+        self._next = itertools.count()
         balancer = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -60,7 +60,7 @@ class Balancer:
             answers.join()
 
     def _connect(self) -> socket.socket | None:
-        first = next(self._turn)
+        first = next(self._next)
         for place in range(len(self._ports)):
             port = self._ports[(first + place) % len(self._ports)]
             with contextlib.suppress(OSError):

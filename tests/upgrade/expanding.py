@@ -46,21 +46,21 @@ def mistakes(statements: Iterable[Statement], after: str) -> Iterator[Mistake]:
     new_tables: set[str] = set()
     values: dict[str, tuple[str, frozenset[str]]] = {}
     for step, statement in statements:
-        said = " ".join(statement.split())
+        sql = " ".join(statement.split())
         if step > after:
-            new_tables.update(_TABLE.findall(said))
-            on = _ON.match(said)
-            if not (on and on[1] in new_tables) and not _HARMLESS.match(said):
-                for part in _mistaken_parts(said, values):
+            new_tables.update(_TABLE.findall(sql))
+            on = _ON.match(sql)
+            if not (on and on[1] in new_tables) and not _HARMLESS.match(sql):
+                for part in _mistaken_parts(sql, values):
                     yield Mistake(step, part)
-        for check in _CHECK_OF_VALUES.finditer(said):
+        for check in _CHECK_OF_VALUES.finditer(sql):
             values[check["name"]] = _values(check)
 
 
-def _mistaken_parts(said: str, values: dict[str, tuple[str, frozenset[str]]]) -> Iterator[str]:
-    altered = re.match(r"ALTER TABLE (?:ONLY |IF EXISTS )*\w+ (.*)", said)
+def _mistaken_parts(sql: str, values: dict[str, tuple[str, frozenset[str]]]) -> Iterator[str]:
+    altered = re.match(r"ALTER TABLE (?:ONLY |IF EXISTS )*\w+ (.*)", sql)
     if altered is None:
-        yield said
+        yield sql
         return
     for clause in _split(altered[1]):
         check = _CHECK_OF_VALUES.search(clause)

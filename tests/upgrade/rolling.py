@@ -148,7 +148,7 @@ class Rolling(System):
         runs = read_runs(self.runs / self._keys[job_id])
         return [(run.number, run.instance_id) for run in runs]
 
-    def said(self, what: str) -> list[str]:
+    def logs_with(self, what: str) -> list[str]:
         """Which logs have `what` in them."""
         logs = self.directory.glob("*.log")
         return [path.name for path in logs if what in path.read_text(errors="replace")]

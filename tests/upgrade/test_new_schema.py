@@ -85,7 +85,7 @@ def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_c
     unpublished = "events WHERE NOT relayed"
     system.wait("all events are published", lambda: not _ids(system, "id", unpublished))
     system.in_sync()
-    assert not system.said("left out")
+    assert not system.logs_with("left out")
 
 
 def _use_what_is_new(system: Rolling) -> None:

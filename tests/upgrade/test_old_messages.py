@@ -105,7 +105,7 @@ def test_what_lies_in_every_queue_is_worked_off(
     system.start(*before(*SERVICES))
     broker.listen()
 
-    def waits(queue: str, many: int) -> None:
+    def queued(queue: str, many: int) -> None:
         system.wait(f"{many} in {queue}", lambda: broker.waiting(queue) == many)
 
     # Two machines start, and one of each is cancelled or comes to its end, while nobody reaps.
@@ -116,19 +116,19 @@ def test_what_lies_in_every_queue_is_worked_off(
     system.wait("the other runs", lambda: bool(system.runs_of(held)))
     sign.touch()
     system.wait_state(held, JobState.FINISHED)
-    waits(REAP, 4)
+    queued(REAP, 4)
     # One is due, and nobody launches.
     system.stop("launcher-before")
     system.run("true", outcome=Outcome.SUCCEEDED)
-    waits(LAUNCH, 1)
+    queued(LAUNCH, 1)
     # One is no job.
     _publish(system, '{"image": ""}')
-    waits(DEAD, 1)
+    queued(DEAD, 1)
     # Others come while nobody takes them.
     system.stop("scheduler-before")
     written = [{"image": "busybox", "command": ["true"], "key": key} for key in ("a", "b")]
     _publish(system, *(json.dumps(job) for job in written))
-    waits(SUBMIT, 2)
+    queued(SUBMIT, 2)
     system.run("true", outcome=Outcome.SUCCEEDED)
     assert _count(system, "events WHERE NOT relayed") > 0
     system.stop("api-before")
@@ -143,7 +143,7 @@ def test_what_lies_in_every_queue_is_worked_off(
         assert system.wait_closed(job_id).outcome is Outcome.SUCCEEDED
     system.wait("all events are out", lambda: _count(system, "events WHERE NOT relayed") == 0)
     for queue in (LAUNCH, REAP, SUBMIT, SCHEDULE, DEAD):
-        waits(queue, 0)
+        queued(queue, 0)
     with system.database.begin() as tx:
         (letter,) = dead_letters.listing(tx, limit=10).letters
     assert (letter.queue, letter.reason, letter.state) == (
@@ -180,8 +180,8 @@ def test_what_others_read_of_a_message_is_still_in_it(
 
 
 def _type(field: dict[str, Any]) -> str:
-    said = {name: value for name, value in field.items() if name not in ("description", "title")}
-    return json.dumps(said, sort_keys=True)
+    form = {name: value for name, value in field.items() if name not in ("description", "title")}
+    return json.dumps(form, sort_keys=True)
 
 
 def _publish(system: Rolling, *jobs: str) -> None:

@@ -50,4 +50,4 @@ def test_up_and_back_kind_by_kind(system: Rolling, tmp_path: Path) -> None:
         system.ended()
         assert system.job(long).attempts[0].log_tail == f"{way}\n".encode()
     system.in_sync()
-    assert not system.said("left out")
+    assert not system.logs_with("left out")
