@@ -30,7 +30,10 @@ KEY = "k1:0123456789abcdef0123456789abcdef"
 
 
 class System:
-    """Processes by name; each can be killed, paused and started again on its own."""
+    """Processes by name; each can be killed, paused and started again on its own.
+
+    A name is a service's, or that with what tells its replicas from each other: `launcher-second`.
+    """
 
     def __init__(
         self,
@@ -40,13 +43,14 @@ class System:
         broker_url: str,
         ec2_url: str,
         certificates: Path | None,
+        step: str = "head",
         **more: str,
     ) -> None:
-        """Migrate the database; nothing runs yet.
+        """Migrate the database as far as to `step`; nothing runs yet.
 
         `certificates` are those of the machines' documents; without them nothing is launched together.
         """
-        migrations.upgrade(database_url)
+        migrations.upgrade(database_url, step)
         self.database = Database(database_url)
         self.directory = directory
         self.api_port = free_port()
@@ -84,7 +88,7 @@ class System:
             if name in self.health_ports:
                 env["ATEMPORAL_HEALTH_PORT"] = str(self.health_ports[name])
             self._children[name] = Child(
-                [sys.executable, "-m", f"services.{name}"],
+                [sys.executable, "-m", f"services.{name.partition('-')[0]}"],
                 log=self.directory / f"{name}.log",
                 env=env,
             )
@@ -157,7 +161,7 @@ class System:
         with self.database.begin() as tx:
             return jobs.get(tx, job_id)
 
-    def wait(self, what: str, condition: Callable[[], bool], within_s: float = 60) -> None:
+    def wait(self, what: str, condition: Callable[[], object], within_s: float = 60) -> None:
         """Poll until the condition holds; fail with everybody's log."""
         deadline = time.monotonic() + within_s
         while not condition():
