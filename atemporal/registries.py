@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from atemporal.errors import Invalid
 from atemporal.settings import PREFIX, Settings
 
 VARIABLE = f"{PREFIX}REGISTRIES_FILE"
+_ECR = re.compile(r"[0-9]{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
 _HUB = "docker.io"
 _HUBS = {"index.docker.io", "registry-1.docker.io"}
 
@@ -60,7 +62,18 @@ def _passes(config: Any) -> dict[str, str]:
     auths = config.get("auths") if isinstance(config, dict) else None
     if not isinstance(auths, dict):
         raise ValueError('has no object "auths"; write it with `docker login`')  # noqa: TRY004
-    return {_host(name): _pass(name, entry) for name, entry in auths.items()}
+    passes: dict[str, str] = {}
+    for name, entry in auths.items():
+        host = _host(name)
+        if _ECR.fullmatch(host):
+            raise ValueError(
+                f"{host} is ECR: its passwords live for twelve hours, and machines get their own by "
+                f"{PREFIX}INSTANCE_PROFILE; take the entry out (`docker logout {host}`)"
+            )
+        if host in passes:
+            raise ValueError(f"{host} has two entries: one opens all images of a registry")
+        passes[host] = _pass(name, entry)
+    return passes
 
 
 def _host(name: str) -> str:

@@ -30,7 +30,7 @@ from atemporal.model.secret import revealed
 from atemporal.tokens import Purpose
 from cloud_config.cloud_init import AMAZON_LINUX, DEBIAN, UBUNTU
 from cloud_config.flatcar import FLATCAR
-from cloud_config.gzip_member import deflated, stored
+from cloud_config.gzip_member import MOST_STORED, deflated, stored
 from cloud_config.ignition import FCOS, FLATCAR_IGNITION
 from cloud_config.os_family import OsFamily
 
@@ -80,10 +80,14 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     """Return the user-data of the attempt's machine.
 
     Raises:
-        Invalid: the launch's OS family is unknown, or the result is larger than `LIMIT`.
+        Invalid: the launch's OS family is unknown, the result is larger than `LIMIT`, or a job with
+            secrets was to be launched inline.
     """
     if launch.delivery == "claim":
         return _asking(ref.id, f"jobs/{ref.job_id}/attempts/{ref.number}/machine", launch, token)
+    if spec.secrets:
+        # A launcher of the release before made the intent, and knew of none.
+        raise Invalid({"secrets": "are delivered by claim, and this launch is inline"})
     family = os_family(launch.os_family)
     head, payload = _head(ref, spec, launch, token), _payload(spec)
     plain = family.render(head + payload)
@@ -154,6 +158,8 @@ def _too_large(spec: JobSpec) -> _TooLarge | None:
     if len(head) + len(payload) <= min(_largest(one) for one in OS_FAMILIES.values()):
         return None
     packed = _packed_size(payload)
+    if len(head) > MOST_STORED:
+        return _TooLarge(packed, 0)
     fits = min(_largest(one, gzipped=True) for one in OS_FAMILIES.values()) - len(stored(head))
     return _TooLarge(packed, max(fits, 0)) if packed > fits else None
 

@@ -10,14 +10,15 @@ import struct
 import zlib
 
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
-_MOST = 0xFFFF
+MOST_STORED = 0xFFFF
+"""How many bytes one stored block takes."""
 
 
 def stored(content: bytes) -> bytes:
     """Up to 65,535 bytes as they are."""
-    if len(content) > _MOST:
+    if len(content) > MOST_STORED:
         raise ValueError(f"{len(content)} bytes are more than one stored block takes")
-    block = struct.pack("<BHH", 1, len(content), len(content) ^ _MOST)
+    block = struct.pack("<BHH", 1, len(content), len(content) ^ MOST_STORED)
     return _HEAD + block + content + _tail(content)
 
 

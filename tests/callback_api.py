@@ -63,7 +63,8 @@ class CallbackApi:
     group_calls: list[Call] = field(default_factory=list)
     # The lines of the signed identity document; None where EC2 gives none.
     identity: str | None = None
-    # The role of the instance, and what ECR says to who asks in its name: a status and a token.
+    # The role of the instance, and what ECR says to who asks in its name: a status, and a token or the
+    # kind of the error.
     role: str | None = None
     ecr: list[tuple[int, str]] = field(default_factory=list)
     ecr_calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
@@ -143,8 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]
         if self.path == "/ecr/":
             api.ecr_calls.append((dict(self.headers), body))
-            status, pass_ = api.ecr.pop(0) if len(api.ecr) > 1 else api.ecr[0]
-            answer = {"authorizationData": [{"authorizationToken": pass_, "expiresAt": 1.0}]}
+            status, text = api.ecr.pop(0) if len(api.ecr) > 1 else api.ecr[0]
+            answer: dict[str, Any] = {"__type": text}
+            if status == 200:
+                answer = {"authorizationData": [{"authorizationToken": text, "expiresAt": 1.0}]}
             self._respond(status, json.dumps(answer, separators=(",", ":")).encode())
             return
         if self.path.endswith(("/machines", "/machine")):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import ImageTypeDef
 
-IMAGE_FRESH_S = 3600.0
+IMAGE_FRESH_S, NO_IMAGE_S = 3600.0, 60.0
 # How long an image that EC2 does not show is not looked at again: for a moment, and longer where it was
 # launched all the same, as some endpoints do.
 UNKNOWN_IMAGE_S, LAUNCHED_UNKNOWN_S = 10.0, 600.0
@@ -38,6 +38,7 @@ class Images:
         self._ec2 = client
         self._caller = caller
         self._found: dict[str, tuple[str, float]] = {}
+        self._missing: dict[str, tuple[Rejected, float]] = {}
         self._known: dict[str, ImageTypeDef] = {}
         self._unknown: dict[str, float] = {}
 
@@ -48,9 +49,18 @@ class Images:
         wanted = architecture or architecture_of(self._settings.instance_type)
         now = time.monotonic()
         found = self._found.get(wanted)
-        if found is None or now - found[1] >= IMAGE_FRESH_S:
-            found = self._found[wanted] = (self._newest(wanted), now)
-        return found[0]
+        if found is not None and now - found[1] < IMAGE_FRESH_S:
+            return found[0]
+        refusal = self._missing.get(wanted)
+        if refusal is not None and now - refusal[1] < NO_IMAGE_S:
+            raise refusal[0]
+        try:
+            newest = self._newest(wanted)
+        except Rejected as refused:
+            self._missing[wanted] = (refused, now)
+            raise
+        self._found[wanted] = (newest, now)
+        return newest
 
     def get(self, image_id: str) -> ImageTypeDef | None:
         """The image as EC2 shows it; None where EC2 says that it has none for us."""

@@ -90,11 +90,12 @@ User = Annotated[
 ]
 Workdir = Annotated[
     str,
-    Field(max_length=4096, json_schema_extra={"pattern": whole(rf"/|{PATH.pattern}")}),
+    Field(max_length=1024, json_schema_extra={"pattern": whole(rf"/|{PATH.pattern}")}),
     AfterValidator(_checked_workdir),
 ]
+# All of them together are in a part of the manifest that has to stay small.
 _Volume = Annotated[
-    str, Field(max_length=4096, json_schema_extra={"pattern": whole(VOLUME.pattern)})
+    str, Field(max_length=255, json_schema_extra={"pattern": whole(VOLUME.pattern)})
 ]
 Volumes = Annotated[
     tuple[_Volume, ...], EACH_ONCE, Field(max_length=32), AfterValidator(_checked_volumes)

@@ -19,6 +19,7 @@ from atemporal import environment, image
 from atemporal.billing import AMOUNT
 from atemporal.pattern import NO_NUL, whole
 
+LONGEST_PATH = 4096
 LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 # What a tag may hold, as far as ASCII goes: of the rest only letters, digits and spaces, for which
 # engines have different names.
@@ -55,6 +56,15 @@ Command = Annotated[
     tuple[Annotated[str, _shown(pattern=NO_NUL)], ...],
     # The first is the program. Dialects of before 2020 pass over this.
     _shown(prefixItems=[{"type": "string", "minLength": 1, "pattern": NO_NUL}]),
+]
+Entrypoint = Annotated[
+    tuple[Annotated[str, _shown(pattern=NO_NUL)], ...],
+    # Its program is a word of docker's command line, as long as a path may be.
+    _shown(
+        prefixItems=[
+            {"type": "string", "minLength": 1, "maxLength": LONGEST_PATH, "pattern": NO_NUL}
+        ]
+    ),
 ]
 Environment = Annotated[
     dict[str, str],

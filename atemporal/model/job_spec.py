@@ -133,7 +133,7 @@ class JobFields(Frozen):
     command: Annotated[forms.Command, Field(max_length=256)] | None = Field(
         default=None, description="What to run in place of the image's own command."
     )
-    entrypoint: Annotated[forms.Command, Field(min_length=1, max_length=256)] | None = Field(
+    entrypoint: Annotated[forms.Entrypoint, Field(min_length=1, max_length=256)] | None = Field(
         default=None,
         description="What to run in place of the image's own entrypoint; its command counts no more.",
     )
@@ -268,6 +268,13 @@ class JobSpec(JobFields):
         if command and not command[0]:
             raise ValueError("its first element, the program to run, is empty")
         return command or None
+
+    @field_validator("entrypoint")
+    @classmethod
+    def _program_is_a_path(cls, entrypoint: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if entrypoint and len(entrypoint[0]) > forms.LONGEST_PATH:
+            raise ValueError(f"its program has more than {forms.LONGEST_PATH} characters")
+        return entrypoint
 
     @field_validator("env")
     @classmethod

@@ -111,8 +111,20 @@ def signed(url: str, headers: dict[str, str], body: bytes) -> str:
     )
 
 
-def test_an_ecr_that_does_not_answer_is_asked_again(machine: Machine, api: CallbackApi) -> None:
-    api.role, api.ecr = "jobs", [(200, ""), (200, PASS)]
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (200, ""),
+        (500, "ServerException"),
+        (503, "ServiceUnavailable"),
+        (400, "ThrottlingException"),
+        (403, "InvalidSignatureException"),
+    ],
+)
+def test_an_ecr_in_trouble_is_asked_again(
+    machine: Machine, api: CallbackApi, trouble: tuple[int, str]
+) -> None:
+    api.role, api.ecr = "jobs", [trouble, (200, PASS)]
     ordered(machine, f"{ECR}/team/app:1")
     machine.say(pull_fails="no basic auth credentials")
     machine.boot()
@@ -122,15 +134,41 @@ def test_an_ecr_that_does_not_answer_is_asked_again(machine: Machine, api: Callb
     assert machine.record.definite
 
 
-@pytest.mark.parametrize("lacks", ["role", "right"])
-def test_a_machine_that_ecr_will_never_know_says_so_at_once(
-    machine: Machine, api: CallbackApi, lacks: str
+@pytest.mark.parametrize("error", ["AccessDeniedException", "UnrecognizedClientException"])
+def test_a_role_that_may_not_is_final_at_once(
+    machine: Machine, api: CallbackApi, error: str
 ) -> None:
-    if lacks == "right":
-        api.role, api.ecr = "jobs", [(400, "")]
+    api.role, api.ecr = "jobs", [(400, error)]
     ordered(machine, f"{ECR}/team/app:1")
     machine.say(pull_fails="no basic auth credentials")
     machine.boot()
     assert machine.steps == ["pull"]
     assert machine.record.definite
-    assert len(api.ecr_calls) == (lacks == "right")
+    assert len(api.ecr_calls) == 1
+
+
+def test_a_role_has_a_minute_to_come_and_without_one_that_is_final(
+    machine: Machine, api: CallbackApi
+) -> None:
+    ordered(machine, f"{ECR}/team/app:1")
+    machine.say(pull_fails="no basic auth credentials")
+    machine.boot()
+    assert machine.steps == ["pull"] * 7
+    assert 60 <= sum(machine.slept) < 90
+    assert machine.record.definite
+    assert api.ecr_calls == []
+
+
+def test_what_opens_it_is_gone_from_the_machine_once_the_image_is_there(
+    machine: Machine, api: CallbackApi
+) -> None:
+    ordered(machine, "registry.example.com/app", PASS)
+    # As a machine that was told its job by claim has it.
+    own = machine.root / "run/atemporal/manifest"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    whole = machine.manifest.read_bytes()
+    own.write_bytes(whole)
+    assert machine.agent("pull") == 0
+    assert shown(machine) == [{"auths": {"registry.example.com": {"auth": PASS}}}]
+    assert own.read_bytes() == whole.replace(f"auth={PASS}\0".encode(), b"")
+    assert machine.agent("create") == 0

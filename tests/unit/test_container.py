@@ -78,6 +78,9 @@ def test_each_field_is_one_option_of_docker() -> None:
         ("network", "container:x"),
         ("entrypoint", []),
         ("entrypoint", [""]),
+        ("entrypoint", ["x" * 4097]),
+        ("volumes", ["/" + "x" * 255]),
+        ("workdir", "/" + "x" * 1024),
     ],
 )
 def test_what_docker_would_refuse_is_refused_by_name(field: str, value: Any) -> None:

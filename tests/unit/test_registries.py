@@ -14,6 +14,7 @@ from atemporal.errors import Invalid
 from atemporal.model import parse_spec
 from atemporal.registries import Registries
 
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 SECRET = "p:ass/w\N{LATIN SMALL LETTER O WITH DIAERESIS}rd"
 
 
@@ -63,6 +64,8 @@ def test_without_a_file_nothing_is_known() -> None:
         {"auths": {"a": {"auth": "not-base64-secret"}}},
         {"auths": {"a": {"username": "", "password": "secret"}}},
         {"auths": {"a": {"identitytoken": "secret"}}},
+        {"auths": {f"{ECR}": {"auth": "QVdTOnNlY3JldA=="}}},
+        {"auths": {"a/x": {"auth": "YTpzZWNyZXQ="}, "a/y": {"auth": "YjpzZWNyZXQ="}}},
     ],
 )
 def test_a_bad_file_stops_the_process_and_is_not_repeated(tmp_path: Path, config: Any) -> None:

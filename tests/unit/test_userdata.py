@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from atemporal import userdata
 from atemporal.errors import Invalid
-from atemporal.model import AttemptRef, JobSpec, Launch
+from atemporal.model import AttemptRef, JobSpec, Launch, parse_spec
 from atemporal.twin.machine.unit import load
 from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT, cloud_init, flatcar, ignition
 from cloud_config.os_family import Document, OsFamily
@@ -415,6 +415,27 @@ def test_what_gets_small_travels_inline_however_large_it_was() -> None:
     userdata.check_fits(spec.model_copy(update={"delivery": "inline"}))
 
 
+def test_a_job_whose_options_are_as_long_as_they_can_be_is_delivered_by_claim_and_harms_nobody() -> (
+    None
+):
+    volumes = tuple(f"/{number:02}{chr(0x1F600) * 252}" for number in range(32))
+    longest = {
+        "volumes": volumes,
+        "workdir": "/" + chr(0x1F600) * 1023,
+        "entrypoint": [chr(0x1F600) * 4096],
+        "user": "u" * 32 + ":" + "g" * 32,
+        "ports": [f"{60_000 + n}:{60_000 + n}/udp" for n in range(32)],
+    }
+    spec = parse_spec({"image": "nginx", **longest})
+    userdata.check_fits(spec)
+    assert userdata.delivery_of(spec) == "claim"
+    with pytest.raises(Invalid, match="leave out the delivery inline"):
+        userdata.check_fits(parse_spec({"image": "nginx", "delivery": "inline", **longest}))
+    # What an operator writes into a row by hand, too.
+    more = spec.model_copy(update={"volumes": volumes * 4})
+    assert userdata.delivery_of(more) == "claim"
+
+
 class TestDelivery:
     def test_auto_is_inline_as_long_as_that_fits_and_then_by_claim(self) -> None:
         def delivery(size: int) -> str:
@@ -450,6 +471,12 @@ class TestDelivery:
         userdata.check_fits(job(262_144))
         with pytest.raises(Invalid, match="take 262145 bytes on the machine and 262144 fit"):
             userdata.check_fits(job(262_145))
+
+    def test_a_secret_is_not_rendered_even_where_the_launch_says_inline(self) -> None:
+        """As an intent of the release before does, which knew of none."""
+        with pytest.raises(Invalid) as refused:
+            userdata.render(REF, JobSpec(image="nginx", secrets={"A": "hush"}), LAUNCH, TOKEN)
+        assert "hush" not in str(refused.value)
 
     def test_its_user_data_has_nothing_of_the_job(self) -> None:
         """So a secret can not be in it, and no size makes it too large."""
