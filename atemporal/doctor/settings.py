@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atemporal import registries as registry_files
 from atemporal.doctor.check import Check, Result, ok, warning, wrong
 from atemporal.doctor.instruments import Instruments
 from atemporal.errors import Invalid
@@ -52,6 +53,16 @@ def prices(instruments: Instruments) -> Result:
     return ok(f"the price table has {settings.instance_type} in {settings.region}")
 
 
+def registries(instruments: Instruments) -> Result:
+    """What opens private registries can be read."""
+    try:
+        known = registry_files.load(instruments.settings)
+    except Invalid as error:
+        return wrong(str(error), f"correct the file; {_CORRECT}")
+    named = ", ".join(sorted(known.passes))
+    return ok(f"passwords are known of: {named}" if named else "no registry has a password here")
+
+
 def names(instruments: Instruments) -> Result:
     """No variable of our prefix is mistyped."""
     unknown = unknown_variables(instruments.environment)
@@ -67,4 +78,5 @@ CHECKS = (
     Check("settings.names", names),
     Check("settings.identity", identity, (VALUES,)),
     Check("settings.prices", prices, (VALUES,)),
+    Check("settings.registries", registries, (VALUES,)),
 )

@@ -46,7 +46,8 @@ _SHARED = (
 SHARED_VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in _SHARED)
 NO_ENGINE = (
     "without docker or podman here, the commands of jobs run as processes of this machine: what was not "
-    "tried is the image, its architecture, and the ports"
+    "tried is the image, its architecture, the ports, and what docker makes of user, workdir, memory, "
+    "volumes, GPUs and network"
 )
 """What a job that succeeds does not prove where there is no container engine."""
 

@@ -283,6 +283,17 @@ class TestTheWhole:
         default = Settings.model_fields["instance_type"].default
         blames(lacking, default, "add its price", status=Status.WARNING)
 
+    def test_what_opens_registries_and_can_not_be_read(
+        self, sound: Installation, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "config.json"
+        blames(
+            sound("settings.registries", registries_file=str(file)), str(file), "correct the file"
+        )
+        file.write_text('{"auths": {"registry.example.com": {}}, "credsStore": "pass"}')
+        found = sound("settings.registries", registries_file=str(file))
+        blames(found, "registry.example.com has no user and password", "correct the file")
+
     def test_a_certificate_that_is_missing_keeps_no_other_check_from_being_made(
         self, sound: Installation
     ) -> None:
