@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy.production.rollout import ORDER
@@ -12,6 +13,34 @@ HOST = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
 OLD, NEW = f"{HOST}/atemporal:1.0", f"{HOST}/atemporal:1.1"
 SERVERS = ("i-0a", "i-0b", "i-0c")
 ARNS = {"api": "arn:api", "machines": "arn:machines"}
+HELD = (
+    "aws_db_instance.this",
+    'aws_lb.this["api"]',
+    'aws_lb.this["machines"]',
+    'aws_secretsmanager_secret.this["stores"]',
+)
+STATE = ("aws_autoscaling_group.servers", *HELD, "aws_lb_target_group.this")
+
+
+class Clock:
+    """Passes when somebody sleeps; `when` lets something happen by then."""
+
+    def __init__(self) -> None:
+        """At 0 s."""
+        self.now = 0.0
+        self._later: list[tuple[float, Callable[[], None]]] = []
+
+    def when(self, at: float, happens: Callable[[], None]) -> None:
+        """Once `at` has come, in seconds."""
+        self._later.append((at, happens))
+
+    def sleep(self, seconds: float) -> None:
+        """The time passes, and what is due happens."""
+        self.now += seconds
+        due = [happens for at, happens in self._later if at <= self.now]
+        self._later = [one for one in self._later if one[0] > self.now]
+        for happens in due:
+            happens()
 
 
 def account(folder: Path) -> StandIns:
@@ -19,11 +48,14 @@ def account(folder: Path) -> StandIns:
     made = StandIns(folder, "aws", "terraform", "docker")
     made.answers("sts get-caller-identity", {"Account": ACCOUNT})
     made.answers("ec2 describe-instances", [])
+    made.answers("rds describe-db-instances", ["available"])
     made.answers("rds describe-db-snapshots", [])
+    made.answers("terraform state list", "\n".join(STATE))
     made.answers("ecr describe-repositories", ["atemporal"])
     made.answers("ecr get-login-password", "a-password")
     group = [{"InstanceId": one, "LifecycleState": "InService"} for one in SERVERS]
-    made.answers("describe-auto-scaling-groups", {"AutoScalingGroups": [{"Instances": group}]})
+    sized = {"Instances": group, "MinSize": 3, "DesiredCapacity": 3}
+    made.answers("describe-auto-scaling-groups", {"AutoScalingGroups": [sized]})
     made.answers("describe-instance-refreshes", {"InstanceRefreshes": [{"Status": "Successful"}]})
     for name, arn in ARNS.items():
         made.answers(f"--names production-{name}", {"TargetGroups": [{"TargetGroupArn": arn}]})

@@ -13,18 +13,8 @@ import pytest
 from atemporal.errors import Refused
 from deploy.production.rollout import Rollout
 from deploy.production.tools import Deployment, Tools
-from tests.account import ARNS, NEW, OLD, SERVERS, account
+from tests.account import ARNS, NEW, OLD, SERVERS, Clock, account
 from tests.stand_ins import StandIns
-
-
-class Clock:
-    """Passes when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
