@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deploy.production.rollout import ORDER
@@ -13,6 +14,8 @@ HOST = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
 OLD, NEW = f"{HOST}/atemporal:1.0", f"{HOST}/atemporal:1.1"
 SERVERS = ("i-0a", "i-0b", "i-0c")
 ARNS = {"api": "arn:api", "machines": "arn:machines"}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONFIG, MANIFEST = "sha256:" + "c" * 64, "sha256:" + "d" * 64
 HELD = (
     "aws_db_instance.this",
     'aws_lb.this["api"]',
@@ -20,6 +23,23 @@ HELD = (
     'aws_secretsmanager_secret.this["stores"]',
 )
 STATE = ("aws_autoscaling_group.servers", *HELD, "aws_lb_target_group.this")
+
+
+def built(revision: str | None = COMMIT, digests: Sequence[str] = ()) -> dict[str, object]:
+    """An image on this machine, as docker tells of it."""
+    labels = None if revision is None else {"org.opencontainers.image.revision": revision}
+    return {
+        "Id": CONFIG,
+        "RepoDigests": [f"{HOST}/atemporal@{one}" for one in digests],
+        "Config": {"Labels": labels},
+    }
+
+
+def pushed(config: str | None = CONFIG) -> dict[str, object]:
+    """What the registry has under a tag; without a configuration it is an index."""
+    manifest = {} if config is None else {"config": {"digest": config}}
+    image = {"imageId": {"imageDigest": MANIFEST}, "imageManifest": json.dumps(manifest)}
+    return {"images": [image], "failures": []}
 
 
 class Clock:
@@ -45,13 +65,18 @@ class Clock:
 
 def account(folder: Path) -> StandIns:
     """One with three servers in `production` that run the old image."""
-    made = StandIns(folder, "aws", "terraform", "docker")
+    made = StandIns(folder, "aws", "terraform", "docker", "git")
     made.answers("sts get-caller-identity", {"Account": ACCOUNT})
     made.answers("ec2 describe-instances", [])
     made.answers("rds describe-db-instances", ["available"])
     made.answers("rds describe-db-snapshots", [])
     made.answers("terraform state list", "\n".join(STATE))
     made.answers("ecr describe-repositories", ["atemporal"])
+    made.answers(
+        "ecr batch-get-image", {"images": [], "failures": [{"failureCode": "ImageNotFound"}]}
+    )
+    made.answers("docker image inspect", built())
+    made.answers("git rev-parse", "", code=1)
     made.answers("ecr get-login-password", "a-password")
     group = [{"InstanceId": one, "LifecycleState": "InService"} for one in SERVERS]
     sized = {"Instances": group, "MinSize": 3, "DesiredCapacity": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from atemporal.errors import Refused
@@ -53,14 +54,16 @@ class Infrastructure:
         self._init()
         self._terraform("plan", *self._variables(image))
 
-    def up(self, image: str, *, yes: bool) -> None:
-        """Create or change everything, once a person has seen the plan."""
+    def up(self, image: str, *, yes: bool, first: Callable[[], None] | None = None) -> None:
+        """Create or change everything, once a person has seen the plan; before it, what is `first`."""
         self._init()
         # The plan holds passwords: it is gone with the folder.
         with tempfile.TemporaryDirectory() as folder:
             plan = str(Path(folder) / "plan")
             self._terraform("plan", f"-out={plan}", *self._variables(image))
             agree("Carry that out? It costs money from then on. (yes)", "yes", given="yes" * yes)
+            if first is not None:
+                first()
             self._terraform("apply", "-input=false", plan)
         self._terraform("output")
 
@@ -150,11 +153,17 @@ def up(tools: Tools, name: str, image: str, bucket: str, *, yes: bool) -> None:
     needs, deployment = needs_of(tools, name, bucket)
     needs.value("IMAGE", image, IMAGE, IMAGE_HOW)
     needs.check()
-    print(
-        f"Creating or changing {name} in {deployment.region}; half an hour if nothing is there yet."
-    )
+    say(deployment)
     Infrastructure(tools, deployment, bucket=bucket).up(image, yes=yes)
     print(f"\nNext: make deploy DEPLOYMENT={name} IMAGE={image}")
+
+
+def say(deployment: Deployment) -> None:
+    """What `up` is about to do."""
+    print(
+        f"Creating or changing {deployment.name} in {deployment.region}; "
+        "half an hour if nothing is there yet."
+    )
 
 
 def down(tools: Tools, name: str, bucket: str, *, confirm: str) -> None:

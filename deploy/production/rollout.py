@@ -2,8 +2,9 @@
 
 Promise: at any time all but one server's daemon of a kind work, and no API of the release before works
 when the first new scheduler starts (docs/runbook.md, Upgrading). An API is drained first: no load
-balancer sends it anything when it stops; whatever becomes of it, it is registered again. A daemon that is not ready in time stops the rollout. Its
-server goes back to the image before, and nobody else has been touched.
+balancer sends it anything when it stops. Whatever becomes of it, it is registered again. A daemon that
+is not ready in time stops the rollout. Its server goes back to the image before, and nobody else has
+been touched.
 Mechanism: a parameter for each daemon names its image, also for a server that boots meanwhile. The
 servers are told by Systems Manager to take it (`/opt/atemporal/server take`); nothing here logs in.
 """

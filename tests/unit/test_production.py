@@ -14,7 +14,7 @@ import pytest
 
 from deploy.production import __main__ as front
 from deploy.production import infra, tools
-from tests.account import HELD, HOST, NEW, Clock, account
+from tests.account import COMMIT, CONFIG, HELD, HOST, MANIFEST, NEW, Clock, account, built, pushed
 from tests.stand_ins import StandIns
 
 ROOT = Path(__file__).parents[2]
@@ -59,17 +59,17 @@ COMPLETE = {
 PROGRAMS = {
     "up": ("terraform", "aws"),
     "down": ("terraform", "aws"),
-    "registry": ("docker", "aws"),
+    "registry": ("docker", "aws", "git"),
     "deploy": ("aws",),
-    "deploy-all": ("terraform", "docker", "aws"),
+    "deploy-all": ("terraform", "docker", "aws", "git"),
     "logs": ("aws",),
 }
 
 
 class TestWhatIsRefused:
-    """Before anything is done; the only call is who we are, and whether the image is there."""
+    """Before anything is done; the only call is who we are, and which image is there."""
 
-    HARMLESS = re.compile(r"aws sts get-caller-identity|docker image inspect")
+    HARMLESS = re.compile(r"aws sts get-caller-identity|docker image inspect|git rev-parse")
 
     def refused(
         self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, *argv: str, code: int = 2
@@ -383,7 +383,7 @@ class TestRegistry:
             *("docker", "login", "--username", "AWS", "--password-stdin", HOST),
             "a-password",
         ]
-        assert tag == ["docker", "tag", "atemporal", NEW]
+        assert tag == ["docker", "tag", CONFIG, NEW]
         assert push == ["docker", "push", NEW]
         assert aws.lines("create-repository") == []
         printed = capsys.readouterr().out
@@ -399,13 +399,122 @@ class TestRegistry:
         assert "--image-tag-mutability IMMUTABLE" in made
         assert "--repository-name atemporal" in made
 
+    @pytest.mark.parametrize(
+        ("there", "digests"),
+        [(pushed(), ()), (pushed("sha256:other"), (MANIFEST,)), (pushed(None), (MANIFEST,))],
+        ids=["same configuration", "same manifest", "same index"],
+    )
+    def test_what_is_there_is_not_pushed_again(
+        self,
+        there: object,
+        digests: tuple[str, ...],
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        aws.answers("ecr batch-get-image", there)
+        aws.answers("docker image inspect", built(digests=digests))
+        assert run(monkeypatch, "registry", *COMPLETE["registry"]) == 0
+        assert aws.lines("docker push", "docker tag", "docker login") == []
+        assert f"IMAGE={NEW}" in capsys.readouterr().out
 
-def test_deploy_all_pushes_creates_and_deploys(
-    aws: StandIns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], "--yes") == 0
-    printed = aws.lines("docker push", "terraform apply", "take launcher")
-    assert [line.split()[0] for line in printed] == ["docker", "terraform", "aws", "aws", "aws"]
+    @pytest.mark.parametrize("command", ["registry", "deploy-all"])
+    def test_another_image_under_the_tag_is_refused(
+        self,
+        command: str,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        aws.answers("ecr batch-get-image", pushed("sha256:other"))
+        assert run(monkeypatch, command, *COMPLETE[command]) == 1
+        assert aws.lines("docker push", "docker tag", "docker login", "terraform") == []
+        assert f"{NEW} is another image already ({MANIFEST})" in capsys.readouterr().err
+
+
+class TestWhichCommit:
+    """A tag that names a commit is of an image that was built from it; nothing is pushed otherwise."""
+
+    OTHER = "f" * 40
+
+    def push(self, monkeypatch: pytest.MonkeyPatch, tag: str) -> int:
+        return run(monkeypatch, "registry", "--deployment=production", f"--tag={tag}")
+
+    @pytest.mark.parametrize("tag", [COMMIT, COMMIT[:12], "1.1", "20261129"])
+    def test_its_own_or_a_name_that_is_no_commits(
+        self, tag: str, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.push(monkeypatch, tag) == 0
+        assert len(aws.lines("docker push")) == 1
+
+    def test_a_tag_of_gits_for_its_commit(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        aws.answers("git rev-parse --verify --quiet 1.1^{commit}", COMMIT)
+        assert self.push(monkeypatch, "1.1") == 0
+
+    @pytest.mark.parametrize(
+        ("revision", "tag", "git", "why"),
+        [
+            (
+                COMMIT,
+                OTHER[:12],
+                OTHER,
+                f"it is of commit {COMMIT}, and TAG=ffffffffffff is {OTHER}",
+            ),
+            (COMMIT, "1.1", OTHER, f"TAG=1.1 is {OTHER}"),
+            (COMMIT, OTHER[:12], "", "git knows no commit ffffffffffff"),
+            (f"{COMMIT}-dirty", COMMIT[:12], COMMIT, "changes that are in no commit"),
+            (f"{COMMIT}-dirty", "1.1", "", "changes that are in no commit"),
+            ("unknown", "1.1", "", "does not say which commit"),
+            (None, "1.1", "", "does not say which commit"),
+        ],
+    )
+    def test_of_another_commit(
+        self,
+        revision: str | None,
+        tag: str,
+        git: str,
+        why: str,
+        aws: StandIns,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        aws.answers("docker image inspect", built(revision))
+        if git:
+            aws.answers("git rev-parse", git)
+        assert self.push(monkeypatch, tag) == 2
+        printed = capsys.readouterr().err
+        assert why in printed
+        assert "`make image`" in printed
+        assert aws.lines("docker push", "docker tag", "create-repository") == []
+
+
+class TestDeployAll:
+    def test_it_plans_then_pushes_creates_and_deploys(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], typed="yes\n") == 0
+        lines = aws.lines("terraform plan", "docker push", "terraform apply", "take launcher")
+        programs = [" ".join(line.split()[:2]) for line in lines]
+        assert programs == ["terraform plan", "docker push", "terraform apply", *["aws ssm"] * 3]
+        assert f"-var=image={NEW}" in lines[0]
+
+    def test_nothing_is_pushed_unless_a_person_agrees(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], typed="no\n") == 1
+        printed = capsys.readouterr()
+        assert f"is pushed as {NEW}" in printed.out
+        assert "nothing has been done" in printed.err
+        changes = ("docker push", "docker tag", "create-repository", "terraform apply", "ssm")
+        assert aws.lines(*changes) == []
+
+    def test_it_can_be_repeated(self, aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+        aws.answers("ecr batch-get-image", pushed())
+        assert run(monkeypatch, "deploy-all", *COMPLETE["deploy-all"], "--yes") == 0
+        assert aws.lines("docker push") == []
+        assert len(aws.lines("terraform apply")) == 1
 
 
 def test_logs_follow_one_daemons(aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
