@@ -132,7 +132,11 @@ class Rollout:
             "autoscaling", "describe-instance-refreshes", "--auto-scaling-group-name", group
         )
         if any(one["Status"] in _REPLACING for one in refreshes["InstanceRefreshes"]):
-            raise Refused(f"the servers of {group} are being replaced: wait for the end of that")
+            raise Refused(
+                f"the servers of {group} are being replaced: wait for the end of that, which may take "
+                "two hours, or end it with `aws autoscaling cancel-instance-refresh "
+                f"{shlex.join(self._region)} --auto-scaling-group-name {group}`"
+            )
         return servers
 
     def _group(self, balancer: str) -> str:

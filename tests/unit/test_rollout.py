@@ -187,7 +187,7 @@ def test_a_command_that_is_not_known_yet_is_asked_for_again(
         (
             "describe-instance-refreshes",
             {"InstanceRefreshes": [{"Status": "InProgress"}]},
-            "are being replaced",
+            "are being replaced.* cancel-instance-refresh --region eu-central-1 --auto-",
         ),
         ("get-parameters-by-path", {"Parameters": []}, "no parameter /atemporal/production"),
     ],
