@@ -4,8 +4,8 @@ Promise: after `stop` no server works and no instance of a job lives, so none is
 none is left that nobody would end. Otherwise `Refused`, and the group is as large as before.
 Mechanism: the group is set to nobody. Then EC2 is asked, as it tells of a new instance only after a
 while: two looks in a row have to find none.
-Failure: whoever kills this in between finds a group of nobody; `make infra-up` fills it, and to take
-everything away goes on from there.
+Failure: whoever kills this in between finds a group of nobody; `make infra-up` fills it, and
+`make infra-down` goes on from there.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Servers:
         return Refused(
             f"{len(living)} instances of jobs live, {living[0]} for example: nobody would end them "
             "afterwards. `atemporal drain` waits for them and lets none begin; or cancel their jobs; "
-            "then try again"
+            "or, if no server works any more, end them yourself (aws ec2 terminate-instances "
+            f"--instance-ids {' '.join(living)}); then try again"
         )
 
     def _fill_again(self, before: Size | None, stopped: BaseException) -> None:
