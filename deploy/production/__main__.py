@@ -70,14 +70,17 @@ def deploy(deployment: str, image: str, back: bool) -> None:
 @click.option("--state-bucket", default="")
 @click.option("--yes", is_flag=True)
 def deploy_all(deployment: str, local_image: str, tag: str, state_bucket: str, yes: bool) -> None:
-    """Push the image, create the infrastructure, bring the image to the servers."""
+    """Show the plan; once you agreed push the image, create all, bring the image to the servers."""
     tools = Tools()
-    # Before the image is pushed: what the second step would refuse.
-    needs, _ = infra.needs_of(tools, deployment, state_bucket)
+    needs, found = infra.needs_of(tools, deployment, state_bucket)
+    wanted = registry.Registry.find(needs, deployment, local_image, tag)
     needs.check()
-    image = registry.push(tools, deployment, local_image, tag)
-    infra.up(tools, deployment, image, state_bucket, yes=yes)
-    rollout.deploy(tools, deployment, image, back=False)
+    there = wanted.is_there()
+    infra.say(found)
+    print(f"Before it {local_image} is pushed as {wanted.image}" + " (done already)" * there + ".")
+    infrastructure = infra.Infrastructure(tools, found, bucket=state_bucket)
+    infrastructure.up(wanted.image, yes=yes, first=wanted.push)
+    rollout.deploy(tools, deployment, wanted.image, back=False)
 
 
 @main.command

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from atemporal.errors import Refused
+from deploy.production.servers import Servers
 from deploy.production.tools import FOLDER, IMAGE, Deployment, Needs, Tools, agree
 from deploy.terraform import summary
 
@@ -17,7 +19,6 @@ IMAGE_HOW = (
 )
 # What refuses to be deleted, and what AWS keeps for a while, as long as var.protected is true.
 PROTECTED = ("aws_db_instance.this", "aws_lb.this", "aws_secretsmanager_secret.this")
-_LIVING = "Name=instance-state-name,Values=pending,running,stopping,stopped,shutting-down"
 
 
 class Infrastructure:
@@ -53,49 +54,68 @@ class Infrastructure:
         self._init()
         self._terraform("plan", *self._variables(image))
 
-    def up(self, image: str, *, yes: bool) -> None:
-        """Create or change everything, once a person has seen the plan."""
+    def up(self, image: str, *, yes: bool, first: Callable[[], None] | None = None) -> None:
+        """Create or change everything, once a person has seen the plan; before it, what is `first`."""
         self._init()
         # The plan holds passwords: it is gone with the folder.
         with tempfile.TemporaryDirectory() as folder:
             plan = str(Path(folder) / "plan")
             self._terraform("plan", f"-out={plan}", *self._variables(image))
             agree("Carry that out? It costs money from then on. (yes)", "yes", given="yes" * yes)
+            if first is not None:
+                first()
             self._terraform("apply", "-input=false", plan)
         self._terraform("output")
 
     def down(self) -> None:
-        """Take everything away; the database's final snapshot stays.
+        """Take everything away; the database's final snapshot stays. Again, after a failure.
 
         Raises:
             Refused: jobs' instances live, or a snapshot of that name is there already.
         """
-        name = self._deployment.name
-        living = self._tools.json(
-            *("aws", "ec2", "describe-instances", "--region", self._deployment.region),
-            *("--filters", f"Name=tag:atemporal:deployment,Values={name}", _LIVING),
-            *("--query", "Reservations[].Instances[].InstanceId"),
+        servers = Servers(self._tools, self._deployment)
+        # While servers work, which end them.
+        servers.check_jobs()
+        self._check_snapshot()
+        self._init()
+        servers.stop()
+        variables = self._variables("none:none", protected="false")
+        # By address: what an earlier attempt took away would be made anew.
+        if held := [one for one in self._state() if one.partition("[")[0] in PROTECTED]:
+            targets = [f"-target={one}" for one in held]
+            self._terraform("apply", "-auto-approve", *targets, *variables)
+        self._terraform("destroy", "-auto-approve", *variables)
+
+    def _check_snapshot(self) -> None:
+        """Refuse if the database could not leave its snapshot; without one there is none to leave."""
+        database = f"atemporal-{self._deployment.name}"
+        region = ("--region", self._deployment.region)
+        states = self._tools.json(
+            *("aws", "rds", "describe-db-instances", *region, "--query"),
+            f"DBInstances[?DBInstanceIdentifier=='{database}'].DBInstanceStatus",
         )
-        if living:
+        if not states:
+            return
+        if "deleting" in states:
             raise Refused(
-                f"{len(living)} instances of jobs live, {living[0]} for example: nobody would end them "
-                "afterwards; `atemporal drain`, or cancel their jobs, and try again"
+                f"the database {database} is being deleted already: wait for the end of that, and try "
+                "again; nothing has been done"
             )
-        snapshot = f"atemporal-{name}-final"
+        snapshot = f"{database}-final"
         taken = self._tools.json(
-            *("aws", "rds", "describe-db-snapshots", "--region", self._deployment.region),
+            *("aws", "rds", "describe-db-snapshots", *region),
             *("--query", "DBSnapshots[].DBSnapshotIdentifier"),
         )
         if snapshot in taken:
             raise Refused(
                 f"there is a snapshot {snapshot} already, of an earlier time: copy it under another "
-                "name, or delete it, and try again; nothing has been done"
+                "name (aws rds copy-db-snapshot), delete it once the copy is available, and try again; "
+                "nothing has been done"
             )
-        self._init()
-        variables = self._variables("none:none", protected="false")
-        targets = [f"-target={one}" for one in PROTECTED]
-        self._terraform("apply", "-auto-approve", *targets, *variables)
-        self._terraform("destroy", "-auto-approve", *variables)
+
+    def _state(self) -> list[str]:
+        """The addresses of all that Terraform knows to be there."""
+        return self._tools.ask("terraform", "state", "list", cwd=FOLDER).splitlines()
 
 
 def needs_of(tools: Tools, name: str, bucket: str) -> tuple[Needs, Deployment]:
@@ -133,11 +153,17 @@ def up(tools: Tools, name: str, image: str, bucket: str, *, yes: bool) -> None:
     needs, deployment = needs_of(tools, name, bucket)
     needs.value("IMAGE", image, IMAGE, IMAGE_HOW)
     needs.check()
-    print(
-        f"Creating or changing {name} in {deployment.region}; half an hour if nothing is there yet."
-    )
+    say(deployment)
     Infrastructure(tools, deployment, bucket=bucket).up(image, yes=yes)
     print(f"\nNext: make deploy DEPLOYMENT={name} IMAGE={image}")
+
+
+def say(deployment: Deployment) -> None:
+    """What `up` is about to do."""
+    print(
+        f"Creating or changing {deployment.name} in {deployment.region}; "
+        "half an hour if nothing is there yet."
+    )
 
 
 def down(tools: Tools, name: str, bucket: str, *, confirm: str) -> None:

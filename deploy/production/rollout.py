@@ -2,8 +2,9 @@
 
 Promise: at any time all but one server's daemon of a kind work, and no API of the release before works
 when the first new scheduler starts (docs/runbook.md, Upgrading). An API is drained first: no load
-balancer sends it anything when it stops. A daemon that is not ready in time stops the rollout. Its
-server goes back to the image before, and nobody else has been touched.
+balancer sends it anything when it stops. Whatever becomes of it, it is registered again. A daemon that
+is not ready in time stops the rollout. Its server goes back to the image before, and nobody else has
+been touched.
 Mechanism: a parameter for each daemon names its image, also for a server that boots meanwhile. The
 servers are told by Systems Manager to take it (`/opt/atemporal/server take`); nothing here logs in.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from atemporal.errors import Refused
@@ -62,30 +64,37 @@ class Rollout:
         for daemon in reversed(ORDER) if back else ORDER:
             self._choose(daemon, self._image)
             for server in servers:
+                under = groups if daemon == "api" else ()
                 try:
-                    self._take(daemon, server, groups if daemon == "api" else ())
+                    self._take(daemon, server, under)
                 except Refused as error:
-                    self._give_up(daemon, server, before[daemon], done, error)
+                    self._give_up(daemon, server, under, before[daemon], done, error)
                 done.append(f"{daemon} on {server}")
                 print(f"{daemon} on {server}: {self._image}", flush=True)
 
     def _take(self, daemon: str, server: str, groups: Sequence[str]) -> None:
         target = ("--targets", f"Id={server}")
-        for group in groups:
-            self._elb("deregister-targets", group, *target)
-        for group in groups:
-            self._elb("wait", "target-deregistered", group, *target)
-        # Also when it failed: the one before may still serve, and the load balancer looks for itself.
-        try:
-            self._command(server, "take", daemon)
-        finally:
+        # Registered again also when it failed: the one before may still serve, and the load balancer
+        # looks for itself. Each is tried, whatever becomes of the others.
+        with ExitStack() as again:
+            for group in reversed(groups):
+                again.callback(self._elb, "register-targets", group, *target)
             for group in groups:
-                self._elb("register-targets", group, *target)
+                self._elb("deregister-targets", group, *target)
+            for group in groups:
+                self._elb("wait", "target-deregistered", group, *target)
+            self._command(server, "take", daemon)
         for group in groups:
             self._elb("wait", "target-in-service", group, *target)
 
     def _give_up(
-        self, daemon: str, server: str, before: str, done: Sequence[str], error: Refused
+        self,
+        daemon: str,
+        server: str,
+        groups: Sequence[str],
+        before: str,
+        done: Sequence[str],
+        error: Refused,
     ) -> None:
         self._choose(daemon, before)
         try:
@@ -93,8 +102,17 @@ class Rollout:
             back = f"it runs {before} again"
         except Refused as worse:
             back = f"and does not come back with {before} either: {worse}"
+        for group in groups:
+            # Once more, for whom it failed; it does no harm to the others.
+            try:
+                self._elb("register-targets", group, "--targets", f"Id={server}")
+            except Refused as worse:
+                back += (
+                    f"\nIt gets no calls until it is registered: {worse}: aws elbv2 register-targets "
+                    f"{shlex.join(self._region)} --target-group-arn {group} --targets Id={server}"
+                )
         raise Refused(
-            f"{daemon} on {server} does not work with {self._image}: {error}\n{back}. "
+            f"{daemon} on {server} does not work with {self._image}: {_why(error)}\n{back}. "
             f"Done before: {', '.join(done) or 'nothing'}. The others were not touched. To go back "
             f"everywhere: make deploy BACK=1 DEPLOYMENT={self._name} IMAGE={before}"
         )
@@ -114,7 +132,11 @@ class Rollout:
             "autoscaling", "describe-instance-refreshes", "--auto-scaling-group-name", group
         )
         if any(one["Status"] in _REPLACING for one in refreshes["InstanceRefreshes"]):
-            raise Refused(f"the servers of {group} are being replaced: wait for the end of that")
+            raise Refused(
+                f"the servers of {group} are being replaced: wait for the end of that, which may take "
+                "two hours, or end it with `aws autoscaling cancel-instance-refresh "
+                f"{shlex.join(self._region)} --auto-scaling-group-name {group}`"
+            )
         return servers
 
     def _group(self, balancer: str) -> str:
@@ -188,6 +210,12 @@ class Rollout:
 
     def _aws(self, *argv: str) -> Any:
         return self._tools.json("aws", *argv[:2], *self._region, *argv[2:])
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong first, and what after it."""
+    first = error.__context__
+    return f"{_why(first)}; {error}" if isinstance(first, Refused) else str(error)
 
 
 def deploy(tools: Tools, name: str, image: str, *, back: bool) -> None:

@@ -49,7 +49,7 @@ class Tools:
         if done.returncode:
             raise Refused(f"{argv[0]} failed (exit code {done.returncode}): see above")
 
-    def ask(self, *argv: str) -> str:
+    def ask(self, *argv: str, cwd: Path | None = None) -> str:
         """Run a program for its answer.
 
         Raises:
@@ -57,6 +57,7 @@ class Tools:
         """
         done = subprocess.run(
             argv,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

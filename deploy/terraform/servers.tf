@@ -176,7 +176,8 @@ resource "aws_autoscaling_group" "servers" {
   desired_capacity    = local.servers
   vpc_zone_identifier = aws_subnet.private[*].id
   target_group_arns   = [for group in aws_lb_target_group.this : group.arn]
-  # Not ELB: a database that is not migrated yet, or an image that is not there, is no server's fault.
+  # Not ELB: it knows the API alone, of four daemons. A rollout takes a server out of the load balancers,
+  # and an image that is not there, or a database that is not migrated yet, is no server's fault.
   health_check_type         = "EC2"
   health_check_grace_period = 120
   wait_for_capacity_timeout = "15m"
@@ -186,7 +187,8 @@ resource "aws_autoscaling_group" "servers" {
     version = aws_launch_template.server.latest_version
   }
 
-  # A new AMI or another file of a server: one server more, then one less.
+  # A new AMI or another file of a server: one server more, then one less. EC2's health does not say that
+  # daemons work there: after the first of three it waits, so that a person can look, and stop it.
   instance_refresh {
     strategy = "Rolling"
 
@@ -194,6 +196,8 @@ resource "aws_autoscaling_group" "servers" {
       min_healthy_percentage = 100
       max_healthy_percentage = 134
       instance_warmup        = 180
+      checkpoint_percentages = [33, 100]
+      checkpoint_delay       = 3600
     }
   }
 

@@ -13,18 +13,8 @@ import pytest
 from atemporal.errors import Refused
 from deploy.production.rollout import Rollout
 from deploy.production.tools import Deployment, Tools
-from tests.account import ARNS, NEW, OLD, SERVERS, account
+from tests.account import ARNS, NEW, OLD, SERVERS, Clock, account
 from tests.stand_ins import StandIns
-
-
-class Clock:
-    """Passes when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
@@ -120,6 +110,43 @@ def test_an_api_that_does_not_come_is_under_its_load_balancers_again(
     assert "i-0b take api" not in steps
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "deregister-targets --region eu-central-1 --target-group-arn arn:machines",
+        "wait target-deregistered",
+    ],
+)
+def test_a_server_whose_load_balancers_do_not_let_it_go_is_under_them_again(
+    fails: str, aws: StandIns, rollout: Rollout
+) -> None:
+    aws.answers(fails, "throttled", code=254)
+    with pytest.raises(Refused, match="throttled"):
+        rollout.run(back=False)
+    under: dict[str, str] = {}
+    for step in changes(aws):
+        group, _, call = step.partition(" ")
+        if "register-targets" in call:
+            under[group] = call
+    assert under == dict.fromkeys(ARNS, "register-targets i-0a")
+
+
+def test_one_load_balancer_that_fails_does_not_keep_a_server_from_the_other(
+    aws: StandIns, rollout: Rollout
+) -> None:
+    aws.answers("take api", {"Command": {"CommandId": "bad"}})
+    aws.answers("--command-id bad", {"Status": "Failed", "StandardErrorContent": "not ready"})
+    away = " register-targets --region eu-central-1 --target-group-arn arn:api"
+    aws.answers(away, "throttled", code=254)
+    with pytest.raises(Refused) as stopped:
+        rollout.run(back=False)
+    assert "machines register-targets i-0a" in changes(aws)
+    printed = str(stopped.value)
+    assert "not ready" in printed
+    assert "throttled" in printed
+    assert f"aws elbv2{away} --targets Id=i-0a" in printed
+
+
 def test_an_upgrade_of_the_database_that_fails_touches_no_server(
     aws: StandIns, rollout: Rollout
 ) -> None:
@@ -160,7 +187,7 @@ def test_a_command_that_is_not_known_yet_is_asked_for_again(
         (
             "describe-instance-refreshes",
             {"InstanceRefreshes": [{"Status": "InProgress"}]},
-            "are being replaced",
+            "are being replaced.* cancel-instance-refresh --region eu-central-1 --auto-",
         ),
         ("get-parameters-by-path", {"Parameters": []}, "no parameter /atemporal/production"),
     ],

@@ -230,6 +230,17 @@ class TestWhatTheyPromise:
         assert plain(options.arguments["http_tokens"]) == "required"
         assert options.arguments["http_put_response_hop_limit"] == 1
 
+    def test_a_person_can_look_at_the_first_server_before_the_others_are_replaced(
+        self, ours: Configuration
+    ) -> None:
+        (refresh,) = body(ours, "aws_autoscaling_group.servers").blocks["instance_refresh"]
+        (preferences,) = refresh.blocks["preferences"]
+        one = 100 / plain(ours.locals["servers"])
+        first, last = preferences.arguments["checkpoint_percentages"]
+        assert one - 1 < first <= one, "AWS waits once as many are new, at least"
+        assert last == 100
+        assert preferences.arguments["checkpoint_delay"] >= 1800
+
     def test_servers_run_the_jobs_family_of_images(self, ours: Configuration) -> None:
         image = body(ours, "data.aws_ami.flatcar")
         assert plain(image.arguments["owners"]) == [FLATCAR.image_owner]
