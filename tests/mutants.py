@@ -235,9 +235,9 @@ MUTANTS = (
     ),
     Mutant(
         "a secret in a dead letter's view",
-        "services/api/dead_letter_schemas.py",
-        "without_secrets(letter.body.decode())",
-        "letter.body.decode()",
+        "services/api/dead_letter_body.py",
+        "fields[name](one) if name in fields else None",
+        "one",
         (CANARY,),
     ),
     Mutant(

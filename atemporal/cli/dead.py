@@ -147,14 +147,14 @@ def show(session: Session, letter_id: str, reveal: bool) -> None:
             ],
             keep=("queue", "reason", "count"),
         )
+    if found["body"] is None:
+        return
     if reveal:
-        body = found["body"] if found["body_base64"] is None else found["body_base64"]
-        kind = " in base64" if found["body_base64"] is not None else ""
-        click.echo(f"\nthe body{kind}:")
-        for line in (body or "").split("\n"):
+        click.echo("\nthe body:")
+        for line in found["body"].split("\n"):
             click.echo(clean(line))
-    elif found["state"] != "dropped":
-        note("--reveal shows the body")
+    else:
+        note("--reveal shows the body, but no secrets")
 
 
 @dead.command
@@ -266,8 +266,8 @@ def _masked(found: DeadLetterDetail, *, reveal: bool = False) -> dict[str, Any]:
         return dict(found)
     headers = masked_env(found["properties"].get("headers", {}), reveal=False)
     properties = {**found["properties"], "headers": headers} if found["properties"] else {}
-    bodies = {name: None if found[name] is None else MASK for name in ("body", "body_base64")}
-    return {**found, "properties": properties, **bodies}
+    body = None if found["body"] is None else MASK
+    return {**found, "properties": properties, "body": body}
 
 
 def _line(one: DeadLetter, person: bool) -> tuple[str, ...]:
@@ -307,6 +307,7 @@ def _facts(found: DeadLetterDetail) -> dict[str, str]:
         "sent again": when(found["replayed_at"]),
         "replay of": found["replay_of"] or "",
         "body": counted(found["body_size"], "byte"),
+        "not shown": found["body_not_shown"] or "",
         "properties": ", ".join(f"{name}={value}" for name, value in others.items()),
         "no replay": found["not_replayable"] or "",
     }

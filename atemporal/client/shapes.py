@@ -371,12 +371,12 @@ class Death(TypedDict):
 
 
 class DeadLetterDetail(DeadLetter):
-    """A dead letter with its message; the body is text, or base64 where it is no UTF-8."""
+    """A dead letter with its message; `body_not_shown` says why the body of a kept one is null."""
 
     deaths: list[Death]
     properties: dict[str, Any]
     body: str | None
-    body_base64: str | None
+    body_not_shown: str | None
 
 
 class DeadLetterPage(TypedDict):

@@ -6,8 +6,6 @@ does its `repr`. The values are had by `revealed` alone.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -49,39 +47,6 @@ def check(secrets: Mapping[str, SecretStr], env: Mapping[str, str]) -> None:
     environment.check(revealed(secrets))
     if both := sorted(secrets.keys() & env.keys()):
         raise ValueError(f"{both[0]} is in env as well: a variable has one value")
-
-
-def without_secrets(message: str) -> str | None:
-    """A message that nobody could use, without what may be a secret's value in it.
-
-    None if it speaks of secrets and is no JSON: then nobody can say where they end.
-    """
-    try:
-        # Read first: JSON can write a name in many ways.
-        read = json.loads(message)
-        masked = _masked(read)
-    except (ValueError, RecursionError):
-        return None if _SPEAKS.search(message) else message
-    # A name that is there twice is read once.
-    as_it_is = masked == read and not _SPEAKS.search(message)
-    return message if as_it_is else json.dumps(masked, ensure_ascii=False)
-
-
-# By whatever name: it may be dead because that is wrong.
-_SPEAKS = re.compile("secret", re.IGNORECASE)
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_masked(one) for one in value]
-    if isinstance(value, dict):
-        return {
-            name: (names_of(one) if isinstance(one, dict) else None)
-            if _SPEAKS.search(name)
-            else _masked(one)
-            for name, one in value.items()
-        }
-    return value
 
 
 Secrets = Annotated[

@@ -43,13 +43,22 @@ from atemporal.tables import attempts, jobs
 
 _LEASE = text(
     """
-    UPDATE attempts SET called_at = now() WHERE (job_id, number) IN (
-        SELECT job_id, number FROM attempts
+    WITH found AS MATERIALIZED (
+        SELECT job_id, number, created_at FROM attempts
         WHERE state = 'launching' AND instance_id IS NULL AND group_id IS NULL
           AND called_at < now() - make_interval(secs => :stale_s)
         ORDER BY created_at, job_id LIMIT :limit
-        FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING job_id, number
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), placed AS (
+        SELECT job_id, number, sum(size) OVER (ORDER BY found.created_at, job_id) - size AS before
+        FROM found JOIN jobs ON jobs.id = job_id, octet_length(spec::text) AS size
+    ), leased AS (
+        UPDATE attempts SET called_at = now() FROM placed
+        WHERE (attempts.job_id, attempts.number) = (placed.job_id, placed.number)
+          AND before < :largest
+        RETURNING attempts.job_id, attempts.number, before
+    )
+    SELECT job_id, number FROM leased ORDER BY before, job_id
     """
 )
 
@@ -75,10 +84,15 @@ _TIMES = text(
 UNBLOCKED: dict[str, None] = {"blocked_on": None, "detail": None}
 
 
-def lease_unlaunched(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
-    """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group."""
-    leased = tx.execute(_LEASE, {"stale_s": stale_s, "limit": limit})
-    return [AttemptRef(row.job_id, row.number) for row in leased]
+def lease_unlaunched(
+    tx: Connection, *, stale_s: float, limit: int, largest: int = rows.LARGEST
+) -> list[AttemptRef]:
+    """Take over intents whose call nobody has repeated for `stale_s` seconds; not those in a group.
+
+    The oldest come first, up to the one with which the specifications have `largest` bytes.
+    """
+    given = {"stale_s": stale_s, "limit": limit, "largest": largest}
+    return [AttemptRef(row.job_id, row.number) for row in tx.execute(_LEASE, given)]
 
 
 def launched(

@@ -26,7 +26,7 @@ from atemporal.store import due, short_ids
 from atemporal.store.job_ids import JobIds
 from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
 from atemporal.store.limit_waits import explained
-from atemporal.store.rows import readable, unreadable
+from atemporal.store.rows import LARGEST, readable, unreadable
 from atemporal.store.rows import spec as spec_in
 from atemporal.store.staging import may_stage, stage
 from atemporal.store.start_deadlines import START_BY
@@ -105,14 +105,29 @@ _SUBMIT_STAGED = _submit_from(f"pg_temp.{_STAGED} WHERE id >= CAST(:first AS uui
 
 _OVERLOOKED = text(
     """
-    UPDATE jobs SET updated_at = now() WHERE id IN (
-        SELECT id FROM jobs
+    WITH found AS MATERIALIZED (
+        SELECT id, updated_at, octet_length(spec::text) AS size FROM jobs
         WHERE state = 'queued' AND updated_at < now() - make_interval(secs => :stale_s)
         ORDER BY updated_at LIMIT :limit
-        FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id, attempt
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), placed AS (
+        SELECT id, sum(size) OVER (ORDER BY updated_at, id) - size AS before FROM found
+    ), leased AS (
+        UPDATE jobs SET updated_at = now() FROM placed
+        WHERE jobs.id = placed.id AND before < :largest
+        RETURNING jobs.id, attempt, before
+    )
+    SELECT id, attempt FROM leased ORDER BY before, id
     """
 )
+_ANY_OVERLOOKED = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM jobs
+        WHERE state = 'queued' AND updated_at < now() - make_interval(secs => :stale_s))
+    """
+)
+_SIZES = text("SELECT id, octet_length(spec::text) AS size FROM jobs WHERE id = ANY(:ids)")
 
 # By the schedule that its label names: a schedule has few open fires, and an index of them.
 _SETTLE = text(
@@ -240,10 +255,25 @@ def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
     return refs
 
 
-def overlooked(tx: Connection, *, stale_s: float, limit: int) -> list[AttemptRef]:
-    """Lease queued jobs that no message has brought to a launcher for `stale_s` seconds."""
-    rows = tx.execute(_OVERLOOKED, {"stale_s": stale_s, "limit": limit})
-    return [AttemptRef(row.id, row.attempt) for row in rows]
+def overlooked(
+    tx: Connection, *, stale_s: float, limit: int, largest: int = LARGEST
+) -> list[AttemptRef]:
+    """Lease queued jobs that no message has brought to a launcher for `stale_s` seconds.
+
+    The longest overlooked come first, up to the one with which specifications have `largest` bytes.
+    """
+    given = {"stale_s": stale_s, "limit": limit, "largest": largest}
+    return [AttemptRef(row.id, row.attempt) for row in tx.execute(_OVERLOOKED, given)]
+
+
+def any_overlooked(tx: Connection, *, stale_s: float) -> bool:
+    """Whether `overlooked` would find one."""
+    return bool(tx.execute(_ANY_OVERLOOKED, {"stale_s": stale_s}).scalar_one())
+
+
+def sizes(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many bytes the specification of each has."""
+    return {row.id: row.size for row in tx.execute(_SIZES, {"ids": list(job_ids)})}
 
 
 def lock_queued(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, JobSpec]:

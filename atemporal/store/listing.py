@@ -11,7 +11,7 @@ Each status has its own part of an index in that order; of several, the first of
 many match is counted up to `COUNTED`; beyond, it is what Postgres expects, by its statistics: to count
 a million takes longer than anybody wants to wait for a page.
 Environments may be large, so rows come in pieces, and a page ends early where it has `LARGEST`
-characters of them.
+characters of environments, secrets and commands, and those of one job more.
 A page may go on after a job that retention has deleted: the id of that says when it was made, so the
 listing goes on from what was made a minute before it. Jobs of that minute come twice, and none is lost.
 Failure: a transaction that stays open for more than a minute is not waited for, or listings would never
@@ -52,7 +52,7 @@ from atemporal.states import JobState, Outcome
 from atemporal.store import attempts as attempt_rows
 from atemporal.store.jobs import READ_AT, read
 from atemporal.store.limit_waits import COUNTED_EACH, explained
-from atemporal.store.rows import readable
+from atemporal.store.rows import LARGEST, readable
 from atemporal.tables import STATUS, jobs
 
 BEGINNING = UUID(int=0)
@@ -64,8 +64,6 @@ COUNTED = 10_000
 LOOKED_THROUGH = 5_000
 """So many jobs are looked through for a page of those with an image, for which there is no index."""
 
-LARGEST = 16 * 1024 * 1024
-"""So many characters of environments, secrets and commands a page has, and those of one job more."""
 _AT_ONCE = 200
 
 # A UUIDv7 begins with its time in milliseconds, of 48 bits.

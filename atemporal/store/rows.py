@@ -28,6 +28,9 @@ Transaction: TypeAlias = Connection
 
 LEFT_OUT = "left_out"
 
+LARGEST = 16 * 1024 * 1024
+"""So many bytes of specifications are read at once, and those of one job more."""
+
 
 def attempt(row: Row[Any]) -> Attempt:
     """Read an attempt's row.

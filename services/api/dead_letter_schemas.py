@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any, Self, cast
 from uuid import UUID
 
@@ -10,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from atemporal.job_view import Instant
 from atemporal.model.dead_letter import DeadReason, LetterState, RecordedLetter
-from atemporal.model.secret import without_secrets
 from atemporal.store.dead_letters import Page
+from services.api.dead_letter_body import ShownBody, shown
 
 
 class LetterSummary(BaseModel):
@@ -70,21 +69,20 @@ class LetterDetail(LetterSummary):
         description="what else AMQP had of its message, with the headers; empty once dropped"
     )
     body: str | None = Field(
-        description="as text, without the values of secrets; null: dropped, no UTF-8, or secrets may be "
-        "in it that can not be told from the rest"
+        description="as text, with null in place of secrets, of unknown fields' values, and of text "
+        "that begins as JSON does; null: dropped, or see `body_not_shown`"
     )
-    body_base64: str | None = Field(description="where it is no UTF-8")
+    body_not_shown: str | None = Field(
+        description="why a body that is kept is not shown, and how many bytes it has; null: it "
+        "is shown, or dropped"
+    )
 
     @classmethod
     def show_all(cls, letter: RecordedLetter) -> LetterDetail:
         """Show one letter with its message."""
         deaths = tuple(DeathView.model_construct(**dict(one)) for one in letter.deaths)
-        text, encoded = None, None
-        try:
-            text = None if letter.body is None else without_secrets(letter.body.decode())
-        except UnicodeDecodeError:
-            encoded = b64encode(letter.body or b"").decode()
-        return cls.show(letter, deaths=deaths, body=text, body_base64=encoded)
+        body = ShownBody(None) if letter.body is None else shown(letter.body, letter.body_size)
+        return cls.show(letter, deaths=deaths, body=body.text, body_not_shown=body.why_not)
 
 
 class LetterPage(BaseModel):

@@ -65,7 +65,11 @@ class LaunchLoop:
                     refs.append(message.ref)
                 case _:
                     assert_never(message)
-        begun = launcher.begin(refs)
+        *parts, last = launcher.parts(refs) or [[]]
+        # Environments may be large: one part's machines are asked for before the next is read.
+        for part in parts:
+            self._calls.make(launcher.begin(part), self._link)
+        begun = launcher.begin(last)
         # The intents are committed: from here the sweep would finish them without the messages.
         self._inbox.done()
         self._calls.make(begun, self._link)

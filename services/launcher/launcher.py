@@ -4,7 +4,8 @@ Promise: a job that is queued gets one attempt, whatever crashes. No more attemp
 be asked for now if they are alike; the others stay queued.
 Mechanism: the attempt is committed with everything its RunInstances call is made of, then `walk` takes
 it to its instance. Attempts that are alike and begun together become a launch group, which is walked as
-one. Messages only make it quick; the sweep does the same work from the tables alone.
+one. Messages only make it quick; the sweep does the same work from the tables alone. Environments may be
+large: about `LARGEST` bytes of specifications are taken up at once, and the others right after.
 Failure: while EC2 refuses this process nothing is begun, and one probe finds out when it may call again.
 While machines come up and can not reach the API, jobs are begun one at a time.
 """
@@ -22,6 +23,7 @@ from atemporal.cloud import Cloud, Rejected, Unauthorized
 from atemporal.errors import Unavailable
 from atemporal.identity.trusted import group_size
 from atemporal.intent import first_intent
+from atemporal.messages import BODY_LIMIT
 from atemporal.metrics import Aggregate, gauge
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
@@ -29,7 +31,7 @@ from atemporal.settings import Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, installation, jobs, launches
 from atemporal.store.database import Database
-from atemporal.store.rows import Transaction
+from atemporal.store.rows import LARGEST, Transaction
 from atemporal.telemetry import log_context, logger
 from services.launcher.admission import Admission
 from services.launcher.intent import ACTOR, AttemptIntent, GroupIntent, Intent
@@ -127,11 +129,28 @@ class Launcher:
         """Whether there is more to ask for than there are tokens: it comes before new messages."""
         return self.admission.backlog.is_set()
 
+    def parts(self, refs: Sequence[AttemptRef]) -> list[Sequence[AttemptRef]]:
+        """Part jobs, in their order, so that each part's specifications fit into memory at once."""
+        if len(refs) * BODY_LIMIT <= LARGEST:
+            return [refs] if refs else []
+        with self._database.begin() as tx:
+            sizes = jobs.sizes(tx, [ref.job_id for ref in refs])
+        found: list[list[AttemptRef]] = []
+        size = LARGEST
+        for ref in refs:
+            if size >= LARGEST:
+                found.append([])
+                size = 0
+            found[-1].append(ref)
+            size += sizes.get(ref.job_id, 0)
+        return [*found]
+
     def begin(self, refs: Sequence[AttemptRef]) -> list[Begun]:
         """Commit the intent for those of the given jobs that are still queued for that attempt.
 
         Those that are alike come as groups, and no more than may be called for now: the others are
-        left to a sweep. While EC2 refuses this process there are none: the jobs stay queued.
+        left to a sweep. While EC2 refuses this process there are none: the jobs stay queued. All their
+        specifications are in memory at once: see `parts`.
         """
         if not refs or self.admission.circuit_breaker.ready_in() > 0:
             return []
@@ -217,12 +236,17 @@ class Launcher:
             # Neither what was begun nor what nobody took may keep the other out, of one place neither.
             self._odd = not self._odd
             half = (most + self._odd) // 2
-            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=half)
-            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=most - len(leased))
-            spare = most - len(leased) - len(overlooked)
-            leased += attempts.lease_unlaunched(tx, stale_s=stale_s, limit=spare)
+            leased = attempts.lease_unlaunched(tx, stale_s=stale_s, limit=half, largest=LARGEST)
+            room_left = most - len(leased)
+            overlooked = jobs.overlooked(tx, stale_s=stale_s, limit=room_left, largest=LARGEST)
+            if len(leased) == half and (spare := room_left - len(overlooked)):
+                held = sum(jobs.sizes(tx, [ref.job_id for ref in leased]).values())
+                leased += attempts.lease_unlaunched(
+                    tx, stale_s=stale_s, limit=spare, largest=LARGEST - held
+                )
             unlaunched = attempts.with_specs(tx, leased)
-        if len(leased) + len(overlooked) >= most or len(ids) >= calls:
+            too_large = bool(overlooked) and jobs.any_overlooked(tx, stale_s=stale_s)
+        if len(leased) + len(overlooked) >= most or len(ids) >= calls or too_large:
             self.admission.backlog.set()
         if overlooked or unlaunched or left_over:
             self._log.info(

@@ -171,11 +171,11 @@ class Tap:
         for exchange in (EVENTS, INTERNAL):
             self.queue.bind_to(exchange, "#")
 
-    def publish(self, body: str, message_id: str) -> None:
+    def publish(self, body: str | bytes, message_id: str) -> None:
         """Send a `job.submit`, whatever it is."""
         producer = kombu.Producer(self._channel)
         producer.publish(
-            body.encode(),
+            body.encode() if isinstance(body, str) else body,
             exchange=COMMANDS,
             routing_key="job.submit",
             message_id=message_id,
@@ -398,6 +398,10 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     wrong = {**job, "timeout_s": "long"}
     tap.publish(json.dumps({"type": "job.submit", "v": 1, "job": wrong}), "wrong")
     tap.publish(json.dumps({**job, "secret": planted["secrets"]}), "misnamed")
+    tap.publish(json.dumps({**job, "secerts": planted["secrets"]}), "misspelt")
+    tap.publish(json.dumps(json.dumps(wrong)), "encoded twice")
+    tap.publish(json.dumps({"type": "job.submit", "v": 1, "job": json.dumps(wrong)}), "nested")
+    tap.publish(json.dumps(wrong).encode() + b"\xff", "no UTF-8")
     tap.publish(json.dumps({"image": "x", "secrets": {"A": SECRET}}) + "}", "broken")
     found = Found()
     refused(system, found)
@@ -413,7 +417,7 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     assert {str(well), str(fails), str(unlaunched), fired} < set(ids)
     assert len(ids) == 5
     system.wait("all ended", lambda: system.open_attempts() == 0)
-    system.wait("three dead letters", lambda: _letters(system) == 3)
+    system.wait("seven dead letters", lambda: _letters(system) == 7)
     system.wait("events of all", lambda: _ended(hooked) >= len(ids))
 
     found = everywhere(system, twin, tap, ids, api_token)

@@ -6,11 +6,11 @@ says how the next calls go; time passes when a test says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from atemporal.broker import Link, Outgoing
 from atemporal.cloud import (
@@ -27,11 +27,12 @@ from atemporal.cloud import (
 from atemporal.errors import Unavailable
 from atemporal.limits import Limit
 from atemporal.messages import LAUNCH, JobDue
-from atemporal.model import AttemptRef
+from atemporal.model import AttemptRef, JobSpec
 from atemporal.states import AttemptState, BlockedReason, JobState, Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.store.rate_limits import LAG_S
+from services.launcher import launcher
 from services.launcher.launch import LaunchLoop
 from tests.frozen_clock import freeze
 from tests.integration.launching import (
@@ -648,6 +649,87 @@ class TestLoop:
         loop.reset()
         (waiting,) = link.receive(LAUNCH, limit=10, timeout_s=5)
         link.ack([waiting])
+
+
+class TestLarge:
+    """Environments of which few fit into memory together."""
+
+    ENV = "e" * 1000
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(launcher, "LARGEST", 2 * len(self.ENV))
+
+    @pytest.fixture
+    def read(self, world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many specifications each begin has read."""
+        found: list[int] = []
+        lock_queued = jobs.lock_queued
+
+        def counted(tx: Connection, refs: Sequence[AttemptRef]) -> dict[AttemptRef, JobSpec]:
+            queued = lock_queued(tx, refs)
+            found.append(len(queued))
+            return queued
+
+        monkeypatch.setattr(jobs, "lock_queued", counted)
+        return found
+
+    def queued(self, world: World, many: int) -> list[AttemptRef]:
+        refs = [world.queued() for _ in range(many)]
+        enlarge = text(
+            "UPDATE jobs SET spec = jsonb_set(spec, '{env,A}', to_jsonb(CAST(:env AS text)))"
+        )
+        with world.database.begin() as tx:
+            tx.execute(enlarge, {"env": self.ENV})
+        return refs
+
+    def begun(self, world: World) -> list[AttemptRef]:
+        """Those that EC2 was asked for, in the order of the calls."""
+        refs = [one.ref for one in world.cloud.instances.values()]
+        return [ref for ref in refs if ref is not None]
+
+    def test_messages_are_worked_on_in_parts_in_their_order(
+        self, world: World, broker_url: str, read: list[int]
+    ) -> None:
+        refs = self.queued(world, 5)
+        refs = [refs[number] for number in (4, 0, 2, 1, 3)]
+        assert world.launcher.parts(refs) == [refs[:2], refs[2:4], refs[4:]]
+        link = Link(broker_url, name="test")
+        link.connect()
+        link.publish([Outgoing.of(JobDue(job_id=ref.job_id, attempt=ref.number)) for ref in refs])
+        loop = LaunchLoop(world.launcher, link)
+        while len(world.cloud.calls) < 5:
+            loop.tick()
+        loop.reset()
+        assert max(read) <= 2
+        assert sorted(self.begun(world)) == sorted(refs)
+
+    def test_a_sweep_stops_at_the_bound_and_the_next_goes_on_at_once(
+        self, world: World, read: list[int]
+    ) -> None:
+        refs = self.queued(world, 5)
+        for number, ref in enumerate(reversed(refs)):
+            age = text(
+                "UPDATE jobs SET updated_at = now() - make_interval(secs => :s) WHERE id = :id"
+            )
+            with world.database.begin() as tx:
+                tx.execute(age, {"s": 100 - number, "id": ref.job_id})
+        for many in (2, 4, 5):
+            assert world.sweep.tick() < 1 or many == 5
+            assert sorted(self.begun(world)) == sorted(refs[5 - many :])
+        assert read == [2, 2, 1]
+
+    def test_intents_that_were_left_are_taken_up_in_parts_the_oldest_first(
+        self, world: World
+    ) -> None:
+        refs = self.queued(world, 5)
+        for ref in refs:
+            world.launcher.begin([ref])
+            world.later(1)
+        world.later(60)
+        for many in (2, 4, 5):
+            assert world.sweep.tick() < 1 or many == 5
+            assert sorted(self.begun(world)) == sorted(refs[:many])
 
 
 class TestUnreadable:

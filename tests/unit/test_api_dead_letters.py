@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -52,7 +51,10 @@ def test_a_letter_is_shown_with_why_and_where_from_and_its_body(api: Api) -> Non
         "errors": {"image": "is no text"},
         "queue": SUBMIT,
     }
-    assert (shown["body"], shown["body_base64"], shown["body_size"]) == ('{"image":1}', None, 11)
+    assert (shown["body"], shown["body_not_shown"], shown["body_size"]) == (
+        *('{"image":1}', None),
+        11,
+    )
     assert (shown["message_id"], shown["routing_key"]) == ("m-1", "job.submit")
     assert shown["properties"] == {"headers": {"a": "b"}}
     assert (shown["not_replayable"], shown["replay_of"], shown["decided_by"]) == (None, None, None)
@@ -61,11 +63,22 @@ def test_a_letter_is_shown_with_why_and_where_from_and_its_body(api: Api) -> Non
     assert "body" not in in_list
 
 
-def test_a_body_that_is_no_text_comes_in_base64(api: Api) -> None:
-    (letter_id,) = keep(api, refused(b"\xff\x00"))
-    shown = api.http.get(f"/dead-letters/{letter_id}").json()
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [(b'{"secrets": {"A": "hush"}}\xff', "not UTF-8"), (b'{"secrets": {"A": "hush"}', "not JSON")],
+)
+def test_a_body_in_which_secrets_can_not_be_told_is_not_shown_and_is_kept(
+    api: Api, body: bytes, why: str
+) -> None:
+    (letter_id,) = keep(api, refused(body))
+    answer = api.http.get(f"/dead-letters/{letter_id}")
+    shown = answer.json()
     assert shown["body"] is None
-    assert b64decode(shown["body_base64"]) == b"\xff\x00"
+    assert why in shown["body_not_shown"]
+    assert f"{len(body)} bytes" in shown["body_not_shown"]
+    assert "hush" not in answer.text
+    with api.database.begin() as tx:
+        assert dead_letters.get(tx, UUID(letter_id)).body == body
 
 
 def test_the_brokers_history_is_shown(api: Api) -> None:

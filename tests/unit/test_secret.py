@@ -6,14 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from atemporal.environment import LONGEST
 from atemporal.errors import Invalid
 from atemporal.model import JobSpec, parse_spec
 from atemporal.model.job_spec import read_spec, with_values
-from atemporal.model.secret import revealed, without_secrets
+from atemporal.model.secret import revealed
 
 SPEC = parse_spec({"image": "a", "env": {"A": "1"}, "secrets": {"C": "hush", "B": "hush\nhush"}})
 
@@ -66,44 +64,3 @@ def test_what_will_not_do_is_refused_by_its_field_and_not_repeated(wrong: dict[s
 
 def test_an_empty_list_is_php_s_empty_object() -> None:
     assert JobSpec(image="a", secrets=[]).secrets == {}
-
-
-class TestMessage:
-    """Of a message that nobody could use, whatever is wrong with it."""
-
-    @pytest.mark.parametrize(
-        "job",
-        [
-            {"secrets": {"A": "hush"}},
-            {"secret": {"A": "hush"}},
-            {"Secrets": {"A": {"b": "hush"}}},
-            {"secrets": "A=hush"},
-            {"secrets": ["hush"]},
-            {"env": {"CLIENT_SECRET": "hush"}},
-        ],
-    )
-    def test_what_is_called_a_secret_is_left_out(self, job: Any) -> None:
-        for message in (job, {"job": job}, {"schedule": {"job": {"image": "a", **job}}}, [job]):
-            shown = without_secrets(json.dumps(message))
-            assert shown is not None
-            assert "hush" not in shown
-            assert len(json.loads(shown)) == len(message)
-
-    def test_a_name_is_read_as_json_reads_it(self) -> None:
-        shown = without_secrets('{"s\\u0065crets": {"A": "hush"}}')
-        assert shown == '{"secrets": {"A": null}}'
-
-    def test_a_name_that_is_there_twice_hides_nothing(self) -> None:
-        assert (
-            without_secrets('{"secrets": {"A": "hush"}, "secrets": null}') == '{"secrets": null}'
-        )
-
-    @pytest.mark.parametrize("text", ['{"secrets": {"A": "hush"}', "SECRET=hush", "[" * 100_000])
-    def test_one_that_can_not_be_read_is_not_shown_if_it_speaks_of_secrets(
-        self, text: str
-    ) -> None:
-        assert without_secrets(text) == (None if "hush" in text else text)
-
-    @given(st.text().filter(lambda text: "secret" not in text.lower()))
-    def test_any_other_is_shown_to_the_letter(self, text: str) -> None:
-        assert without_secrets(text) == text
