@@ -131,7 +131,7 @@ deploy-all: $(VENV)/dev.stamp ## From nothing: registry, infra-up, deploy: DEPLO
 logs: $(VENV)/dev.stamp ## Follow the daemons' logs: DEPLOYMENT= DAEMON=
 	@$(PRODUCTION) logs --deployment '$(DEPLOYMENT)' $(if $(DAEMON),--daemon '$(DAEMON)') $(ARGS)
 
-clean: ## Remove the virtual environment and all caches
+clean: ## Remove the virtual environment and the tools' caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
