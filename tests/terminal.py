@@ -18,7 +18,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 PATIENCE_S = 60.0
-PROGRAM = "from atemporal.cli import main; main(prog_name='atemporal')"
+# Tests that run in the background were told to pass over SIGINT, and a child inherits that; what a
+# terminal's shell starts was not.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from atemporal.cli import main; main(prog_name='atemporal')"
+)
 
 
 class Terminal:
