@@ -275,7 +275,9 @@ class TestAskedToEndBeforeTheClientIsDone:
         shipper.running.with_name("running.fails").touch()
         self.end(shipper, api, os.urandom(50_000))
         assert shipper.counted is None
-        assert (shipper.state / "log_new").stat().st_size == 0
+        # What was sent may be there still, until it is known to have come.
+        assert (shipper.state / "log_new").stat().st_size <= 3
+        assert reached(api) == 3
 
     def test_nothing_is_claimed_of_a_log_that_was_rotated(
         self, shipper: Shipper, api: Api

@@ -14,9 +14,11 @@ from atemporal import start
 
 ROOT = Path(__file__).parents[2]
 CODE = "from atemporal.start import program; program('slow')"
+# As a shell starts it, also where the tests themselves were begun in the background.
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
-def begun(folder: Path, module: str, before: str = "") -> subprocess.Popen[str]:
+def begun(folder: Path, module: str, before: str = HEEDING) -> subprocess.Popen[str]:
     """Begin a program that is this module; it has printed its first line."""
     (folder / "slow.py").write_text(module)
     process = subprocess.Popen(
