@@ -44,6 +44,9 @@ class Steps:
     def room(self) -> int:
         return 4
 
+    def parts(self, refs: Sequence[AttemptRef]) -> list[Sequence[AttemptRef]]:
+        return [refs]
+
     def begin(self, refs: Sequence[AttemptRef]) -> list[Begun]:
         if self.error:
             raise self.error
