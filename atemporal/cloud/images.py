@@ -38,7 +38,7 @@ class Images:
         self._ec2 = client
         self._caller = caller
         self._found: dict[str, tuple[str, float]] = {}
-        self._missing: dict[str, tuple[Rejected, float]] = {}
+        self._missing: dict[str, float] = {}
         self._known: dict[str, ImageTypeDef] = {}
         self._unknown: dict[str, float] = {}
 
@@ -51,16 +51,20 @@ class Images:
         found = self._found.get(wanted)
         if found is not None and now - found[1] < IMAGE_FRESH_S:
             return found[0]
-        refusal = self._missing.get(wanted)
-        if refusal is not None and now - refusal[1] < NO_IMAGE_S:
-            raise refusal[0]
-        try:
+        missing_since = self._missing.get(wanted)
+        if missing_since is None or now - missing_since >= NO_IMAGE_S:
             newest = self._newest(wanted)
-        except Rejected as refused:
-            self._missing[wanted] = (refused, now)
-            raise
-        self._found[wanted] = (newest, now)
-        return newest
+            if newest is not None:
+                self._found[wanted] = (newest, now)
+                return newest
+            self._missing[wanted] = now
+        family = os_family(self._settings.os_family)
+        raise Rejected(
+            f"looking up the newest {family.name} image in {self._settings.region}",
+            "NoImage",
+            f"account {family.image_owner} offers none named {family.image_name} for {wanted}; set "
+            f"ATEMPORAL_IMAGE_ID to the id of a {family.name} image that this region has",
+        )
 
     def get(self, image_id: str) -> ImageTypeDef | None:
         """The image as EC2 shows it; None where EC2 says that it has none for us."""
@@ -105,7 +109,7 @@ class Images:
                 f" known to be {launch.os_family}",
             )
 
-    def _newest(self, architecture: str) -> str:
+    def _newest(self, architecture: str) -> str | None:
         family = os_family(self._settings.os_family)
         doing = f"looking up the newest {family.name} image in {self._settings.region}"
         wanted: Any = {
@@ -122,11 +126,5 @@ class Images:
             ),
         )
         if not images:
-            raise Rejected(
-                doing,
-                "NoImage",
-                f"account {family.image_owner} offers none named {family.image_name} for"
-                f" {architecture}; set ATEMPORAL_IMAGE_ID to the id of a {family.name} image"
-                " that this region has",
-            )
+            return None
         return max(images, key=lambda image: image["CreationDate"])["ImageId"]
