@@ -40,11 +40,16 @@ def system(
     system.close()
 
 
+@pytest.fixture
+def http(system: Rolling) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=system.api_url, timeout=20) as client:
+        yield client
+
+
 def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_changed(
-    system: Rolling, database_url: str, tmp_path: Path
+    system: Rolling, http: httpx.Client, database_url: str, tmp_path: Path
 ) -> None:
     sign = tmp_path / "end"
-    http = httpx.Client(base_url=system.api_url, timeout=20)
     template = {"image": "busybox:1.36", "command": ["true"], "ports": [], "lead": 0}
     for name in ("paused", "minutely"):
         schedule = {"name": name, "cron": "* * * * *", "job": template}
@@ -73,7 +78,6 @@ def test_the_daemons_of_the_release_before_go_on_while_and_after_the_schema_is_c
     http.post("/schedules/paused/resume").raise_for_status()
     for name in ("paused", "minutely"):
         http.delete(f"/schedules/{name}").raise_for_status()
-    http.close()
     for job_id in _ids(system, "id", "jobs"):
         system.wait_closed(job_id)
     # As on the day of an upgrade: they also begin on what they find.
