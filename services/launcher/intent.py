@@ -114,6 +114,9 @@ class AttemptIntent:
     def __init__(self, attempt: Attempt, spec: JobSpec, settings: Settings) -> None:
         """Take the attempt as it was read."""
         self.launch = attempt.launch
+        if spec.secrets and self.launch.calls == 0:
+            # A launcher of the release before may have begun it, and knew of none.
+            self.launch = self.launch.model_copy(update={"delivery": "claim"})
         self._ref = attempt.ref
         self._spec = spec
         self._settings = settings

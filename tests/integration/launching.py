@@ -6,7 +6,7 @@ says how the next calls go; time passes when a test says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -224,9 +224,10 @@ class World:
                         {"launch": moved.model_dump_json(), "job": attempt.job_id},
                     )
 
-    def queued(self, **machine: Any) -> AttemptRef:
+    def queued(self, *, secrets: Mapping[str, str] | None = None, **machine: Any) -> AttemptRef:
         """Submit a job and have it claimed."""
-        spec = parse_spec({"image": "busybox", "env": {"A": "1"}, "machine": machine})
+        fields = {"image": "busybox", "env": {"A": "1"}, "secrets": {**(secrets or {})}}
+        spec = parse_spec({**fields, "machine": machine})
         with self.database.begin() as tx:
             jobs.submit_one(tx, spec, actor="test")
             (ref,) = jobs.claim_due(tx, 10, actor="test")

@@ -6,6 +6,9 @@ says how the next calls go; time passes when a test says so.
 
 from __future__ import annotations
 
+import ast
+import base64
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -217,6 +220,27 @@ class TestWrongImage:
         first, second = world.cloud.calls
         assert first == second
         assert world.has_instance(ref)
+
+    def test_with_a_secret_it_goes_by_claim_though_its_intent_says_inline(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A launcher of the release before wrote it, and never called."""
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "inline")
+        ref = world.queued(secrets={"PASSWORD": "hush-hush"})
+        world.launcher.begin([ref])
+        assert world.attempt(ref).launch.delivery == "inline"
+        world.later(30)
+        world.restart()
+        world.sweep.tick()
+        assert world.attempt(ref).launch.delivery == "claim"
+        assert world.has_instance(ref)
+        (call,) = world.cloud.calls
+        user_data = ast.literal_eval(call.request)["UserData"]
+        found = re.search(rb"content: (\S+)\n", user_data)
+        assert found
+        manifest = base64.b64decode(found[1])
+        assert b"/attempts/1/machine\0" in manifest
+        assert b"hush-hush" not in manifest
 
     @pytest.mark.parametrize("unknown", UNKNOWN)
     def test_what_a_call_may_have_launched_keeps_its_image(
