@@ -19,7 +19,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from atemporal import userdata
+from atemporal import registries, settings, userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.states import Reason
 from cloud_config import LOG_SHIPPER
@@ -353,8 +353,12 @@ def test_a_machine_that_is_told_the_password_with_its_job_pulls_and_shows_it_now
 ) -> None:
     auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     with open_registry(locked=True) as registry:
-        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
+        # As README says: docker's own client writes the file.
+        login = ("login", "--username", USER, "--password", PASSWORD, registry)
+        case.site.engine.run("--config", str(tmp_path), *login)
         image = push_job_image(case.site.engine, registry, config=tmp_path)
+        known = registries.load(settings.load(registries_file=str(tmp_path / "config.json")))
+        assert known.opens(image) == auth
         case.api.group_manifest = case.manifest(image=image) + f"auth={auth}\0".encode()
         group = userdata.render_group(case.ref.job_id, case.launch(), TOKEN)
         case.machine.apply(group)

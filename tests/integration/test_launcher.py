@@ -148,6 +148,46 @@ class TestArchitectures:
         assert [world.attempt(ref).launch.image_id for ref in refs] == ["ami-2", "ami-1"]
 
 
+class TestDelivery:
+    @pytest.mark.parametrize("meant", ["claim", "inline"])
+    def test_a_repeated_call_is_the_same_also_if_it_would_be_delivered_otherwise_now(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, meant: str
+    ) -> None:
+        """The agent of another release may be larger, or smaller."""
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: meant)
+        world.cloud.script = [Done(UNKNOWN[0])]
+        ref = world.launch()
+        assert world.attempt(ref).launch.delivery == meant
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "neither")
+        world.later(30)
+        world.restart()
+        world.sweep.tick()
+        first, second = world.cloud.calls
+        assert first == second
+        assert world.has_instance(ref)
+
+    def test_with_a_secret_it_goes_by_claim_though_its_intent_says_inline(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A launcher of the release before wrote it, and never called."""
+        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "inline")
+        ref = world.queued(secrets={"PASSWORD": "hush-hush"})
+        world.launcher.begin([ref])
+        assert world.attempt(ref).launch.delivery == "inline"
+        world.later(30)
+        world.restart()
+        world.sweep.tick()
+        assert world.attempt(ref).launch.delivery == "claim"
+        assert world.has_instance(ref)
+        (call,) = world.cloud.calls
+        user_data = ast.literal_eval(call.request)["UserData"]
+        found = re.search(rb"content: (\S+)\n", user_data)
+        assert found
+        manifest = base64.b64decode(found[1])
+        assert b"/attempts/1/machine\0" in manifest
+        assert b"hush-hush" not in manifest
+
+
 class TestWrongImage:
     """The settings name an image on which nothing would end the machine."""
 
@@ -203,44 +243,6 @@ class TestWrongImage:
         world.sweep.tick()
         assert world.cloud.calls == []
         assert "image ami-2 is not flatcar" in (world.attempt(ref).detail or "")
-
-    @pytest.mark.parametrize("meant", ["claim", "inline"])
-    def test_a_repeated_call_is_the_same_also_if_it_would_be_delivered_otherwise_now(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, meant: str
-    ) -> None:
-        """The agent of another release may be larger, or smaller."""
-        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: meant)
-        world.cloud.script = [Done(UNKNOWN[0])]
-        ref = world.launch()
-        assert world.attempt(ref).launch.delivery == meant
-        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "neither")
-        world.later(30)
-        world.restart()
-        world.sweep.tick()
-        first, second = world.cloud.calls
-        assert first == second
-        assert world.has_instance(ref)
-
-    def test_with_a_secret_it_goes_by_claim_though_its_intent_says_inline(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A launcher of the release before wrote it, and never called."""
-        monkeypatch.setattr("atemporal.intent.delivery_of", lambda _: "inline")
-        ref = world.queued(secrets={"PASSWORD": "hush-hush"})
-        world.launcher.begin([ref])
-        assert world.attempt(ref).launch.delivery == "inline"
-        world.later(30)
-        world.restart()
-        world.sweep.tick()
-        assert world.attempt(ref).launch.delivery == "claim"
-        assert world.has_instance(ref)
-        (call,) = world.cloud.calls
-        user_data = ast.literal_eval(call.request)["UserData"]
-        found = re.search(rb"content: (\S+)\n", user_data)
-        assert found
-        manifest = base64.b64decode(found[1])
-        assert b"/attempts/1/machine\0" in manifest
-        assert b"hush-hush" not in manifest
 
     @pytest.mark.parametrize("unknown", UNKNOWN)
     def test_what_a_call_may_have_launched_keeps_its_image(
