@@ -23,6 +23,7 @@ from atemporal.store import dead_letters
 from atemporal.store.database import Database
 from services.scheduler.dead_letters import BATCH, COUNT_AGAIN_S, DeadLetterLoop
 from services.scheduler.submit import SubmitLoop
+from tests.integration.messaging import length
 from tests.servers.postgres import Postgres
 from tests.servers.rabbitmq import purge
 
@@ -74,14 +75,6 @@ def letters(database: Database, **wanted: Any) -> list[RecordedLetter]:
 def count(database: Database, table: str = "jobs") -> int:
     with database.begin() as tx:
         return int(tx.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
-
-
-def length(url: str, queue: str) -> int:
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    try:
-        return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
-    finally:
-        connection.close()
 
 
 def until(done: Callable[[], bool], *loops: Any, within_s: float = 60) -> None:

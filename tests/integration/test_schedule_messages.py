@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pika
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from atemporal.broker import DEAD, Link, Outgoing
 from atemporal.broker.dead_letters import read
-from atemporal.messages import COMMANDS, REAP, SCHEDULE, JobCancel, decode
+from atemporal.messages import REAP, SCHEDULE, JobCancel, decode
 from atemporal.model import parse_spec
 from atemporal.model.dead_letter import RecordedLetter
 from atemporal.model.schedule import LABEL, Schedule
@@ -32,6 +31,7 @@ from services.scheduler.dead_letters import DeadLetterLoop
 from services.scheduler.schedule_messages import ScheduleMessageLoop
 from tests.chaos.dying import DIED, Point, Service
 from tests.chaos.dying import run as run_until_dead
+from tests.integration.messaging import Loop, Publisher, until
 from tests.integration.recurring import begin
 from tests.servers.rabbitmq import purge
 
@@ -60,57 +60,34 @@ def loop(broker_url: str, database: Database) -> Iterator[ScheduleMessageLoop]:
     made.reset()
 
 
-class Planner:
-    """Another system: plain pika and JSON, nothing of ours."""
+class Planner(Publisher):
+    """One that publishes messages about schedules."""
 
     def __init__(self, url: str, loop: ScheduleMessageLoop) -> None:
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
-        self._channel = self._connection.channel()
-        self._channel.confirm_delivery()
-        self._replies = self._channel.queue_declare("", exclusive=True).method.queue
+        super().__init__(url)
         self._loop = loop
         self._number = count()
 
-    def send(self, what: str, message_id: str | None = "", body: bytes = b"", **more: Any) -> None:
+    def tell(self, what: str, message_id: str | None = "", body: bytes = b"", **more: Any) -> None:
         """Publish; `schedule.run` and such of nightly, unless it says otherwise."""
         if what in NAMED:
             more = {"name": "nightly", **more}
         whole = {"type": f"schedule.{what}", "v": 1, **more}
-        self._channel.basic_publish(
-            COMMANDS,
-            f"schedule.{what}",
-            body or json.dumps(whole).encode(),
-            pika.BasicProperties(
-                message_id=f"m-{next(self._number)}" if message_id == "" else message_id,
-                reply_to=self._replies,
-                correlation_id="c-1",
-                delivery_mode=2,
-            ),
-            mandatory=True,
-        )
+        own = f"m-{next(self._number)}" if message_id == "" else message_id
+        self.send(body or whole, own, f"schedule.{what}")
 
-    def reply(self) -> dict[str, Any]:
-        for _, properties, body in self._channel.consume(
-            self._replies, auto_ack=True, inactivity_timeout=10
-        ):
-            assert properties is not None, "no reply within 10 s"
-            assert properties.correlation_id == "c-1"
-            reply: dict[str, Any] = json.loads(body)
-            assert (reply["type"], reply["v"]) == ("schedule.reply", 1)
-            return reply
-        raise AssertionError("the channel closed")
+    def reply(self, loop: Loop) -> dict[str, Any]:
+        reply = super().reply(loop)
+        assert (reply["type"], reply["v"]) == ("schedule.reply", 1)
+        return reply
 
     def ask(self, what: str, message_id: str | None = "", **more: Any) -> dict[str, Any]:
-        self.send(what, message_id, **more)
-        self._loop.tick()
-        return self.reply()
+        self.tell(what, message_id, **more)
+        return self.reply(self._loop)
 
     def put(self, message_id: str = "", **fields: Any) -> dict[str, Any]:
         serial = {"serial": fields.pop("serial")} if "serial" in fields else {}
         return self.ask("put", message_id, schedule=NIGHTLY | fields, **serial)
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @pytest.fixture
@@ -118,6 +95,11 @@ def planner(broker_url: str, link: Link, loop: ScheduleMessageLoop) -> Iterator[
     planner = Planner(broker_url, loop)
     yield planner
     planner.close()
+
+
+def kept(database: Database) -> Sequence[RecordedLetter]:
+    with database.begin() as tx:
+        return dead_letters.listing(tx, limit=10).letters
 
 
 def known(database: Database, name: str = "nightly") -> Schedule | None:
@@ -305,15 +287,14 @@ def test_one_that_was_refused_can_be_replayed(
     assert planner.ask("pause", "pause-1")["status"] == "rejected"
     planner.put()
     letters = DeadLetterLoop(database, Link(broker_url, name="letters"), interval_s=0.0)
-    letters.tick()
+    until(letters, lambda: bool(kept(database)))
+    (found,) = kept(database)
     with database.begin() as tx:
-        (found,) = dead_letters.listing(tx, limit=10).letters
         letter: RecordedLetter = dead_letters.replay(tx, found.id, actor="op")
     assert letter.queue == SCHEDULE
     letters.tick()
     letters.reset()
-    loop.tick()
-    assert (planner.reply()["status"], the(database).paused_at is None) == ("accepted", False)
+    assert (planner.reply(loop)["status"], the(database).paused_at is None) == ("accepted", False)
 
 
 def test_a_job_by_claim_is_refused_where_machines_can_prove_nothing(
@@ -322,10 +303,9 @@ def test_a_job_by_claim_is_refused_where_machines_can_prove_nothing(
     link = Link(broker_url, name="unable")
     unable = ScheduleMessageLoop(database, link, terms=Terms(claims=False))
     job = {"image": "busybox", "secrets": {"A": "hush"}}
-    planner.send("put", schedule={**NIGHTLY, "job": job})
-    unable.tick()
+    planner.tell("put", schedule={**NIGHTLY, "job": job})
+    errors = planner.reply(unable)["errors"]
     unable.reset()
-    errors = planner.reply()["errors"]
     assert "ATEMPORAL_IDENTITY_CERTIFICATES" in errors["job.secrets"]
     assert "hush" not in str(errors)
     assert known(database) is None
@@ -335,10 +315,9 @@ def test_where_they_are_not_taken_all_are_refused(
     database: Database, broker_url: str, planner: Planner, link: Link
 ) -> None:
     closed = ScheduleMessageLoop(database, Link(broker_url, name="closed"), allowed=False)
-    planner.send("put", schedule=NIGHTLY)
-    closed.tick()
+    planner.tell("put", schedule=NIGHTLY)
+    why = planner.reply(closed)["errors"]["type"]
     closed.reset()
-    why = planner.reply()["errors"]["type"]
     assert "ATEMPORAL_SCHEDULE_MESSAGES is off" in why
     assert known(database) is None
     assert len(dead(link)) == 1
@@ -432,6 +411,8 @@ def test_a_scheduler_that_dies_leads_to_nothing_twice(
     process.kill()
     process.join()
     assert process.exitcode == DIED, log.read_text()[-3000:]
+    until(loop, lambda: the(database).version == 2 and len(job_ids(database)) == 1)
+    # What was applied and not acknowledged comes once more.
     for _ in range(3):
         loop.tick()
     assert (the(database).version, the(database).cron) == (2, "0 4 * * *")
