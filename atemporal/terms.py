@@ -43,6 +43,8 @@ class Terms:
     options: frozenset[str] = frozenset(JOB_OPTIONS)
     host_paths: Sequence[str] = ()
     instance_type: str = ""
+    roles: bool = True
+    """Whether instances have a role, by which they get secrets by reference."""
 
     @classmethod
     def of(cls, settings: Settings) -> Terms:
@@ -58,6 +60,7 @@ class Terms:
             frozenset(settings.job_options),
             settings.host_paths,
             settings.instance_type,
+            settings.instance_profile is not None,
         )
 
     def check(self, spec: JobSpec, *, within: str = "") -> None:
@@ -100,6 +103,12 @@ class Terms:
                 f"{', '.join(without)} has no NVIDIA GPU: ask for instance types that have, like "
                 "g6.xlarge"
             )
+        if spec.secret_refs and not self.roles:
+            wrong["secret_refs"] = (
+                "are had by the role of the job's instance, and here instances have none: have the "
+                "operator name an instance profile whose role may read them "
+                f"({PREFIX}INSTANCE_PROFILE), or give their values as secrets"
+            )
         private = self.registries.opens(spec.image) is not None
         if private and spec.delivery == "inline":
             wrong["delivery"] = (
@@ -123,6 +132,8 @@ def _why_by_claim(spec: JobSpec) -> str:
     """The field for which a job is delivered by claim."""
     if delivery_of(spec) == "inline":
         return "image"
+    if spec.secret_refs:
+        return "secret_refs"
     return "secrets" if spec.secrets else "delivery" if spec.delivery == "claim" else "env"
 
 

@@ -28,6 +28,7 @@ from atemporal.model import AttemptRef, JobSpec, Launch
 from atemporal.model.container import options
 from atemporal.model.secret import revealed
 from atemporal.tokens import Purpose
+from cloud_config import SECRET_RESOLVER
 from cloud_config.cloud_init import AMAZON_LINUX, DEBIAN, UBUNTU
 from cloud_config.flatcar import FLATCAR
 from cloud_config.gzip_member import MOST_STORED, deflated, stored
@@ -85,7 +86,7 @@ def render(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:
     """
     if launch.delivery == "claim":
         return _asking(ref.id, f"jobs/{ref.job_id}/attempts/{ref.number}/machine", launch, token)
-    if spec.secrets:
+    if spec.secrets or spec.secret_refs:
         # A launcher of the release before made the intent, and knew of none.
         raise Invalid({"secrets": "are delivered by claim, and this launch is inline"})
     family = os_family(launch.os_family)
@@ -113,7 +114,7 @@ def purpose_of(launch: Launch) -> Purpose:
 def delivery_of(spec: JobSpec) -> Delivery:
     """How a job that is launched alone gets onto its machine."""
     if spec.delivery == "auto":
-        return "claim" if spec.secrets or _too_large(spec) else "inline"
+        return "claim" if spec.secrets or spec.secret_refs or _too_large(spec) else "inline"
     return spec.delivery
 
 
@@ -124,7 +125,7 @@ def check_fits(spec: JobSpec) -> None:
         Invalid: naming `env`, with what it takes and what fits, or `delivery`.
     """
     needed = len(_payload(spec))
-    if spec.delivery == "inline" and spec.secrets:
+    if spec.delivery == "inline" and (spec.secrets or spec.secret_refs):
         why = (
             "inline is in the user-data, which EC2 shows to whoever may look at the instance: a job "
             "with secrets is delivered by claim; leave it out, or give auto or claim"
@@ -212,8 +213,11 @@ def manifest(
 
     `auth` opens the registry of its image. It has no place in a user-data.
     """
-    opens = _joined([f"auth={auth}"] if auth else [])
-    return _head(ref, spec, launch, token) + opens + _payload(spec)
+    told = [f"auth={auth}"] if auth else []
+    if spec.secret_refs:
+        told += [f"resolver={SECRET_RESOLVER}"]
+        told += [f"resolver={name}={one}" for name, one in spec.secret_refs.items()]
+    return _head(ref, spec, launch, token) + _joined(told) + _payload(spec)
 
 
 def _head(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:

@@ -7,7 +7,8 @@ holds an attempt's data; it travels as base64, so nothing a job contains can bre
 The manifest (`/etc/atemporal/manifest`, mode 0600) holds NUL-terminated records `NAME=VALUE`: `attempt`,
 `image`, `callback`, `token`, `timeout`, `deadline`, `pull` (how long a pull is tried), `capacity_type`,
 then any number of `port`, `arg` (the command's words) and `env` (`env=NAME=VALUE`). Times are whole
-seconds.
+seconds. One that is told by claim may have `auth` (what opens the image's registry), and with secrets by
+reference `resolver`: first the script that gets them, then each as `resolver=NAME=ssm:/path`.
 
 Order on the machine:
 1. `atemporal-deadline.service`, the one unit that the user-data starts, waits `deadline` seconds and
@@ -33,6 +34,8 @@ When something fails:
   stands in for the log. What asking again would not change is reported as `definite` at once: an image
   that is not there or not for us, one that no engine runs, a disk that is too small
   (docs/registry-errors.md).
+- A secret by reference that AWS refuses is reported as `create`; one that may be had later is tried for
+  `pull` seconds, then reported as `pull`. Nothing else of its value than the container has it.
 - Refused while it holds, or when it claims: the container is never started, and there is nothing to
   report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark
@@ -71,6 +74,9 @@ def _dense(script: str) -> str:
 LOG_SHIPPER = _dense(template("log_shipper"))
 """What sends a container's output while it runs. The user-data has no room for it and holds its digest;
 a machine gets it from the API."""
+
+SECRET_RESOLVER = _dense(template("secret_resolver"))
+"""What gets secrets by reference. A machine is told it with a job that has some."""
 
 AGENT = _dense(template("agent")).replace(
     "LOG_SHIPPER_DIGEST", sha256(LOG_SHIPPER.encode()).hexdigest()[:32]

@@ -99,6 +99,7 @@ def serving(database_url: str, **settings: Any) -> Iterator[Api]:
             "api_port": 0,
             "broker_url": "amqp://guest:guest@127.0.0.1:1//",
             "stop_within_s": 5,
+            "instance_profile": "jobs",
             **settings,
         }
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-INSTANCE_ID = "i-0123456789abcdef0"
+INSTANCE_ID, REGION = "i-0123456789abcdef0", "eu-central-1"
 _PASS = "metadata-session"
 CREDENTIALS = {
     "Code": "Success",
@@ -68,6 +68,9 @@ class CallbackApi:
     role: str | None = None
     ecr: list[tuple[int, str]] = field(default_factory=list)
     ecr_calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    # The same of the services that have secrets: a status, and the body as it is.
+    aws: list[tuple[int, str]] = field(default_factory=list)
+    aws_calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     boot_calls: list[Call] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     when_started: Callable[[], object] = lambda: None
@@ -150,6 +153,11 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = {"authorizationData": [{"authorizationToken": text, "expiresAt": 1.0}]}
             self._respond(status, json.dumps(answer, separators=(",", ":")).encode())
             return
+        if self.path == "/aws/":
+            api.aws_calls.append((dict(self.headers), body))
+            status, text = api.aws.pop(0) if len(api.aws) > 1 else api.aws[0]
+            self._respond(status, text.encode())
+            return
         if self.path.endswith(("/machines", "/machine")):
             api.group_calls.append(Call(self.command, self.path, token, json.loads(body)))
             statuses = api.group_statuses
@@ -200,7 +208,12 @@ class _Handler(BaseHTTPRequestHandler):
             document = api.identity if allowed and api.identity else ""
             self._metadata("/latest/dynamic/instance-identity/rsa2048", header, document)
             return
-        self._metadata("/latest/meta-data/instance-id", header, INSTANCE_ID if allowed else "")
+        known = {
+            "/latest/meta-data/instance-id": INSTANCE_ID,
+            "/latest/meta-data/placement/region": REGION,
+            "/latest/meta-data/services/domain": "amazonaws.com",
+        }
+        self._metadata(self.path, header, known.get(self.path, "") if allowed else "")
 
     def _log_script(self) -> None:
         api: CallbackApi = self.server.api  # type: ignore[attr-defined]

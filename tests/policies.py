@@ -60,6 +60,7 @@ class Policies:
         daemons = plain(configuration.locals["daemons"])
         self.of = {name: list(daemon["policies"]) for name, daemon in daemons.items()}
         self.of["server"] = ["server"]
+        self.of["jobs"] = ["job-images", "job-secrets"]
 
     @staticmethod
     def _rendered(

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from atemporal import compose_env
 from atemporal.cli.output import note
 from atemporal.cli.session import Session
+from atemporal.cli.usual import REFERENCE_SCHEMES
 from atemporal.cli.wording import ending
 from atemporal.clock import format_utc, parse_duration, parse_utc
 from atemporal.errors import AtemporalError, NotFound
@@ -246,7 +247,7 @@ def read_environment(
 def read_secrets(words: Iterable[str]) -> dict[str, str]:
     """Read words NAME, which takes the caller's own value, or NAME=@FILE, which takes a file's text.
 
-    A newline at the end of a file is none of the value.
+    A newline at the end of a file is none of the value. A reference is passed over.
 
     Raises:
         BadParameter: a name comes twice, a value can not be had, or stands there itself.
@@ -254,10 +255,13 @@ def read_secrets(words: Iterable[str]) -> dict[str, str]:
     secrets: dict[str, str] = {}
     for word in words:
         name, equals, source = word.partition("=")
+        if source.startswith(REFERENCE_SCHEMES):
+            continue
         if equals and not source.startswith("@"):
             raise _no_secret(
                 f"{name} is given its value: on a command line it is in the shell's history, and `ps` "
-                f"shows it to everybody; export it and write {name} alone, or {name}=@FILE"
+                f"shows it to everybody; export it and write {name} alone, or {name}=@FILE, or where "
+                f"its machine finds it: {name}=ssm:NAME or {name}=secretsmanager:NAME"
             )
         if name in secrets:
             raise _no_secret(f"{name} is given twice")
@@ -270,6 +274,24 @@ def read_secrets(words: Iterable[str]) -> dict[str, str]:
                 f"{name} is not in your environment; export it, or write {name}=@FILE"
             )
     return secrets
+
+
+def read_references(words: Iterable[str]) -> dict[str, str]:
+    """Read words NAME=ssm:NAME or NAME=secretsmanager:NAME; others are passed over.
+
+    Raises:
+        BadParameter: a name comes twice, in whichever form.
+    """
+    references: dict[str, str] = {}
+    given: set[str] = set()
+    for word in words:
+        name, _, source = word.partition("=")
+        if name in given:
+            raise _no_secret(f"{name} is given twice")
+        given.add(name)
+        if source.startswith(REFERENCE_SCHEMES):
+            references[name] = source
+    return references
 
 
 def _text_of(path: str) -> str:

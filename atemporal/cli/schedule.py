@@ -107,6 +107,8 @@ def show(session: Session, name: str, following: int, fires: int, reveal: bool) 
         click.echo(f"env        {variable}={clean(value)}")
     for variable in found["job"].get("secrets", {}):
         click.echo(f"secret     {variable}")
+    for variable, reference in found["job"].get("secret_refs", {}).items():
+        click.echo(f"secret     {variable}={reference}")
     now = at(found["read_at"])
     for title, columns, rows in (
         (

@@ -17,7 +17,8 @@ from atemporal.cli.job_command import JobCommand
 from atemporal.cli.schedule import NAME, done, next_fire
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.submit import options, spec_fields
-from atemporal.model.job_spec import JobSpec, Machine
+from atemporal.model.job_spec import JobSpec
+from atemporal.model.machine import Machine
 from atemporal.model.schedule import ScheduleFields, parse_schedule
 from atemporal.recurrence import CatchUp, Overlap
 
@@ -150,9 +151,11 @@ def edit(session: Session, /, **given: Any) -> None:
     replaced = {
         "env": bool(given["env"] or given["env_file"]),
         "secrets": bool(given["secrets"]),
+        "secret_refs": bool(given["secrets"]),
         "labels": bool(given["labels"]),
         "machine": bool(job["machine"]),
     }
+    fields_given = {name: job[name] for name in ("secrets", "secret_refs")}
     job = {name: value for name, value in job.items() if replaced.get(name, True)}
     for option in given["clear"]:
         name = option.replace("-", "_")
@@ -164,7 +167,14 @@ def edit(session: Session, /, **given: Any) -> None:
     if given["secrets"]:
         # Nobody who rotates one of them can know the others: null keeps each.
         known = session.api.schedule(given["name"])
-        job["secrets"] = {**known["job"].get("secrets", {}), **job["secrets"]}
+        for kind, other in (("secrets", "secret_refs"), ("secret_refs", "secrets")):
+            # Unless it is given in the other way now.
+            kept = {
+                name: value
+                for name, value in known["job"].get(kind, {}).items()
+                if name not in fields_given[other]
+            }
+            job[kind] = {**kept, **fields_given[kind]}
         changes["version"] = known["version"]
     if not changes:
         raise click.UsageError("give what is to be changed, like --cron '0 3 * * *'")

@@ -50,6 +50,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
         click.echo(f"env        {name}={clean(value)}")
     for name in job.get("secrets", {}):
         click.echo(f"secret     {name}")
+    for name, reference in job.get("secret_refs", {}).items():
+        click.echo(f"secret     {name}={reference}")
     if job["instances"]:
         click.echo()
         output.table(

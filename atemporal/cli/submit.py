@@ -17,7 +17,13 @@ import click
 from pydantic.fields import FieldInfo
 
 from atemporal.cli import arguments, job_file, output
-from atemporal.cli.arguments import duration_from, pairs, read_environment, read_secrets
+from atemporal.cli.arguments import (
+    duration_from,
+    pairs,
+    read_environment,
+    read_references,
+    read_secrets,
+)
 from atemporal.cli.job_command import JobCommand
 from atemporal.cli.masks import masked_job
 from atemporal.cli.output import note
@@ -29,6 +35,8 @@ from atemporal.model import JobSpec, Machine, parse_spec
 
 ARGUMENTS = frozenset({"image", "command"})
 """Fields that stand on the command line without an option's name."""
+_BY_ANOTHER = frozenset({"secret_refs"})
+"""Fields that another one's option gives: --secret takes references too."""
 
 
 def option_of(name: str, field: FieldInfo) -> click.Option:
@@ -175,8 +183,9 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
         click.Option(
             ["--secret", "secrets"],
             multiple=True,
-            metavar="NAME[=@FILE]",
-            help="A variable for the job that nobody is shown; NAME alone takes your own value.",
+            metavar="NAME[=@FILE|=ssm:NAME|=secretsmanager:NAME]",
+            help="A variable for the job that nobody is shown; NAME alone takes your own value, and of "
+            "ssm: and secretsmanager: the machine gets it from AWS.",
         ),
     ),
     "labels": (
@@ -210,7 +219,7 @@ def options() -> list[click.Parameter]:
     """The options of all fields, in the model's order."""
     made: list[click.Parameter] = []
     for name, field in _fields().items():
-        if name not in ARGUMENTS:
+        if name not in ARGUMENTS | _BY_ANOTHER:
             made += SPECIAL.get(name) or [option_of(name, field)]
     return [*made, _MARKET]
 
@@ -286,6 +295,7 @@ def spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     values = dict(given)
     values["env"] = read_environment(given["env_file"], given["env"], given["env_file_format"])
     values["secrets"] = read_secrets(given["secrets"])
+    values["secret_refs"] = read_references(given["secrets"])
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}

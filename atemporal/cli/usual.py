@@ -40,6 +40,7 @@ TOLD: Final = frozenset(
             "command",
             "env",
             "secrets",
+            "secret_refs",
             "time",
             "lead",
             "delay_s",
@@ -61,6 +62,8 @@ FIRES_SHOWN, MOST_FIRES = 20, 1000
 """The same of the latest."""
 MOST_OF_LIMIT: Final = 1_000_000
 """The largest concurrency limit."""
+REFERENCE_SCHEMES: Final = ("ssm:", "secretsmanager:")
+"""How a secret by reference begins."""
 SCOPES: Final = ("submit", "read", "cancel", "admin")
 """What an API token may allow."""
 DEAD_REASONS: Final = (

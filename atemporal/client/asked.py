@@ -13,6 +13,7 @@ class Asked(TypedDict):
     entrypoint: list[str] | None
     env: dict[str, str]
     secrets: NotRequired[dict[str, None]]
+    secret_refs: NotRequired[dict[str, str]]
     delivery: NotRequired[str]
     payload: str
     time: str

@@ -30,6 +30,8 @@ def run() -> None:
         with engine.connect() as connection:
             # The session's, because it has to outlast the steps' transactions; it ends with it.
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _TURN})
+            wait_ms = int(context.config.attributes["lock_s"] * 1000)
+            connection.execute(text(f"SET lock_timeout = {wait_ms}"))
             connection.commit()
             context.configure(
                 connection=connection,

@@ -8,15 +8,14 @@ from atemporal.model.attempt import Attempt, AttemptRef, Launch
 from atemporal.model.exit_record import LOG_TAIL_LIMIT, ExitRecord, ReportedReason
 from atemporal.model.job import Event, Job, LimitWait, PublicEvent
 from atemporal.model.job_spec import (
-    CapacityType,
     JobFields,
     JobSpec,
-    Machine,
     describe,
     parse_spec,
     read_spec,
 )
 from atemporal.model.launch_group import LaunchGroup
+from atemporal.model.machine import CapacityType, Machine
 from atemporal.model.machine_clock import ClockState, MachineClock
 from atemporal.model.pause import Pause
 

@@ -32,11 +32,10 @@ from atemporal import architecture, billing, environment, image, tags
 from atemporal.clock import INSTANT_PATTERN, TIME_FORM, parse_utc
 from atemporal.errors import Invalid
 from atemporal.lead import LIMIT_S
-from atemporal.model import container, forms, secret
+from atemporal.model import container, forms, secret, secret_reference
 from atemporal.model.frozen import Frozen
+from atemporal.model.machine import Machine
 from atemporal.model.text import storable
-
-CapacityType = Literal["on-demand", "spot", "spot-then-on-demand"]
 
 DEFAULT_TIMEOUT_S = 86_400
 MAX_TIMEOUT_S = 365 * 86_400
@@ -96,36 +95,6 @@ def _max_cost(value: Any) -> Any:
     return billing.dollars(nano)
 
 
-class Machine(Frozen):
-    """The instance a job wants; what is left out comes from the deployment's settings."""
-
-    instance_types: tuple[forms.InstanceType, ...] = Field(
-        default=(),
-        max_length=20,
-        description="The kinds of machine that will do, like t3.small, the first one first.",
-    )
-    # The first name of this field, which clients may still write.
-    capacity_type: CapacityType = Field(
-        default="on-demand",
-        validation_alias=AliasChoices("capacity_type", "market"),
-        description="How to pay for the machine.",
-    )
-    subnets: tuple[forms.Subnet, ...] = Field(
-        default=(), description="The subnets that will do, the first one first."
-    )
-    disk_gb: Annotated[Whole, Field(ge=8, le=16_384)] | None = Field(
-        default=None, description="The size of the machine's disk, in GiB."
-    )
-
-    @field_validator("instance_types")
-    @classmethod
-    def _types_look_right(cls, types: tuple[str, ...]) -> tuple[str, ...]:
-        for name in types:
-            if not forms.INSTANCE_TYPE.fullmatch(name):
-                raise ValueError(f"{name!r} is not an instance type; write for example t3.small")
-        return types
-
-
 class JobFields(Frozen):
     """The fields of a specification, each listed here and nowhere else: `JobSpec` has their rules."""
 
@@ -144,6 +113,13 @@ class JobFields(Frozen):
         default_factory=dict,
         repr=False,
         description="Variables of its environment that nobody is shown: in place of a value is null.",
+    )
+    secret_refs: Annotated[
+        secret_reference.References, Field(max_length=100), _ObjectOrEmptyList
+    ] = Field(
+        default_factory=dict,
+        description="Variables whose values the machine gets from AWS by the role of its instance, like "
+        "ssm:/team/password or secretsmanager:password.",
     )
     delivery: Literal["auto", "inline", "claim"] = Field(
         default="auto",
@@ -290,6 +266,14 @@ class JobSpec(JobFields):
         secret.check(secrets, info.data.get("env", {}))
         return dict(sorted(secrets.items()))
 
+    @field_validator("secret_refs")
+    @classmethod
+    def _references_are_variables(
+        cls, references: dict[str, str], info: ValidationInfo
+    ) -> dict[str, str]:
+        secret_reference.check(references, info.data.get("env", {}), info.data.get("secrets", {}))
+        return dict(sorted(references.items()))
+
     @field_validator("time")
     @classmethod
     def _time_is_utc(cls, time: datetime | None) -> datetime | None:
@@ -389,6 +373,7 @@ def read_spec(stored: Mapping[str, Any], key: str | None) -> JobSpec:
             "command": read.command or None,
             "env": dict(sorted(read.env.items())),
             "secrets": dict(sorted(read.secrets.items())),
+            "secret_refs": dict(sorted(read.secret_refs.items())),
             "labels": dict(sorted(read.labels.items())),
             "machine": Machine.model_construct(**dict(read.machine)),
         }

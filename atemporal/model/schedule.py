@@ -17,19 +17,19 @@ from pydantic import Field, StrictInt, ValidationError, field_validator
 from atemporal.calendar import CronLine
 from atemporal.clock import format_utc
 from atemporal.errors import Invalid
-from atemporal.model import forms, secret
+from atemporal.model import forms, secret, secret_reference
 from atemporal.model.frozen import Frozen
 from atemporal.model.job_spec import (
     MAX_TIMEOUT_S,
     MOST_LABELS,
     JobSpec,
-    Machine,
     by_own_names,
     describe,
     parse_spec,
     read_spec,
     with_values,
 )
+from atemporal.model.machine import Machine
 from atemporal.recurrence import CatchUp, FireOutcome, FireReason, Overlap, Rules
 from atemporal.userdata import check_fits
 
@@ -275,10 +275,13 @@ def parse_edit(fields: Mapping[str, Any], stored: Any, changes: Mapping[str, Any
     edited = spec.job.model_copy(update=same)
     # Each may be right by itself, and not with the others.
     try:
+        wrong = "job.secrets"
         secret.check(edited.secrets, edited.env)
+        wrong = "job.secret_refs"
+        secret_reference.check(edited.secret_refs, edited.env, edited.secrets)
         check_fits(edited)
     except ValueError as error:
-        raise Invalid({"job.secrets": str(error)}) from None
+        raise Invalid({wrong: str(error)}) from None
     except Invalid as error:
         raise Invalid({f"job.{name}": why for name, why in error.fields.items()}) from None
     return spec.model_copy(update={"job": edited})

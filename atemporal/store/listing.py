@@ -189,7 +189,7 @@ def _held(tx: Connection, query: Select[Any]) -> tuple[list[Row[Any]], bool]:
 
 def _size(spec: Mapping[str, Any]) -> int:
     """About how much of a specification is not small; of one that can not be read too."""
-    large = (spec.get(name) for name in ("env", "secrets", "command"))
+    large = (spec.get(name) for name in ("env", "secrets", "secret_refs", "command"))
     return sum(len(str(one)) for one in large if one)
 
 

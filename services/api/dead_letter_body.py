@@ -17,8 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 from atemporal.errors import Invalid
 from atemporal.json_object import read_object
 from atemporal.messages import BODY_LIMIT, MESSAGES
-from atemporal.model.job_spec import JobFields, Machine
+from atemporal.model.job_spec import JobFields
+from atemporal.model.machine import Machine
 from atemporal.model.schedule import ScheduleFields
+from atemporal.model.secret_reference import REFERENCE
 from atemporal.plural import counted
 
 _Mask: TypeAlias = Callable[[Any], Any]
@@ -105,6 +107,16 @@ def _names(value: Any) -> Any:
     return dict.fromkeys(map(_name, value)) if isinstance(value, dict) else None
 
 
+def _references(value: Any) -> Any:
+    """Whoever wrote a secret in place of a reference meant neither to be shown."""
+    if not isinstance(value, dict):
+        return None
+    return {
+        _name(name): one if isinstance(one, str) and REFERENCE.fullmatch(one) else None
+        for name, one in value.items()
+    }
+
+
 def _name(name: str) -> str:
     """A form's encoding makes a name of a whole body."""
     return "?" if _LIKE_JSON.match(name) else name
@@ -117,6 +129,7 @@ _JOB: dict[str, _Mask] = {
     "labels": _variables,
     "machine": partial(_object, fields=_MACHINE),
     "secrets": _names,
+    "secret_refs": _references,
 }
 _SCHEDULE: dict[str, _Mask] = {
     **dict.fromkeys(ScheduleFields.model_fields, _plain),

@@ -114,7 +114,7 @@ class AttemptIntent:
     def __init__(self, attempt: Attempt, spec: JobSpec, settings: Settings) -> None:
         """Take the attempt as it was read."""
         self.launch = attempt.launch
-        if spec.secrets and self.launch.calls == 0:
+        if (spec.secrets or spec.secret_refs) and self.launch.calls == 0:
             # A launcher of the release before may have begun it, and knew of none.
             self.launch = self.launch.model_copy(update={"delivery": "claim"})
         self._ref = attempt.ref

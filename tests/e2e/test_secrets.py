@@ -342,6 +342,8 @@ def refused(system: System, found: Found) -> None:
         {"secrets": {SECRET: "x"}},
         {"secrets": {"A": SECRET + "\0"}},
         {"secrets": {"A": SECRET}, "env": {"A": SECRET}},
+        {"secret_refs": {"A": SECRET}},
+        {"secret_refs": SECRET},
         {"secrets": {"A": SECRET}, "delivery": "inline"},
         {"secrets": {"A": SECRET}, "timeout_s": 0},
         {"secret": {"A": SECRET}},

@@ -262,6 +262,16 @@ class TestSecrets:
             for how in ((), ("-o", "json")):
                 assert SECRET not in cli(*words, *how).output
 
+    def test_where_its_machine_finds_it_is_kept_and_shown(self, cli: Cli) -> None:
+        given = ("--secret", "TOKEN=ssm:/team/token:3", "--secret", "KEY=secretsmanager:key")
+        job_id = cli.submit("--in", "1h", *given)
+        asked = cli.json("show", job_id)
+        assert asked["secret_refs"] == {"KEY": "secretsmanager:key", "TOKEN": "ssm:/team/token:3"}
+        assert asked["secrets"] == {}
+        assert "secret     TOKEN=ssm:/team/token:3" in cli("show", job_id).stdout
+        refused = cli("submit", "nginx", "--secret", "TOKEN=ssm:", code=2).stderr
+        assert "ssm:/team/password" in refused
+
     def test_a_value_on_the_command_line_is_refused_with_the_reason(self, cli: Cli) -> None:
         refused = cli("submit", "nginx", "--secret", f"TOKEN={SECRET}", code=2).stderr
         assert SECRET not in refused
@@ -274,6 +284,7 @@ class TestSecrets:
             (("NOT_THERE",), "is not in your environment"),
             (("A=@/nowhere/at/all",), "No such file"),
             (("PATH", "PATH=@/etc/hostname"), "given twice"),
+            (("PATH", "PATH=ssm:/path"), "given twice"),
         ],
     )
     def test_what_can_not_be_had_is_refused(
@@ -664,7 +675,7 @@ def test_instances_stand_beside_their_attempts(
     lost, known = cli.submit(), cli.submit()
     with database.begin() as tx:
         refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
-        for job_id, instance_id in ((lost, "i-0123456789abcdef0"), (known, None)):
+        for job_id, instance_id in ((lost, "i-00000000000lost1"), (known, None)):
             launches.begin(tx, refs[job_id], LAUNCH, actor="test")
             if instance_id:
                 attempts.launched(tx, refs[job_id], instance_id, actor="test")
@@ -691,7 +702,7 @@ def test_instances_stand_beside_their_attempts(
         "orphaned",
     )
     assert rows[foreign.id]["recorded"] == "foreign"
-    absent = rows["i-0123456789abcdef0"]
+    absent = rows["i-00000000000lost1"]
     assert (absent["job"], absent["state"]) == (lost, "absent")
     assert text.splitlines()[0].split()[:3] == ["INSTANCE", "STATE", "RECORDED"]
 

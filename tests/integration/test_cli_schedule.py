@@ -53,6 +53,10 @@ def test_a_secret_is_exchanged_without_the_others_being_known(
         with api.database.begin() as tx:
             return revealed(schedules.get(tx, "nightly").job.secrets)
 
+    def references() -> dict[str, str]:
+        with api.database.begin() as tx:
+            return schedules.get(tx, "nightly").job.secret_refs
+
     monkeypatch.setenv("TOKEN", SECRET)
     monkeypatch.setenv("OTHER", "another-one")
     words = ("--secret", "TOKEN", "--secret", "OTHER")
@@ -65,8 +69,14 @@ def test_a_secret_is_exchanged_without_the_others_being_known(
     assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
     cli("schedule", "edit", "nightly", "--timeout", "5m")
     assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
-    cli("schedule", "edit", "nightly", "--clear", "secrets")
-    assert stored() == {}
+    cli("schedule", "edit", "nightly", "--secret", "OTHER=ssm:/other", "--secret", "A=ssm:/a")
+    assert (stored(), references()) == ({"TOKEN": SECRET}, {"A": "ssm:/a", "OTHER": "ssm:/other"})
+    cli("schedule", "edit", "nightly", "--secret", "OTHER")
+    assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
+    assert references() == {"A": "ssm:/a"}
+    assert "secret     A=ssm:/a" in cli("schedule", "show", "nightly").stdout
+    cli("schedule", "edit", "nightly", "--clear", "secrets", "--clear", "secret-refs")
+    assert (stored(), references()) == ({}, {})
 
 
 def test_show_tells_the_next_fires_in_both_times_and_by_which_rules(cli: Cli) -> None:

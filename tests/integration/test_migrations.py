@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -87,6 +87,74 @@ def test_a_step_that_waits_holds_no_lock_of_the_step_before(postgres_server: Pos
         upgrade.join(30)
         assert _version(observer) == REVISION
     assert _unvalidated(url) == []
+
+
+def waiting(observer: Connection) -> bool:
+    """Whether somebody waits for a table."""
+    observer.rollback()
+    query = "SELECT bool_or(NOT granted) FROM pg_locks WHERE relation IS NOT NULL"
+    return bool(observer.scalar(text(query)))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def test_a_deadlock_with_a_daemon_is_no_end_of_it(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database()
+    # The next step changes jobs, then attempts.
+    migrations.upgrade(url, "0027")
+    with connected(url) as daemon, connected(url) as observer:
+        # Whoever looks first sees it, and is ended: that is to be the upgrade.
+        daemon.execute(text("SET deadlock_timeout = '60s'"))
+        daemon.execute(text("LOCK TABLE attempts IN ROW EXCLUSIVE MODE"))
+        applied: list[str] = []
+        upgrade = threading.Thread(target=lambda: applied.extend(migrations.upgrade(url)))
+        upgrade.start()
+        until(lambda: waiting(observer))
+        daemon.execute(text("LOCK TABLE jobs IN ROW EXCLUSIVE MODE"))
+        daemon.rollback()
+        upgrade.join(30)
+        assert _version(observer) == REVISION
+    assert [one.partition(" ")[0] for one in applied] == [
+        f"{number:04}" for number in range(28, int(REVISION) + 1)
+    ]
+
+
+def test_while_it_waits_for_a_table_others_pass(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0027")
+    with connected(url) as dump, connected(url) as daemon, connected(url) as observer:
+        dump.execute(text("LOCK TABLE attempts IN ACCESS SHARE MODE"))
+        upgrade = threading.Thread(target=migrations.upgrade, args=(url,), kwargs={"lock_s": 0.3})
+        upgrade.start()
+        until(lambda: waiting(observer))
+        # It has locked jobs, and waits for attempts: a daemon that wants both has them soon.
+        for table in ("jobs", "attempts"):
+            daemon.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+        daemon.rollback()
+        assert _version(observer) == "0027"
+        dump.rollback()
+        upgrade.join(30)
+        assert _version(observer) == REVISION
+
+
+def test_a_table_that_is_held_for_ever_is_told_and_what_was_applied_stays(
+    postgres_server: Postgres,
+) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0002")
+    with connected(url) as dump, connected(url) as observer:
+        dump.execute(text("LOCK TABLE jobs IN ACCESS SHARE MODE"))
+        with pytest.raises(Unavailable, match="pg_stat_activity"):
+            migrations.upgrade(url, lock_s=0.05, patience_s=0.2)
+        assert _version(observer) > "0002"
+        dump.rollback()
+        migrations.upgrade(url)
+        assert _version(observer) == REVISION
 
 
 def test_an_upgrade_that_was_interrupted_goes_on(postgres_server: Postgres) -> None:

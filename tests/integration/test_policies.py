@@ -72,6 +72,15 @@ MAY: list[Row] = [
     ),
     ("server", "ssm:GetParameter", arn("ssm", f"parameter/atemporal/{DEPLOYMENT}/image/api"), {}),
     ("server", "ecr:BatchGetImage", arn("ecr", "repository/atemporal"), {}),
+    ("jobs", "ecr:GetAuthorizationToken", "*", {}),
+    ("jobs", "ecr:BatchGetImage", arn("ecr", "repository/team/app"), {}),
+    ("jobs", "ssm:GetParameter", arn("ssm", f"parameter/jobs/{DEPLOYMENT}/db/password"), {}),
+    (
+        "jobs",
+        "secretsmanager:GetSecretValue",
+        arn("secretsmanager", f"secret:jobs/{DEPLOYMENT}/db-AbCdEf"),
+        {},
+    ),
     (
         "server",
         "logs:PutLogEvents",
@@ -94,6 +103,30 @@ MAY_NOT: dict[str, Row] = {
         OTHERS,
     ),
     "the reaper ends no server of ours": ("reaper", "ec2:TerminateInstances", INSTANCE, SERVERS),
+    "a job's machine reads no secret of the daemons": (
+        "jobs",
+        "secretsmanager:GetSecretValue",
+        arn("secretsmanager", f"secret:atemporal/{DEPLOYMENT}/stores-AbCdEf"),
+        {},
+    ),
+    "a job's machine reads no parameter of the servers": (
+        "jobs",
+        "ssm:GetParameter",
+        arn("ssm", f"parameter/atemporal/{DEPLOYMENT}/image/api"),
+        {},
+    ),
+    "a job's machine reads no parameter of another deployment": (
+        "jobs",
+        "ssm:GetParameter",
+        arn("ssm", "parameter/jobs/staging/db/password"),
+        {},
+    ),
+    "a job's machine pushes no image": (
+        "jobs",
+        "ecr:PutImage",
+        arn("ecr", "repository/team/app"),
+        {},
+    ),
     "the reaper stops no instance": ("reaper", "ec2:StopInstances", INSTANCE, OURS),
     "the reaper reads no console of another deployment": (
         "reaper",

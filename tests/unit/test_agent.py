@@ -61,7 +61,16 @@ SLEEP = """#!/usr/bin/env bash
 [[ $1 != 5s ]] || exec /bin/sleep "${BEFORE_LOG:-20}"
 echo "$1" >>"${0%/*}/slept"
 """
-CURL = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >>"${0%/*}/curl.argv"\nexec -a curl "$REAL_CURL" "$@"\n'
+# What is meant for AWS goes to where `AWS_AT` says.
+CURL = """#!/usr/bin/env bash
+printf '%s\\n' "$@" >>"${0%/*}/curl.argv"
+words=()
+for word; do
+  [[ ! $word =~ ^https://[a-z0-9.-]+\\.amazonaws\\.com(\\.cn)?/?$ ]] || word=$AWS_AT
+  words+=("$word")
+done
+exec -a curl "$REAL_CURL" "${words[@]}"
+"""
 
 
 class Machine:

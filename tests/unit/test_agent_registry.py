@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from atemporal.model import JobSpec
 from tests import callback_api
 from tests.callback_api import CREDENTIALS, CallbackApi
+from tests.signature import signed
 from tests.unit.test_agent import Machine
 
 PASS = b64encode(b"AWS:a-long-token").decode()
@@ -30,7 +28,7 @@ def api() -> Iterator[CallbackApi]:
 @pytest.fixture
 def machine(tmp_path: Path, api: CallbackApi) -> Machine:
     machine = Machine(tmp_path, api)
-    machine.environment["ATEMPORAL_ECR_URL"] = f"{api.url}/ecr/"
+    machine.environment["AWS_AT"] = f"{api.url}/ecr/"
     return machine
 
 
@@ -89,26 +87,11 @@ def test_for_ecr_the_role_of_the_instance_gets_a_pass(machine: Machine, api: Cal
     target = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
     assert headers["X-Amz-Target"] == target
     assert headers["X-Amz-Security-Token"] == CREDENTIALS["Token"]
-    assert headers["Authorization"] == signed(f"{api.url}/ecr/", headers, body)
+    assert headers["Authorization"] == signed("ecr", f"{api.url}/ecr/", headers, body)
     arguments = (machine.bin / "curl.argv").read_text()
+    assert "https://api.ecr.eu-central-1.amazonaws.com" in arguments.splitlines()
     assert CREDENTIALS["SecretAccessKey"] not in arguments
     assert CREDENTIALS["Token"] not in arguments
-
-
-def signed(url: str, headers: dict[str, str], body: bytes) -> str:
-    """The signature of a request as AWS's own library makes it."""
-    names = headers["Authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
-    kept = {name: value for name, value in headers.items() if name.lower() in names}
-    request = AWSRequest("POST", url, kept, body)
-    request.context["timestamp"] = headers["X-Amz-Date"]
-    key = Credentials(CREDENTIALS["AccessKeyId"], CREDENTIALS["SecretAccessKey"])
-    signer = SigV4Auth(key, "ecr", "eu-central-1")
-    text = signer.string_to_sign(request, signer.canonical_request(request))
-    credential = f"{key.access_key}/{signer.credential_scope(request)}"
-    return (
-        f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={';'.join(names)}, "
-        f"Signature={signer.signature(text, request)}"
-    )
 
 
 @pytest.mark.parametrize(

@@ -130,3 +130,10 @@ def test_whatever_it_is_can_be_sent_and_shows_no_unknown_field(body: dict[str, A
     text = text_of(json.dumps({**body, "unknown": body}))
     assert text is not None
     assert json.loads(text.encode())["unknown"] is None
+
+
+def test_a_reference_is_shown_and_what_stands_in_its_place_is_not() -> None:
+    assert text_of('{"secret_refs": {"A": "ssm:/team/password", "B": "hush", "C": ["hush"]}}') == (
+        '{"secret_refs": {"A": "ssm:/team/password", "B": null, "C": null}}'
+    )
+    assert text_of('{"secret_refs": ["hush"]}') == '{"secret_refs": null}'

@@ -73,7 +73,7 @@ def beyond(message: dict[str, Any]) -> bool:
         return True
     job = schedule["job"]
     # Of a schedule's job it is asked at once whether it can be delivered.
-    inline = job.get("delivery") == "inline" and bool(job.get("secrets"))
+    inline = job.get("delivery") == "inline" and bool(job.get("secrets") or job.get("secret_refs"))
     return inline or submits.beyond({"job": job}) or LABEL in job.get("labels", {})
 
 

@@ -245,9 +245,14 @@ def beyond(message: dict[str, Any]) -> bool:
         or len(job["image"]) > 255
         # A label with a sign beyond ASCII, or more than 256 UTF-16 units.
         or any(not _for_a_tag(value) for value in job.get("labels", {}).values())
-        # One name in the environment and among the secrets.
-        or bool(job.get("env", {}).keys() & job.get("secrets", {}).keys())
+        # One name in the environment, among the secrets or among those by reference.
+        or _twice(job.get("env", {}), job.get("secrets", {}), job.get("secret_refs", {}))
     )
+
+
+def _twice(*variables: dict[str, str]) -> bool:
+    names = [name for some in variables for name in some]
+    return len(set(names)) < len(names)
 
 
 def _for_a_tag(value: str) -> bool:
@@ -311,7 +316,8 @@ def tolerated(message: dict[str, Any]) -> bool:
     if "type" not in message and "image" in message:
         return True
     fields = job if isinstance(job, dict) else {}
-    return any(fields.get(name) == [] for name in ("env", "labels", "machine"))
+    empty = ("env", "secrets", "secret_refs", "labels", "machine")
+    return any(fields.get(name) == [] for name in empty)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ class Metadata:
             "public-hostname": instance.public_dns,
             "placement/availability-zone": instance.zone,
             "placement/region": instance.zone[:-1],
+            "services/domain": "amazonaws.com",
         }
         found = {
             f"/latest/meta-data/{name}": value.encode() if value else None

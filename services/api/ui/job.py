@@ -55,7 +55,7 @@ def routes(site: Site) -> APIRouter:
             title=f"Job {str(job.id)[-12:]}",
             now=now,
             job=JobDetail.show(job, deadlines),
-            variables=sorted({**job.spec.env, **job.spec.secrets}),
+            variables=sorted({**job.spec.env, **job.spec.secrets, **job.spec.secret_refs}),
             container=container.options(job.spec),
             timeline=timeline(job.attempts, now),
             events=history[-EVENTS:],
