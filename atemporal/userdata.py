@@ -209,15 +209,15 @@ def _payload(spec: JobSpec) -> bytes:
 def manifest(
     ref: AttemptRef, spec: JobSpec, launch: Launch, token: str, *, auth: str | None = None
 ) -> bytes:
-    """Return what an attempt's machine is told: records NAME=VALUE, each with a NUL at its end.
+    """Return what an attempt's machine is given: records NAME=VALUE, each with a NUL at its end.
 
     `auth` opens the registry of its image. It has no place in a user-data.
     """
-    told = [f"auth={auth}"] if auth else []
+    known = [f"auth={auth}"] if auth else []
     if spec.secret_refs:
-        told += [f"resolver={SECRET_RESOLVER}"]
-        told += [f"resolver={name}={one}" for name, one in spec.secret_refs.items()]
-    return _head(ref, spec, launch, token) + _joined(told) + _payload(spec)
+        known += [f"resolver={SECRET_RESOLVER}"]
+        known += [f"resolver={name}={one}" for name, one in spec.secret_refs.items()]
+    return _head(ref, spec, launch, token) + _joined(known) + _payload(spec)
 
 
 def _head(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:

@@ -55,7 +55,7 @@ def aws() -> Iterator[str]:
 
 
 def ordered(machine: Machine, **references: str) -> None:
-    """Tell the machine a job with such references, as one is told by claim."""
+    """Tell the machine a job with such references, as one is why by claim."""
     spec = parse_spec(
         {"image": "nginx", "ports": [], "env": {"A": "1"}, "secret_refs": references}
     )
@@ -152,7 +152,7 @@ def test_it_is_asked_for_in_the_name_of_the_role(machine: Machine, api: Callback
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "why"),
     [
         ('{"__type":"ParameterNotFound"}', "ParameterNotFound"),
         ('{"__type":"ParameterVersionNotFound","message":""}', "ParameterVersionNotFound"),
@@ -170,7 +170,7 @@ def test_it_is_asked_for_in_the_name_of_the_role(machine: Machine, api: Callback
     ],
 )
 def test_what_can_not_be_had_ends_the_job_before_its_container(
-    machine: Machine, api: CallbackApi, error: str, told: str
+    machine: Machine, api: CallbackApi, error: str, why: str
 ) -> None:
     api.aws = [(400, error)]
     ordered(machine, TOKEN="ssm:/team/token")
@@ -179,7 +179,7 @@ def test_what_can_not_be_had_ends_the_job_before_its_container(
     assert machine.record.reason is Reason.CREATE_FAILED
     log = machine.record.log_tail.decode()
     assert log.startswith("secret TOKEN=ssm:/team/token: ")
-    assert told in log
+    assert why in log
     assert len(api.aws_calls) == 1
     assert machine.slept == []
 
