@@ -60,7 +60,7 @@ class Terms:
             frozenset(settings.job_options),
             settings.host_paths,
             settings.instance_type,
-            settings.instance_profile is not None,
+            bool(settings.instance_profile),
         )
 
     def check(self, spec: JobSpec, *, within: str = "") -> None:

@@ -27,6 +27,7 @@ locals {
       ATEMPORAL_HEALTH_HOST      = "0.0.0.0"
       ATEMPORAL_LOG_FORMAT       = "json"
     },
+    { for name in var.files : "ATEMPORAL_${upper(name)}_FILE" => "/run/atemporal/${name}" },
     var.settings,
   )
 
@@ -39,6 +40,7 @@ locals {
       LOG_GROUP  = aws_cloudwatch_log_group.this.name
       AWS_CLI    = "public.ecr.aws/aws-cli/aws-cli:2.31.0"
       DAEMONS    = join(" ", keys(local.daemons))
+      FILES      = join(" ", var.files)
     },
     { for name, daemon in local.daemons : "PORT_${name}" => tostring(daemon.port) },
     { for name, role in aws_iam_role.daemon : "ROLE_${name}" => role.arn },

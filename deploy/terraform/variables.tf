@@ -85,6 +85,17 @@ variable "settings" {
   default     = {}
 }
 
+variable "files" {
+  description = "What you have put into Secrets Manager, as atemporal/DEPLOYMENT/NAME: registries, prices."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = length(setsubtract(var.files, ["registries", "prices"])) == 0
+    error_message = "Write registries (what opens private registries), prices (the price table), or both."
+  }
+}
+
 variable "protected" {
   description = "Whether the database and the load balancers refuse to be deleted."
   type        = bool

@@ -34,6 +34,10 @@ pytestmark = pytest.mark.timeout(1200)
 
 # What the product adds to its base, with its dependencies: 134 MB.
 MOST_MB = 160
+PRICES = """item,region,on_demand_usd,spot_usd
+t3.small,,0.0208,
+gp3,,0.08,
+"""
 DAEMONS = ("scheduler", "launcher", "reaper", "api")
 ALL = (*DAEMONS, "postgres", "rabbitmq", "twin", "prometheus", "grafana")
 
@@ -110,6 +114,10 @@ def project(
         **{f"{name.upper()}_IMAGE": image for name, image in site.images.standins.items()},
         **{f"{name}_PORT": str(port) for name, port in ports.items()},
     }
+    cloud = folder / "deploy" / "compose" / "twin"
+    (cloud / "files" / "prices.csv").write_text(PRICES)
+    with (cloud / "settings.env").open("a") as settings:
+        settings.write("ATEMPORAL_PRICES_FILE=/etc/atemporal/prices.csv\n")
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     try:
         project = Project(site, folder, _deploy(folder, "up"), ports)
@@ -262,6 +270,11 @@ class TestProject:
             assert host["CapDrop"] == ["ALL"], service
             assert "no-new-privileges:true" in host["SecurityOpt"], service
             assert found["Config"]["User"] not in ("", "0", "root"), service
+
+    def test_files_that_settings_name_are_read(self, project: Project) -> None:
+        compose = [*compose_words(), "run", "--rm", "-T", "cli", "cost", "-o", "json"]
+        done = subprocess.run(compose, cwd=project.folder, capture_output=True, check=True)
+        assert json.loads(done.stdout)["priced"] is True
 
     def test_nothing_listens_beyond_this_machine(self, project: Project) -> None:
         opened = {

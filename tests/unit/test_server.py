@@ -83,6 +83,26 @@ def test_prepare_reads_secrets_and_pulls_the_image(server: Server) -> None:
     assert pull == ["docker", "pull", "--quiet", IMAGE]
 
 
+def test_files_that_settings_name_are_read_by_the_container(server: Server) -> None:
+    with (server.root / "etc/atemporal/server.env").open("a") as env:
+        env.write('FILES="registries prices"\n')
+    server.programs.answers("atemporal/prod/registries", '{"auths": {}}')
+    server.programs.answers("atemporal/prod/prices", "kind,price")
+    done = server("prepare", "api")
+    assert done.returncode == 0, done.stderr
+    for name, text in (("registries", '{"auths": {}}'), ("prices", "kind,price")):
+        file = server.run_folder / "api" / name
+        assert file.read_text().strip() == text
+        assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_one_that_is_not_there_is_named_and_stops_the_daemon(server: Server) -> None:
+    with (server.root / "etc/atemporal/server.env").open("a") as env:
+        env.write('FILES="prices"\n')
+    server.programs.answers("atemporal/prod/prices", "ResourceNotFoundException", code=254)
+    assert server("prepare", "api").returncode != 0
+
+
 def test_an_image_that_is_there_is_not_pulled(server: Server) -> None:
     server.programs.answers("docker image inspect", "sha256:1")
     assert server("prepare", "launcher").returncode == 0

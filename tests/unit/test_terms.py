@@ -81,9 +81,10 @@ class TestClaims:
 @pytest.mark.parametrize("reference", ["ssm:/team/password", "secretsmanager:password"])
 def test_a_secret_by_reference_wants_instances_with_a_role(reference: str) -> None:
     spec = parse_spec({"image": "a", "secret_refs": {"A": reference}})
-    with pytest.raises(Invalid) as refused:
-        Terms.of(load(region="eu-central-1")).check(spec)
-    assert "ATEMPORAL_INSTANCE_PROFILE" in refused.value.fields["secret_refs"]
+    for none in ({}, {"instance_profile": ""}):
+        with pytest.raises(Invalid) as refused:
+            Terms.of(load(region="eu-central-1", **none)).check(spec)
+        assert "ATEMPORAL_INSTANCE_PROFILE" in refused.value.fields["secret_refs"]
     Terms.of(load(region="eu-central-1", instance_profile="jobs")).check(spec)
 
 
