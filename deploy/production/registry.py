@@ -41,8 +41,12 @@ class Local:
             return cls(name, "", frozenset(), "")
         try:
             answer = needs.tools.ask("docker", "image", "inspect", "--format", "{{json .}}", name)
-        except Refused:
-            needs.missing[name] = "no such image on this machine: `make image` builds it"
+        except Refused as error:
+            # In either case of its letters: docker's own words differ by its version.
+            if "no such image" in str(error).lower():
+                needs.missing[name] = "no such image on this machine: `make image` builds it"
+            else:
+                needs.missing["docker"] = f"{error}; does it run, and may you use it?"
             return cls(name, "", frozenset(), "")
         found = json.loads(answer)
         digests = [str(one).partition("@")[2] for one in found.get("RepoDigests") or ()]

@@ -152,6 +152,16 @@ class TestWhatIsRefused:
         self.refused(aws, monkeypatch, "registry", *COMPLETE["registry"])
         assert "`make image` builds it" in capsys.readouterr().err
 
+    def test_a_docker_that_does_not_run(
+        self, aws: StandIns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        why = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+        aws.answers("docker image inspect", why, code=1)
+        self.refused(aws, monkeypatch, "registry", *COMPLETE["registry"])
+        refused = capsys.readouterr().err
+        assert "make image" not in refused
+        assert "does it run" in refused
+
     def test_logs_of_no_daemon(self, aws: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
         self.refused(aws, monkeypatch, "logs", "--deployment=production", "--daemon=cook")
 
