@@ -25,6 +25,7 @@ from atemporal.store import attempts, events, jobs, launches
 from atemporal.store.database import Database
 from benchmarks import backlog
 from benchmarks.wiring import Figures
+from tests.claims import claim_due
 
 _BATCH = 100
 _ACTOR = "benchmark"
@@ -73,7 +74,7 @@ def _live(database: Database, specs: Sequence[JobSpec], numbers: Any) -> None:
     with database.begin() as tx:
         jobs.submit(tx, specs, actor=_ACTOR)
     with database.begin() as tx:
-        refs = jobs.claim_due(tx, len(specs), actor=_ACTOR)
+        refs = claim_due(tx, len(specs), actor=_ACTOR)
     instances = {ref: f"i-{next(numbers):017x}" for ref in refs}
 
     def launch(tx: Connection, ref: AttemptRef) -> object:
@@ -110,7 +111,7 @@ def _claim_ms(database: Database, cursor: Any) -> float:
     backlog.add_due(cursor, 500, at)
     began = time.perf_counter()
     with database.begin() as tx:
-        jobs.claim_due(tx, 500, actor=_ACTOR)
+        claim_due(tx, 500, actor=_ACTOR)
         passed = time.perf_counter() - began
         tx.rollback()
     cursor.execute("DELETE FROM jobs WHERE due_at = %s", (at,))

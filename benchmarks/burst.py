@@ -27,6 +27,7 @@ from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from services.launcher.calls import Calls
 from services.launcher.launcher import BATCH, Launcher
+from tests.claims import claim_due
 
 # A machine is `running` about so long after its launch; what it does then is not asked here.
 PENDING_S = 1.0
@@ -71,7 +72,7 @@ def _measured(
         for _ in range(many):
             jobs.submit_one(tx, parse_spec({"image": "busybox:1.36"}), actor="benchmark")
     with database.begin() as tx:
-        due = jobs.claim_due(tx, many, actor="benchmark")
+        due = claim_due(tx, many, actor="benchmark")
     calls = Calls(launcher)
     begun = time.time()
     deadline = begun + PATIENCE_S

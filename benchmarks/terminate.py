@@ -34,6 +34,7 @@ from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.twin.host.pace import Pace
 from atemporal.twin.server import Twin
+from tests.claims import claim_due
 from tests.servers.ports import free_port
 from tests.servers.postgres import open_postgres
 from tests.servers.rabbitmq import open_rabbitmq
@@ -108,7 +109,7 @@ def _launched(database: Database, url: str, many: int) -> dict[AttemptRef, str]:
         for _ in range(many):
             jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="benchmark")
         for ref, one in zip(
-            jobs.claim_due(tx, many, actor="benchmark"), answer["Instances"], strict=True
+            claim_due(tx, many, actor="benchmark"), answer["Instances"], strict=True
         ):
             launches.begin(tx, ref, _LAUNCH, actor="benchmark")
             instance_id = running[ref] = one["InstanceId"]

@@ -16,6 +16,7 @@ from atemporal.settings import Settings
 from atemporal.store import attempts, events, jobs, launches
 from atemporal.store.database import Database
 from services.api.server import ApiServer
+from tests.claims import claim_due
 from tests.launches import LAUNCH
 
 KEYS = "k1:0123456789abcdef0123456789abcdef"
@@ -65,7 +66,7 @@ class Api:
     def emit(self, job_id: UUID) -> None:
         """Bring a scheduled job to queued, as a scheduler does."""
         with self.database.begin() as tx:
-            due = jobs.claim_due(tx, 10_000, actor="test")
+            due = claim_due(tx, 10_000, actor="test")
         assert job_id in {ref.job_id for ref in due}
 
     def claim(self, ref: AttemptRef, **body: Any) -> httpx.Response:

@@ -22,7 +22,7 @@ from atemporal.model.job_spec import with_values
 from atemporal.model.schedule import LABEL
 from atemporal.states import JobState, Outcome, Reason
 from atemporal.store import attempts as attempt_rows
-from atemporal.store import due, short_ids
+from atemporal.store import short_ids
 from atemporal.store.job_ids import JobIds
 from atemporal.store.leads import DISPATCH_AT, LEAD_S, PLAN_AT, ahead_s
 from atemporal.store.limit_waits import explained
@@ -239,20 +239,6 @@ def describe_difference(key: str | None, submission: Submission) -> str:
     """Say for a reader how a job differs from the one that has its key."""
     differences = "; ".join(f"{name}: {how}" for name, how in submission.differs.items())
     return f"the key {key!r} belongs to job {submission.job_id}, which differs in {differences}"
-
-
-def claim_due(tx: Connection, limit: int, *, actor: str) -> list[AttemptRef]:
-    """Move up to `limit` due jobs to queued, highest priority first, and return them.
-
-    The scheduler itself does the same by `atemporal.store.due`, bit by bit, and keeps the limits.
-    """
-    refs: list[AttemptRef] = []
-    for level in due.survey(tx):
-        claim = due.claim(tx, level.priority, actor=actor, limit=limit - len(refs))
-        for job in claim.jobs:
-            job_id, number, _ = job.message_id.split(".")
-            refs.append(AttemptRef(UUID(job_id), int(number)))
-    return refs
 
 
 def overlooked(

@@ -35,6 +35,7 @@ from tests.chaos.verdict import (
     check_submits,
     timeline,
 )
+from tests.claims import claim_due
 
 ID = UUID("0198c0de-0000-7000-8000-000000000001")
 ON = "i-0123456789abcdef0"
@@ -372,7 +373,7 @@ def test_a_forged_callback_that_is_believed_is_seen(
     database: Database, job: Job, credulous_url: str
 ) -> None:
     with database.begin() as tx:
-        jobs.claim_due(tx, 1, actor="test")
+        claim_due(tx, 1, actor="test")
         assert launches.begin(tx, AttemptRef(job.id, 1), LAUNCH, actor="test")
     fleet = SimpleNamespace(replicas=["api-0"], database=database, api_url=credulous_url)
     injector = FaultInjector(cast(Fleet, fleet), random.Random(1), kill_every_s=1)

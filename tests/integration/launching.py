@@ -41,6 +41,7 @@ from services.launcher.offerings import Offering
 from services.launcher.sweep import SweepLoop
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop as ReaperSweep
+from tests.claims import claim_due
 from tests.frozen_clock import advance
 
 A, B = "subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb"
@@ -230,7 +231,7 @@ class World:
         spec = parse_spec({**fields, "machine": machine})
         with self.database.begin() as tx:
             jobs.submit_one(tx, spec, actor="test")
-            (ref,) = jobs.claim_due(tx, 10, actor="test")
+            (ref,) = claim_due(tx, 10, actor="test")
         return ref
 
     def launch(self, **machine: Any) -> AttemptRef:

@@ -25,6 +25,7 @@ from atemporal.twin.host import Pace
 from atemporal.twin.server import Twin
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
+from tests.claims import claim_due
 from tests.servers.ports import free_port
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class World:
         with self.database.begin() as tx:
             spec = parse_spec({"image": "busybox", **fields})
             job_id = jobs.submit_one(tx, spec, actor="test").job_id
-            (ref,) = (r for r in jobs.claim_due(tx, 10, actor="test") if r.job_id == job_id)
+            (ref,) = (r for r in claim_due(tx, 10, actor="test") if r.job_id == job_id)
             assert launches.begin(tx, ref, LAUNCH, actor="test")
         return ref
 
@@ -121,7 +122,7 @@ class World:
         with self.database.begin() as tx:
             due = text("UPDATE jobs SET due_at = now() WHERE id = :id AND state = 'scheduled'")
             tx.execute(due, {"id": ref.job_id})
-            assert ref in jobs.claim_due(tx, 10, actor="test")
+            assert ref in claim_due(tx, 10, actor="test")
             assert launches.begin(tx, ref, LAUNCH, actor="test")
 
     def launch(self, **fields: Any) -> tuple[AttemptRef, str]:

@@ -13,6 +13,7 @@ from atemporal.states import Reason
 from atemporal.store import attempts, boot_times, jobs, launches
 from atemporal.store.boot_times import LEAST
 from atemporal.store.database import Database
+from tests.claims import claim_due
 from tests.integration.reaping import LAUNCH
 
 KIND = ("t3.small", "ami-12345678")
@@ -37,7 +38,7 @@ def ended(
     """So many attempts, whose machines took so long to boot; None: were given up before."""
     for _ in range(number):
         job_id = jobs.submit_one(tx, parse_spec({"image": "a"}), actor="test").job_id
-        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        (ref,) = claim_due(tx, 1, actor="test")
         assert ref.job_id == job_id
         launches.begin(tx, ref, launch, actor="test")
         attempts.launched(tx, ref, f"i-{ref.job_id.hex[:17]}", actor="test")

@@ -32,6 +32,7 @@ from atemporal.twin.server import Twin
 from atemporal.userdata import render, render_group
 from tests.answering import Answer, answering
 from tests.api import Api, serving
+from tests.claims import claim_due
 from tests.integration.command_line import KEYS, Cli
 from tests.launches import LAUNCH
 from tests.servers.postgres import Postgres
@@ -51,7 +52,7 @@ def database(database_url: str, cli: Cli) -> Iterator[Database]:
 def begin(database: Database, job_id: str, instance_id: str | None = None) -> AttemptRef:
     """Bring a due job to an attempt, and that to an instance."""
     with database.begin() as tx:
-        refs = {ref.job_id: ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        refs = {ref.job_id: ref for ref in claim_due(tx, 1000, actor="test")}
         ref = refs[UUID(job_id)]
         assert launches.begin(tx, ref, LAUNCH, actor="test")
         if instance_id:
@@ -347,7 +348,7 @@ def test_logs_of_a_job_that_was_cancelled_while_it_ran_may_come_until_its_machin
 ) -> None:
     early, late = cli.submit(), cli.submit()
     with database.begin() as tx:
-        refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        refs = {str(ref.job_id): ref for ref in claim_due(tx, 1000, actor="test")}
         for job_id in (early, late):
             launches.begin(tx, refs[job_id], LAUNCH, actor="test")
         attempts.claim(tx, refs[late], claim_id="c", instance_id=None, actor="test")
@@ -459,7 +460,7 @@ def test_show_tells_the_history_and_hides_the_environment(cli: Cli, database: Da
 def test_cancel_changes_nothing_unless_all_can_be_cancelled(cli: Cli, database: Database) -> None:
     running, waiting, over = cli.submit(), cli.submit("--in", "1h"), cli.submit()
     with database.begin() as tx:
-        for ref in jobs.claim_due(tx, 1000, actor="test"):
+        for ref in claim_due(tx, 1000, actor="test"):
             launches.begin(tx, ref, LAUNCH, actor="test")
     end(database, AttemptRef(UUID(over), 1), Reason.COMPLETED, 0)
 
@@ -502,7 +503,7 @@ def _every_wait(cli: Cli, database: Database) -> None:
     assert cli.json("show", late)["waiting_for"] == "a scheduler to hand it on"
 
     with database.begin() as tx:
-        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        (ref,) = claim_due(tx, 1, actor="test")
     # It waits for a launcher since it was dispatched, however late that was.
     assert "a launcher to take it, since 0s" in cli("show", late).stdout
     with database.begin() as tx:
@@ -637,7 +638,7 @@ def test_machines_that_were_launched_together_share_their_user_data(
     group_id, ids = uuid4(), {UUID(cli.submit("-e", f"PASSWORD={SECRET}")) for _ in range(2)}
     not_called = LAUNCH.model_copy(update={"calls": 0})
     with database.begin() as tx:
-        ref, other = (one for one in jobs.claim_due(tx, 1000, actor="test") if one.job_id in ids)
+        ref, other = (one for one in claim_due(tx, 1000, actor="test") if one.job_id in ids)
         launches.begin_many(tx, {ref: not_called, other: not_called}, actor="test")
         assert groups.form(tx, group_id, not_called, [ref, other]) == 2
     keys = Settings(callback_keys=KEYS).keys
@@ -655,9 +656,7 @@ def test_the_user_data_of_a_job_by_claim_has_nothing_of_it(cli: Cli, database: D
     job_id = cli.submit("-e", f"PASSWORD={SECRET}", "--delivery", "claim")
     launch = LAUNCH.model_copy(update={"delivery": "claim"})
     with database.begin() as tx:
-        (ref,) = (
-            one for one in jobs.claim_due(tx, 1000, actor="test") if str(one.job_id) == job_id
-        )
+        (ref,) = (one for one in claim_due(tx, 1000, actor="test") if str(one.job_id) == job_id)
         assert launches.begin(tx, ref, launch, actor="test")
         spec = jobs.get(tx, ref.job_id).spec
     masked = cli("user-data", job_id)
@@ -674,7 +673,7 @@ def test_instances_stand_beside_their_attempts(
 ) -> None:
     lost, known = cli.submit(), cli.submit()
     with database.begin() as tx:
-        refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        refs = {str(ref.job_id): ref for ref in claim_due(tx, 1000, actor="test")}
         for job_id, instance_id in ((lost, "i-00000000000lost1"), (known, None)):
             launches.begin(tx, refs[job_id], LAUNCH, actor="test")
             if instance_id:

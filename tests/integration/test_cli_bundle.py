@@ -20,10 +20,11 @@ from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.model.log import LogChunk
 from atemporal.settings import Settings
 from atemporal.states import Reason
-from atemporal.store import attempts, dead_letters, groups, jobs, launches, logs
+from atemporal.store import attempts, dead_letters, groups, launches, logs
 from atemporal.store.database import Database
 from atemporal.twin.server import Twin
 from atemporal.userdata import render
+from tests.claims import claim_due
 from tests.integration.command_line import KEYS, Cli
 from tests.launches import LAUNCH
 from tests.letters import refused
@@ -51,7 +52,7 @@ def database(database_url: str, cli: Cli) -> Iterator[Database]:
 
 def begun(database: Database, job_id: str, launch: Launch = LAUNCH) -> AttemptRef:
     with database.begin() as tx:
-        refs = {ref.job_id: ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        refs = {ref.job_id: ref for ref in claim_due(tx, 1000, actor="test")}
         ref = refs[UUID(job_id)]
         assert launches.begin(tx, ref, launch, actor="test")
     return ref
@@ -198,7 +199,7 @@ def test_a_launch_group_s_call_is_told_with_its_own_token(
     ids = {UUID(cli.submit()) for _ in range(2)}
     launch = LAUNCH.model_copy(update={"calls": 0})
     with database.begin() as tx:
-        ref, other = (one for one in jobs.claim_due(tx, 1000, actor="test") if one.job_id in ids)
+        ref, other = (one for one in claim_due(tx, 1000, actor="test") if one.job_id in ids)
         launches.begin_many(tx, {ref: launch, other: launch}, actor="test")
         assert groups.form(tx, UUID(int=77), launch, [ref, other]) == 2
     to = tmp_path / "story.zip"

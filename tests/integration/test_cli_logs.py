@@ -10,10 +10,11 @@ from sqlalchemy import text
 from atemporal.model import AttemptRef
 from atemporal.model.log import LogChunk
 from atemporal.states import Reason
-from atemporal.store import attempts, jobs, launches, logs
+from atemporal.store import attempts, launches, logs
 from atemporal.store.database import Database
 from tests.answering import Answer, answering
 from tests.api import Api
+from tests.claims import claim_due
 from tests.integration.command_line import Cli
 from tests.integration.test_cli import end
 from tests.launches import LAUNCH
@@ -29,7 +30,7 @@ def database(api: Api) -> Database:
 
 def running(database: Database, job_id: str, number: int = 1) -> AttemptRef:
     with database.begin() as tx:
-        refs = {str(ref.job_id): ref for ref in jobs.claim_due(tx, 1000, actor="test")}
+        refs = {str(ref.job_id): ref for ref in claim_due(tx, 1000, actor="test")}
         ref = refs[job_id]
         assert ref.number == number
         assert launches.begin(tx, ref, LAUNCH, actor="test")

@@ -24,6 +24,7 @@ from atemporal.store.database import Database, server_time
 from services.reaper.retention import RetentionLoop
 from services.scheduler.cost_limits import CostLimitLoop
 from tests.api import serving
+from tests.claims import claim_due
 from tests.integration.command_line import Cli
 from tests.integration.launching import NO_CAPACITY
 from tests.integration.launching import World as LaunchWorld
@@ -61,7 +62,7 @@ def begun(database: Database, *, launch: Launch = PRICED, **fields: Any) -> Atte
     with database.begin() as tx:
         spec = parse_spec({"image": "busybox", **fields})
         job_id = jobs.submit_one(tx, spec, actor="test").job_id
-        (ref,) = (one for one in jobs.claim_due(tx, 10, actor="test") if one.job_id == job_id)
+        (ref,) = (one for one in claim_due(tx, 10, actor="test") if one.job_id == job_id)
     return launched(database, ref, launch)
 
 
@@ -184,7 +185,7 @@ class TestBookings:
         with database.begin() as tx:
             spec = parse_spec({"image": "busybox"})
             job_id = jobs.submit_one(tx, spec, actor="test").job_id
-            (ref,) = jobs.claim_due(tx, 10, actor="test")
+            (ref,) = claim_due(tx, 10, actor="test")
             assert launches.begin(tx, ref, PRICED, actor="test")
             jobs.cancel(tx, job_id, actor="test")
         assert closed(database, ref) is None
@@ -421,7 +422,7 @@ class TestMaxCost:
         closed(database, ref)
         with database.begin() as tx:
             jobs.retry(tx, ref.job_id, actor="test")
-            (again,) = jobs.claim_due(tx, 10, actor="test")
+            (again,) = claim_due(tx, 10, actor="test")
         loop.tick()
         assert job_of(database, ref).state is JobState.QUEUED
         launched(database, again)
@@ -503,7 +504,7 @@ class TestLaunch:
         with database.begin() as tx:
             spec = parse_spec({"image": "busybox", "max_cost": "1.00", "machine": machine})
             jobs.submit_one(tx, spec, actor="test")
-            (ref,) = jobs.claim_due(tx, 10, actor="test")
+            (ref,) = claim_due(tx, 10, actor="test")
         world.cloud.script = [NO_CAPACITY] * 2
         world.call(ref)
         calls = len(world.cloud.calls)
@@ -530,7 +531,7 @@ class TestLaunch:
             )
             for spec in (some, none):
                 jobs.submit_one(tx, spec, actor="test")
-            refs = jobs.claim_due(tx, 10, actor="test")
+            refs = claim_due(tx, 10, actor="test")
         for ref in refs:
             world.call(ref)
         priced, refused = (world.attempt(ref) for ref in refs)

@@ -24,6 +24,7 @@ from atemporal.store.jobs import NOTIFY_WITHIN_S
 from services.scheduler.backlog import SHARE, Backlog
 from services.scheduler.batch import Batch
 from services.scheduler.due import DueLoop
+from tests.claims import claim_due
 from tests.servers.rabbitmq import RabbitMQ
 
 
@@ -153,7 +154,7 @@ def test_a_priority_that_is_none_spoils_neither_the_index_nor_the_claim(
             {"it": json.dumps(priority)},
         )
     with database.begin() as tx:
-        assert jobs.claim_due(tx, 10, actor="test") == [AttemptRef(job_id, 1)]
+        assert claim_due(tx, 10, actor="test") == [AttemptRef(job_id, 1)]
 
 
 def test_a_message_leaves_at_its_time_and_never_before(

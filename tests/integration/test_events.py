@@ -22,7 +22,7 @@ from atemporal.messages import EVENTS, JobEvent, encode
 from atemporal.model import AttemptRef
 from atemporal.model.exit_record import ExitRecord
 from atemporal.states import Reason
-from atemporal.store import attempts, events, jobs, launches
+from atemporal.store import attempts, events, launches
 from atemporal.store.database import Database
 from atemporal.store.events import Wanted
 from atemporal.store.horizon import Horizon
@@ -30,6 +30,7 @@ from atemporal.store.transitions import record
 from services.api import events as api_events
 from services.scheduler.relay import RelayLoop
 from tests.api import Api, serving, until
+from tests.claims import claim_due
 from tests.integration.command_line import Cli
 from tests.integration.history import KIND, happen, made, no_events, numbers, once
 from tests.launches import LAUNCH
@@ -198,7 +199,7 @@ def test_who_follows_misses_nothing_and_gets_nothing_twice_while_others_write(
 def ended(database: Database, **fields: Any) -> UUID:
     (job_id,) = made(database, delay_s=0, **fields)
     with database.begin() as tx:
-        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        (ref,) = claim_due(tx, 1, actor="test")
         assert launches.begin(tx, ref, LAUNCH, actor="test")
         assert attempts.launched(tx, ref, f"i-{job_id}", actor="test")
         record = ExitRecord(exit_code=7)

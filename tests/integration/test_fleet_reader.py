@@ -18,6 +18,7 @@ from atemporal.model import AttemptRef, parse_spec
 from atemporal.states import AttemptState
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database, server_time
+from tests.claims import claim_due
 from tests.integration.reaping import LAUNCH
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -77,7 +78,7 @@ def begin(database: Database, instance_id: str) -> AttemptRef:
     with database.begin() as tx:
         job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
         ref = AttemptRef(job_id, 1)
-        jobs.claim_due(tx, 1, actor="t")
+        claim_due(tx, 1, actor="t")
         launches.begin(tx, ref, LAUNCH, actor="t")
         attempts.launched(tx, ref, instance_id, actor="t")
     return ref

@@ -20,6 +20,7 @@ from services.launcher.launch import LaunchLoop
 from services.launcher.launcher import Begun, Launcher
 from services.reaper.reap import ReapLoop
 from services.reaper.reaper import Reaper
+from tests.claims import claim_due
 
 # More than the broker delivers a message before it counts as dead.
 FAILING_TURNS = 30
@@ -168,7 +169,7 @@ def test_an_unexpected_error_gives_the_messages_back(
 def test_of_two_due_messages_for_a_job_the_newer_counts(database: Database) -> None:
     with database.begin() as tx:
         job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test").job_id
-        (new,) = jobs.claim_due(tx, 10, actor="test")
+        (new,) = claim_due(tx, 10, actor="test")
         old = AttemptRef(job_id, new.number - 1)
         assert set(jobs.lock_queued(tx, [new, old])) == {new}
         assert set(jobs.lock_queued(tx, [old, new])) == {new}

@@ -13,6 +13,7 @@ from atemporal.states import Reason
 from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from atemporal.store.invariants import INVARIANTS, moved, violations
+from tests.claims import claim_due
 from tests.invariants import assert_invariants
 from tests.launches import LAUNCH
 
@@ -67,7 +68,7 @@ def tx(database: Database) -> Iterator[Connection]:
 
 
 def run_to(tx: Connection, ref: AttemptRef) -> None:
-    jobs.claim_due(tx, 10, actor="test")
+    claim_due(tx, 10, actor="test")
     assert launches.begin(tx, ref, LAUNCH, actor="test")
     attempts.launched(tx, ref, f"i-{ref.id}", actor="test")
     attempts.claim(tx, ref, claim_id="c", instance_id=f"i-{ref.id}", actor="test")

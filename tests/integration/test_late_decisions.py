@@ -21,6 +21,7 @@ from atemporal.store import attempts, jobs, launches
 from atemporal.store.database import Database
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop
+from tests.claims import claim_due
 from tests.launches import LAUNCH
 
 INSTANCE = "i-0123456789abcdef0"
@@ -53,7 +54,7 @@ def ref(database: Database) -> Iterator[AttemptRef]:
     with database.begin() as tx:
         job_id: UUID = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
         ref = AttemptRef(job_id, 1)
-        jobs.claim_due(tx, 1, actor="t")
+        claim_due(tx, 1, actor="t")
         launches.begin(tx, ref, LAUNCH, actor="t")
         attempts.launched(tx, ref, INSTANCE, actor="t")
         tx.execute(text("UPDATE attempts SET launched_at = now() - interval '1 h'"))

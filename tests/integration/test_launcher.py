@@ -37,6 +37,7 @@ from atemporal.store.database import Database
 from atemporal.store.rate_limits import LAG_S
 from services.launcher import launcher
 from services.launcher.launch import LaunchLoop
+from tests.claims import claim_due
 from tests.frozen_clock import freeze
 from tests.integration.launching import (
     NO_CAPACITY,
@@ -590,7 +591,7 @@ class TestShortages:
         world.restart()
         with world.database.begin() as tx:
             tx.execute(text("UPDATE jobs SET due_at = now()"))
-            (again,) = jobs.claim_due(tx, 10, actor="test")
+            (again,) = claim_due(tx, 10, actor="test")
         assert again == AttemptRef(ref.job_id, 2)
         world.call(again)
         assert world.cloud.offerings == [

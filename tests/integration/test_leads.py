@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from atemporal.model import AttemptRef, parse_spec
 from atemporal.store import jobs, launches, leads
 from atemporal.store.database import Database
+from tests.claims import claim_due
 from tests.launches import LAUNCH
 
 
@@ -28,7 +29,7 @@ def ready_now(
     Without `late_s` a release without plans began it; without `launched_after_s` nobody wrote when.
     """
     job_id = jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="t").job_id
-    jobs.claim_due(tx, 1, actor="t")
+    claim_due(tx, 1, actor="t")
     assert launches.begin(tx, AttemptRef(job_id, 1), LAUNCH, actor="t")
     tx.execute(
         text(

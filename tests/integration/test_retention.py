@@ -22,6 +22,7 @@ from atemporal.store.retention import (
 )
 from services.reaper import retention
 from services.reaper.retention import RetentionLoop
+from tests.claims import claim_due
 from tests.invariants import assert_invariants
 from tests.launches import LAUNCH
 from tests.letters import refused
@@ -43,7 +44,7 @@ def finished(
     """A job with one attempt that ended so long ago, of which everybody has heard."""
     spec = parse_spec({"image": "busybox", "key": key})
     job_id = jobs.submit_one(tx, spec, actor="test").job_id
-    jobs.claim_due(tx, 10, actor="test")
+    claim_due(tx, 10, actor="test")
     ref = AttemptRef(job_id, 1)
     assert launches.begin(tx, ref, LAUNCH, actor="test")
     attempts.launched(tx, ref, f"i-{job_id}", actor="test")

@@ -29,6 +29,7 @@ from atemporal.terms import Terms
 from services.scheduler.due import BATCH, DueLoop
 from services.scheduler.relay import COUNT_AGAIN_S, RelayLoop
 from services.scheduler.submit import SubmitLoop
+from tests.claims import claim_due
 from tests.integration.messaging import Publisher, length, until
 from tests.launches import LAUNCH as INTENT
 from tests.servers.postgres import Postgres
@@ -569,7 +570,7 @@ def test_a_phase_is_measured_when_its_end_is_published_and_only_if_it_was_come_t
 ) -> None:
     submitted(database)
     with database.begin() as tx:
-        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        (ref,) = claim_due(tx, 1, actor="test")
         assert launches.begin(tx, ref, INTENT, actor="test")
         attempts.booted(tx, ref, actor="test")
         assert attempts.claim(tx, ref, claim_id="c", instance_id=None, actor="test")
@@ -603,7 +604,7 @@ def test_events_carry_labels_and_key_and_at_the_end_outcome_and_exit_code(
     with database.begin() as tx:
         spec = parse_spec({"image": "a", "key": "order-7", "labels": {"team": "blue"}})
         job_id = jobs.submit_one(tx, spec, actor="test").job_id
-        (ref,) = jobs.claim_due(tx, 1, actor="test")
+        (ref,) = claim_due(tx, 1, actor="test")
         assert launches.begin(tx, ref, INTENT, actor="test")
         record = ExitRecord(exit_code=7)
         assert attempts.end(tx, ref, Reason.EXIT_NONZERO, actor="test", exit_record=record)

@@ -34,6 +34,7 @@ from atemporal.store.reschedule import reschedule
 from services.scheduler.recurring import RecurringLoop
 from services.scheduler.start_deadlines import StartDeadlineLoop
 from tests.backlogs import seeing_all
+from tests.claims import claim_due
 from tests.integration.recurring import (
     HORIZON,
     HOUR,
@@ -100,7 +101,7 @@ def scheduled(_database: Database, _job: UUID) -> None:
 
 def queued(database: Database, _job: UUID) -> None:
     with database.begin() as tx:
-        assert len(jobs.claim_due(tx, 1, actor="test")) == 1
+        assert len(claim_due(tx, 1, actor="test")) == 1
 
 
 def launching(database: Database, job_id: UUID) -> None:

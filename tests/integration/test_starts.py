@@ -19,6 +19,7 @@ from atemporal.store.database import Database, server_time
 from atemporal.store.invariants import violations
 from atemporal.store.reschedule import reschedule
 from services.scheduler.lead import LeadLoop
+from tests.claims import claim_due
 
 LAUNCH = Launch(
     image_id="ami-1",
@@ -45,7 +46,7 @@ def submitted(tx: Connection, **fields: Any) -> UUID:
 def begun(tx: Connection, launch: Launch = LAUNCH, **fields: Any) -> AttemptRef:
     """An attempt without an instance, of a job due in a minute unless its fields say otherwise."""
     submitted(tx, **{"delay_s": 60, **fields})
-    (ref,) = jobs.claim_due(tx, 10, actor="test")
+    (ref,) = claim_due(tx, 10, actor="test")
     assert launches.begin(tx, ref, launch, actor="test")
     return ref
 
@@ -414,13 +415,13 @@ class TestReschedule:
     ) -> None:
         with database.begin() as tx:
             job_id = submitted(tx, delay_s=60, max_attempts=1, infra_retries=0)
-            (ref,) = jobs.claim_due(tx, 1, actor="t")
+            (ref,) = claim_due(tx, 1, actor="t")
             assert self.retimed(tx, job_id, seconds) == (True, None)
             assert row(tx, job_id).state == state
             if state == "scheduled":
                 assert not launches.begin(tx, ref, LAUNCH, actor="t"), "a message that comes late"
                 tx.execute(text("UPDATE jobs SET dispatch_at = now() - interval '1 s'"))
-                (ref,) = jobs.claim_due(tx, 1, actor="t")
+                (ref,) = claim_due(tx, 1, actor="t")
             assert launches.begin(tx, ref, LAUNCH, actor="t")
             assert violations(tx) == []
 
@@ -462,7 +463,7 @@ class TestReschedule:
             with pytest.raises(Conflict):
                 claimed(tx, ref)
             tx.execute(text("UPDATE jobs SET dispatch_at = now() - interval '1 s'"))
-            (again,) = jobs.claim_due(tx, 1, actor="t")
+            (again,) = claim_due(tx, 1, actor="t")
             assert launches.begin(tx, again, LAUNCH, actor="t")
             put_at(tx, again, 0)
             claimed(tx, again)

@@ -31,6 +31,7 @@ from atemporal.store import attempts, due, events, jobs, launches, listing, reco
 from atemporal.store.database import Database
 from atemporal.tables import attempts as attempt_table
 from atemporal.tables import jobs as job_table
+from tests.claims import claim_due
 
 LAUNCH = Launch(
     image_id="ami-1",
@@ -58,7 +59,7 @@ def submitted(tx: Connection, **fields: Any) -> UUID:
 
 def queued(tx: Connection, **fields: Any) -> AttemptRef:
     job_id = submitted(tx, **fields)
-    (ref,) = jobs.claim_due(tx, 10, actor="test")
+    (ref,) = claim_due(tx, 10, actor="test")
     assert ref == AttemptRef(job_id, 1)
     return ref
 
@@ -145,7 +146,7 @@ class TestSubmit:
         with database.begin() as tx:
             jobs.get(tx, submitted(tx, run_at=past))
             later = jobs.get(tx, submitted(tx, delay_s=600))
-            assert len(jobs.claim_due(tx, 10, actor="t")) == 1
+            assert len(claim_due(tx, 10, actor="t")) == 1
         assert timedelta(seconds=599) < later.due_at - later.created_at < timedelta(seconds=601)
 
 
@@ -155,7 +156,7 @@ class TestClaimDue:
             submitted(tx, delay_s=600)
             submitted(tx, delay_s=60, lead=0)
             submitted(tx, delay_s=60, lead=30)
-            assert jobs.claim_due(tx, 10, actor="t") == []
+            assert claim_due(tx, 10, actor="t") == []
             (level,) = due.survey(tx)
         # The launch of one with a lead begins before it is due.
         assert 28 < level.wait_s < 31
@@ -168,7 +169,7 @@ class TestClaimDue:
         def scheduler() -> None:
             while True:
                 with database.begin() as tx:
-                    batch = jobs.claim_due(tx, 7, actor="t")
+                    batch = claim_due(tx, 7, actor="t")
                 claimed.extend(ref.job_id for ref in batch)
                 if not batch:
                     return
@@ -187,18 +188,18 @@ class TestClaimDue:
 
         def claim_and_fail() -> None:
             with database.begin() as tx:
-                assert jobs.claim_due(tx, 10, actor="t")
+                assert claim_due(tx, 10, actor="t")
                 raise RuntimeError("the broker did not confirm")
 
         with pytest.raises(RuntimeError):
             claim_and_fail()
         with database.begin() as tx:
-            assert len(jobs.claim_due(tx, 10, actor="t")) == 1
+            assert len(claim_due(tx, 10, actor="t")) == 1
 
     def test_higher_priority_first(self, database: Database) -> None:
         with database.begin() as tx:
             low, high = submitted(tx, priority=-1), submitted(tx, priority=5)
-            assert [ref.job_id for ref in jobs.claim_due(tx, 2, actor="t")] == [high, low]
+            assert [ref.job_id for ref in claim_due(tx, 2, actor="t")] == [high, low]
 
     def test_a_submit_due_now_notifies_a_sleeping_scheduler(self, database: Database) -> None:
         listener = database.listen()
@@ -299,7 +300,7 @@ class TestAttempt:
             first = running(tx, max_attempts=2, backoff_s=0)
             ended(tx, first, 1)
             assert jobs.get(tx, first.job_id).state is JobState.SCHEDULED
-            (second,) = jobs.claim_due(tx, 10, actor="t")
+            (second,) = claim_due(tx, 10, actor="t")
             assert second.number == 2
             launches.begin(tx, second, LAUNCH, actor="a")
             assert attempts.claim(tx, second, claim_id="x", instance_id=None, actor="m")
@@ -310,7 +311,7 @@ class TestAttempt:
         with database.begin() as tx:
             ref = warming(tx, max_attempts=1, infra_retries=1, backoff_s=0)
             attempts.end(tx, ref, Reason.BOOT_DEADLINE, actor="t")
-            (again,) = jobs.claim_due(tx, 10, actor="t")
+            (again,) = claim_due(tx, 10, actor="t")
             launches.begin(tx, again, LAUNCH, actor="a")
             attempts.end(tx, again, Reason.INSTANCE_LOST, actor="t")
             job = jobs.get(tx, ref.job_id)
@@ -320,7 +321,7 @@ class TestAttempt:
         with database.begin() as tx:
             first = running(tx, max_attempts=2, backoff_s=0)
             ended(tx, first, 1)
-            (second,) = jobs.claim_due(tx, 10, actor="t")
+            (second,) = claim_due(tx, 10, actor="t")
             launches.begin(tx, second, LAUNCH, actor="a")
             assert not launches.begin(tx, first, LAUNCH, actor="late")
             assert not attempts.end(tx, first, Reason.COMPLETED, actor="late")
@@ -446,7 +447,7 @@ class TestCancel:
             job = jobs.get(tx, ref.job_id)
             assert (job.state, job.outcome) == (JobState.FINISHED, Outcome.CANCELLED)
             assert left == (ref if phase in (warming, running) else None)
-            assert jobs.claim_due(tx, 10, actor="t") == []
+            assert claim_due(tx, 10, actor="t") == []
             assert not launches.begin(tx, ref, LAUNCH, actor="late")
             assert jobs.cancel(tx, ref.job_id, actor="op") is None
         with database.begin() as tx, pytest.raises(Conflict):
@@ -478,7 +479,7 @@ class TestRetry:
             ref = running(tx, max_attempts=1, infra_retries=0)
             ended(tx, ref, 1)
             jobs.retry(tx, ref.job_id, actor="op")
-            (again,) = jobs.claim_due(tx, 10, actor="t")
+            (again,) = claim_due(tx, 10, actor="t")
         assert again == AttemptRef(ref.job_id, 2)
 
     def test_only_what_has_finished(self, database: Database) -> None:
@@ -974,7 +975,7 @@ class TestUnreadable:
             ids = {submitted(tx) for _ in range(2)}
             self.spoil_spec(tx, min(ids))
             urgent = submitted(tx, priority=5)
-            claimed = [ref.job_id for ref in jobs.claim_due(tx, 10, actor="test")]
+            claimed = [ref.job_id for ref in claim_due(tx, 10, actor="test")]
             assert set(claimed) == {*ids, urgent}
             assert claimed[0] == urgent
 
@@ -1028,7 +1029,7 @@ class TestUnreadable:
             for name, value in budget.items():
                 path, new = f"{{{name}}}", cast(str(value), JSONB)
                 tx.execute(update(job_table).values(spec=stored(job_table.c.spec, path, new)))
-            (second,) = jobs.claim_due(tx, 10, actor="test")
+            (second,) = claim_due(tx, 10, actor="test")
             assert launches.begin(tx, second, LAUNCH, actor="test")
             reason = Reason.EXIT_NONZERO if code else Reason.PULL_FAILED
             record = ExitRecord(exit_code=code)

@@ -29,6 +29,7 @@ from services.launcher.launcher import Launcher
 from services.launcher.sweep import SweepLoop as LaunchSweep
 from services.reaper.reaper import Reaper
 from services.reaper.sweep import SweepLoop as ReapSweep
+from tests.claims import claim_due
 from tests.integration.reaping import limits
 
 SIGN_S = 1.0
@@ -63,7 +64,7 @@ def queued(database: Database) -> None:
     with database.begin() as tx:
         for _ in range(MANY):
             jobs.submit_one(tx, parse_spec({"image": "busybox"}), actor="test")
-        assert len(jobs.claim_due(tx, MANY, actor="test")) == MANY
+        assert len(claim_due(tx, MANY, actor="test")) == MANY
 
 
 def refused(twin: Twin) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from atemporal.model import AttemptRef, ExitRecord, MachineClock, parse_spec
 from atemporal.states import Again, Fault, Reason, verdict, verdict_of_scarcity
 from atemporal.store import attempts, jobs, launches, starts
 from atemporal.store.invariants import violations
+from tests.claims import claim_due
 from tests.launches import LAUNCH
 from tests.servers.postgres import Postgres
 from tests.sim.database import Ground
@@ -157,7 +158,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def claim_due(self) -> None:
         with self.tx() as tx:
-            claimed = set(jobs.claim_due(tx, 10, actor="model"))
+            claimed = set(claim_due(tx, 10, actor="model"))
         expected = set()
         for job_id, wish in self.wishes.items():
             if wish.state == "scheduled" and wish.due <= self.now:
