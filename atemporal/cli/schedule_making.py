@@ -93,7 +93,8 @@ def _emptied() -> dict[str, Any]:
     return {
         name.replace("_", "-"): value
         for name, value in defaults.items()
-        if value in ({}, (), None)
+        # Of secrets there are two kinds, and one option.
+        if value in ({}, (), None) and name != "secret_refs"
     }
 
 
@@ -150,36 +151,46 @@ def edit(session: Session, /, **given: Any) -> None:
     job = spec_fields(_whole(given))
     replaced = {
         "env": bool(given["env"] or given["env_file"]),
-        "secrets": bool(given["secrets"]),
-        "secret_refs": bool(given["secrets"]),
         "labels": bool(given["labels"]),
         "machine": bool(job["machine"]),
     }
-    fields_given = {name: job[name] for name in ("secrets", "secret_refs")}
+    secrets = {"secrets": job.pop("secrets"), "secret_refs": job.pop("secret_refs", {})}
     job = {name: value for name, value in job.items() if replaced.get(name, True)}
     for option in given["clear"]:
         name = option.replace("-", "_")
         fields = job if name in JobSpec.model_fields else job.setdefault("machine", {})
-        if name in fields:
+        if name in fields or (name == "secrets" and given["secrets"]):
             raise click.UsageError(f"--clear {option} takes away what is given as well: do one")
         fields[name] = _EMPTIED[option]
-    changes = {**_fields(given), **({"job": job} if job else {})}
+        if name == "secrets":
+            fields["secret_refs"] = {}
+    changes = _fields(given)
     if given["secrets"]:
-        # Nobody who rotates one of them can know the others: null keeps each.
         known = session.api.schedule(given["name"])
-        for kind, other in (("secrets", "secret_refs"), ("secret_refs", "secrets")):
-            # Unless it is given in the other way now.
-            kept = {
-                name: value
-                for name, value in known["job"].get(kind, {}).items()
-                if name not in fields_given[other]
-            }
-            job[kind] = {**kept, **fields_given[kind]}
+        job |= _merged_secrets(known["job"], secrets)
         changes["version"] = known["version"]
+    if job:
+        changes["job"] = job
     if not changes:
         raise click.UsageError("give what is to be changed, like --cron '0 3 * * *'")
     changed = session.api.edit_schedule(given["name"], changes)
     done(session, changed, f"{changed['name']} fires next {next_fire(changed)}")
+
+
+def _merged_secrets(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Both kinds of secrets: those that are known with what is given, by a value or by reference.
+
+    Nobody who rotates one of them can know the others: null keeps each.
+    """
+    names = {name for values in given.values() for name in values}
+    merged = {}
+    for kind, values in given.items():
+        before = known.get(kind, {})
+        # An API of the release before refuses a kind that it does not know.
+        if before or values:
+            kept = {name: value for name, value in before.items() if name not in names}
+            merged[kind] = {**kept, **values}
+    return merged
 
 
 def _whole(given: Mapping[str, Any]) -> dict[str, Any]:

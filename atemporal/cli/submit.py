@@ -295,7 +295,8 @@ def spec_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     values = dict(given)
     values["env"] = read_environment(given["env_file"], given["env"], given["env_file_format"])
     values["secrets"] = read_secrets(given["secrets"])
-    values["secret_refs"] = read_references(given["secrets"])
+    # An API of the release before knows of none, and refuses the field.
+    values["secret_refs"] = read_references(given["secrets"]) or None
     values["labels"] = pairs(given["labels"], "--label")
     values["capacity_type"] = given["capacity_type"] or given["market"]
     fields = {name: values[name] for name in _fields() if values[name] not in (None, ())}

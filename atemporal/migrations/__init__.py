@@ -13,6 +13,7 @@ Failure: a table that another transaction holds for minutes (a dump does) is tol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from alembic import command
@@ -21,31 +22,42 @@ from sqlalchemy.exc import OperationalError
 
 from atemporal.errors import Service, Unavailable
 
+TURN = 7_403_197_415_926_535
+"""The key of the advisory lock for which two upgrades at once wait."""
 # Postgres' codes of a lock that was not to be had, and of a deadlock.
 _LOCKED = ("55P03", "40P01")
 
 
 def upgrade(
-    url: str, revision: str = "head", *, lock_s: float = 5.0, patience_s: float = 300.0
+    url: str,
+    revision: str = "head",
+    *,
+    lock_s: float = 5.0,
+    patience_s: float = 300.0,
+    clock: Callable[[], float] = monotonic,
 ) -> list[str]:
     """Apply all steps up to `revision`; what is applied already is passed over.
 
     Returns the steps that were applied, each as its number and what it is about. A step waits `lock_s`
-    seconds for a table before it lets others pass, and is begun again for `patience_s` seconds.
+    seconds for a table before it lets others pass, and is begun again; `patience_s` seconds after the
+    first such wait of one step that is given up. `clock` gives seconds.
 
     Raises:
         Unavailable: for so long others held a table that a step needs; what was applied stays.
     """
     settings = config(url)
     settings.attributes["lock_s"] = lock_s
-    until = monotonic() + patience_s
+    until, done = 0.0, -1
     while True:
         try:
             command.upgrade(settings, revision)
         except OperationalError as error:
             if getattr(error.orig, "pgcode", None) not in _LOCKED:
                 raise
-            if monotonic() >= until:
+            progress = sum(len(settings.attributes[name]) for name in ("applied", "valid"))
+            if progress > done:
+                until, done = clock() + patience_s, progress
+            elif clock() >= until:
                 raise Unavailable(
                     f"others have held a table that a step needs for {patience_s:.0f} s (a dump, or "
                     "a session that is idle in its transaction: pg_stat_activity shows it); let them "
@@ -62,5 +74,6 @@ def config(url: str) -> Config:
     settings.set_main_option("script_location", "atemporal:migrations")
     settings.attributes["url"] = url
     settings.attributes["applied"] = []
+    settings.attributes["valid"] = []
     settings.attributes["lock_s"] = 0.0
     return settings

@@ -11,9 +11,9 @@ from alembic.script import Script
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
+from atemporal.migrations import TURN
 from atemporal.tables import metadata
 
-_TURN = 7_403_197_415_926_535
 _NOT_VALID = """
     SELECT format('ALTER TABLE %s VALIDATE CONSTRAINT %I', c.conrelid::regclass, c.conname)
     FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
@@ -29,7 +29,7 @@ def run() -> None:
     try:
         with engine.connect() as connection:
             # The session's, because it has to outlast the steps' transactions; it ends with it.
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _TURN})
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TURN})
             wait_ms = int(context.config.attributes["lock_s"] * 1000)
             connection.execute(text(f"SET lock_timeout = {wait_ms}"))
             connection.commit()
@@ -64,6 +64,7 @@ def _validate(connection: Connection) -> None:
     for statement in statements:
         connection.execute(text(statement))
         connection.commit()
+        context.config.attributes["valid"].append(statement)
 
 
 run()

@@ -5,7 +5,8 @@ instance gets it, and the job's container has it. The reference itself is no sec
 Mechanism: `ssm:` and the name of a parameter of the Systems Manager, perhaps with `:VERSION` or `:LABEL`
 behind it (docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter), or
 `secretsmanager:` and the name of a secret (API_GetSecretValue of the Secrets Manager); or the ARN of
-either. `cloud_config/secret_resolver` asks for it.
+either. `#FIELD` behind it is one field of a value that is a JSON object. `cloud_config/secret_resolver`
+asks for it.
 Failure: what the role may not have, or is not there, ends the attempt before its container starts, and
 its end says what AWS answered.
 """
@@ -22,9 +23,14 @@ from atemporal import environment
 from atemporal.pattern import whole
 
 _ARN = "arn:[a-z0-9-]+:{}:[a-z0-9-]+:[0-9]{{12}}:"
-_SSM = f"(?:{_ARN.format('ssm')}parameter)?[A-Za-z0-9_./-]+(?::[A-Za-z0-9_.-]+)?"
-_SECRETS_MANAGER = f"(?:{_ARN.format('secretsmanager')}secret:)?[A-Za-z0-9/_+=.@-]+"
-REFERENCE: Final = re.compile(f"ssm:{_SSM}|secretsmanager:{_SECRETS_MANAGER}")
+_STEPS = "(?:/[A-Za-z0-9_.-]+)+"
+_PARAMETER = (
+    f"(?:{_STEPS}|[A-Za-z0-9_.-]+|{_ARN.format('ssm')}parameter{_STEPS})(?::[A-Za-z0-9_.-]+)?"
+)
+# Those that RDS makes have a `!` in their names.
+_SECRET = f"(?:{_ARN.format('secretsmanager')}secret:)?[A-Za-z0-9/_+=.@!-]+"
+_FIELD = "(?:#[A-Za-z0-9_.-]+)?"
+REFERENCE: Final = re.compile(f"(?:ssm:{_PARAMETER}|secretsmanager:{_SECRET}){_FIELD}")
 LONGEST: Final = 2048
 
 
@@ -47,7 +53,9 @@ def check(references: Mapping[str, str], *others: Mapping[str, Any]) -> None:
         if not REFERENCE.fullmatch(reference) or len(reference) > LONGEST:
             raise ValueError(
                 f"{name} refers to nothing that can be had; write ssm:NAME for a parameter of the "
-                "Systems Manager, for example ssm:/team/password, or secretsmanager:NAME"
+                "Systems Manager, for example ssm:/team/password (:VERSION or :LABEL may follow), or "
+                "secretsmanager:NAME; each may be an ARN, and #FIELD behind it is one field of an "
+                "object that is JSON"
             )
         if any(name in variables for variables in others):
             raise ValueError(f"{name} is in env or in secrets as well: a variable has one value")

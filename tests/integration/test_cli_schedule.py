@@ -75,7 +75,7 @@ def test_a_secret_is_exchanged_without_the_others_being_known(
     assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
     assert references() == {"A": "ssm:/a"}
     assert "secret     A=ssm:/a" in cli("schedule", "show", "nightly").stdout
-    cli("schedule", "edit", "nightly", "--clear", "secrets", "--clear", "secret-refs")
+    cli("schedule", "edit", "nightly", "--clear", "secrets")
     assert (stored(), references()) == ({}, {})
 
 

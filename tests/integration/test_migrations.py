@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from atemporal import migrations
 from atemporal.errors import Unavailable
+from atemporal.migrations import TURN
 from atemporal.store.database import Database
 from atemporal.store.installation import identity
 from atemporal.tables import REVISION, installation, metadata
@@ -89,11 +91,15 @@ def test_a_step_that_waits_holds_no_lock_of_the_step_before(postgres_server: Pos
     assert _unvalidated(url) == []
 
 
+def _fresh(observer: Connection, query: str) -> Any:
+    observer.rollback()
+    return observer.scalar(text(query))
+
+
 def waiting(observer: Connection) -> bool:
     """Whether somebody waits for a table."""
-    observer.rollback()
     query = "SELECT bool_or(NOT granted) FROM pg_locks WHERE relation IS NOT NULL"
-    return bool(observer.scalar(text(query)))
+    return bool(_fresh(observer, query))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -137,6 +143,27 @@ def test_while_it_waits_for_a_table_others_pass(postgres_server: Postgres) -> No
             daemon.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
         daemon.rollback()
         assert _version(observer) == "0027"
+        dump.rollback()
+        upgrade.join(30)
+        assert _version(observer) == REVISION
+
+
+def test_the_turn_of_another_is_no_wait_for_a_table(postgres_server: Postgres) -> None:
+    url = postgres_server.create_database()
+    migrations.upgrade(url, "0027")
+    with connected(url) as other, connected(url) as dump, connected(url) as observer:
+        other.execute(text(f"SELECT pg_advisory_lock({TURN})"))
+        dump.execute(text("LOCK TABLE jobs IN ACCESS SHARE MODE"))
+        now = [0.0]
+        how = {"lock_s": 0.1, "clock": lambda: now[0]}
+        upgrade = threading.Thread(target=migrations.upgrade, args=(url,), kwargs=how)
+        upgrade.start()
+        asked = "SELECT bool_or(NOT granted) FROM pg_locks WHERE locktype = 'advisory'"
+        until(lambda: bool(_fresh(observer, asked)))
+        now[0] = 3600
+        other.rollback()
+        other.execute(text(f"SELECT pg_advisory_unlock({TURN})"))
+        until(lambda: waiting(observer))
         dump.rollback()
         upgrade.join(30)
         assert _version(observer) == REVISION

@@ -76,6 +76,8 @@ class TestByReference:
             "ssm:/team/password:3",
             "ssm:arn:aws:ssm:eu-central-1:123456789012:parameter/team/password",
             "secretsmanager:team/password",
+            "secretsmanager:rds!db-1234-abcd#password",
+            "ssm:/team/db#user",
             "secretsmanager:arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:a-AbCdEf",
         ],
     )
@@ -90,6 +92,11 @@ class TestByReference:
         [
             {"A": "hush"},
             {"A": "ssm:"},
+            {"A": "ssm:/"},
+            {"A": "ssm:/hush/"},
+            {"A": "ssm://hush"},
+            {"A": "ssm:hush/hush"},
+            {"A": "ssm:hush#"},
             {"A": "ssm:hush hush"},
             {"A": 'ssm:hush","WithDecryption":false,"x":"'},
             {"A": "ssm:hush\n"},
