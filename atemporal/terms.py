@@ -105,8 +105,8 @@ class Terms:
             )
         if spec.secret_refs and not self.roles:
             wrong["secret_refs"] = (
-                "are had by the role of the job's instance, and here instances have none: have the "
-                "operator name an instance profile whose role may read them "
+                "the role of the job's instance would get them from AWS, and here instances have none: "
+                "have the operator name an instance profile whose role may read them "
                 f"({PREFIX}INSTANCE_PROFILE), or give their values as secrets"
             )
         private = self.registries.opens(spec.image) is not None

@@ -39,7 +39,7 @@ _FOR = {
     Phase.QUEUED: "a launcher to take it",
     Phase.LAUNCH: "EC2 to give an instance",
     Phase.BOOT: "its machine to boot",
-    Phase.PULL: "its machine to pull the image",
+    Phase.PULL: "its machine to get the image, and secrets by reference",
     Phase.HOLD: "its time, with its machine ready",
     Phase.RUN: "its program to end",
     Phase.STOP: "EC2 to end its instance",

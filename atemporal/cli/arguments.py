@@ -259,9 +259,9 @@ def read_secrets(words: Iterable[str]) -> dict[str, str]:
             continue
         if equals and not source.startswith("@"):
             raise _no_secret(
-                f"{name} is given its value: on a command line it is in the shell's history, and `ps` "
-                f"shows it to everybody; export it and write {name} alone, or {name}=@FILE, or where "
-                f"its machine finds it: {name}=ssm:NAME or {name}=secretsmanager:NAME"
+                f"{name}= is followed by neither @FILE nor a reference (ssm:NAME, "
+                "secretsmanager:NAME, or an ARN). A value itself would be in the shell's history, and "
+                f"`ps` would show it to everybody: export it and write {name} alone, or {name}=@FILE"
             )
         if name in secrets:
             raise _no_secret(f"{name} is given twice")

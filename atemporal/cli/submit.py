@@ -184,8 +184,8 @@ SPECIAL: Mapping[str, tuple[click.Option, ...]] = {
             ["--secret", "secrets"],
             multiple=True,
             metavar="NAME[=@FILE|=ssm:NAME|=secretsmanager:NAME]",
-            help="A variable for the job that nobody is shown; NAME alone takes your own value, and of "
-            "ssm: and secretsmanager: the machine gets it from AWS.",
+            help="A variable for the job that nobody is shown: your own of that name, a file's text, or "
+            "a reference to what the machine gets from AWS (instances need a role for it).",
         ),
     ),
     "labels": (

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
 from atemporal import environment
+from atemporal.model.secret_reference import REFERENCE
 from atemporal.pattern import NO_NUL
 
 
@@ -45,6 +46,14 @@ def check(secrets: Mapping[str, SecretStr], env: Mapping[str, str]) -> None:
         ValueError: naming the first offender; no value is ever in the message.
     """
     environment.check(revealed(secrets))
+    for name, value in revealed(secrets).items():
+        if value.startswith(("ssm:/", "ssm:arn:", "secretsmanager:")) and REFERENCE.fullmatch(
+            value
+        ):
+            raise ValueError(
+                f"the value of {name} is a reference, which the program would get as it is: give it in "
+                "secret_refs"
+            )
     if both := sorted(secrets.keys() & env.keys()):
         raise ValueError(f"{both[0]} is in env as well: a variable has one value")
 

@@ -12,6 +12,12 @@ locals {
     reaper    = { port = 9103, policies = ["reaper", "reaper-events"] }
   }
 
+  file_settings = {
+    registries   = "ATEMPORAL_REGISTRIES_FILE"
+    prices       = "ATEMPORAL_PRICES_FILE"
+    certificates = "ATEMPORAL_IDENTITY_CERTIFICATES"
+  }
+
   settings = merge(
     {
       ATEMPORAL_DEPLOYMENT       = var.deployment
@@ -27,7 +33,7 @@ locals {
       ATEMPORAL_HEALTH_HOST      = "0.0.0.0"
       ATEMPORAL_LOG_FORMAT       = "json"
     },
-    { for name in var.files : "ATEMPORAL_${upper(name)}_FILE" => "/run/atemporal/${name}" },
+    { for name in var.files : local.file_settings[name] => "/run/atemporal/${name}" },
     var.settings,
   )
 

@@ -86,13 +86,13 @@ variable "settings" {
 }
 
 variable "files" {
-  description = "What you have put into Secrets Manager, as atemporal/DEPLOYMENT/NAME: registries, prices."
+  description = "What you have put into Secrets Manager, as atemporal/DEPLOYMENT/NAME: see README."
   type        = set(string)
   default     = []
 
   validation {
-    condition     = length(setsubtract(var.files, ["registries", "prices"])) == 0
-    error_message = "Write registries (what opens private registries), prices (the price table), or both."
+    condition     = length(setsubtract(var.files, ["registries", "prices", "certificates"])) == 0
+    error_message = "Write registries, prices, certificates, or several of them."
   }
 }
 

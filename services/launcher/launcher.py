@@ -27,7 +27,7 @@ from atemporal.messages import BODY_LIMIT
 from atemporal.metrics import Aggregate, gauge
 from atemporal.metrics.endings import ENDED
 from atemporal.model import Attempt, AttemptRef, JobSpec, Launch, LaunchGroup
-from atemporal.settings import Settings
+from atemporal.settings import PREFIX, Settings
 from atemporal.states import BlockedReason, Reason
 from atemporal.store import attempts, groups, installation, jobs, launches
 from atemporal.store.database import Database
@@ -306,11 +306,15 @@ class Launcher:
         return priced(found, spec, self._prices) or found
 
     def _refused(self, tx: Transaction, attempt: Attempt, spec: JobSpec) -> bool:
-        """End an attempt whose job's bound on its cost can not be held: its price is not known."""
-        if spec.max_cost is None or attempt.launch.hour_price is not None:
+        """End an attempt that could not be what its job was accepted for, by other settings."""
+        why = ""
+        if spec.max_cost is not None and attempt.launch.hour_price is None:
+            names = ", ".join(self._prices.unpriced(spec)) or attempt.launch.instance_type
+            why = f"max_cost can not be held: no price is known for {names} ({prices.VARIABLE})"
+        elif spec.secret_refs and not attempt.launch.instance_profile:
+            why = f"secret_refs can not be had: instances have no role ({PREFIX}INSTANCE_PROFILE)"
+        if not why:
             return False
-        names = ", ".join(self._prices.unpriced(spec)) or attempt.launch.instance_type
-        why = f"max_cost can not be held: no price is known for {names} ({prices.VARIABLE})"
         reason = Reason.LAUNCH_REFUSED
         ENDED.labels(reason).inc(attempts.end(tx, attempt.ref, reason, actor=ACTOR, detail=why))
         self._log.error("launch refused", detail=why, **log_context(attempt.ref))

@@ -225,9 +225,16 @@ class World:
                         {"launch": moved.model_dump_json(), "job": attempt.job_id},
                     )
 
-    def queued(self, *, secrets: Mapping[str, str] | None = None, **machine: Any) -> AttemptRef:
+    def queued(
+        self,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        secret_refs: Mapping[str, str] | None = None,
+        **machine: Any,
+    ) -> AttemptRef:
         """Submit a job and have it claimed."""
         fields = {"image": "busybox", "env": {"A": "1"}, "secrets": {**(secrets or {})}}
+        fields["secret_refs"] = {**(secret_refs or {})}
         spec = parse_spec({**fields, "machine": machine})
         with self.database.begin() as tx:
             jobs.submit_one(tx, spec, actor="test")

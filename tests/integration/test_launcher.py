@@ -188,6 +188,23 @@ class TestDelivery:
         assert b"/attempts/1/machine\0" in manifest
         assert b"hush-hush" not in manifest
 
+    @pytest.mark.parametrize("profile", [None, "jobs"])
+    def test_secrets_by_reference_are_for_instances_with_a_role(
+        self, world: World, profile: str | None
+    ) -> None:
+        """A schedule has them, and the settings have changed since it was made."""
+        world.settings = world.settings.model_copy(update={"instance_profile": profile})
+        world.restart()
+        ref = world.queued(secret_refs={"PASSWORD": "ssm:/jobs/password"})
+        world.call(ref)
+        attempt = world.attempt(ref)
+        assert world.has_instance(ref) == bool(profile)
+        if profile:
+            assert attempt.launch.delivery == "claim"
+        else:
+            assert attempt.reason is Reason.LAUNCH_REFUSED
+            assert "ATEMPORAL_INSTANCE_PROFILE" in (attempt.detail or "")
+
 
 class TestWrongImage:
     """The settings name an image on which nothing would end the machine."""

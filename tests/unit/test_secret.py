@@ -54,6 +54,8 @@ def test_a_job_of_an_earlier_release_has_none_and_is_delivered_as_it_was() -> No
         {"secrets": {"A": "hush"}, "env": {"A": "hush"}},
         {"secrets": {"A": None, "B": "hush"}},
         {"secrets": {"A": "hush" * LONGEST}},
+        {"secrets": {"A": "ssm:/hush"}},
+        {"secrets": {"A": "secretsmanager:hush"}},
     ],
 )
 def test_what_will_not_do_is_refused_by_its_field_and_not_repeated(wrong: dict[str, Any]) -> None:
