@@ -27,6 +27,18 @@ def masked_job(job: Mapping[str, Any], *, reveal: bool = False) -> dict[str, Any
     return {**job, "env": masked_env(job["env"], reveal=False), "payload": MASK}
 
 
+def variables_of(job: Mapping[str, Any], *, reveal: bool) -> list[tuple[str, str]]:
+    """A row for each variable of a job as the API sends it; of a secret the name, or the reference."""
+    return [
+        *(
+            ("env", f"{name}={value}")
+            for name, value in masked_env(job["env"], reveal=reveal).items()
+        ),
+        *(("secret", name) for name in job.get("secrets", {})),
+        *(("secret", f"{name}={where}") for name, where in job.get("secret_refs", {}).items()),
+    ]
+
+
 def masked_url(url: str) -> str:
     """A URL without its password."""
     return _QUERY_PASSWORD.sub(rf"\g<before>{MASK}", _URL_PASSWORD.sub(rf"\g<before>{MASK}", url))

@@ -14,7 +14,7 @@ import click
 
 from atemporal.cli import output
 from atemporal.cli.arguments import known_schedules, text
-from atemporal.cli.masks import masked_env, masked_job
+from atemporal.cli.masks import masked_env, masked_job, variables_of
 from atemporal.cli.output import clean, distance, note
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.usual import FIRES_SHOWN, MOST_FIRES, MOST_NEXT, NEXT_SHOWN
@@ -101,14 +101,9 @@ def show(session: Session, name: str, following: int, fires: int, reveal: bool) 
     if session.as_json:
         output.show_json(_masked(found, reveal=reveal))
         return
-    for line in output.aligned(list(_facts(found).items())):
+    variables = variables_of(found["job"], reveal=reveal)
+    for line in output.aligned([*_facts(found).items(), *variables]):
         click.echo(clean(line))
-    for variable, value in masked_env(found["job"]["env"], reveal=reveal).items():
-        click.echo(f"env        {variable}={clean(value)}")
-    for variable in found["job"].get("secrets", {}):
-        click.echo(f"secret     {variable}")
-    for variable, reference in found["job"].get("secret_refs", {}).items():
-        click.echo(f"secret     {variable}={reference}")
     now = at(found["read_at"])
     for title, columns, rows in (
         (

@@ -13,7 +13,7 @@ import click
 
 from atemporal.cli import output, timeline, usual
 from atemporal.cli.arguments import known_ids
-from atemporal.cli.masks import masked_env, masked_job
+from atemporal.cli.masks import masked_job, variables_of
 from atemporal.cli.output import clean, distance
 from atemporal.cli.session import Session, output_option, pass_session
 from atemporal.cli.wording import at, reason
@@ -44,14 +44,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
         shown = masked_job(job, reveal=reveal)
         output.show_json({**shown, "events": history, "phases": phases})
         return
-    for line in output.aligned(list(_facts(job).items())):
+    for line in output.aligned([*_facts(job).items(), *variables_of(job, reveal=reveal)]):
         click.echo(clean(line))
-    for name, value in masked_env(job["env"], reveal=reveal).items():
-        click.echo(f"env        {name}={clean(value)}")
-    for name in job.get("secrets", {}):
-        click.echo(f"secret     {name}")
-    for name, reference in job.get("secret_refs", {}).items():
-        click.echo(f"secret     {name}={reference}")
     if job["instances"]:
         click.echo()
         output.table(

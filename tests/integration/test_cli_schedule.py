@@ -62,7 +62,7 @@ def test_a_secret_is_exchanged_without_the_others_being_known(
     words = ("--secret", "TOKEN", "--secret", "OTHER")
     cli("schedule", "create", "nightly", *CRON, *words, "--", "nginx")
     shown = cli("schedule", "show", "nightly", "--reveal").stdout
-    assert "secret     TOKEN" in shown
+    assert "secret    TOKEN" in shown
     assert SECRET not in shown
     monkeypatch.setenv("OTHER", "a-new-one")
     cli("schedule", "edit", "nightly", "--secret", "OTHER")
@@ -74,7 +74,7 @@ def test_a_secret_is_exchanged_without_the_others_being_known(
     cli("schedule", "edit", "nightly", "--secret", "OTHER")
     assert stored() == {"TOKEN": SECRET, "OTHER": "a-new-one"}
     assert references() == {"A": "ssm:/a"}
-    assert "secret     A=ssm:/a" in cli("schedule", "show", "nightly").stdout
+    assert "secret    A=ssm:/a" in cli("schedule", "show", "nightly").stdout
     cli("schedule", "edit", "nightly", "--clear", "secrets")
     assert (stored(), references()) == ({}, {})
 
