@@ -155,6 +155,8 @@ def test_a_job_runs_now(cli: Cli) -> None:
     cli("schedule", "create", "nightly", *CRON, "--", "nginx")
     first = cli("schedule", "run-now", "nightly", "--key", "k").stdout.strip()
     again = cli("schedule", "run-now", "nightly", "--key", "k")
+    shown = cli.json("schedule", "run-now", "nightly", "--key", "k")
+    assert (shown["id"], shown["payload"]) == (first, "***")
     assert again.stdout.strip() == first
     assert "nothing new was made" in again.stderr
     assert cli.json("show", first)["labels"] == {"atemporal/schedule": "nightly"}
