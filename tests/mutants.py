@@ -214,8 +214,8 @@ MUTANTS = (
     Mutant(
         "a secret in the user-data",
         "atemporal/userdata.py",
-        'return "claim" if spec.secrets or _too_large(spec) else "inline"',
-        'return "claim" if _too_large(spec) else "inline"',
+        'return "claim" if spec.secrets or spec.secret_refs or _too_large(spec) else "inline"',
+        'return "claim" if spec.secret_refs or _too_large(spec) else "inline"',
         ("unit/test_userdata.py::TestDelivery", CANARY),
     ),
     Mutant(
@@ -246,6 +246,46 @@ MUTANTS = (
         'environment.check_name(str(name), "a secret")',
         "environment.check({str(name): ''})",
         (CANARY,),
+    ),
+    Mutant(
+        "a reference's place that shows what stands there",
+        "services/api/dead_letter_body.py",
+        "isinstance(one, str) and REFERENCE.fullmatch(one)",
+        "True",
+        (CANARY,),
+    ),
+    Mutant(
+        "a secret by reference that is left out",
+        "atemporal/userdata.py",
+        "    if spec.secret_refs:\n        known +=",
+        "    if False:\n        known +=",
+        ("unit/test_secret_resolver.py::test_it_is_asked_for_in_the_name_of_the_role",),
+    ),
+    Mutant(
+        "a container without its secret by reference",
+        "cloud_config/secret_resolver",
+        'else echo pull; fi >"$state/phase"\n      return 1',
+        'else echo pull; fi >"$state/phase"\n      break',
+        (
+            "unit/test_secret_resolver.py::test_what_can_not_be_had_ends_the_job_before_its_container",
+        ),
+    ),
+    Mutant(
+        "a machine without a role for a secret by reference",
+        "services/launcher/launcher.py",
+        "elif spec.secret_refs and not attempt.launch.instance_profile:",
+        "elif False:",
+        (
+            "integration/test_launcher.py::TestDelivery"
+            "::test_secrets_by_reference_are_for_instances_with_a_role",
+        ),
+    ),
+    Mutant(
+        "a migration that a deadlock ends",
+        "atemporal/migrations/__init__.py",
+        '_LOCKED = ("55P03", "40P01")',
+        '_LOCKED = ("55P03",)',
+        ("integration/test_migrations.py::test_a_deadlock_with_a_daemon_is_no_end_of_it",),
     ),
     Mutant(
         "a job that is told again after its claim",

@@ -401,6 +401,7 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     tap.publish(json.dumps({"type": "job.submit", "v": 1, "job": wrong}), "wrong")
     tap.publish(json.dumps({**job, "secret": planted["secrets"]}), "misnamed")
     tap.publish(json.dumps({**job, "secerts": planted["secrets"]}), "misspelt")
+    tap.publish(json.dumps({"image": "x", "secret_refs": {"A": SECRET}}), "misplaced")
     tap.publish(json.dumps(json.dumps(wrong)), "encoded twice")
     tap.publish(json.dumps({"type": "job.submit", "v": 1, "job": json.dumps(wrong)}), "nested")
     tap.publish(json.dumps(wrong).encode() + b"\xff", "no UTF-8")
@@ -419,7 +420,7 @@ def test_a_secret_is_where_it_is_needed_and_nowhere_else(
     assert {str(well), str(fails), str(unlaunched), fired} < set(ids)
     assert len(ids) == 5
     system.wait("all ended", lambda: system.open_attempts() == 0)
-    system.wait("seven dead letters", lambda: _letters(system) == 7)
+    system.wait("eight dead letters", lambda: _letters(system) == 8)
     system.wait("events of all", lambda: _ended(hooked) >= len(ids))
 
     found = everywhere(system, twin, tap, ids, api_token)
