@@ -35,7 +35,7 @@ from atemporal.model import JobSpec, Machine, parse_spec
 
 ARGUMENTS = frozenset({"image", "command"})
 """Fields that stand on the command line without an option's name."""
-_BY_ANOTHER = frozenset({"secret_refs"})
+BY_ANOTHER = frozenset({"secret_refs"})
 """Fields that another one's option gives: --secret takes references too."""
 
 
@@ -219,7 +219,7 @@ def options() -> list[click.Parameter]:
     """The options of all fields, in the model's order."""
     made: list[click.Parameter] = []
     for name, field in _fields().items():
-        if name not in ARGUMENTS | _BY_ANOTHER:
+        if name not in ARGUMENTS | BY_ANOTHER:
             made += SPECIAL.get(name) or [option_of(name, field)]
     return [*made, _MARKET]
 

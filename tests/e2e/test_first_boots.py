@@ -118,7 +118,7 @@ def test_a_second_boot_powers_off_without_running_again(case: FamilyCase) -> Non
     assert calls == ["PUT", "PATCH", "DELETE"]
     case.machine.boot_again()
     case.machine.wait_off(within_s=120)
-    assert "has been here before" in "\n".join(case.machine.console)
+    case.machine.wait_says("has been here before")
     assert (case.container, case.api.methods) == (before, calls)
 
 

@@ -124,6 +124,14 @@ class Machine:
         question = ("inspect", "--format", "{{.State.Running}}", self.name)
         self._until(lambda: self.engine.text(*question) == "false", "is off", within_s)
 
+    def wait_says(self, words: str) -> None:
+        """Return when the words are on the console: docker may have the last lines after the end.
+
+        Raises:
+            RuntimeError: they do not come; with the end of its console.
+        """
+        self._until(lambda: words in "\n".join(self.console), f"says {words!r}", 10)
+
     def _system(self) -> str:
         asked = self.engine.run("exec", self.name, "systemctl", "is-system-running", check=False)
         return asked.stdout.decode().strip()
