@@ -27,7 +27,7 @@ import cloud_config
 from atemporal import userdata
 from atemporal.model import AttemptRef, ExitRecord, JobSpec, Launch
 from atemporal.states import Fault, Reason
-from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT, LOG_SHIPPER
+from cloud_config import AGENT, DEADLINE_UNIT, JOB_UNIT, LOG_SHIPPER, SECRET_RESOLVER
 from tests import callback_api
 from tests.callback_api import INSTANCE_ID, CallbackApi
 
@@ -806,7 +806,7 @@ def test_environment_and_command_arrive_byte_for_byte(
     assert argv[:5] == ["create", "--name", NAME, "--pull", "never"]
 
 
-@pytest.mark.parametrize("script", ["agent", "docker_installer"])
+@pytest.mark.parametrize("script", ["agent", "docker_installer", "log_shipper", "secret_resolver"])
 def test_it_passes_shellcheck(script: str) -> None:
     check = _tool("shellcheck", "shellcheck")
     result = subprocess.run(
@@ -830,7 +830,12 @@ def test_what_a_machine_gets_is_the_same_program_as_the_source() -> None:
 
     digest = hashlib.sha256(LOG_SHIPPER.encode()).hexdigest()[:32]
     agent = (SOURCE / "agent").read_text().replace("LOG_SHIPPER_DIGEST", digest)
-    for source, sent in ((agent, AGENT), ((SOURCE / "log_shipper").read_text(), LOG_SHIPPER)):
+    others = {"log_shipper": LOG_SHIPPER, "secret_resolver": SECRET_RESOLVER}
+    sources = [
+        (agent, AGENT),
+        *(((SOURCE / name).read_text(), one) for name, one in others.items()),
+    ]
+    for source, sent in sources:
         assert program(source) == program(sent)
         assert len(sent) < len(source)
 
