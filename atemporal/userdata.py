@@ -213,11 +213,11 @@ def manifest(
 
     `auth` opens the registry of its image. It has no place in a user-data.
     """
-    known = [f"auth={auth}"] if auth else []
+    by_claim = [f"auth={auth}"] if auth else []
     if spec.secret_refs:
-        known += [f"resolver={SECRET_RESOLVER}"]
-        known += [f"resolver={name}={one}" for name, one in spec.secret_refs.items()]
-    return _head(ref, spec, launch, token) + _joined(known) + _payload(spec)
+        by_claim += [f"resolver={SECRET_RESOLVER}"]
+        by_claim += [f"resolver={name}={one}" for name, one in spec.secret_refs.items()]
+    return _head(ref, spec, launch, token) + _joined(by_claim) + _payload(spec)
 
 
 def _head(ref: AttemptRef, spec: JobSpec, launch: Launch, token: str) -> bytes:

@@ -34,8 +34,8 @@ When something fails:
   stands in for the log. What asking again would not change is reported as `definite` at once: an image
   that is not there or not for us, one that no engine runs, a disk that is too small
   (docs/registry-errors.md).
-- A secret by reference that AWS refuses is reported as `create`; one that may be had later is tried for
-  `pull` seconds, then reported as `pull`. Nothing else of its value than the container has it.
+- A secret by reference that AWS refuses is reported as `create`; one that may be had later is tried
+  for a minute and a half, less after a long pull, then reported as `pull`. The console says why.
 - Refused while it holds, or when it claims: the container is never started, and there is nothing to
   report.
 - A second boot: the first step finds its mark in `/var/lib/atemporal` and powers off. Were the mark

@@ -257,8 +257,8 @@ MUTANTS = (
     Mutant(
         "a secret by reference that is left out",
         "atemporal/userdata.py",
-        "    if spec.secret_refs:\n        known +=",
-        "    if False:\n        known +=",
+        "    if spec.secret_refs:\n        by_claim +=",
+        "    if False:\n        by_claim +=",
         ("unit/test_secret_resolver.py::test_it_is_asked_for_in_the_name_of_the_role",),
     ),
     Mutant(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from atemporal.migrations import TURN
 from atemporal.store.database import Database
 from atemporal.store.installation import identity
 from atemporal.tables import REVISION, installation, metadata
+from tests.api import until
 from tests.servers.postgres import Postgres
 
 
@@ -100,13 +101,6 @@ def waiting(observer: Connection) -> bool:
     """Whether somebody waits for a table."""
     query = "SELECT bool_or(NOT granted) FROM pg_locks WHERE relation IS NOT NULL"
     return bool(_fresh(observer, query))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
 
 
 def test_a_deadlock_with_a_daemon_is_no_end_of_it(postgres_server: Postgres) -> None:

@@ -120,10 +120,11 @@ def test_a_daemon_gets_its_own_roles_credentials_or_none(
     assert all(f"role/atemporal-prod-{daemon} " in line for line in asked)
 
 
-def test_secrets_that_can_not_be_read_leave_those_before(server: Server) -> None:
+@pytest.mark.parametrize("which", ["secretsmanager", "prod/stores", "prod/callback-keys"])
+def test_secrets_that_can_not_be_read_leave_those_before(server: Server, which: str) -> None:
     assert server("prepare", "api").returncode == 0
     before = (server.run_folder / "api.env").read_text()
-    server.programs.answers("secretsmanager", "access denied", code=254)
+    server.programs.answers(which, "access denied", code=254)
     assert server("prepare", "api").returncode != 0
     assert (server.run_folder / "api.env").read_text() == before
 
